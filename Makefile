@@ -1,0 +1,94 @@
+# The commands of a person; CI calls the same ones.
+#
+#   make demo     set up serving and the client (no torch), run all five RPCs, draw demo.png
+#   make test     set up everything, lint excepted, and run every test
+#
+# PYTHON chooses the interpreter (3.11 to 3.13), DEVICE=cpu or gpu the onnxruntime build.
+
+PYTHON ?= python3
+VENV ?= .venv
+MODEL ?= mnist-vae
+LISTEN ?= 127.0.0.1:50051
+# An NVIDIA driver that answers means the gpu extra; anything else means cpu.
+DEVICE ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+SERVING := $(VENV)/.serving-$(DEVICE)
+TRAINING := $(VENV)/.training-$(DEVICE)
+TESTING := $(VENV)/.testing-$(DEVICE)
+LINTING := $(VENV)/.linting
+MEMBERS := proto/pyproject.toml server/pyproject.toml clients/python/pyproject.toml
+TYPED := proto/generate.py server/latentserve_server training/latentserve_training clients/python/latentserve_client
+
+.PHONY: help demo serve train export test lint format proto clean
+
+help:
+	@sed -n '3,4p' Makefile | cut -c3-
+	@echo "  make serve    serve exports/ on $(LISTEN)"
+	@echo "  make train    MODEL=$(MODEL) [ARGS='--data DIR']: train a preset into runs/"
+	@echo "  make export   MODEL=$(MODEL): export runs/MODEL into exports/"
+	@echo "  make lint     ruff, mypy, buf, stubs in sync"
+	@echo "  make proto    write the Python stubs anew"
+
+demo: $(SERVING)
+	$(BIN)/python -m latentserve_client.demo --exports exports --out demo.png
+
+serve: $(SERVING)
+	$(BIN)/python -m latentserve_server --exports exports --listen $(LISTEN) --default-model $(MODEL)
+
+train: $(TRAINING)
+	$(BIN)/python -m latentserve_training train --config $(MODEL) $(ARGS)
+
+export: $(TRAINING)
+	$(BIN)/python -m latentserve_training export runs/$(MODEL) $(ARGS)
+
+test: $(TESTING)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(LINTING) $(SERVING)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(TYPED)
+	$(BIN)/buf lint proto
+	$(BIN)/buf format --diff --exit-code proto
+	$(BIN)/python proto/generate.py --check
+
+format: $(LINTING)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/buf format --write proto
+
+proto: $(LINTING)
+	$(BIN)/python proto/generate.py
+
+clean:
+	rm -rf $(VENV) runs demo.png
+
+# --- setting up -----------------------------------------------------------------------------
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "latentserve needs Python 3.11 to 3.13; $(PYTHON) is `$(PYTHON) --version 2>&1`. Choose one: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(SERVING): $(BIN)/python $(MEMBERS)
+	@echo "setting up the server and the client with the $(DEVICE) build of onnxruntime"
+	@# Both builds own the module onnxruntime: the other one must go first.
+	@$(PIP) uninstall --quiet --yes onnxruntime onnxruntime-gpu 2>/dev/null || true
+	$(PIP) install --quiet -e proto -e 'server[$(DEVICE)]' -e clients/python
+	@rm -f $(VENV)/.serving-* && touch $@
+
+# The training extra brings no onnxruntime of its own: it uses the build that serves.
+$(TRAINING): $(SERVING) training/pyproject.toml
+	@echo "setting up training; torch is large, the first time takes minutes"
+	$(PIP) install --quiet -e training
+	@touch $@
+
+$(TESTING): $(TRAINING) $(LINTING)
+	@touch $@
+
+$(LINTING): $(BIN)/python pyproject.toml
+	$(PIP) install --quiet --upgrade 'pip>=25.1'
+	$(PIP) install --quiet --group lint --group test
+	@touch $@

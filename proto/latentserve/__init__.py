@@ -1,0 +1,1 @@
+"""The wire contract of latentserve, as generated Python code."""

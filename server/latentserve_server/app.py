@@ -1,0 +1,252 @@
+"""Builds the server from its parts, runs it, and takes it down without dropping a call."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from latentserve.v1 import generative_service_pb2, model_service_pb2  # noqa: F401 - for reflection
+
+from latentserve_server import __version__, device, model_service, service
+from latentserve_server.config import Settings
+from latentserve_server.engine import OnnxEngine
+from latentserve_server.errors import DeviceUnavailable, NoModels, SettingsError
+from latentserve_server.manifest import Manifest
+from latentserve_server.model_service import ModelService
+from latentserve_server.repository import Repository, State
+from latentserve_server.service import GenerativeService
+from latentserve_server.transport_aio import AioHandlers, CallGate, ErrorInterceptor
+
+log = logging.getLogger(__name__)
+
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+_MIN_MESSAGE_BYTES = 4 * 2**20
+_CLOSE_TIMEOUT_S = 5.0
+
+
+class App:
+    """One server process: `start`, `wait` for a signal, `stop`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.port = 0
+        self._device = device.choose_device(settings.device)
+        self.repository = Repository(
+            settings.exports,
+            self._build_engine,
+            default_model=settings.default_model,
+            max_batch_rows=settings.max_batch_rows,
+            queue_rows=settings.queue_rows,
+            max_versions=settings.max_versions,
+        )
+        self._threads = settings.threads
+        # Decoding and encoding of large requests and PNG files; two keep the cores for models.
+        self._executor = ThreadPoolExecutor(max_workers=2, thread_name_prefix="codec")
+        self._gate = CallGate()
+        self._health = health.aio.HealthServicer()
+        self._server: grpc.aio.Server | None = None
+        self._signals = 0
+        self._signalled = asyncio.Event()
+
+    async def start(self) -> None:
+        """Listen, load and warm up every model, then turn health to SERVING.
+
+        The port is open while the models load: health says NOT_SERVING and calls get
+        UNAVAILABLE. Raises a StartupError where the server cannot run as asked.
+        """
+        started = time.monotonic()
+        settings = self.settings
+        self.repository.scan()
+        manifests = self.repository.manifests()
+        if settings.default_model and settings.default_model not in {m.name for m in manifests}:
+            raise SettingsError(
+                f"--default-model {settings.default_model}: there is no such model in "
+                f"{settings.exports}, only {', '.join(sorted({m.name for m in manifests}))}"
+            )
+        self._threads = settings.threads or max(1, device.usable_cores() // max(1, len(manifests)))
+        await self._health.set("", _NOT_SERVING)
+        for name in (service.SERVICE_NAME, model_service.SERVICE_NAME):
+            await self._health.set(name, _NOT_SERVING)
+        for entry in self.repository.entries():
+            await self._health.set(entry.name, _NOT_SERVING)
+        self._server = self._build_server(_message_limit(settings, manifests))
+        await self._server.start()
+        await self._load()
+        await self._turn_healthy()
+        log.info(
+            "latentserve %s is serving on %s with %s, %.1f s after its start",
+            __version__,
+            self.address,
+            self._device.provider,
+            time.monotonic() - started,
+        )
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT that the server listens on."""
+        return f"{self.settings.listen.rpartition(':')[0]}:{self.port}"
+
+    def handle_signal(self) -> None:
+        """Begin the orderly stop; a second signal cuts the waiting short."""
+        self._signals += 1
+        self._signalled.set()
+
+    async def wait(self) -> None:
+        """Wait for a signal."""
+        await self._signalled.wait()
+
+    async def stop(self) -> None:
+        """Drain and stop: NOT_SERVING, delay, refuse new calls, finish the old, close."""
+        if self._server is None:
+            return
+        settings = self.settings
+        log.info("stopping: %d calls in flight", self._gate.in_flight)
+        await self._health.enter_graceful_shutdown()
+        self._signalled.clear()
+        if settings.drain_delay_s:
+            # Balancers need a moment to see NOT_SERVING; until then calls are still answered.
+            await self._unless_signalled(asyncio.sleep(settings.drain_delay_s))
+        drained = await self._unless_signalled(self._gate.drain(timeout_s=settings.grace_s))
+        await self._server.stop(0.1)  # what is left are health watches, and calls out of time
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, lambda: self.repository.close(timeout_s=_CLOSE_TIMEOUT_S))
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        if drained:
+            log.info("stopped: every call was answered")
+        else:
+            log.warning("stopped: calls were cut off after the grace of %g s", settings.grace_s)
+
+    async def _unless_signalled(self, waiting: object) -> bool:
+        """Wait for `waiting`, or for one more signal; return the result, False if cut short."""
+        task = asyncio.ensure_future(waiting)  # type: ignore[call-overload]
+        signalled = asyncio.ensure_future(self._signalled.wait())
+        await asyncio.wait({task, signalled}, return_when=asyncio.FIRST_COMPLETED)
+        signalled.cancel()
+        if task.done():
+            return bool(task.result())
+        task.cancel()
+        return False
+
+    def _build_engine(self, manifest: Manifest) -> OnnxEngine:
+        return OnnxEngine(manifest, self._device, threads=self._threads)
+
+    def _build_server(self, message_bytes: int) -> grpc.aio.Server:
+        settings = self.settings
+        names = (service.SERVICE_NAME, model_service.SERVICE_NAME)
+        server = grpc.aio.server(
+            interceptors=[ErrorInterceptor(frozenset(names))],
+            options=[
+                # Otherwise a second server on the port would start and take half the calls.
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_receive_message_length", message_bytes),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
+                ("grpc.keepalive_time_ms", 60_000),
+                ("grpc.keepalive_timeout_ms", 20_000),
+                # The default, 5 minutes, hangs up on clients that ping every 10 s, as Go's do.
+                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+                ("grpc.keepalive_permit_without_calls", 1),
+            ],
+        )
+        generative = GenerativeService(
+            self.repository,
+            max_request_rows=settings.max_request_rows,
+            max_stream_rows=settings.max_stream_rows,
+            chunk_rows=settings.max_batch_rows,
+        )
+        models = ModelService(
+            self.repository,
+            max_request_rows=settings.max_request_rows,
+            max_stream_rows=settings.max_stream_rows,
+            max_batch_rows=settings.max_batch_rows,
+        )
+        handlers = AioHandlers(self._gate, self._executor)
+        server.add_generic_rpc_handlers(
+            (
+                handlers.generic_handler(
+                    service.SERVICE_NAME,
+                    generative.unary_methods(),
+                    {"SampleStream": handlers.sample_stream(generative)},
+                ),
+                handlers.generic_handler(model_service.SERVICE_NAME, models.unary_methods()),
+            )
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        reflection.enable_server_reflection(
+            (*names, health.SERVICE_NAME, reflection.SERVICE_NAME), server
+        )
+        try:
+            self.port = server.add_insecure_port(settings.listen)
+        except RuntimeError as error:
+            raise SettingsError(
+                f"--listen {settings.listen} cannot be used: the port is taken, or the address "
+                "is not one of this machine"
+            ) from error
+        return server
+
+    async def _load(self) -> None:
+        """Load the models off the loop; `auto` falls back to the CPU, loudly."""
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(None, self.repository.load_all)
+        except DeviceUnavailable as error:
+            if self.settings.device != "auto":
+                raise
+            log.warning("--device auto: falling back to the CPU: %s", error)
+            self._device = device.CPU
+            self.repository.close(timeout_s=_CLOSE_TIMEOUT_S)
+            self.repository.scan()
+            await loop.run_in_executor(None, self.repository.load_all)
+        if not any(entry.state is State.READY for entry in self.repository.entries()):
+            reasons = "; ".join(
+                f"{entry.name} version {entry.version}: {entry.reason}"
+                for entry in self.repository.entries()
+            )
+            raise NoModels(
+                f"no model can be served from {self.settings.exports}: "
+                f"{reasons or 'it has no <name>/<version>/manifest.json'}"
+            )
+
+    async def _turn_healthy(self) -> None:
+        for entry in self.repository.entries():
+            if entry.state is State.READY:
+                await self._health.set(entry.name, _SERVING)
+        for name in (service.SERVICE_NAME, model_service.SERVICE_NAME, ""):
+            await self._health.set(name, _SERVING)
+
+
+def _message_limit(settings: Settings, manifests: list[Manifest]) -> int:
+    """Return the largest request in bytes.
+
+    It is twice the largest tensor, so that a few rows too many get an error that says so.
+    """
+    values = max((max(m.image.values, m.latent_dim) for m in manifests), default=0)
+    return max(_MIN_MESSAGE_BYTES, 2 * settings.max_request_rows * values * 4)
+
+
+async def serve(settings: Settings) -> None:
+    """Run a server until SIGTERM or SIGINT, then stop it in order."""
+    app = App(settings)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, app.handle_signal)
+    starting = asyncio.ensure_future(app.start())
+    signalled = asyncio.ensure_future(app.wait())
+    await asyncio.wait({starting, signalled}, return_when=asyncio.FIRST_COMPLETED)
+    try:
+        if starting.done():
+            starting.result()
+            await signalled
+    finally:
+        signalled.cancel()
+        await asyncio.wait({starting})  # loading cannot be interrupted; it takes seconds
+        await app.stop()
+    starting.result()

@@ -1,0 +1,420 @@
+"""Merges what waits into batches, and gives every caller exactly its own rows.
+
+One batcher and one thread per engine. There is no timer: an idle engine takes what is
+there at once, and while it runs the next batch fills, so a single caller pays no delay
+and batches grow by themselves with the load.
+
+* Admission is by rows into a bounded queue; a full queue refuses at once.
+* A batch holds rows of one operation. A request larger than a batch runs in several.
+* Cancelled callers leave the queue at once, expired ones when a batch is cut; the engine
+  never runs for either.
+* A batch that fails is run again caller by caller, so that a bad one fails alone.
+
+This module knows neither gRPC nor ONNX Runtime, and callbacks come from any thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latentserve_server.errors import (
+    CallError,
+    DeadlineExceeded,
+    EngineFailure,
+    QueueFull,
+    Unavailable,
+)
+
+log = logging.getLogger(__name__)
+
+Floats = NDArray[np.float32]
+
+
+class Runner(Protocol):
+    """What the batcher needs of an engine."""
+
+    def run(self, operation: str, inputs: Sequence[Floats]) -> Sequence[Floats]:
+        """Run one batch; every input and output has the same number of rows."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One input of one request: an array of any real dtype, [n, ...], divided by `divisor`.
+
+    The division happens while the rows are written into the batch, so that uint8 images
+    cost no copy of their own.
+    """
+
+    array: NDArray[Any]
+    divisor: float = 1.0
+
+    def write(self, out: Floats, start: int, stop: int) -> None:
+        """Write rows `start` to `stop` as float32 into `out`, which has that many rows."""
+        part = self.array[start:stop]
+        if self.divisor == 1.0:
+            np.copyto(out, part, casting="same_kind")
+        else:
+            np.divide(part, np.float32(self.divisor), out=out)
+
+    def as_float32(self) -> Floats:
+        """Return all rows as float32, in units of the model."""
+        out = np.empty(self.array.shape, dtype=np.float32)
+        self.write(out, 0, len(out))
+        return out
+
+
+@dataclass(frozen=True)
+class Completion:
+    """How a request ended: `outputs`, one array [n, ...] each, or else `error`.
+
+    `queue_ns` is the wait until the first batch with rows of the request, `compute_ns` the
+    engine's time for all its batches, `batch_rows` the rows of the largest of them.
+    """
+
+    outputs: tuple[Floats, ...] = ()
+    error: CallError | None = None
+    queue_ns: int = 0
+    compute_ns: int = 0
+    batch_rows: int = 0
+
+
+Done = Callable[[Completion], None]
+
+
+class Ticket:
+    """One submitted request. Made by `Batcher.submit`; only `cancel` is for callers."""
+
+    def __init__(
+        self,
+        batcher: Batcher,
+        operation: str,
+        inputs: tuple[Rows, ...],
+        deadline: float | None,
+        done: Done,
+        now_ns: int,
+    ) -> None:
+        self._batcher = batcher
+        self.operation = operation
+        self.inputs = inputs
+        self.rows = len(inputs[0].array)
+        self.deadline = deadline
+        self.done = done
+        self.submitted_ns = now_ns
+        self.cut_rows = 0  # rows that are in some batch already
+        self.finished_rows = 0
+        self.outputs: tuple[Floats, ...] = ()
+        self.queue_ns = 0
+        self.compute_ns = 0
+        self.batch_rows = 0
+        self.settled = False
+
+    def cancel(self) -> None:
+        """Forget the request: its callback will not be called. Safe from any thread."""
+        self._batcher.forget(self)
+
+
+class _Slice(NamedTuple):
+    """Rows `start` to `stop` of a request, part of one batch."""
+
+    ticket: Ticket
+    start: int
+    stop: int
+
+
+class _Batch(NamedTuple):
+    operation: str
+    slices: list[_Slice]
+    rows: int
+
+
+class Batcher:
+    """A bounded queue in front of one engine.
+
+    Args:
+        runner: runs the batches.
+        name: of the thread and in the log.
+        max_batch_rows: rows of one batch, at most.
+        queue_rows: rows that may wait, at most.
+        clock_ns: monotonic nanoseconds; deadlines are seconds on the same clock.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        *,
+        name: str,
+        max_batch_rows: int,
+        queue_rows: int,
+        clock_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self._runner = runner
+        self._name = name
+        self._max_batch_rows = max_batch_rows
+        self._queue_rows = queue_rows
+        self._clock_ns = clock_ns
+        self._condition = threading.Condition()
+        # Per operation, in order of arrival; a dict, so that a cancelled request leaves in O(1).
+        self._queues: dict[str, OrderedDict[Ticket, None]] = {}
+        self._waiting_rows = 0
+        self._rows_per_s = 0.0
+        self._closed = False
+        self._buffers: dict[str, tuple[Floats, ...]] = {}
+        self._thread: threading.Thread | None = None
+
+    @property
+    def waiting_rows(self) -> int:
+        """Rows in the queue, those of running batches not counted."""
+        return self._waiting_rows
+
+    def start(self) -> None:
+        """Start the thread that runs the batches."""
+        self._thread = threading.Thread(target=self._loop, name=f"engine-{self._name}", daemon=True)
+        self._thread.start()
+
+    def submit(
+        self, operation: str, inputs: tuple[Rows, ...], deadline: float | None, done: Done
+    ) -> Ticket:
+        """Queue a request; `done` is called once, from any thread, unless it is cancelled.
+
+        `deadline` is in seconds on the monotonic clock, or None. Raises QueueFull,
+        DeadlineExceeded or Unavailable at once, and then `done` is never called.
+        """
+        now_ns = self._clock_ns()
+        ticket = Ticket(self, operation, inputs, deadline, done, now_ns)
+        if deadline is not None and deadline * 1e9 <= now_ns:
+            raise _too_late()
+        with self._condition:
+            if self._closed:
+                raise Unavailable("the model is being unloaded; try again", retry_after_s=1.0)
+            if self._waiting_rows + ticket.rows > self._queue_rows:
+                raise self._full(ticket.rows)
+            self._queues.setdefault(operation, OrderedDict())[ticket] = None
+            self._waiting_rows += ticket.rows
+            self._condition.notify()
+        return ticket
+
+    def forget(self, ticket: Ticket) -> None:
+        """Drop a request without an answer; nothing happens if it has its answer already."""
+        with self._condition:
+            if not ticket.settled:
+                ticket.settled = True
+                self._leave_queue(ticket)
+
+    def close(self, *, timeout_s: float) -> None:
+        """Accept nothing more, run what waits, and end the thread.
+
+        What still waits after `timeout_s` is answered with Unavailable.
+        """
+        with self._condition:
+            self._closed = True
+            self._condition.notify()
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+        with self._condition:
+            left = [ticket for queue in self._queues.values() for ticket in queue]
+        for ticket in left:
+            self._settle(ticket, Unavailable("the server stopped before the request ran"))
+
+    def run_next(self) -> bool:
+        """Cut one batch and run it on the calling thread; False where nothing waited.
+
+        The engine's thread calls this for ever; tests call it by hand.
+        """
+        with self._condition:
+            batch, expired = self._cut()
+        for ticket in expired:
+            self._settle(ticket, _too_late())
+        if batch is None:
+            return bool(expired)
+        self._run(batch)
+        return True
+
+    def _loop(self) -> None:
+        while True:
+            with self._condition:
+                while not self._waiting_rows and not self._closed:
+                    self._condition.wait()
+                if self._closed and not self._waiting_rows:
+                    return
+            self.run_next()
+
+    def _cut(self) -> tuple[_Batch | None, list[Ticket]]:
+        """Take the next batch out of the queue, with the requests that expired on the way.
+
+        The operation whose head has waited longest goes first, so none can starve another.
+        """
+        now_s = self._clock_ns() / 1e9
+        expired: list[Ticket] = []
+        heads: list[tuple[int, str]] = []
+        for operation, queue in self._queues.items():
+            while queue and _is_expired(head := next(iter(queue)), now_s):
+                expired.append(head)
+                self._leave_queue(head)
+            if queue:
+                heads.append((next(iter(queue)).submitted_ns, operation))
+        if not heads:
+            return None, expired
+        operation = min(heads)[1]
+        slices: list[_Slice] = []
+        rows = 0
+        queue = self._queues[operation]
+        while queue and rows < self._max_batch_rows:
+            ticket = next(iter(queue))
+            if _is_expired(ticket, now_s):
+                expired.append(ticket)
+                self._leave_queue(ticket)
+                continue
+            start = ticket.cut_rows
+            stop = min(ticket.rows, start + self._max_batch_rows - rows)
+            slices.append(_Slice(ticket, start, stop))
+            rows += stop - start
+            self._waiting_rows -= stop - start
+            ticket.cut_rows = stop
+            if stop == ticket.rows:
+                del queue[ticket]
+        return (_Batch(operation, slices, rows) if slices else None), expired
+
+    def _leave_queue(self, ticket: Ticket) -> None:
+        """Take the rest of a request out of the queue. The lock is held."""
+        queue = self._queues.get(ticket.operation)
+        if queue is not None and ticket in queue:
+            del queue[ticket]
+            self._waiting_rows -= ticket.rows - ticket.cut_rows
+
+    def _run(self, batch: _Batch) -> None:
+        started_ns = self._clock_ns()
+        for part in batch.slices:
+            if part.start == 0:
+                part.ticket.queue_ns = started_ns - part.ticket.submitted_ns
+        try:
+            outputs = self._run_engine(batch)
+        except Exception as error:  # noqa: BLE001 - whatever the engine raises, callers get an answer
+            self._recover(batch, error)
+            return
+        elapsed_ns = self._clock_ns() - started_ns
+        self._learn_rate(batch.rows, elapsed_ns)
+        offset = 0
+        for part in batch.slices:
+            rows = part.stop - part.start
+            mine = tuple(output[offset : offset + rows] for output in outputs)
+            offset += rows
+            self._deliver(part, mine, elapsed_ns, batch.rows)
+
+    def _run_engine(self, batch: _Batch) -> Sequence[Floats]:
+        buffers = self._buffers_for(batch)
+        offset = 0
+        for ticket, start, stop in batch.slices:
+            for buffer, rows in zip(buffers, ticket.inputs, strict=True):
+                rows.write(buffer[offset : offset + stop - start], start, stop)
+            offset += stop - start
+        outputs = self._runner.run(batch.operation, [buffer[: batch.rows] for buffer in buffers])
+        for output in outputs:
+            if len(output) != batch.rows:
+                raise RuntimeError(f"the graph gave {len(output)} rows for {batch.rows}")
+        return outputs
+
+    def _buffers_for(self, batch: _Batch) -> tuple[Floats, ...]:
+        """Return the operation's input buffers; one thread runs one batch at a time."""
+        if batch.operation not in self._buffers:
+            self._buffers[batch.operation] = tuple(
+                np.empty((self._max_batch_rows, *rows.array.shape[1:]), dtype=np.float32)
+                for rows in batch.slices[0].ticket.inputs
+            )
+        return self._buffers[batch.operation]
+
+    def _recover(self, batch: _Batch, error: Exception) -> None:
+        """Run a failed batch again caller by caller; a batch of one caller just fails."""
+        if len(batch.slices) == 1:
+            log.error(
+                "%s: %s failed for %d rows", self._name, batch.operation, batch.rows, exc_info=error
+            )
+            failure = EngineFailure(f"the engine failed: {error}")
+            failure.__cause__ = error
+            self._settle(batch.slices[0].ticket, failure)
+            return
+        log.warning(
+            "%s: a batch of %d callers failed (%s); running them one by one",
+            self._name,
+            len(batch.slices),
+            error,
+        )
+        for part in batch.slices:
+            if not part.ticket.settled:
+                self._run(_Batch(batch.operation, [part], part.stop - part.start))
+
+    def _deliver(
+        self, part: _Slice, outputs: tuple[Floats, ...], compute_ns: int, batch_rows: int
+    ) -> None:
+        ticket, start, stop = part
+        if ticket.settled:
+            return
+        ticket.compute_ns += compute_ns
+        ticket.batch_rows = max(ticket.batch_rows, batch_rows)
+        ticket.finished_rows += stop - start
+        if stop - start == ticket.rows:
+            ticket.outputs = outputs  # the common case: no copy
+        else:
+            if not ticket.outputs:
+                ticket.outputs = tuple(
+                    np.empty((ticket.rows, *output.shape[1:]), dtype=output.dtype)
+                    for output in outputs
+                )
+            for whole, output in zip(ticket.outputs, outputs, strict=True):
+                whole[start:stop] = output
+        if ticket.finished_rows == ticket.rows:
+            self._settle(ticket, None)
+
+    def _settle(self, ticket: Ticket, error: CallError | None) -> None:
+        """Answer a request, once; a callback that fails harms nobody else."""
+        with self._condition:
+            if ticket.settled:
+                return
+            ticket.settled = True
+            self._leave_queue(ticket)
+        completion = Completion(
+            outputs=ticket.outputs if error is None else (),
+            error=error,
+            queue_ns=ticket.queue_ns,
+            compute_ns=ticket.compute_ns,
+            batch_rows=ticket.batch_rows,
+        )
+        try:
+            ticket.done(completion)
+        except Exception:  # the next caller's answer must not depend on it
+            log.exception("%s: a completion callback failed", self._name)
+
+    def _learn_rate(self, rows: int, elapsed_ns: int) -> None:
+        rate = rows * 1e9 / max(elapsed_ns, 1)
+        self._rows_per_s = rate if not self._rows_per_s else 0.8 * self._rows_per_s + 0.2 * rate
+
+    def _full(self, rows: int) -> QueueFull:
+        drain_s = self._waiting_rows / self._rows_per_s if self._rows_per_s else 0.1
+        return QueueFull(
+            f"the queue of {self._name} is full: {self._waiting_rows} rows wait, the request has "
+            f"{rows}, the limit is {self._queue_rows}. Try again later, or with fewer rows",
+            metadata={
+                "waiting_rows": str(self._waiting_rows),
+                "queue_rows": str(self._queue_rows),
+            },
+            retry_after_s=min(max(drain_s, 0.01), 5.0),
+        )
+
+
+def _is_expired(ticket: Ticket, now_s: float) -> bool:
+    return ticket.deadline is not None and ticket.deadline <= now_s
+
+
+def _too_late() -> DeadlineExceeded:
+    return DeadlineExceeded(
+        "the deadline passed while the request waited; the model did not run. "
+        "Allow more time, or send fewer requests at once"
+    )

@@ -1,0 +1,237 @@
+"""Between protobuf messages and numpy arrays; the only module that knows both.
+
+Everything a caller sends is checked here, before it can meet other callers in a batch:
+shape, type, length, values. Decoding a tensor makes no copy: the array is a view of the
+message's bytes.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from latentserve.v1 import tensor_pb2 as pb
+from numpy.typing import NDArray
+from PIL import Image
+
+from latentserve_server.batcher import Rows
+from latentserve_server.errors import FieldViolation, InvalidRequest
+from latentserve_server.manifest import ImageSpec
+
+Floats = NDArray[np.float32]
+
+UNIT_RANGE = (0.0, 1.0)
+NOISY_RANGE = (-10.0, 10.0)
+FINITE_RANGE = (-float(np.finfo(np.float32).max), float(np.finfo(np.float32).max))
+
+# Resampling and float arithmetic overshoot [0, 1] by a few rounding errors.
+_RANGE_TOLERANCE = 1e-4
+_MAX_VIOLATIONS = 10
+
+_DTYPES: dict[int, np.dtype[Any]] = {
+    pb.DATA_TYPE_FLOAT32: np.dtype("<f4"),
+    pb.DATA_TYPE_FLOAT16: np.dtype("<f2"),
+    pb.DATA_TYPE_UINT8: np.dtype("u1"),
+}
+_IMAGE_TYPES = (pb.DATA_TYPE_FLOAT32, pb.DATA_TYPE_FLOAT16, pb.DATA_TYPE_UINT8)
+_LATENT_TYPES = (pb.DATA_TYPE_FLOAT32, pb.DATA_TYPE_FLOAT16)
+
+# The size is checked before a file is decoded, so Pillow's own guess at what is too large
+# only adds a warning.
+Image.MAX_IMAGE_PIXELS = None
+
+
+def decode_images(
+    images: pb.Images, spec: ImageSpec, *, max_rows: int, allowed: tuple[float, float]
+) -> Rows:
+    """Return images as rows [n, channels, height, width], in units of [0, 1].
+
+    `allowed` is the range of float values. Raises InvalidRequest.
+    """
+    form = images.WhichOneof("form")
+    if form == "tensor":
+        array = _decode_tensor(
+            images.tensor, "images.tensor", spec.shape, _IMAGE_TYPES, max_rows=max_rows
+        )
+        if array.dtype == np.uint8:
+            return Rows(array, divisor=255.0)
+        _check_values(array, "images.tensor.data", allowed)
+        return Rows(array)
+    if form == "encoded":
+        return Rows(_decode_files(images.encoded.files, spec, max_rows=max_rows), divisor=255.0)
+    raise InvalidRequest.field(
+        "images", "nothing was sent, expected images.tensor or images.encoded"
+    )
+
+
+def decode_latents(latents: pb.Tensor, dim: int, *, max_rows: int) -> Rows:
+    """Return latents as rows [n, dim]. Raises InvalidRequest."""
+    array = _decode_tensor(latents, "latents", (dim,), _LATENT_TYPES, max_rows=max_rows)
+    _check_values(array, "latents.data", FINITE_RANGE)
+    return Rows(array)
+
+
+def encode_tensor(array: Floats) -> pb.Tensor:
+    """Return a FLOAT32 tensor."""
+    return pb.Tensor(
+        data_type=pb.DATA_TYPE_FLOAT32,
+        shape=array.shape,
+        data=array.astype("<f4", copy=False).tobytes(),
+    )
+
+
+def check_format(output_format: int) -> int:
+    """Return a known image format, FLOAT32 for unspecified. Raises InvalidRequest."""
+    if output_format == pb.IMAGE_FORMAT_UNSPECIFIED:
+        return pb.IMAGE_FORMAT_FLOAT32
+    if output_format not in pb.ImageFormat.values():
+        raise InvalidRequest.field(
+            "output_format",
+            f"{output_format} was sent, expected one of {', '.join(pb.ImageFormat.keys()[1:])}",
+        )
+    return output_format
+
+
+def encode_images(array: Floats, output_format: int) -> pb.Images:
+    """Return images [n, channels, height, width] in [0, 1] in the form asked for."""
+    if output_format == pb.IMAGE_FORMAT_FLOAT32:
+        return pb.Images(tensor=encode_tensor(array))
+    if output_format == pb.IMAGE_FORMAT_FLOAT16:
+        data, data_type = array.astype("<f2").tobytes(), pb.DATA_TYPE_FLOAT16
+    elif output_format == pb.IMAGE_FORMAT_UINT8:
+        data, data_type = _to_uint8(array).tobytes(), pb.DATA_TYPE_UINT8
+    else:
+        files = [_encode_png(image) for image in _to_uint8(array)]
+        return pb.Images(encoded=pb.EncodedImages(files=files))
+    return pb.Images(tensor=pb.Tensor(data_type=data_type, shape=array.shape, data=data))
+
+
+def _decode_tensor(
+    tensor: pb.Tensor,
+    field: str,
+    row_shape: tuple[int, ...],
+    types: Sequence[int],
+    *,
+    max_rows: int,
+) -> NDArray[Any]:
+    if tensor.data_type not in types:
+        names = ", ".join(pb.DataType.Name(data_type) for data_type in types)
+        raise InvalidRequest.field(
+            f"{field}.data_type", f"{_type_name(tensor.data_type)} was sent, expected {names}"
+        )
+    shape = tuple(tensor.shape)
+    if len(shape) != 1 + len(row_shape) or shape[1:] != row_shape:
+        expected = ", ".join(map(str, ("n", *row_shape)))
+        raise InvalidRequest.field(
+            f"{field}.shape", f"{_brief(shape)} was sent, expected [{expected}]"
+        )
+    _check_rows(f"{field}.shape", shape[0], max_rows)
+    dtype = _DTYPES[tensor.data_type]
+    data = tensor.data  # every access to a bytes field copies it, so there is just this one
+    expected_bytes = int(np.prod(shape)) * dtype.itemsize
+    if len(data) != expected_bytes:
+        raise InvalidRequest.field(
+            f"{field}.data",
+            f"{len(data)} bytes were sent, expected {expected_bytes} for "
+            f"{pb.DataType.Name(tensor.data_type)} of shape {_brief(shape)}",
+        )
+    return np.frombuffer(data, dtype=dtype).reshape(shape)
+
+
+def _check_rows(field: str, rows: int, max_rows: int) -> None:
+    if not 1 <= rows <= max_rows:
+        raise InvalidRequest.field(
+            field, f"{rows} rows were sent, expected 1 to {max_rows}; split larger requests"
+        )
+
+
+def _check_values(array: NDArray[Any], field: str, allowed: tuple[float, float]) -> None:
+    lowest, highest = allowed
+    tolerance = _RANGE_TOLERANCE if allowed == UNIT_RANGE else 0.0
+    # NaN passes through min and max and fails both comparisons.
+    if array.min() >= lowest - tolerance and array.max() <= highest + tolerance:
+        return
+    finite = np.isfinite(array)
+    if not finite.all():
+        row = int(np.argwhere(~finite)[0][0])
+        raise InvalidRequest.field(
+            field,
+            f"{int((~finite).sum())} values are NaN or infinite, the first in row {row}; "
+            "expected finite values",
+        )
+    hint = ""
+    if allowed != FINITE_RANGE and array.max() > 1.5:
+        hint = "; divide by 255, or send DATA_TYPE_UINT8"
+    raise InvalidRequest.field(
+        field,
+        f"values from {array.min():.6g} to {array.max():.6g} were sent, "
+        f"expected {lowest:g} to {highest:g}{hint}",
+    )
+
+
+def _decode_files(files: Sequence[bytes], spec: ImageSpec, *, max_rows: int) -> NDArray[np.uint8]:
+    _check_rows("images.encoded.files", len(files), max_rows)
+    images = np.empty((len(files), *spec.shape), dtype=np.uint8)
+    violations = []
+    for index, data in enumerate(files):
+        try:
+            images[index] = _decode_file(data, spec)
+        except ValueError as error:
+            violations.append(FieldViolation(f"images.encoded.files[{index}]", str(error)))
+            if len(violations) == _MAX_VIOLATIONS:
+                break
+    if violations:
+        first = violations[0]
+        raise InvalidRequest(f"{first.field}: {first.description}", violations=violations)
+    return images
+
+
+def _decode_file(data: bytes, spec: ImageSpec) -> NDArray[np.uint8]:
+    """Return one image file as uint8 [channels, height, width]; raises ValueError."""
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as file:
+            image: Image.Image = file
+            if image.size != (spec.width, spec.height):
+                raise ValueError(
+                    f"an image of {image.width} x {image.height} pixels was sent, expected "
+                    f"{spec.width} x {spec.height}; resize it first"
+                )
+            if image.mode.startswith("I"):  # 16 bits per pixel; Pillow would clip, not scale
+                deep = np.asarray(image).astype(np.int32) >> 8
+                image = Image.fromarray(deep.astype(np.uint8))
+            array = np.asarray(image.convert("L" if spec.channels == 1 else "RGB"))
+    except (OSError, SyntaxError, EOFError) as error:
+        raise ValueError(
+            f"{len(data)} bytes were sent that cannot be read as PNG or JPEG"
+        ) from error
+    if spec.channels == 1:
+        return array[np.newaxis]
+    return np.moveaxis(array, 2, 0)
+
+
+def _encode_png(image: NDArray[np.uint8]) -> bytes:
+    """Return one uint8 image [channels, height, width] as PNG."""
+    pixels = image[0] if len(image) == 1 else np.ascontiguousarray(np.moveaxis(image, 0, 2))
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, format="PNG")
+    return out.getvalue()
+
+
+def _to_uint8(array: Floats) -> NDArray[np.uint8]:
+    pixels: NDArray[np.uint8] = np.rint(np.clip(array, 0.0, 1.0) * np.float32(255.0)).astype(
+        np.uint8
+    )
+    return pixels
+
+
+def _type_name(data_type: int) -> str:
+    names = pb.DataType.keys()
+    return names[data_type] if 0 <= data_type < len(names) else str(data_type)
+
+
+def _brief(shape: Sequence[int]) -> str:
+    """Return a shape for a message; a caller may have sent thousands of dimensions."""
+    shown = ", ".join(map(str, shape[:8]))
+    return f"[{shown}{', ...' if len(shape) > 8 else ''}]"

@@ -1,0 +1,129 @@
+"""The settings: flags over environment over defaults, validated once."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_type_hints
+
+from latentserve_server.device import DEVICES
+from latentserve_server.errors import SettingsError
+
+ENVIRONMENT_PREFIX = "LATENTSERVE_"
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the operator decides. Every field is a flag and an environment variable."""
+
+    exports: Annotated[Path, "folder of <name>/<version>/ model folders"] = Path("exports")
+    listen: Annotated[str, "HOST:PORT to serve on; port 0: any free one"] = "127.0.0.1:50051"
+    device: Annotated[str, "auto, cpu or cuda; cuda fails where it would not be used"] = "auto"
+    default_model: Annotated[
+        str, "the model of requests that name none; empty: the only model there is"
+    ] = ""
+    threads: Annotated[int, "ONNX Runtime threads of each model; 0: cores / models"] = 0
+    max_batch_rows: Annotated[int, "rows of one batch, at most"] = 64
+    max_request_rows: Annotated[int, "images or latents of one request, at most"] = 1024
+    max_stream_rows: Annotated[int, "images of one SampleStream, at most"] = 1_000_000
+    queue_rows: Annotated[int, "rows that may wait for one model, at most"] = 4096
+    max_versions: Annotated[int, "model versions that are served, at most"] = 64
+    max_concurrent_streams: Annotated[int, "calls in flight of one connection, at most"] = 1024
+    drain_delay_s: Annotated[
+        float, "seconds from NOT_SERVING to refusing calls at SIGTERM, for balancers to notice"
+    ] = 0.0
+    grace_s: Annotated[float, "seconds that calls in flight may take at SIGTERM, at most"] = 30.0
+    log_level: Annotated[str, "debug, info, warning or error"] = "info"
+
+    def __post_init__(self) -> None:
+        _check_choice("device", self.device, DEVICES)
+        _check_choice("log-level", self.log_level, LOG_LEVELS)
+        for name, lowest in (
+            ("threads", 0),
+            ("max_batch_rows", 1),
+            ("max_request_rows", 1),
+            ("max_stream_rows", 1),
+            ("queue_rows", 1),
+            ("max_versions", 1),
+            ("max_concurrent_streams", 1),
+            ("drain_delay_s", 0),
+            ("grace_s", 0),
+        ):
+            if not getattr(self, name) >= lowest:
+                raise SettingsError(
+                    f"--{_flag(name)} is {getattr(self, name)}, expected {lowest} or more"
+                )
+        if self.queue_rows < self.max_request_rows:
+            raise SettingsError(
+                f"--queue-rows is {self.queue_rows}, below --max-request-rows "
+                f"{self.max_request_rows}: the largest request could never be admitted"
+            )
+        host, _, port = self.listen.rpartition(":")
+        if not host or not port.isdecimal() or int(port) > 65535:
+            raise SettingsError(f"--listen is {self.listen!r}, expected HOST:PORT")
+        if not self.exports.is_dir():
+            raise SettingsError(
+                f"--exports {self.exports} is not a folder. Train and export a model into it, "
+                "or point it at the folder of your exports"
+            )
+
+    def describe(self) -> str:
+        """Return the settings in one line."""
+        return " ".join(f"{_flag(f.name)}={getattr(self, f.name)}" for f in fields(self))
+
+
+def read_settings(
+    arguments: Sequence[str], environment: Mapping[str, str] = os.environ
+) -> Settings:
+    """Return the settings of a command line and an environment.
+
+    Raises SettingsError that names the flag or the variable; argparse ends the process
+    for unknown flags and for --help.
+    """
+    parser = argparse.ArgumentParser(
+        prog="latentserve-server",
+        description="Serves generative autoencoders over gRPC.",
+        epilog=f"Every flag can also be given as a variable: {ENVIRONMENT_PREFIX}MAX_BATCH_ROWS=64",
+    )
+    settings = {
+        name: (*get_args(hint), getattr(Settings, name))
+        for name, hint in get_type_hints(Settings, include_extras=True).items()
+    }
+    for name, (_, text, default) in settings.items():
+        parser.add_argument(
+            f"--{_flag(name)}",
+            dest=name,
+            metavar=name.rpartition("_")[2].upper(),
+            help=text if default == "" else f"{text} (default: {default})",
+        )
+    flags = vars(parser.parse_args(arguments))
+    values: dict[str, Any] = {}
+    for name, (kind, _, _) in settings.items():
+        variable = ENVIRONMENT_PREFIX + name.upper()
+        if flags[name] is not None:
+            source, text = f"--{_flag(name)}", flags[name]
+        elif variable in environment:
+            source, text = variable, environment[variable]
+        else:
+            continue
+        try:
+            values[name] = kind(text)
+        except ValueError as error:
+            raise SettingsError(f"{source} is {text!r}, expected {_KINDS[kind]}") from error
+    return Settings(**values)
+
+
+_KINDS: dict[Any, str] = {int: "a whole number", float: "a number"}
+
+
+def _flag(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _check_choice(flag: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise SettingsError(f"--{flag} is {value!r}, expected one of {', '.join(choices)}")

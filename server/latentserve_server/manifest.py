@@ -1,0 +1,222 @@
+"""Reads exports/<name>/<version>/manifest.json and checks that the folder keeps its word.
+
+The contract is manifest.schema.json. Nothing here runs a model: `engine` checks what only
+ONNX Runtime can know (graph inputs and outputs, golden outputs).
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jsonschema import Draft202012Validator
+
+from latentserve_server.errors import ManifestError
+
+MANIFEST_NAME = "manifest.json"
+_MAX_MANIFEST_BYTES = 4 * 2**20
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """Images of a model: float32 NCHW in [0, 1]."""
+
+    channels: int
+    height: int
+    width: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height, width."""
+        return (self.channels, self.height, self.width)
+
+    @property
+    def values(self) -> int:
+        """Values per image."""
+        return self.channels * self.height * self.width
+
+
+@dataclass(frozen=True)
+class OperationSpec:
+    """Which graph answers an operation, and the names of its tensors."""
+
+    file: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Inputs with the outputs that torch gave: operation -> tensor name -> array name."""
+
+    file: str
+    inputs: dict[str, dict[str, str]]
+    outputs: dict[str, dict[str, str]]
+    tolerance: float
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure measured at export, beside its baseline."""
+
+    name: str
+    value: float
+    unit: str
+    baseline: float | None
+    baseline_name: str
+    samples: int
+    estimator: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What one version of one model says of itself."""
+
+    name: str
+    version: int
+    kind: str
+    description: str
+    image: ImageSpec
+    latent_dim: int
+    prior: str
+    operations: dict[str, OperationSpec]
+    likelihood_family: str
+    likelihood_sigma: float
+    golden: Golden
+    metrics: tuple[Metric, ...]
+    digest: str
+    folder: Path
+
+    @property
+    def has_log_variance(self) -> bool:
+        """Whether the encoder gives a log-variance beside the mean."""
+        encode = self.operations.get("encode")
+        return encode is not None and len(encode.outputs) == 2
+
+    def input_shape(self, operation: str) -> tuple[int, ...]:
+        """Return the shape of one input row of an operation."""
+        return (self.latent_dim,) if operation in ("decode", "sample") else self.image.shape
+
+    def output_shape(self, operation: str) -> tuple[int, ...]:
+        """Return the shape of one output row of an operation."""
+        return (self.latent_dim,) if operation == "encode" else self.image.shape
+
+
+@functools.cache
+def schema_validator() -> Draft202012Validator:
+    """Return the validator of manifest.schema.json."""
+    text = (resources.files("latentserve_server") / "manifest.schema.json").read_text("utf-8")
+    return Draft202012Validator(json.loads(text))
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check the manifest of `folder`, <root>/<name>/<version>.
+
+    Raises ManifestError, with a text for the operator, where the manifest breaks the
+    schema, contradicts its folder, or lists a file that is missing or differs.
+    """
+    path = folder / MANIFEST_NAME
+    try:
+        if path.stat().st_size > _MAX_MANIFEST_BYTES:
+            raise ManifestError(f"{MANIFEST_NAME} is larger than {_MAX_MANIFEST_BYTES} bytes")
+        raw = path.read_bytes()
+    except OSError as error:
+        raise ManifestError(f"{MANIFEST_NAME} cannot be read: {error.strerror}") from error
+    try:
+        document = json.loads(raw)
+    except ValueError as error:
+        raise ManifestError(f"{MANIFEST_NAME} is not JSON: {error}") from error
+    if problems := sorted(schema_validator().iter_errors(document), key=lambda e: e.json_path):
+        first = problems[0]
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise ManifestError(f"{MANIFEST_NAME}: {first.json_path}: {first.message[:300]}{more}")
+    manifest = _parse(document, hashlib.sha256(raw).hexdigest(), folder)
+    _check_names(manifest, document)
+    for name, entry in document["files"].items():
+        _check_file(folder, name, entry["sha256"], entry["bytes"])
+    return manifest
+
+
+def _parse(document: dict[str, Any], digest: str, folder: Path) -> Manifest:
+    likelihood = document["likelihood"] or {}
+    golden = document["golden"]
+    return Manifest(
+        name=document["name"],
+        version=document["version"],
+        kind=document["kind"],
+        description=document["description"],
+        image=ImageSpec(**document["image"]),
+        latent_dim=document["latent"]["dim"],
+        prior=document["latent"]["prior"],
+        operations={
+            name: OperationSpec(spec["file"], tuple(spec["inputs"]), tuple(spec["outputs"]))
+            for name, spec in document["operations"].items()
+        },
+        likelihood_family=likelihood.get("family", ""),
+        likelihood_sigma=likelihood.get("sigma", 0.0),
+        golden=Golden(golden["file"], golden["inputs"], golden["outputs"], golden["tolerance"]),
+        metrics=tuple(_parse_metric(name, entry) for name, entry in document["metrics"].items()),
+        digest=digest,
+        folder=folder,
+    )
+
+
+def _parse_metric(name: str, entry: dict[str, Any]) -> Metric:
+    baseline = entry["baseline"] or {}
+    return Metric(
+        name=name,
+        value=entry["value"],
+        unit=entry["unit"],
+        baseline=baseline.get("value"),
+        baseline_name=baseline.get("name", ""),
+        samples=entry["samples"],
+        estimator=entry["estimator"],
+    )
+
+
+def _check_names(manifest: Manifest, document: dict[str, Any]) -> None:
+    """Check what a schema cannot say: names that must agree with each other."""
+    name, version = manifest.folder.parent.name, manifest.folder.name
+    if (manifest.name, str(manifest.version)) != (name, version):
+        raise ManifestError(
+            f"the manifest says {manifest.name} version {manifest.version}, "
+            f"but it lies in {name}/{version}"
+        )
+    if "sample" in manifest.operations and manifest.prior == "none":
+        raise ManifestError("the operation sample needs a prior, but latent.prior is none")
+    listed = document["files"]
+    wanted = {f"operations.{op}": spec.file for op, spec in manifest.operations.items()}
+    wanted["golden"] = manifest.golden.file
+    for owner, file in wanted.items():
+        if file not in listed:
+            raise ManifestError(f"{owner} names {file}, which is not listed in files")
+    for operation, spec in manifest.operations.items():
+        inputs = set(manifest.golden.inputs.get(operation, {}))
+        outputs = set(manifest.golden.outputs.get(operation, {}))
+        if inputs != set(spec.inputs) or outputs != set(spec.outputs):
+            raise ManifestError(
+                f"golden must give every input and output of {operation}: "
+                f"{[*spec.inputs, *spec.outputs]}, not {sorted(inputs | outputs)}"
+            )
+
+
+def _check_file(folder: Path, name: str, sha256: str, size: int) -> None:
+    path = folder / name
+    # A link may point anywhere; what it names must still be inside the folder.
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise ManifestError(f"{name} leads out of the model's folder")
+    try:
+        found = path.stat().st_size
+        if found != size:
+            raise ManifestError(f"{name} has {found} bytes, the manifest says {size}")
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ManifestError(f"{name} cannot be read: {error.strerror}") from error
+    if digest != sha256:
+        raise ManifestError(f"{name} has SHA-256 {digest}, the manifest says {sha256}")

@@ -1,0 +1,131 @@
+"""The RPCs of ModelService, without a transport; see `service` for the form."""
+
+from __future__ import annotations
+
+from google.protobuf.message import Message
+from latentserve.v1 import model_service_pb2 as pb
+
+from latentserve_server.errors import NotImplementedHere
+from latentserve_server.repository import Entry, Repository, State
+from latentserve_server.service import Call, Done, Reply, UnaryMethod, parse
+
+SERVICE_NAME = "latentserve.v1.ModelService"
+
+_STATES = {
+    State.LOADING: pb.Model.STATE_LOADING,
+    State.READY: pb.Model.STATE_READY,
+    State.REFUSED: pb.Model.STATE_REFUSED,
+}
+
+_OPERATIONS = {
+    "encode": pb.OPERATION_ENCODE,
+    "decode": pb.OPERATION_DECODE,
+    "reconstruct": pb.OPERATION_RECONSTRUCT,
+    "denoise": pb.OPERATION_DENOISE,
+    "sample": pb.OPERATION_SAMPLE,
+}
+
+
+class _Finished:
+    """A call that was answered before it could be cancelled."""
+
+    def cancel(self) -> None:
+        """Do nothing."""
+
+
+class ModelService:
+    """Answers ListModels, GetModel and ReloadModels from what the repository holds.
+
+    Args:
+        repository: the models.
+        max_request_rows, max_stream_rows, max_batch_rows: the limits to report.
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        *,
+        max_request_rows: int,
+        max_stream_rows: int,
+        max_batch_rows: int,
+    ) -> None:
+        self._repository = repository
+        self._limits = pb.Limits(
+            max_request_rows=max_request_rows,
+            max_stream_rows=max_stream_rows,
+            max_batch_rows=max_batch_rows,
+        )
+
+    def unary_methods(self) -> dict[str, UnaryMethod]:
+        """Return the unary methods by their name in the contract."""
+        return {
+            "ListModels": self.list_models,
+            "GetModel": self.get_model,
+            "ReloadModels": self.reload_models,
+        }
+
+    def list_models(self, request: bytes, deadline: float | None, done: Done) -> Call:
+        """All versions of all models."""
+        parse(pb.ListModelsRequest, request)
+        response = pb.ListModelsResponse(
+            models=[self._describe(entry) for entry in self._repository.entries()],
+            default_model=self._repository.default_model,
+        )
+        return _answer(response, done)
+
+    def get_model(self, request: bytes, deadline: float | None, done: Done) -> Call:
+        """One version of one model."""
+        message = parse(pb.GetModelRequest, request)
+        entry = self._repository.find(message.model.name, message.model.version)
+        return _answer(pb.GetModelResponse(model=self._describe(entry)), done)
+
+    def reload_models(self, request: bytes, deadline: float | None, done: Done) -> Call:
+        """Not offered yet: always UNIMPLEMENTED."""
+        parse(pb.ReloadModelsRequest, request)
+        raise NotImplementedHere(
+            "this server does not reload models; restart it to serve a changed folder"
+        )
+
+    def _describe(self, entry: Entry) -> pb.Model:
+        model = pb.Model(
+            name=entry.name,
+            version=entry.version,
+            state=_STATES[entry.state],
+            reason=entry.reason,
+            provider=entry.model.provider if entry.model else "",
+        )
+        manifest = entry.manifest
+        if manifest is None:
+            return model
+        model.digest = manifest.digest
+        model.kind = manifest.kind
+        model.description = manifest.description
+        model.image.channels = manifest.image.channels
+        model.image.height = manifest.image.height
+        model.image.width = manifest.image.width
+        model.latent.dim = manifest.latent_dim
+        model.latent.prior = manifest.prior
+        model.latent.has_log_variance = manifest.has_log_variance
+        model.operations.extend(_OPERATIONS[name] for name in manifest.operations)
+        if manifest.likelihood_family:
+            model.likelihood.family = manifest.likelihood_family
+            model.likelihood.sigma = manifest.likelihood_sigma
+        model.limits.CopyFrom(self._limits)
+        model.metrics.extend(
+            pb.Metric(
+                name=metric.name,
+                value=metric.value,
+                unit=metric.unit,
+                baseline=metric.baseline,
+                baseline_name=metric.baseline_name,
+                samples=metric.samples,
+                estimator=metric.estimator,
+            )
+            for metric in manifest.metrics
+        )
+        return model
+
+
+def _answer(response: Message, done: Done) -> Call:
+    done(Reply(response.SerializeToString))
+    return _Finished()

@@ -1,0 +1,64 @@
+"""Reproducible standard-normal rows from a counter-based generator.
+
+Row r of a stream depends on (seed, domain, r) and the row's length alone, so it is the
+same whatever the batch, the worker or the machine, and a client in any language can
+predict it. docs/sampling.md is the specification; in short:
+
+* Generator: Philox 4x64-10 (Salmon et al. 2011, "Parallel random numbers: as easy as
+  1, 2, 3"), key = (seed, domain). Block c is its output for the 256-bit counter c: four
+  64-bit words.
+* A row of d values takes ceil(d / 4) blocks: row r those from r * ceil(d / 4) on.
+* Box-Muller on words (a, b), then (c, d) of each block, in float64:
+  u = ((a >> 11) + 1) / 2^53 in (0, 1], v = (b >> 11) / 2^53 in [0, 1),
+  sqrt(-2 ln u) cos(2 pi v) and sqrt(-2 ln u) sin(2 pi v).
+* Times the temperature, in float64; then rounded to float32.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+import numpy as np
+from numpy.typing import NDArray
+
+PRIOR = 0
+"""Domain of the latents that Sample draws."""
+POSTERIOR = 1
+"""Domain of the noise that Encode with a seed adds."""
+
+MAX_OFFSET = 2**62
+"""The highest row that a request may start at."""
+
+_WORDS_PER_BLOCK = 4
+_TWO_TO_MINUS_53 = 2.0**-53
+_COUNTERS = 2**256
+
+
+def fresh_seed() -> int:
+    """Return a seed from the operating system's entropy, 0 to 2^64 - 1."""
+    return secrets.randbits(64)
+
+
+def standard_normal(
+    seed: int, domain: int, *, offset: int, rows: int, dim: int, temperature: float = 1.0
+) -> NDArray[np.float32]:
+    """Return rows `offset` to `offset + rows - 1` of a stream, float32 [rows, dim].
+
+    `seed` is 0 to 2^64 - 1, `domain` is PRIOR or POSTERIOR, and every value is multiplied
+    by `temperature`.
+    """
+    blocks = -(-dim // _WORDS_PER_BLOCK)
+    # numpy increments the counter before it makes a block, hence the - 1.
+    generator = np.random.Philox(
+        counter=(offset * blocks - 1) % _COUNTERS, key=np.array([seed, domain], dtype=np.uint64)
+    )
+    words = generator.random_raw(rows * blocks * _WORDS_PER_BLOCK).reshape(-1, 2)
+    u = ((words[:, 0] >> np.uint64(11)) + np.uint64(1)).astype(np.float64) * _TWO_TO_MINUS_53
+    v = (words[:, 1] >> np.uint64(11)).astype(np.float64) * _TWO_TO_MINUS_53
+    radius = np.sqrt(-2.0 * np.log(u))
+    angle = (2.0 * np.pi) * v
+    normal = np.empty((len(words), 2), dtype=np.float64)
+    np.multiply(radius, np.cos(angle), out=normal[:, 0])
+    np.multiply(radius, np.sin(angle), out=normal[:, 1])
+    normal *= temperature
+    return normal.reshape(rows, blocks * _WORDS_PER_BLOCK)[:, :dim].astype(np.float32)

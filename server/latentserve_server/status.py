@@ -1,0 +1,74 @@
+"""Turns an error into what gRPC sends: code, message and google.rpc.Status details.
+
+It knows the protobuf messages of gRPC's error model, but no transport.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import Message
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from latentserve_server.errors import CallError, EngineFailure
+
+DOMAIN = "latentserve"
+
+# All metadata of a reply must stay below 8 KiB, gRPC's soft limit.
+_MAX_MESSAGE = 1000
+_MAX_TEXT = 500
+_MAX_VIOLATIONS = 5
+
+
+@dataclass(frozen=True)
+class WireStatus:
+    """What a failed call is answered with; `trailers` carry the details."""
+
+    code_name: str
+    message: str
+    trailers: tuple[tuple[str, str | bytes], ...]
+
+
+def wire_status(error: CallError, *, request_id: str) -> WireStatus:
+    """Return the status of an error. An EngineFailure's text stays on the server."""
+    message, metadata = error.message, dict(error.metadata)
+    if isinstance(error, EngineFailure):
+        message = f"internal error; the server's log has the cause under request id {request_id}"
+        metadata["request_id"] = request_id
+    message = message[:_MAX_MESSAGE]
+    details: list[Message] = [
+        error_details_pb2.ErrorInfo(
+            reason=error.reason,
+            domain=DOMAIN,
+            metadata={key: value[:_MAX_TEXT] for key, value in metadata.items()},
+        )
+    ]
+    if error.violations:
+        details.append(
+            error_details_pb2.BadRequest(
+                field_violations=[
+                    error_details_pb2.BadRequest.FieldViolation(
+                        field=violation.field, description=violation.description[:_MAX_TEXT]
+                    )
+                    for violation in error.violations[:_MAX_VIOLATIONS]
+                ]
+            )
+        )
+    trailers: list[tuple[str, str | bytes]] = []
+    if error.retry_after_s is not None:
+        delay = duration_pb2.Duration()
+        delay.FromNanoseconds(int(error.retry_after_s * 1e9))
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+        trailers.append(("grpc-retry-pushback-ms", str(int(error.retry_after_s * 1000))))
+    status = status_pb2.Status(
+        code=code_pb2.Code.Value(error.code), message=message, details=map(_pack, details)
+    )
+    trailers.append(("grpc-status-details-bin", status.SerializeToString()))
+    return WireStatus(error.code, message, tuple(trailers))
+
+
+def _pack(detail: Message) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(detail)
+    return packed

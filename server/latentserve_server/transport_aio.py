@@ -1,0 +1,197 @@
+"""The transport on grpc.aio: bytes in, bytes out, cancellation, deadlines, errors.
+
+Requests arrive as bytes and are parsed by the service, so that bytes that are no message
+get INVALID_ARGUMENT like any other bad input; gRPC's own deserialisation would answer
+UNKNOWN, outside every interceptor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import Executor
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+
+from latentserve_server.errors import CallError, EngineFailure, Unavailable
+from latentserve_server.service import GenerativeService, Reply, UnaryMethod
+from latentserve_server.status import wire_status
+
+log = logging.getLogger(__name__)
+
+# Above this, parsing and checking a request takes long enough to leave the event loop.
+_LARGE_REQUEST_BYTES = 256 * 1024
+
+T = TypeVar("T")
+
+
+class CallGate:
+    """Counts the calls in flight, and refuses new ones while the server drains."""
+
+    def __init__(self) -> None:
+        self._in_flight = 0
+        self._draining = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that were admitted and have not ended."""
+        return self._in_flight
+
+    def __enter__(self) -> None:
+        if self._draining:
+            raise Unavailable("the server is shutting down; try another one", retry_after_s=1.0)
+        self._in_flight += 1
+        self._idle.clear()
+
+    def __exit__(self, *_: object) -> None:
+        self._in_flight -= 1
+        if not self._in_flight:
+            self._idle.set()
+
+    async def drain(self, *, timeout_s: float) -> bool:
+        """Refuse new calls and wait for those in flight; False where some are left."""
+        self._draining = True
+        try:
+            await asyncio.wait_for(self._idle.wait(), timeout_s)
+        except TimeoutError:
+            return False
+        return True
+
+
+class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc is untyped
+    """The one place where an error becomes a status; nothing unexpected reaches a caller."""
+
+    def __init__(self, services: frozenset[str]) -> None:
+        self._services = services
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """Wrap the handlers of our own services; health and reflection keep theirs."""
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or method.strip("/").partition("/")[0] not in self._services:
+            return handler
+        if handler.response_streaming:
+            return grpc.unary_stream_rpc_method_handler(_guard_stream(handler.unary_stream, method))
+        return grpc.unary_unary_rpc_method_handler(_guard_unary(handler.unary_unary, method))
+
+
+class AioHandlers:
+    """Adapts the services' methods to grpc.aio handlers."""
+
+    def __init__(self, gate: CallGate, executor: Executor) -> None:
+        self._gate = gate
+        self._executor = executor
+
+    def generic_handler(
+        self, service: str, unary: dict[str, UnaryMethod], streams: dict[str, Any] | None = None
+    ) -> grpc.GenericRpcHandler:
+        """Return the handler of one service."""
+        handlers = {
+            name: grpc.unary_unary_rpc_method_handler(self._unary(method))
+            for name, method in unary.items()
+        }
+        return grpc.method_handlers_generic_handler(service, {**handlers, **(streams or {})})
+
+    def _unary(self, method: UnaryMethod) -> Callable[[bytes, Any], Awaitable[bytes]]:
+        async def handle(request: bytes, context: Any) -> bytes:
+            with self._gate:
+                return await self._call(
+                    lambda done: method(request, _deadline(context), done),
+                    offload=len(request) > _LARGE_REQUEST_BYTES,
+                )
+
+        return handle
+
+    def sample_stream(self, service: GenerativeService) -> Any:
+        """Return the handler of SampleStream: the next chunk runs when the last is written."""
+
+        async def handle(request: bytes, context: Any) -> AsyncIterator[bytes]:
+            with self._gate:
+                stream = service.sample_stream(request)
+                deadline = _deadline(context)
+                while not stream.exhausted:
+                    yield await self._call(lambda done: stream.next_chunk(deadline, done))
+
+        return grpc.unary_stream_rpc_method_handler(handle)
+
+    async def _call(self, begin: Callable[[Any], Any], *, offload: bool = False) -> bytes:
+        """Begin a call and wait for its reply; a caller who leaves cancels it."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Reply] = loop.create_future()
+
+        def done(reply: Reply) -> None:  # on the engine's thread
+            loop.call_soon_threadsafe(_resolve, future, reply)
+
+        if offload:
+            call = await loop.run_in_executor(self._executor, begin, done)
+        else:
+            call = begin(done)
+        try:
+            reply = await future
+        except asyncio.CancelledError:
+            call.cancel()
+            raise
+        if reply.slow:
+            return await loop.run_in_executor(self._executor, reply.build)
+        return reply.build()
+
+
+def _resolve(future: asyncio.Future[T], value: T) -> None:
+    if not future.done():  # the caller may have left meanwhile
+        future.set_result(value)
+
+
+def _deadline(context: Any) -> float | None:
+    """Return the call's deadline on the monotonic clock."""
+    remaining_s = context.time_remaining()
+    return None if remaining_s is None else time.monotonic() + remaining_s
+
+
+def _guard_unary(behavior: Any, method: str) -> Any:
+    async def guarded(request: bytes, context: Any) -> Any:
+        try:
+            return await behavior(request, context)
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the border: everything becomes a status
+            await _abort(context, error, method)
+
+    return guarded
+
+
+def _guard_stream(behavior: Any, method: str) -> Any:
+    async def guarded(request: bytes, context: Any) -> AsyncIterator[Any]:
+        try:
+            async for response in behavior(request, context):
+                yield response
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the border: everything becomes a status
+            await _abort(context, error, method)
+
+    return guarded
+
+
+async def _abort(context: Any, error: Exception, method: str) -> None:
+    """End a call with the status of an error; log what the caller is not told."""
+    request_id = secrets.token_hex(8)
+    if not isinstance(error, CallError):
+        log.error("%s failed, request id %s", method, request_id, exc_info=error)
+        error = EngineFailure(str(error))
+    elif isinstance(error, EngineFailure):
+        log.error("%s failed, request id %s: %s", method, request_id, error)
+    else:
+        log.info("%s: %s: %s", method, error.code, error.message)
+    status = wire_status(error, request_id=request_id)
+    await context.abort(getattr(grpc.StatusCode, status.code_name), status.message, status.trailers)

@@ -1,0 +1,188 @@
+"""Builds exports folders with models of a few hundred weights, in milliseconds, without torch.
+
+The weights are fixed, so a test can compute the expected outputs itself with numpy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+SIZE = 4
+PIXELS = SIZE * SIZE
+DIM = 3
+Floats = NDArray[np.float32]
+
+_generator = np.random.default_rng(7)
+ENCODER = (_generator.standard_normal((PIXELS, DIM)) / PIXELS).astype(np.float32)
+LOG_VARIANCE = (_generator.standard_normal((PIXELS, DIM)) / PIXELS).astype(np.float32)
+DECODER = _generator.standard_normal((DIM, PIXELS)).astype(np.float32)
+
+KINDS = {
+    "autoencoder": ("encode", "decode", "reconstruct"),
+    "denoising": ("encode", "decode", "reconstruct", "denoise"),
+    "vae": ("encode", "decode", "reconstruct", "sample"),
+    "gan": ("decode", "sample"),
+}
+
+
+def encode(images: Floats) -> Floats:
+    """The mean latents that every tiny model gives, [n, DIM]."""
+    return images.reshape(len(images), PIXELS) @ ENCODER
+
+
+def log_variance(images: Floats) -> Floats:
+    """The log-variance that the tiny VAE gives, [n, DIM]."""
+    return images.reshape(len(images), PIXELS) @ LOG_VARIANCE
+
+
+def decode(latents: Floats) -> Floats:
+    """The images that every tiny model gives, [n, 1, SIZE, SIZE]."""
+    return (1.0 / (1.0 + np.exp(-(latents @ DECODER)))).reshape(-1, 1, SIZE, SIZE)
+
+
+def images(rows: int, seed: int = 0) -> Floats:
+    """Random images in [0, 1], [rows, 1, SIZE, SIZE]."""
+    return np.random.default_rng(seed).random((rows, 1, SIZE, SIZE), dtype=np.float32)
+
+
+def write_model(
+    root: Path, name: str, *, kind: str = "vae", version: int = 1, tolerance: float = 1e-5
+) -> Path:
+    """Write <root>/<name>/<version>/ and return it."""
+    folder = root / name / str(version)
+    folder.mkdir(parents=True)
+    operations = KINDS[kind]
+    x, z = images(2), np.ones((2, DIM), dtype=np.float32)
+    table: dict[str, tuple[dict[str, Any], list[Floats], list[Floats]]] = {
+        "encode": (_spec("encode", "images", "mean"), [x], [encode(x)]),
+        "decode": (_spec("decode", "latents", "images"), [z], [decode(z)]),
+        "sample": (_spec("decode", "latents", "images"), [z], [decode(z)]),
+        "reconstruct": (
+            _spec("reconstruct", "images", "reconstruction"),
+            [x],
+            [decode(encode(x))],
+        ),
+        "denoise": (_spec("reconstruct", "images", "reconstruction"), [x], [decode(encode(x))]),
+    }
+    if kind == "vae":
+        table["encode"][0]["outputs"].append("log_variance")
+        table["encode"][2].append(log_variance(x))
+    arrays: dict[str, Floats] = {}
+    golden: dict[str, dict[str, dict[str, str]]] = {"inputs": {}, "outputs": {}}
+    for operation in operations:
+        spec, inputs, outputs = table[operation]
+        for group, names, values in (
+            ("inputs", spec["inputs"], inputs),
+            ("outputs", spec["outputs"], outputs),
+        ):
+            golden[group][operation] = {tensor: f"{operation}.{tensor}" for tensor in names}
+            for tensor, value in zip(names, values, strict=True):
+                arrays[f"{operation}.{tensor}"] = value
+    np.savez(folder / "golden.npz", **arrays)  # type: ignore[arg-type]  # numpy's stub is narrow
+    for file in {table[operation][0]["file"] for operation in operations}:
+        onnx.save(_graph(file.removesuffix(".onnx"), kind), folder / file)
+    manifest = {
+        "schema_version": 1,
+        "name": name,
+        "version": version,
+        "kind": kind,
+        "description": f"A tiny {kind} for tests.",
+        "image": {"channels": 1, "height": SIZE, "width": SIZE},
+        "latent": {"dim": DIM, "prior": "standard_normal" if "sample" in operations else "none"},
+        "operations": {operation: table[operation][0] for operation in operations},
+        "likelihood": {"family": "gaussian", "sigma": 0.1} if kind == "vae" else None,
+        "files": {},
+        "golden": {"file": "golden.npz", **golden, "tolerance": tolerance},
+        "training": {
+            "config": {},
+            "data": {"name": "none", "sha256": "0" * 64, "train_samples": 1},
+            "seed": 0,
+            "libraries": {},
+            "revision": "unknown",
+        },
+        "metrics": {
+            "test_mse": {
+                "value": 0.25,
+                "unit": "squared error per pixel",
+                "baseline": {"name": "PCA-3", "value": 0.5},
+                "samples": 2,
+                "estimator": "mean over two random images",
+            }
+        },
+    }
+    write_manifest(folder, manifest)
+    return folder
+
+
+def write_manifest(folder: Path, manifest: dict[str, Any], *, list_files: bool = True) -> None:
+    """Write a manifest; `list_files` fills `files` from what lies in the folder."""
+    if list_files:
+        manifest["files"] = {
+            path.name: {
+                "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+                "bytes": path.stat().st_size,
+            }
+            for path in sorted(folder.iterdir())
+            if path.name != "manifest.json"
+        }
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2), encoding="utf-8")
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return the manifest of a folder, to be changed and written again."""
+    document: dict[str, Any] = json.loads((folder / "manifest.json").read_text("utf-8"))
+    return document
+
+
+def _spec(file: str, source: str, target: str) -> dict[str, Any]:
+    return {"file": f"{file}.onnx", "inputs": [source], "outputs": [target]}
+
+
+def _graph(role: str, kind: str) -> onnx.ModelProto:
+    image_shape = ["batch", 1, SIZE, SIZE]
+    latent_shape = ["batch", DIM]
+    nodes = []
+    weights = {}
+    if role in ("encode", "reconstruct"):
+        nodes.append(helper.make_node("Flatten", ["images"], ["flat"], axis=1))
+        nodes.append(helper.make_node("MatMul", ["flat", "encoder"], ["mean"]))
+        weights["encoder"] = ENCODER
+        inputs = [("images", image_shape)]
+    if role == "encode":
+        outputs = [("mean", latent_shape)]
+        if kind == "vae":
+            nodes.append(helper.make_node("MatMul", ["flat", "spread"], ["log_variance"]))
+            weights["spread"] = LOG_VARIANCE
+            outputs.append(("log_variance", latent_shape))
+    else:
+        result = "images" if role == "decode" else "reconstruction"
+        code = "latents" if role == "decode" else "mean"
+        nodes.append(helper.make_node("MatMul", [code, "decoder"], ["logits"]))
+        nodes.append(helper.make_node("Sigmoid", ["logits"], ["pixels"]))
+        nodes.append(helper.make_node("Reshape", ["pixels", "shape"], [result]))
+        weights["decoder"] = DECODER
+        outputs = [(result, image_shape)]
+        if role == "decode":
+            inputs = [("latents", latent_shape)]
+    constants = [numpy_helper.from_array(value, key) for key, value in weights.items()]
+    if role != "encode":
+        shape = np.array([-1, 1, SIZE, SIZE], dtype=np.int64)
+        constants.append(numpy_helper.from_array(shape, "shape"))
+    graph = helper.make_graph(
+        nodes,
+        role,
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in inputs],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in outputs],
+        constants,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.checker.check_model(model, full_check=True)
+    return model
