@@ -1,7 +1,7 @@
 # The commands of a person; CI calls the same ones.
 #
 #   make demo     set up serving and the client (no torch), run all five RPCs, draw demo.png
-#   make test     set up everything, lint excepted, and run every test
+#   make test     set up everything and run every test
 #
 # PYTHON chooses the interpreter (3.11 to 3.13), DEVICE=cpu or gpu the onnxruntime build.
 
@@ -46,7 +46,7 @@ export: $(TRAINING)
 test: $(TESTING)
 	$(BIN)/python -m pytest $(ARGS)
 
-lint: $(LINTING) $(SERVING)
+lint: $(LINTING) $(TRAINING)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(TYPED)
@@ -79,10 +79,9 @@ $(SERVING): $(BIN)/python $(MEMBERS)
 	$(PIP) install --quiet -e proto -e 'server[$(DEVICE)]' -e clients/python
 	@rm -f $(VENV)/.serving-* && touch $@
 
-# The training extra brings no onnxruntime of its own: it uses the build that serves.
 $(TRAINING): $(SERVING) training/pyproject.toml
 	@echo "setting up training; torch is large, the first time takes minutes"
-	$(PIP) install --quiet -e training
+	$(PIP) install --quiet -e 'training[$(DEVICE)]'
 	@touch $@
 
 $(TESTING): $(TRAINING) $(LINTING)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc.aio
@@ -15,11 +16,12 @@ from latentserve.v1 import generative_service_pb2, model_service_pb2  # noqa: F4
 
 from latentserve_server import __version__, device, model_service, service
 from latentserve_server.config import Settings
+from latentserve_server.device import Device
 from latentserve_server.engine import OnnxEngine
 from latentserve_server.errors import DeviceUnavailable, NoModels, SettingsError
 from latentserve_server.manifest import Manifest
 from latentserve_server.model_service import ModelService
-from latentserve_server.repository import Repository, State
+from latentserve_server.repository import Engine, Repository, State
 from latentserve_server.service import GenerativeService
 from latentserve_server.transport_aio import AioHandlers, CallGate, ErrorInterceptor
 
@@ -32,11 +34,26 @@ _MIN_MESSAGE_BYTES = 4 * 2**20
 _CLOSE_TIMEOUT_S = 5.0
 
 
-class App:
-    """One server process: `start`, `wait` for a signal, `stop`."""
+EngineFactory = Callable[[Manifest, Device, int], Engine]
+"""Makes the engine of a manifest on a device with that many threads."""
 
-    def __init__(self, settings: Settings) -> None:
+
+def onnx_engine(manifest: Manifest, device: Device, threads: int) -> Engine:
+    """Return the real engine."""
+    return OnnxEngine(manifest, device, threads=threads)
+
+
+class App:
+    """One server process: `start`, `wait` for a signal, `stop`.
+
+    Args:
+        settings: what the operator decided.
+        engine_factory: another engine, for tests of what a slow or failing one does.
+    """
+
+    def __init__(self, settings: Settings, engine_factory: EngineFactory = onnx_engine) -> None:
         self.settings = settings
+        self._engine_factory = engine_factory
         self.port = 0
         self._device = device.choose_device(settings.device)
         self.repository = Repository(
@@ -135,8 +152,8 @@ class App:
         task.cancel()
         return False
 
-    def _build_engine(self, manifest: Manifest) -> OnnxEngine:
-        return OnnxEngine(manifest, self._device, threads=self._threads)
+    def _build_engine(self, manifest: Manifest) -> Engine:
+        return self._engine_factory(manifest, self._device, self._threads)
 
     def _build_server(self, message_bytes: int) -> grpc.aio.Server:
         settings = self.settings
@@ -232,9 +249,9 @@ def _message_limit(settings: Settings, manifests: list[Manifest]) -> int:
     return max(_MIN_MESSAGE_BYTES, 2 * settings.max_request_rows * values * 4)
 
 
-async def serve(settings: Settings) -> None:
+async def serve(settings: Settings, engine_factory: EngineFactory = onnx_engine) -> None:
     """Run a server until SIGTERM or SIGINT, then stop it in order."""
-    app = App(settings)
+    app = App(settings, engine_factory)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, app.handle_signal)

@@ -307,7 +307,11 @@ class Batcher:
             rows = part.stop - part.start
             mine = tuple(output[offset : offset + rows] for output in outputs)
             offset += rows
-            self._deliver(part, mine, elapsed_ns, batch.rows)
+            try:
+                self._deliver(part, mine, elapsed_ns, batch.rows)
+            except Exception as error:  # for example MemoryError while rows are joined
+                log.exception("%s: an answer could not be assembled", self._name)
+                self._settle(part.ticket, _engine_failure(error))
 
     def _run_engine(self, batch: _Batch) -> Sequence[Floats]:
         buffers = self._buffers_for(batch)
@@ -337,9 +341,7 @@ class Batcher:
             log.error(
                 "%s: %s failed for %d rows", self._name, batch.operation, batch.rows, exc_info=error
             )
-            failure = EngineFailure(f"the engine failed: {error}")
-            failure.__cause__ = error
-            self._settle(batch.slices[0].ticket, failure)
+            self._settle(batch.slices[0].ticket, _engine_failure(error))
             return
         log.warning(
             "%s: a batch of %d callers failed (%s); running them one by one",
@@ -411,6 +413,12 @@ class Batcher:
 
 def _is_expired(ticket: Ticket, now_s: float) -> bool:
     return ticket.deadline is not None and ticket.deadline <= now_s
+
+
+def _engine_failure(error: Exception) -> EngineFailure:
+    failure = EngineFailure(f"the engine failed: {error}")
+    failure.__cause__ = error
+    return failure
 
 
 def _too_late() -> DeadlineExceeded:

@@ -1,0 +1,34 @@
+"""One server on tiny models for all tests that do not stop it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tiny_models
+from served import Server, served
+
+
+@pytest.fixture(scope="session")
+def tiny_exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One tiny model of each kind; the VAE in two versions."""
+    root = tmp_path_factory.mktemp("exports")
+    for kind in tiny_models.KINDS:
+        tiny_models.write_model(root, f"tiny-{kind}", kind=kind)
+    tiny_models.write_model(root, "tiny-vae", version=3)
+    return root
+
+
+@pytest.fixture(scope="session")
+def server(tiny_exports: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with small limits, so that tests can exceed them."""
+    log_path = tmp_path_factory.mktemp("server") / "log.txt"
+    with served(
+        tiny_exports,
+        log_path,
+        *("--default-model", "tiny-vae", "--max-request-rows", "32"),
+        *("--max-batch-rows", "8", "--max-stream-rows", "1000"),
+    ) as running:
+        yield running
+        assert running.process.poll() is None, f"the server died:\n{running.log}"

@@ -1,0 +1,339 @@
+"""Batches are cut only when the test says so: the engine is a fake and the clock is by hand."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from latentserve_server.batcher import Batcher, Completion, Rows, Ticket
+from latentserve_server.errors import DeadlineExceeded, EngineFailure, QueueFull, Unavailable
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+POISON = -1.0
+
+
+class FakeEngine:
+    """Doubles its input, remembers every batch, and fails where a row is POISON."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[str, list[float]]] = []
+        self.during_run = lambda: None
+
+    def run(self, operation: str, inputs: Sequence[Floats]) -> list[Floats]:
+        (x,) = inputs
+        self.batches.append((operation, x[:, 0].tolist()))
+        self.during_run()
+        if (x == POISON).any():
+            raise RuntimeError("poisoned")
+        return [x * 2]
+
+
+class Clock:
+    """Nanoseconds that pass only by hand."""
+
+    def __init__(self) -> None:
+        self.ns = 1_000_000_000
+
+    def __call__(self) -> int:
+        return self.ns
+
+
+class Bench:
+    """A batcher without a thread, and what its callers were told."""
+
+    def __init__(self, *, max_batch_rows: int = 8, queue_rows: int = 16) -> None:
+        self.engine = FakeEngine()
+        self.clock = Clock()
+        self.batcher = Batcher(
+            self.engine,
+            name="fake",
+            max_batch_rows=max_batch_rows,
+            queue_rows=queue_rows,
+            clock_ns=self.clock,
+        )
+        self.told: dict[int, list[Completion]] = {}
+        self._numbers = itertools.count()
+
+    def submit(
+        self, *values: float, operation: str = "decode", deadline: float | None = None
+    ) -> tuple[int, Ticket]:
+        """Submit a request with one row per value; return its number and its ticket."""
+        number = next(self._numbers)
+        rows = Rows(np.array(values, dtype=np.float32).reshape(-1, 1))
+        ticket = self.batcher.submit(
+            operation, (rows,), deadline, lambda c: self.told.setdefault(number, []).append(c)
+        )
+        return number, ticket
+
+    def run_all(self) -> None:
+        while self.batcher.run_next():
+            pass
+
+    def values(self, number: int) -> list[float]:
+        """The answer of a request, which must have come exactly once and be no error."""
+        (completion,) = self.told[number]
+        assert completion.error is None
+        return list(completion.outputs[0][:, 0].tolist())
+
+    def error(self, number: int) -> Exception | None:
+        (completion,) = self.told[number]
+        return completion.error
+
+
+def test_an_idle_engine_takes_a_single_request_at_once() -> None:
+    bench = Bench()
+    number, _ = bench.submit(1.0)
+    bench.batcher.run_next()
+    assert bench.values(number) == [2.0]
+    assert bench.engine.batches == [("decode", [1.0])]
+
+
+def test_what_waits_is_merged_and_split_again() -> None:
+    bench = Bench()
+    first, _ = bench.submit(1.0, 2.0)
+    second, _ = bench.submit(3.0)
+    third, _ = bench.submit(4.0, 5.0)
+    bench.batcher.run_next()
+    assert bench.engine.batches == [("decode", [1.0, 2.0, 3.0, 4.0, 5.0])]
+    assert [bench.values(n) for n in (first, second, third)] == [[2.0, 4.0], [6.0], [8.0, 10.0]]
+    (completion,) = bench.told[second]
+    assert completion.batch_rows == 5
+
+
+def test_operations_are_never_mixed_and_the_longest_waiting_goes_first() -> None:
+    bench = Bench()
+    bench.submit(1.0, operation="encode")
+    bench.clock.ns += 1
+    bench.submit(2.0, operation="decode")
+    bench.clock.ns += 1
+    bench.submit(3.0, operation="encode")
+    bench.run_all()
+    assert bench.engine.batches == [("encode", [1.0, 3.0]), ("decode", [2.0])]
+
+
+def test_a_busy_operation_does_not_starve_another() -> None:
+    bench = Bench(max_batch_rows=2)
+    for value in (1.0, 2.0):
+        bench.submit(value, value, operation="decode")
+        bench.clock.ns += 1
+    bench.submit(9.0, operation="encode")
+    bench.clock.ns += 1
+    bench.submit(3.0, 3.0, operation="decode")
+    bench.run_all()
+    assert [operation for operation, _ in bench.engine.batches] == [
+        "decode",
+        "decode",
+        "encode",
+        "decode",
+    ]
+
+
+def test_a_request_larger_than_a_batch_runs_in_several_and_is_joined() -> None:
+    bench = Bench(max_batch_rows=4)
+    small, _ = bench.submit(100.0)
+    large, _ = bench.submit(*map(float, range(1, 11)))
+    after, _ = bench.submit(200.0)
+    bench.run_all()
+    assert [len(rows) for _, rows in bench.engine.batches] == [4, 4, 4]
+    assert bench.values(large) == [2.0 * value for value in range(1, 11)]
+    assert bench.values(small) == [200.0]
+    assert bench.values(after) == [400.0]
+
+
+def test_a_full_queue_refuses_at_once_and_says_when_to_try_again() -> None:
+    bench = Bench(queue_rows=4)
+    waiting, _ = bench.submit(1.0, 2.0, 3.0)
+    with pytest.raises(QueueFull, match="3 rows wait, the request has 2, the limit is 4") as caught:
+        bench.submit(4.0, 5.0)
+    assert caught.value.retry_after_s is not None
+    assert caught.value.retry_after_s > 0
+    fits, _ = bench.submit(6.0)
+    bench.run_all()
+    assert bench.values(waiting) == [2.0, 4.0, 6.0]
+    assert bench.values(fits) == [12.0]
+
+
+def test_rows_leave_the_count_when_cut_cancelled_or_expired() -> None:
+    bench = Bench(max_batch_rows=2)
+    bench.submit(1.0, 2.0, 3.0)
+    assert bench.batcher.waiting_rows == 3
+    bench.batcher.run_next()
+    assert bench.batcher.waiting_rows == 1
+    _, ticket = bench.submit(4.0, 5.0)
+    ticket.cancel()
+    assert bench.batcher.waiting_rows == 1
+    bench.submit(6.0, deadline=1.5)
+    bench.clock.ns = 2_000_000_000
+    bench.run_all()
+    assert bench.batcher.waiting_rows == 0
+
+
+@pytest.mark.parametrize(
+    "leaving", [set(c) for n in range(1, 5) for c in itertools.combinations(range(4), n)]
+)
+@pytest.mark.parametrize("way", ["cancel", "expire"])
+def test_callers_that_leave_the_queue_harm_no_neighbour(leaving: set[int], way: str) -> None:
+    bench = Bench()
+    tickets = [
+        bench.submit(float(n + 1), deadline=1.5 if way == "expire" and n in leaving else None)
+        for n in range(4)
+    ]
+    if way == "expire":
+        bench.clock.ns = 2_000_000_000
+    else:
+        for n in leaving:
+            tickets[n][1].cancel()
+    bench.run_all()
+    for n in range(4):
+        if n not in leaving:
+            assert bench.values(n) == [2.0 * (n + 1)]
+        elif way == "expire":
+            assert isinstance(bench.error(n), DeadlineExceeded)
+        else:
+            assert n not in bench.told
+    # The engine never ran for those that left.
+    ran = {value for _, rows in bench.engine.batches for value in rows}
+    assert ran == {float(n + 1) for n in range(4) if n not in leaving}
+
+
+@pytest.mark.parametrize(
+    "leaving", [set(c) for n in range(1, 5) for c in itertools.combinations(range(4), n)]
+)
+def test_callers_that_leave_while_the_batch_runs_harm_no_neighbour(leaving: set[int]) -> None:
+    bench = Bench()
+    tickets = [bench.submit(float(n + 1)) for n in range(4)]
+    bench.engine.during_run = lambda: [tickets[n][1].cancel() for n in leaving]  # type: ignore[assignment, func-returns-value]
+    bench.run_all()
+    assert sorted(bench.told) == sorted(set(range(4)) - leaving)
+    for n in set(range(4)) - leaving:
+        assert bench.values(n) == [2.0 * (n + 1)]
+
+
+@pytest.mark.parametrize("poisoned", range(4))
+def test_a_poisoned_row_fails_alone(poisoned: int) -> None:
+    bench = Bench()
+    for n in range(4):
+        bench.submit(POISON if n == poisoned else float(n + 1))
+    bench.run_all()
+    for n in range(4):
+        if n == poisoned:
+            assert isinstance(bench.error(n), EngineFailure)
+        else:
+            assert bench.values(n) == [2.0 * (n + 1)]
+
+
+def test_one_failing_part_fails_a_split_request_once_and_stops_the_rest() -> None:
+    bench = Bench(max_batch_rows=2)
+    large, _ = bench.submit(1.0, 2.0, POISON, 3.0, 4.0, 5.0)
+    after, _ = bench.submit(7.0)
+    bench.run_all()
+    assert isinstance(bench.error(large), EngineFailure)
+    assert bench.values(after) == [14.0]
+    assert bench.batcher.waiting_rows == 0
+    assert ("decode", [4.0, 5.0]) not in bench.engine.batches
+
+
+def test_cancelling_half_way_through_a_split_request_stops_the_rest() -> None:
+    bench = Bench(max_batch_rows=2)
+    large, ticket = bench.submit(1.0, 2.0, 3.0, 4.0)
+    bench.batcher.run_next()
+    ticket.cancel()
+    bench.run_all()
+    assert large not in bench.told
+    assert bench.engine.batches == [("decode", [1.0, 2.0])]
+
+
+def test_a_callback_that_fails_harms_no_neighbour(caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench()
+
+    def broken(_: Completion) -> None:
+        raise RuntimeError("broken callback")
+
+    bench.batcher.submit("decode", (Rows(np.ones((1, 1), np.float32)),), None, broken)
+    number, _ = bench.submit(2.0)
+    bench.run_all()
+    assert bench.values(number) == [4.0]
+    assert "broken callback" in caplog.text
+
+
+def test_an_engine_that_loses_rows_is_an_error_not_a_wrong_answer() -> None:
+    bench = Bench()
+    bench.engine.run = lambda operation, inputs: [inputs[0][:-1]]  # type: ignore[method-assign]
+    number, _ = bench.submit(1.0, 2.0)
+    bench.run_all()
+    assert isinstance(bench.error(number), EngineFailure)
+
+
+def test_a_deadline_that_has_passed_is_refused_at_the_door() -> None:
+    bench = Bench()
+    with pytest.raises(DeadlineExceeded):
+        bench.submit(1.0, deadline=0.5)
+    assert bench.batcher.waiting_rows == 0
+
+
+def test_timings_say_what_the_clock_said() -> None:
+    bench = Bench(max_batch_rows=2)
+    number, _ = bench.submit(1.0, 2.0, 3.0)
+    bench.clock.ns += 5_000
+    bench.engine.during_run = lambda: setattr(bench.clock, "ns", bench.clock.ns + 700)  # type: ignore[assignment]
+    bench.run_all()
+    (completion,) = bench.told[number]
+    assert (completion.queue_ns, completion.compute_ns, completion.batch_rows) == (5_000, 1_400, 2)
+
+
+def test_a_late_answer_of_another_batch_does_not_overwrite_the_buffers() -> None:
+    bench = Bench(max_batch_rows=2)
+    first, _ = bench.submit(1.0, 2.0)
+    bench.batcher.run_next()
+    second, _ = bench.submit(3.0, 4.0)
+    bench.batcher.run_next()
+    assert bench.values(first) == [2.0, 4.0]
+    assert bench.values(second) == [6.0, 8.0]
+
+
+def test_uint8_rows_are_divided_while_they_are_written() -> None:
+    rows = Rows(np.arange(256, dtype=np.uint8).reshape(256, 1), divisor=255.0)
+    expected = np.arange(256, dtype=np.float32) / np.float32(255)
+    np.testing.assert_array_equal(rows.as_float32()[:, 0], expected)
+
+
+def test_closing_answers_what_waits_and_refuses_what_comes() -> None:
+    bench = Bench()
+    number, _ = bench.submit(1.0)
+    bench.batcher.close(timeout_s=0.0)  # without a thread nothing can run any more
+    assert isinstance(bench.error(number), Unavailable)
+    with pytest.raises(Unavailable):
+        bench.submit(2.0)
+
+
+def test_the_thread_runs_everything_before_it_ends() -> None:
+    engine = FakeEngine()
+    batcher = Batcher(engine, name="threaded", max_batch_rows=4, queue_rows=1000)
+    batcher.start()
+    done = threading.Semaphore(0)
+    answers: dict[int, float] = {}
+
+    def submit(number: int) -> None:
+        def finished(completion: Completion) -> None:
+            answers[number] = float(completion.outputs[0][0, 0])
+            done.release()
+
+        batcher.submit("decode", (Rows(np.full((1, 1), number, np.float32)),), None, finished)
+
+    threads = [
+        threading.Thread(target=lambda base=base: [submit(base + n) for n in range(50)])  # type: ignore[misc]
+        for base in range(0, 200, 50)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    batcher.close(timeout_s=10.0)
+    for _ in range(200):
+        assert done.acquire(timeout=10)
+    assert answers == {number: 2.0 * number for number in range(200)}
+    assert batcher.waiting_rows == 0
