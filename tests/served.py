@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
+
 from latentserve.v1 import (
     generative_service_pb2_grpc,
     model_service_pb2_grpc,

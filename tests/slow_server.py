@@ -9,12 +9,13 @@ import time
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
+
 from latentserve_server.app import serve
 from latentserve_server.config import read_settings
 from latentserve_server.device import Device
 from latentserve_server.engine import OnnxEngine
 from latentserve_server.manifest import Manifest
-from numpy.typing import NDArray
 
 DELAY_S, WARM_UP_DELAY_S = map(float, sys.argv[1:3])
 

@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from latentserve.v1 import generative_service_pb2, model_service_pb2  # noqa: F401 - for reflection
 
+from latentserve.v1 import generative_service_pb2, model_service_pb2  # noqa: F401 - for reflection
 from latentserve_server import __version__, device, model_service, service
 from latentserve_server.config import Settings
 from latentserve_server.device import Device

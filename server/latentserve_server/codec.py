@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from latentserve.v1 import tensor_pb2 as pb
 from numpy.typing import NDArray
 from PIL import Image
 
+from latentserve.v1 import tensor_pb2 as pb
 from latentserve_server.batcher import Rows
 from latentserve_server.errors import FieldViolation, InvalidRequest
 from latentserve_server.manifest import ImageSpec

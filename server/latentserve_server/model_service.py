@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from google.protobuf.message import Message
-from latentserve.v1 import model_service_pb2 as pb
 
+from latentserve.v1 import model_service_pb2 as pb
 from latentserve_server.errors import NotImplementedHere
 from latentserve_server.repository import Entry, Repository, State
 from latentserve_server.service import Call, Done, Reply, UnaryMethod, parse

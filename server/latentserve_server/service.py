@@ -13,10 +13,10 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from google.protobuf.message import DecodeError, Message
-from latentserve.v1 import generative_service_pb2 as pb
-from latentserve.v1 import tensor_pb2
 from numpy.typing import NDArray
 
+from latentserve.v1 import generative_service_pb2 as pb
+from latentserve.v1 import tensor_pb2
 from latentserve_server import codec, sampling
 from latentserve_server.batcher import Completion, Rows
 from latentserve_server.errors import InvalidRequest, OperationNotSupported

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
+
 from latentserve.v1 import generative_service_pb2 as pb
 from latentserve.v1 import model_service_pb2 as models_pb
 from latentserve.v1 import tensor_pb2

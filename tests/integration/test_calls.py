@@ -7,13 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
 import tiny_models
 from latentserve.v1 import generative_service_pb2 as pb
 from latentserve.v1 import model_service_pb2 as models_pb
 from latentserve.v1 import tensor_pb2
 from latentserve_server import sampling
-from numpy.typing import NDArray
-from PIL import Image
 from served import Server, ref
 
 Floats = NDArray[np.float32]

@@ -11,10 +11,11 @@ from typing import Any
 import grpc
 import onnxruntime
 import pytest
-import tiny_models
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+import tiny_models
 from latentserve.v1 import generative_service_pb2 as pb
 from latentserve.v1 import model_service_pb2 as models_pb
 from served import Server, launched, ref, served
