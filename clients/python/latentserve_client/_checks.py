@@ -1,0 +1,70 @@
+"""Arguments that the client can judge itself, before it sends anything."""
+
+from __future__ import annotations
+
+import math
+import operator
+
+from latentserve.v1 import tensor_pb2
+from latentserve_client._errors import invalid
+
+_FORMATS: dict[str, tensor_pb2.ImageFormat] = {
+    "float32": tensor_pb2.IMAGE_FORMAT_FLOAT32,
+    "float16": tensor_pb2.IMAGE_FORMAT_FLOAT16,
+    "uint8": tensor_pb2.IMAGE_FORMAT_UINT8,
+    "png": tensor_pb2.IMAGE_FORMAT_PNG,
+}
+
+
+def to_ref(model: str | None) -> tensor_pb2.ModelRef:
+    """Return the message for "NAME", "NAME:VERSION" or None, the server's default model.
+
+    Raises InvalidArgument for a version that is not a positive integer.
+    """
+    name, colon, version = (model or "").partition(":")
+    if not colon:
+        return tensor_pb2.ModelRef(name=name)
+    if not (version.isdecimal() and 1 <= int(version) < 2**31):
+        raise invalid("model", f"{model!r}; expected NAME or NAME:VERSION, the version 1 or higher")
+    return tensor_pb2.ModelRef(name=name, version=int(version))
+
+
+def timeout(timeout_s: float) -> float:
+    """Return a timeout in seconds; InvalidArgument unless positive and finite."""
+    # NaN fails this comparison too.
+    if not 0 < timeout_s < math.inf:
+        raise invalid("timeout_s", f"{timeout_s}; expected a positive number of seconds")
+    return float(timeout_s)
+
+
+def integer(name: str, value: int, low: int, high: int) -> int:
+    """Return an integer from `low` to `high`; InvalidArgument for anything else."""
+    try:
+        number = operator.index(value)  # takes NumPy's integers too, but no float
+    except TypeError:
+        raise invalid(name, f"{value!r}; expected an integer") from None
+    if not low <= number <= high:
+        raise invalid(name, f"{number}; expected {low} to {high}")
+    return number
+
+
+def seed(value: int | None) -> int | None:
+    """Return a seed of 64 bits, or None; InvalidArgument for anything else."""
+    return None if value is None else integer("seed", value, 0, 2**64 - 1)
+
+
+def temperature(value: float | None) -> float | None:
+    """Return a temperature, or None; InvalidArgument outside 0 to 10."""
+    if value is not None and not 0 <= value <= 10:  # NaN fails this too
+        raise invalid("temperature", f"{value}; expected 0 to 10")
+    return value
+
+
+def image_format(output_format: str) -> tensor_pb2.ImageFormat:
+    """Return the enum value of an output format by its name; InvalidArgument for others."""
+    try:
+        return _FORMATS[output_format]
+    except KeyError:
+        raise invalid(
+            "output_format", f"{output_format!r}; expected one of {', '.join(_FORMATS)}"
+        ) from None

@@ -1,0 +1,173 @@
+"""What the server tells about its models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from latentserve.v1 import model_service_pb2 as pb
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSpec:
+    """The images that a model takes and gives."""
+
+    channels: int  # 1 (grey) or 3 (RGB)
+    height: int  # pixels
+    width: int  # pixels
+
+
+@dataclass(frozen=True, slots=True)
+class LatentSpec:
+    """The latents of a model."""
+
+    dim: int  # values per image
+    prior: str  # "standard_normal", or "none" where the model cannot sample
+    has_log_variance: bool  # whether encode returns one and takes a seed
+
+
+@dataclass(frozen=True, slots=True)
+class Likelihood:
+    """The likelihood p(x|z), with the decoded image as its mean."""
+
+    family: str  # "gaussian" or "bernoulli"
+    sigma: float  # standard deviation per pixel of [0, 1] images; 0 unless gaussian
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much one call may ask of a model."""
+
+    max_request_rows: int  # images or latents in one request
+    max_stream_rows: int  # images in one stream
+    max_batch_rows: int  # rows of one batch of the engine; larger requests run in several
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One figure that was measured when the model was exported."""
+
+    name: str
+    value: float  # in `unit`
+    unit: str  # for example "dB"
+    baseline: float | None  # what the value is to be compared with, in `unit`
+    baseline_name: str  # for example "PCA-32"
+    samples: int  # images it was measured on
+    estimator: str  # how it was computed
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One version of one model."""
+
+    name: str
+    version: int
+    state: str  # "ready", "loading" or "refused"
+    reason: str  # why it was refused; empty otherwise
+    digest: str  # SHA-256 of its manifest
+    kind: str  # for example "autoencoder", "denoising", "vae"
+    description: str  # one sentence
+    image: ImageSpec
+    latent: LatentSpec
+    operations: tuple[str, ...]  # some of "encode", "decode", "reconstruct", "denoise", "sample"
+    likelihood: Likelihood | None  # None where it was not trained as one
+    limits: Limits
+    provider: str  # ONNX Runtime execution provider; empty until loaded
+    metrics: tuple[Metric, ...]
+
+    @property
+    def ref(self) -> str:
+        """The text to pass as `model` for exactly this version: NAME:VERSION."""
+        return f"{self.name}:{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelList:
+    """All versions of all models, by name, then by version from high to low."""
+
+    models: tuple[Model, ...]
+    default: str  # the name that a call without a model uses; empty where there is none
+
+    def __iter__(self) -> Iterator[Model]:
+        return iter(self.models)
+
+    def __len__(self) -> int:
+        return len(self.models)
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadOutcome:
+    """What became of one version in a reload."""
+
+    name: str
+    version: int
+    action: str  # "unchanged", "loaded", "refused" or "removed"
+    reason: str  # why it was refused; empty otherwise
+
+
+def from_list(reply: pb.ListModelsResponse) -> ModelList:
+    """Return the models of a reply."""
+    return ModelList(tuple(from_model(model) for model in reply.models), reply.default_model)
+
+
+def from_model(model: pb.Model) -> Model:
+    """Return one model of a reply."""
+    return Model(
+        name=model.name,
+        version=model.version,
+        state=_enum(pb.Model.State, "STATE_", model.state),
+        reason=model.reason,
+        digest=model.digest,
+        kind=model.kind,
+        description=model.description,
+        image=ImageSpec(model.image.channels, model.image.height, model.image.width),
+        latent=LatentSpec(model.latent.dim, model.latent.prior, model.latent.has_log_variance),
+        operations=tuple(_enum(pb.Operation, "OPERATION_", value) for value in model.operations),
+        likelihood=(
+            Likelihood(model.likelihood.family, model.likelihood.sigma)
+            if model.HasField("likelihood")
+            else None
+        ),
+        limits=Limits(
+            model.limits.max_request_rows,
+            model.limits.max_stream_rows,
+            model.limits.max_batch_rows,
+        ),
+        provider=model.provider,
+        metrics=tuple(
+            Metric(
+                name=metric.name,
+                value=metric.value,
+                unit=metric.unit,
+                baseline=metric.baseline if metric.HasField("baseline") else None,
+                baseline_name=metric.baseline_name,
+                samples=metric.samples,
+                estimator=metric.estimator,
+            )
+            for metric in model.metrics
+        ),
+    )
+
+
+def from_reload(reply: pb.ReloadModelsResponse) -> tuple[ReloadOutcome, ...]:
+    """Return the outcomes of a reload."""
+    return tuple(
+        ReloadOutcome(
+            outcome.name,
+            outcome.version,
+            _enum(pb.ReloadOutcome.Action, "ACTION_", outcome.action),
+            outcome.reason,
+        )
+        for outcome in reply.outcomes
+    )
+
+
+def _enum(
+    kind: type[pb.Model.State | pb.Operation | pb.ReloadOutcome.Action], prefix: str, value: int
+) -> str:
+    """Return the lower-case name of an enum value; its number for one from a newer server."""
+    try:
+        name: str = kind.Name(value)
+    except ValueError:
+        return str(value)
+    return name.removeprefix(prefix).lower()

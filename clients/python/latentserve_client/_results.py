@@ -1,0 +1,142 @@
+"""What the calls return.
+
+Arrays are read-only views of the bytes that arrived, because most callers only read: nothing is
+copied twice. Take `.copy()` of one to write into it.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import PIL.Image
+from numpy.typing import NDArray
+
+from latentserve_client._images import encode_png
+
+
+@dataclass(frozen=True, slots=True)
+class ServedBy:
+    """Which model answered, and on what."""
+
+    name: str
+    version: int
+    digest: str  # SHA-256 of the model's manifest, which identifies the weights
+    provider: str  # ONNX Runtime execution provider, for example "CPUExecutionProvider"
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Where the time of one call went on the server."""
+
+    queue_ns: int  # nanoseconds until the first batch with rows of this call began
+    compute_ns: int  # nanoseconds in ONNX Runtime
+    batch_rows: int  # rows of the largest of its batches, other callers' included
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ImagesResult:
+    """Images that arrived, as an array, as PNG files or as PIL images, whatever was asked for."""
+
+    received: NDArray[Any] | tuple[bytes, ...] = field(repr=False)  # an array, or PNG files
+    served_by: ServedBy
+    timings: Timings
+
+    @cached_property
+    def images(self) -> NDArray[Any]:
+        """The images [n, channels, height, width].
+
+        float32 or float16 in [0, 1], or uint8 for output_format "uint8" and "png".
+        """
+        if isinstance(self.received, np.ndarray):
+            return self.received
+        return np.stack([_pixels(png) for png in self.received])
+
+    @cached_property
+    def files(self) -> tuple[bytes, ...]:
+        """One PNG file per image: those that arrived, or made here from the array."""
+        if not isinstance(self.received, np.ndarray):
+            return self.received
+        return tuple(encode_png(image) for image in self.pil())
+
+    def pil(self) -> list[PIL.Image.Image]:
+        """Return one new PIL image of mode "L" or "RGB" per image."""
+        return [to_pil(image) for image in self.images]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EncodeResult:
+    """Latents of images, in their order."""
+
+    latents: NDArray[np.float32]  # [n, dim]: the mean of q(z|x), or a draw where there was a seed
+    log_variance: NDArray[np.float32] | None  # [n, dim]: ln of the variance, where the model has it
+    seed: int | None  # of the draw
+    served_by: ServedBy
+    timings: Timings
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DecodeResult(ImagesResult):
+    """Images of latents, in their order."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ReconstructResult(ImagesResult):
+    """Reconstructions, in the order of the images."""
+
+    squared_error: NDArray[np.float32]  # [n]: summed over channels and pixels of [0, 1] images
+
+    @property
+    def mse(self) -> NDArray[np.float32]:
+        """The mean squared error per image, [n]."""
+        return self.squared_error / np.float32(self.images[0].size)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DenoiseResult(ImagesResult):
+    """Denoised images, in the order of the noisy ones."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SampleResult(ImagesResult):
+    """Images drawn from the model."""
+
+    seed: int  # the request's, or the one the server drew: send it to draw the same again
+    latents: NDArray[np.float32] | None  # [n, dim], where include_latents was set
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SampleChunk(SampleResult):
+    """Some consecutive images of a stream."""
+
+    offset: int  # row of the seed's stream that the first image is
+
+    @property
+    def next_offset(self) -> int:
+        """Where to resume after this chunk: `sample_stream(..., seed=seed, offset=next_offset)`."""
+        return self.offset + len(self.received)
+
+
+def to_uint8(images: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return images as 0..255, rounded as the server rounds: half to even, clamped."""
+    if images.dtype == np.uint8:
+        return images
+    return np.rint(np.clip(images.astype(np.float32), 0, 1) * 255).astype(np.uint8)
+
+
+def to_pil(image: NDArray[Any]) -> PIL.Image.Image:
+    """Return one image [channels, height, width] as a PIL image of mode "L" or "RGB"."""
+    pixels = to_uint8(image)
+    if len(pixels) == 1:
+        return PIL.Image.fromarray(pixels[0])
+    return PIL.Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+
+
+def _pixels(png: bytes) -> NDArray[np.uint8]:
+    """Return a PNG file as [channels, height, width]."""
+    with PIL.Image.open(io.BytesIO(png)) as image:
+        pixels = np.asarray(image if image.mode == "L" else image.convert("RGB"))
+    return pixels[np.newaxis] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

@@ -1,0 +1,190 @@
+"""The commands and options that there are."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from pathlib import Path
+
+from latentserve_client._base import DEFAULT_TIMEOUT_S
+from latentserve_client._checks import to_ref
+from latentserve_client._errors import InvalidArgument
+
+_EXAMPLES = """\
+examples:
+  latentserve models
+  latentserve reconstruct --digits 10 --model mnist-ae --out reconstructed.png
+  latentserve denoise --digits 3,1,4 --add-noise 0.5 --model mnist-dae --out denoised.png
+  latentserve encode photo.png --out latents.npz
+  latentserve decode --latents latents.npz --out decoded.png
+  latentserve sample --count 20 --seed 7 --model mnist-vae --out samples.png
+"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="latentserve",
+        description="Talk to a latentserve server.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    common = _common()
+    images = _images()
+    out = _out()
+
+    def add(name: str, summary: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name,
+            help=summary,
+            description=summary[0].upper() + summary[1:] + ".",
+            parents=[*parents, common],
+        )
+
+    add("models", "list the models, or describe one with --model")
+    encode = add("encode", "map images to latents", images, out)
+    _seed(encode, "draw the latents from q(z|x) instead of taking its mean")
+    decode = add("decode", "map latents to images", out)
+    decode.add_argument(
+        "--latents",
+        type=Path,
+        required=True,
+        metavar="FILE.npz",
+        help="file with the array 'latents' [n, dim], as `encode --out` writes it",
+    )
+    add("reconstruct", "encode and decode images", images, out)
+    denoise = add("denoise", "remove noise from images", images, out)
+    denoise.add_argument(
+        "--add-noise",
+        type=_positive,
+        metavar="SIGMA",
+        help="first add Gaussian noise of this standard deviation to the images, which are then "
+        "taken for clean ones in [0, 1], and clip",
+    )
+    _seed(denoise, "seed of that noise (default: 0)")
+    sample = add("sample", "draw new images", out)
+    sample.add_argument("--count", type=_count, default=10, help="how many (default: 10)")
+    _seed(sample, "draw the same images again (default: the server draws a seed)")
+    sample.add_argument(
+        "--offset", type=_not_negative, default=0, help="first row of the seed's stream"
+    )
+    sample.add_argument(
+        "--temperature", type=float, help="below 1 draws nearer the mode (default: 1)"
+    )
+    add("health", "exit with 0 only if the server, or the model of --model, is serving")
+    reload = add("reload", "have the server look at its model folder again")
+    reload.add_argument("names", nargs="*", metavar="NAME", help="only these models (default: all)")
+    return parser
+
+
+def _common() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    group = common.add_argument_group("server")
+    group.add_argument(
+        "--server",
+        default=os.environ.get("LATENTSERVE_SERVER", "127.0.0.1:50051"),
+        metavar="HOST:PORT",
+        help="address (default: $LATENTSERVE_SERVER, now %(default)s)",
+    )
+    group.add_argument(
+        "--timeout-s",
+        type=_positive,
+        default=None,
+        metavar="SECONDS",
+        help=f"seconds that a call may take (default: {DEFAULT_TIMEOUT_S:g})",
+    )
+    group.add_argument(
+        "--model",
+        type=_model,
+        metavar="NAME[:VERSION]",
+        help="the model (default: the server's), in its newest version unless told",
+    )
+    group.add_argument("--json", action="store_true", help="print one JSON object")
+    return common
+
+
+def _images() -> argparse.ArgumentParser:
+    images = argparse.ArgumentParser(add_help=False)
+    group = images.add_argument_group("images, one of")
+    group.add_argument(
+        "files",
+        nargs="*",
+        type=Path,
+        metavar="FILE",
+        help="image files of exactly the model's height and width, unless --resize",
+    )
+    group.add_argument(
+        "--resize", action="store_true", help="resize the files to the model's size first"
+    )
+    group.add_argument(
+        "--digits",
+        metavar="N | 0,1,2",
+        help="bundled MNIST test digits: the first N of 100, or one of each in a list",
+    )
+    group.add_argument(
+        "--mnist", type=Path, metavar="DIR", help="MNIST test digits from a folder of IDX files"
+    )
+    group.add_argument(
+        "--start", type=_not_negative, default=0, help="first digit of --mnist (default: 0)"
+    )
+    group.add_argument(
+        "--count", type=_count, default=10, help="how many digits of --mnist (default: 10)"
+    )
+    return images
+
+
+def _out() -> argparse.ArgumentParser:
+    out = argparse.ArgumentParser(add_help=False)
+    out.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="write a picture (.png) or the arrays (.npz)",
+    )
+    return out
+
+
+def _seed(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument("--seed", type=_seed_value, help=text)
+
+
+def _seed_value(text: str) -> int:
+    return _integer(text, 0, 2**64 - 1)
+
+
+def _count(text: str) -> int:
+    return _integer(text, 1, 2**31 - 1)
+
+
+def _not_negative(text: str) -> int:
+    return _integer(text, 0, 2**62)
+
+
+def _integer(text: str, low: int, high: int) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer") from None
+    if not low <= number <= high:
+        raise argparse.ArgumentTypeError(f"{number} is not from {low} to {high}")
+    return number
+
+
+def _positive(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return number
+
+
+def _model(text: str) -> str:
+    try:
+        to_ref(text)
+    except InvalidArgument as error:
+        raise argparse.ArgumentTypeError(error.violations[0].description) from None
+    return text

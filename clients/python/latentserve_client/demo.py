@@ -1,0 +1,268 @@
+"""Show what latentserve does: `python -m latentserve_client.demo`.
+
+Starts a server on the exported models, sends handwritten digits through all five calls, prints
+what came back, draws it as one picture and stops the server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latentserve_client import Client, LatentserveError, Model, ModelList, digits
+from latentserve_client._server_process import (
+    ServerFailed,
+    ServerProcess,
+    free_address,
+    server_command,
+)
+from latentserve_client.cli._output import table
+from latentserve_client.grid import Row, Section, draw, latent_strips
+from latentserve_client.noise import add_noise, psnr_db
+
+NOISE_SIGMA = 0.5
+NOISE_SEED = 0
+SAMPLE_SEED = 7
+SAMPLES = 20
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call of the demonstration: a line of the table and a section of the picture."""
+
+    line: tuple[str, str, str, str, str]  # call, model, images, milliseconds, result
+    section: Section
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the demonstration and return the exit code."""
+    args = _parser().parse_args(argv)
+    try:
+        return _run(args)
+    except (LatentserveError, ServerFailed, OSError) as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(args: argparse.Namespace) -> int:
+    if not args.out.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {args.out.parent} for {args.out.name}")
+    with contextlib.ExitStack() as stack:
+        server: ServerProcess | None = None
+        address = args.server
+        if address is None:
+            if not args.exports.is_dir():
+                raise FileNotFoundError(f"there is no folder {args.exports} with exported models")
+            address = free_address()
+            print(
+                f"Starting a server on {address} with the models in {args.exports} ...", flush=True
+            )
+            command = server_command(args.exports, address, args.device)
+            server = stack.enter_context(ServerProcess(command))
+        client = stack.enter_context(Client(address, timeout_s=30))
+        if server is not None:
+            server.wait_until_serving(client)
+        models = client.models()
+        steps = run_calls(client, models)
+        if not steps:
+            raise ServerFailed("the server has no model for 28x28 digits; see `latentserve models`")
+        provider = next(model.provider for model in models if model.state == "ready")
+        print(f"Serving on {provider}.\n")
+        print(table(("call", "model", "images", "ms", "result"), [step.line for step in steps]))
+        draw(
+            [step.section for step in steps],
+            title="latentserve",
+            note=f"Handwritten digits through {len(steps)} gRPC calls, answered on {provider}",
+        ).save(args.out)
+        print(f"\nThe picture of it: {args.out}")
+        if server is not None:
+            exit_code = server.stop()
+            if exit_code != 0:
+                raise ServerFailed(f"the server exited with code {exit_code}:\n{server.tail()}")
+            print("The server stopped cleanly on SIGTERM (exit code 0).")
+    print(_next(models))
+    return 0
+
+
+def run_calls(client: Client, models: ModelList) -> list[Step]:
+    """Make every call for which there is a ready model, and return what came back."""
+    shown = digits.bundled()[:10]
+    images = shown.images[:, np.newaxis]  # uint8 [10, 1, 28, 28]
+    clean = images.astype(np.float32) / np.float32(255)
+    steps: list[Step] = []
+    if model := choose_model(models, ("encode", "decode"), "mnist-vae"):
+        steps += _encode_and_decode(client, model, images, clean)
+    if model := choose_model(models, ("reconstruct",), "mnist-ae"):
+        steps.append(_reconstruct(client, model, images))
+    if model := choose_model(models, ("denoise",), "mnist-dae"):
+        steps.append(_denoise(client, model, clean))
+    if model := choose_model(models, ("sample",), "mnist-vae", any_size=True):
+        steps.append(_sample(client, model))
+    return steps
+
+
+def choose_model(
+    models: ModelList, operations: tuple[str, ...], favourite: str, *, any_size: bool = False
+) -> Model | None:
+    """Return a ready model with all operations for our digits; the favourite where it can."""
+    able = [
+        model
+        for model in models
+        if model.state == "ready"
+        and set(operations) <= set(model.operations)
+        and (
+            any_size or (model.image.channels, model.image.height, model.image.width) == (1, 28, 28)
+        )
+    ]
+    able.sort(key=lambda model: (model.name != favourite, model.name, -model.version))
+    return able[0] if able else None
+
+
+def _encode_and_decode(
+    client: Client, model: Model, images: NDArray[np.uint8], clean: NDArray[np.float32]
+) -> list[Step]:
+    encoded, encode_ms = _timed(lambda: client.encode(images, model=model.ref))
+    z = encoded.latents
+    strips = Row("latents", latent_strips(z), upscale=False)
+    result = f"latents {len(z)}x{z.shape[1]}, mean {z.mean():.2f}, sd {z.std():.2f}"
+    decoded, decode_ms = _timed(lambda: client.decode(z, model=model.ref))
+    mse = float(np.mean(np.square(decoded.images - clean)))
+    return [
+        _step(
+            "Encode",
+            model,
+            len(z),
+            encode_ms,
+            result,
+            f"every digit becomes {z.shape[1]} numbers (blue below 0, red above)",
+            (Row("digits", images), strips),
+        ),
+        _step(
+            "Decode",
+            model,
+            len(z),
+            decode_ms,
+            f"MSE {mse:.4f} to the digits",
+            f"the digits again, from those {z.shape[1]} numbers alone",
+            (strips, Row("decoded", decoded.images)),
+        ),
+    ]
+
+
+def _reconstruct(client: Client, model: Model, images: NDArray[np.uint8]) -> Step:
+    result, ms = _timed(lambda: client.reconstruct(images, model=model.ref))
+    mse = f"MSE {result.mse.mean():.4f}"
+    return _step(
+        "Reconstruct",
+        model,
+        len(images),
+        ms,
+        mse,
+        f"encoded and decoded in one call, {mse}",
+        (Row("digits", images), Row("reconstructed", result.images)),
+    )
+
+
+def _denoise(client: Client, model: Model, clean: NDArray[np.float32]) -> Step:
+    noisy = add_noise(clean, NOISE_SIGMA, NOISE_SEED)
+    result, ms = _timed(lambda: client.denoise(noisy, model=model.ref))
+    psnr = f"PSNR {psnr_db(noisy, clean):.1f} -> {psnr_db(result.images, clean):.1f} dB"
+    return _step(
+        "Denoise",
+        model,
+        len(clean),
+        ms,
+        psnr,
+        f"Gaussian noise of {NOISE_SIGMA:g} removed, {psnr}",
+        (Row("noisy", noisy), Row("denoised", result.images)),
+    )
+
+
+def _sample(client: Client, model: Model) -> Step:
+    count = min(SAMPLES, model.limits.max_request_rows or SAMPLES)
+    result, ms = _timed(lambda: client.sample(count, model=model.ref, seed=SAMPLE_SEED))
+    return _step(
+        "Sample",
+        model,
+        count,
+        ms,
+        f"seed {result.seed}",
+        f"digits that nobody wrote; whoever sends seed {result.seed} gets the same ones",
+        (Row("drawn", result.images),),
+    )
+
+
+def _step(
+    call: str, model: Model, count: int, ms: float, result: str, note: str, rows: tuple[Row, ...]
+) -> Step:
+    name = f"{model.name} v{model.version}"
+    return Step(
+        (call, name, str(count), f"{ms:.1f}", result), Section(call, f"{name} · {note}", rows)
+    )
+
+
+def _timed(call: Callable[[], T]) -> tuple[T, float]:
+    """Return what a call returns, and its milliseconds as the client sees them."""
+    start_s = time.perf_counter()
+    result = call()
+    return result, (time.perf_counter() - start_s) * 1e3
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m latentserve_client.demo",
+        description="Start a server, send digits through every call and draw what comes back.",
+    )
+    parser.add_argument(
+        "--exports", type=Path, default=Path("exports"), help="model folder (default: exports)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("demo.png"), help="the picture (default: demo.png)"
+    )
+    parser.add_argument("--device", help="cpu, cuda or auto, for the server")
+    parser.add_argument(
+        "--server", metavar="HOST:PORT", help="use this running server instead of starting one"
+    )
+    return parser
+
+
+def _next(models: ModelList) -> str:
+    """Return what to try next, with commands that work as they stand."""
+    command = "latentserve"
+    if shutil.which(command) is None:
+        # In a virtual environment that is not activated.
+        python = Path(sys.executable)
+        here = Path.cwd()
+        python = python.relative_to(here) if python.is_relative_to(here) else python
+        command = f"{python} -m latentserve_client"
+    lines = [
+        "",
+        "Next:",
+        "  make serve                              start the server and leave it running, then:",
+        f"  {command} models",
+    ]
+    if model := choose_model(models, ("denoise",), "mnist-dae"):
+        example = f"denoise --digits 10 --add-noise {NOISE_SIGMA} --model {model.name}"
+        lines.append(f"  {command} {example} --out denoised.png")
+    lines.append(
+        '  README.md, "Use it from your code"      the client in ten lines, and other models'
+    )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+import time
+
+import pytest
+from unit.client.fake_server import Failure
+
+from latentserve_client import QueueFull, Unavailable, _channel
+
+
+def test_tries_again_when_unavailable(client, server):
+    server.failures += [Failure("UNAVAILABLE")] * 2
+    assert client.sample().seed == 4711
+    assert len(server.seen) == 3
+    assert server.seen[-1].metadata["grpc-previous-rpc-attempts"] == "2"
+
+
+def test_gives_up_after_some_attempts(client, server):
+    server.failures += [Failure("UNAVAILABLE", pushback_ms=1)] * 10
+    with pytest.raises(Unavailable):
+        client.models()
+    assert len(server.seen) == _channel.MAX_ATTEMPTS
+
+
+def test_waits_as_long_as_the_server_says(client, server):
+    server.failures.append(Failure("RESOURCE_EXHAUSTED", reason="QUEUE_FULL", pushback_ms=400))
+    start_s = time.monotonic()
+    client.sample()
+    # Its own backoff would be 0.12 s at most.
+    assert 0.4 <= time.monotonic() - start_s < 2
+    assert len(server.seen) == 2
+
+
+def test_does_not_try_again_when_the_server_says_so(client, server):
+    server.failures.append(Failure("RESOURCE_EXHAUSTED", reason="QUEUE_FULL", pushback_ms=-1))
+    with pytest.raises(QueueFull):
+        client.sample()
+    assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize("code", ["INTERNAL", "DEADLINE_EXCEEDED", "INVALID_ARGUMENT"])
+def test_does_not_try_again_what_would_fail_again(client, server, code):
+    server.failures.append(Failure(code))
+    with pytest.raises(Exception, match=code):
+        client.sample()
+    assert len(server.seen) == 1
+
+
+def test_leaves_a_server_in_trouble_alone(client, server):
+    server.failures += [Failure("UNAVAILABLE", pushback_ms=1)] * 100
+    for _ in range(10):
+        with pytest.raises(Unavailable):
+            client.sample()
+    # Without the throttle it would be 40.
+    assert len(server.seen) <= 20
+
+
+def test_spreads_calls_over_the_addresses_of_a_name_only():
+    assert "loadBalancingConfig" not in _channel.service_config("127.0.0.1:1")
+    config = _channel.service_config("dns:///models:50051")
+    assert config["loadBalancingConfig"] == [{"round_robin": {}}]
+
+
+def test_a_name_can_be_used(connect, server):
+    port = server.address.partition(":")[2]
+    assert connect(f"dns:///localhost:{port}").sample().seed == 4711
+
+
+def test_options_are_explicit():
+    options = dict(_channel.channel_options("127.0.0.1:1", 123))
+    assert options["grpc.max_receive_message_length"] == 123
+    assert options["grpc.max_send_message_length"] == 123
+    assert options["grpc.keepalive_time_ms"] == 30_000
+    # A proxy for the internet cannot reach this machine's own addresses.
+    assert options["grpc.enable_http_proxy"] == 0
+    assert "grpc.enable_http_proxy" not in dict(_channel.channel_options("example.org:1", 123))
+
+
+def test_a_secure_channel_can_be_asked_for(connect, server):
+    import grpc
+
+    client = connect(server.address, credentials=grpc.ssl_channel_credentials(), timeout_s=2)
+    # The server speaks plain text.
+    with pytest.raises(Unavailable):
+        client.sample()
