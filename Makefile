@@ -21,7 +21,7 @@ LINTING := $(VENV)/.linting
 MEMBERS := proto/pyproject.toml server/pyproject.toml clients/python/pyproject.toml
 TYPED := proto/generate.py server/latentserve_server training/latentserve_training clients/python/latentserve_client
 
-.PHONY: help demo serve train export test lint format proto clean
+.PHONY: help demo serve train export test lint format proto bench clean
 
 help:
 	@sed -n '3,4p' Makefile | cut -c3-
@@ -29,6 +29,7 @@ help:
 	@echo "  make train    MODEL=$(MODEL) [ARGS='--data DIR']: train a preset into runs/"
 	@echo "  make export   MODEL=$(MODEL): export runs/MODEL into exports/"
 	@echo "  make lint     ruff, mypy, buf, stubs in sync"
+	@echo "  make bench    what one call costs, beside the bare run and an empty call"
 	@echo "  make proto    write the Python stubs anew"
 
 demo: $(SERVING)
@@ -58,6 +59,9 @@ format: $(LINTING)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/buf format --write proto
+
+bench: $(SERVING)
+	$(BIN)/python benchmarks/single_call.py --exports exports $(ARGS)
 
 proto: $(LINTING)
 	$(BIN)/python proto/generate.py

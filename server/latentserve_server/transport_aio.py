@@ -19,7 +19,7 @@ import grpc
 import grpc.aio
 
 from latentserve_server.errors import CallError, EngineFailure, Unavailable
-from latentserve_server.service import GenerativeService, Reply, UnaryMethod
+from latentserve_server.service import Call, Done, GenerativeService, Reply, UnaryMethod
 from latentserve_server.status import wire_status
 
 log = logging.getLogger(__name__)
@@ -105,9 +105,10 @@ class AioHandlers:
 
     def _unary(self, method: UnaryMethod) -> Callable[[bytes, Any], Awaitable[bytes]]:
         async def handle(request: bytes, context: Any) -> bytes:
+            deadline = _deadline(context)
             with self._gate:
                 return await self._call(
-                    lambda done: method(request, _deadline(context), done),
+                    lambda done: method(request, deadline, done),
                     offload=len(request) > _LARGE_REQUEST_BYTES,
                 )
 
@@ -125,7 +126,7 @@ class AioHandlers:
 
         return grpc.unary_stream_rpc_method_handler(handle)
 
-    async def _call(self, begin: Callable[[Any], Any], *, offload: bool = False) -> bytes:
+    async def _call(self, begin: Callable[[Done], Call], *, offload: bool = False) -> bytes:
         """Begin a call and wait for its reply; a caller who leaves cancels it."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Reply] = loop.create_future()
@@ -134,7 +135,12 @@ class AioHandlers:
             loop.call_soon_threadsafe(_resolve, future, reply)
 
         if offload:
-            call = await loop.run_in_executor(self._executor, begin, done)
+            beginning = loop.run_in_executor(self._executor, begin, done)
+            try:
+                call = await asyncio.shield(beginning)
+            except asyncio.CancelledError:
+                beginning.add_done_callback(_cancel_begun)
+                raise
         else:
             call = begin(done)
         try:
@@ -150,6 +156,12 @@ class AioHandlers:
 def _resolve(future: asyncio.Future[T], value: T) -> None:
     if not future.done():  # the caller may have left meanwhile
         future.set_result(value)
+
+
+def _cancel_begun(beginning: asyncio.Future[Call]) -> None:
+    """Cancel a call that was begun for a caller who had left by then."""
+    if not beginning.cancelled() and beginning.exception() is None:
+        beginning.result().cancel()
 
 
 def _deadline(context: Any) -> float | None:

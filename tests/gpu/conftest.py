@@ -1,0 +1,19 @@
+"""Skips what needs a GPU, loudly, where there is none."""
+
+from __future__ import annotations
+
+import pytest
+
+from latentserve_server.device import choose_device
+from latentserve_server.errors import DeviceUnavailable
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test that asks for a GPU as skipped, with what is missing."""
+    try:
+        choose_device("cuda")
+    except DeviceUnavailable as error:
+        reason = f"NOT CHECKED ON A GPU: {error}"
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason=reason))
