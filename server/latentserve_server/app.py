@@ -31,6 +31,7 @@ _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 _MIN_MESSAGE_BYTES = 4 * 2**20
+_MAX_MESSAGE_BYTES = 2**31 - 1  # gRPC takes no larger limit
 _CLOSE_TIMEOUT_S = 5.0
 
 
@@ -246,7 +247,8 @@ def _message_limit(settings: Settings, manifests: list[Manifest]) -> int:
     It is twice the largest tensor, so that a few rows too many get an error that says so.
     """
     values = max((max(m.image.values, m.latent_dim) for m in manifests), default=0)
-    return max(_MIN_MESSAGE_BYTES, 2 * settings.max_request_rows * values * 4)
+    wanted = 2 * settings.max_request_rows * values * 4
+    return min(max(_MIN_MESSAGE_BYTES, wanted), _MAX_MESSAGE_BYTES)
 
 
 async def serve(settings: Settings, engine_factory: EngineFactory = onnx_engine) -> None:

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from latentserve.v1 import tensor_pb2 as pb
-from latentserve_server.batcher import Rows
 from latentserve_server.errors import FieldViolation, InvalidRequest
 from latentserve_server.manifest import ImageSpec
+from latentserve_server.ticket import Rows
 
 Floats = NDArray[np.float32]
 
@@ -150,8 +150,10 @@ def _check_rows(field: str, rows: int, max_rows: int) -> None:
 def _check_values(array: NDArray[Any], field: str, allowed: tuple[float, float]) -> None:
     lowest, highest = allowed
     tolerance = _RANGE_TOLERANCE if allowed == UNIT_RANGE else 0.0
-    # NaN passes through min and max and fails both comparisons.
-    if array.min() >= lowest - tolerance and array.max() <= highest + tolerance:
+    # As Python floats: against a float16 array the limits would be rounded to infinity. NaN
+    # passes through min and max and fails both comparisons.
+    low, high = float(array.min()), float(array.max())
+    if low >= lowest - tolerance and high <= highest + tolerance:
         return
     finite = np.isfinite(array)
     if not finite.all():
@@ -162,12 +164,11 @@ def _check_values(array: NDArray[Any], field: str, allowed: tuple[float, float])
             "expected finite values",
         )
     hint = ""
-    if allowed != FINITE_RANGE and array.max() > 1.5:
+    if allowed != FINITE_RANGE and high > 1.5:
         hint = "; divide by 255, or send DATA_TYPE_UINT8"
     raise InvalidRequest.field(
         field,
-        f"values from {array.min():.6g} to {array.max():.6g} were sent, "
-        f"expected {lowest:g} to {highest:g}{hint}",
+        f"values from {low:.6g} to {high:.6g} were sent, expected {lowest:g} to {highest:g}{hint}",
     )
 
 
@@ -201,6 +202,8 @@ def _decode_file(data: bytes, spec: ImageSpec) -> NDArray[np.uint8]:
             if image.mode.startswith("I"):  # 16 bits per pixel; Pillow would clip, not scale
                 deep = np.asarray(image).astype(np.int32) >> 8
                 image = Image.fromarray(deep.astype(np.uint8))
+            elif image.mode == "P" and "transparency" in image.info:
+                image = image.convert("RGBA")  # otherwise Pillow warns that it drops the alpha
             array = np.asarray(image.convert("L" if spec.channels == 1 else "RGB"))
     except (OSError, SyntaxError, EOFError) as error:
         raise ValueError(

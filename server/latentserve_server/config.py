@@ -13,6 +13,9 @@ from latentserve_server.device import DEVICES
 from latentserve_server.errors import SettingsError
 
 ENVIRONMENT_PREFIX = "LATENTSERVE_"
+# The wire contract's integers.
+_INT32 = 2**31 - 1
+_INT64 = 2**63 - 1
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -42,20 +45,20 @@ class Settings:
     def __post_init__(self) -> None:
         _check_choice("device", self.device, DEVICES)
         _check_choice("log-level", self.log_level, LOG_LEVELS)
-        for name, lowest in (
-            ("threads", 0),
-            ("max_batch_rows", 1),
-            ("max_request_rows", 1),
-            ("max_stream_rows", 1),
-            ("queue_rows", 1),
-            ("max_versions", 1),
-            ("max_concurrent_streams", 1),
-            ("drain_delay_s", 0),
-            ("grace_s", 0),
+        for name, lowest, highest in (
+            ("threads", 0, 1024),
+            ("max_batch_rows", 1, _INT32),
+            ("max_request_rows", 1, _INT32),
+            ("max_stream_rows", 1, _INT64),
+            ("queue_rows", 1, _INT64),
+            ("max_versions", 1, 10_000),
+            ("max_concurrent_streams", 1, _INT32),
+            ("drain_delay_s", 0, 3600),
+            ("grace_s", 0, 3600),
         ):
-            if not getattr(self, name) >= lowest:
+            if not lowest <= getattr(self, name) <= highest:
                 raise SettingsError(
-                    f"--{_flag(name)} is {getattr(self, name)}, expected {lowest} or more"
+                    f"--{_flag(name)} is {getattr(self, name)}, expected {lowest} to {highest}"
                 )
         if self.queue_rows < self.max_request_rows:
             raise SettingsError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -15,8 +16,6 @@ from latentserve_server.errors import ManifestError
 from latentserve_server.manifest import Manifest, OperationSpec
 
 Floats = NDArray[np.float32]
-
-_STANDARD_DOMAINS = ("", "ai.onnx")
 
 
 class OnnxEngine:
@@ -49,11 +48,19 @@ class OnnxEngine:
         return outputs
 
     def warm_up(self, batch_rows: Iterable[int]) -> None:
-        """Run every operation once for every batch size, so that no caller pays for it."""
+        """Run every operation once for every batch size, so that no caller pays for it.
+
+        Raises ManifestError where one cannot be run.
+        """
         for rows in batch_rows:
             for operation in self._manifest.operations:
                 shape = self._manifest.input_shape(operation)
-                self.run(operation, [np.zeros((rows, *shape), dtype=np.float32)])
+                try:
+                    self.run(operation, [np.zeros((rows, *shape), dtype=np.float32)])
+                except _RuntimeFailure as error:
+                    raise ManifestError(
+                        f"{operation} cannot be run with {rows} rows: {_short(error)}"
+                    ) from error
 
     def check_golden(self) -> float:
         """Repeat the golden runs on this hardware; return the largest absolute difference.
@@ -63,7 +70,11 @@ class OnnxEngine:
         golden = self._manifest.golden
         largest = 0.0
         try:
-            with np.load(self._manifest.folder / golden.file, allow_pickle=False) as arrays:
+            with (
+                # Opened here, because np.load leaves a file that it cannot read open.
+                (self._manifest.folder / golden.file).open("rb") as file,
+                np.load(file, allow_pickle=False) as arrays,
+            ):
                 for operation, spec in self._manifest.operations.items():
                     inputs = [arrays[golden.inputs[operation][name]] for name in spec.inputs]
                     outputs = self.run(operation, inputs)
@@ -76,7 +87,7 @@ class OnnxEngine:
                                 f"by {difference:.2g}, the tolerance is {golden.tolerance:g}"
                             )
                         largest = max(largest, difference)
-        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
             raise ManifestError(f"{golden.file} is not usable: {error}") from error
         except _RuntimeFailure as error:
             raise ManifestError(f"the golden inputs cannot be run: {_short(error)}") from error
@@ -128,8 +139,12 @@ def _check_tensors(session: Any, operation: str, spec: OperationSpec, manifest: 
     rows = [(inputs[name], manifest.input_shape(operation)) for name in spec.inputs]
     rows += [(outputs[name], manifest.output_shape(operation)) for name in spec.outputs]
     for tensor, shape in rows:
-        batch, *rest = tensor.shape
-        if tensor.type != "tensor(float)" or not isinstance(batch, str) or rest != list(shape):
+        found = list(tensor.shape)
+        if (
+            tensor.type != "tensor(float)"
+            or found[1:] != list(shape)
+            or not isinstance(found[0], str)
+        ):
             raise ManifestError(
                 f"{operation}: {tensor.name} in {spec.file} is {tensor.type} {tensor.shape}, "
                 f"expected tensor(float) ['batch', {', '.join(map(str, shape))}]"

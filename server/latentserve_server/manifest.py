@@ -128,8 +128,8 @@ def read_manifest(folder: Path) -> Manifest:
     except OSError as error:
         raise ManifestError(f"{MANIFEST_NAME} cannot be read: {error.strerror}") from error
     try:
-        document = json.loads(raw)
-    except ValueError as error:
+        document = json.loads(raw, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
         raise ManifestError(f"{MANIFEST_NAME} is not JSON: {error}") from error
     if problems := sorted(schema_validator().iter_errors(document), key=lambda e: e.json_path):
         first = problems[0]
@@ -140,6 +140,10 @@ def read_manifest(folder: Path) -> Manifest:
     for name, entry in document["files"].items():
         _check_file(folder, name, entry["sha256"], entry["bytes"])
     return manifest
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
 
 
 def _parse(document: dict[str, Any], digest: str, folder: Path) -> Manifest:
@@ -207,15 +211,17 @@ def _check_names(manifest: Manifest, document: dict[str, Any]) -> None:
 
 def _check_file(folder: Path, name: str, sha256: str, size: int) -> None:
     path = folder / name
-    # A link may point anywhere; what it names must still be inside the folder.
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise ManifestError(f"{name} leads out of the model's folder")
     try:
+        # A link may point anywhere; what it names must still be inside the folder.
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise ManifestError(f"{name} leads out of the model's folder")
         found = path.stat().st_size
         if found != size:
             raise ManifestError(f"{name} has {found} bytes, the manifest says {size}")
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except RuntimeError as error:  # what resolve raises for a link to itself before Python 3.13
+        raise ManifestError(f"{name} cannot be read: it is a link to itself") from error
     except OSError as error:
         raise ManifestError(f"{name} cannot be read: {error.strerror}") from error
     if digest != sha256:

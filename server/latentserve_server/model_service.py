@@ -1,13 +1,13 @@
-"""The RPCs of ModelService, without a transport; see `service` for the form."""
+"""The RPCs of ModelService, without a transport; see `call` for the form."""
 
 from __future__ import annotations
 
 from google.protobuf.message import Message
 
 from latentserve.v1 import model_service_pb2 as pb
+from latentserve_server.call import Call, Done, Reply, UnaryMethod, parse
 from latentserve_server.errors import NotImplementedHere
 from latentserve_server.repository import Entry, Repository, State
-from latentserve_server.service import Call, Done, Reply, UnaryMethod, parse
 
 SERVICE_NAME = "latentserve.v1.ModelService"
 

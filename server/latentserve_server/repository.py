@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import logging
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,12 @@ from latentserve_server.errors import InvalidRequest, ManifestError, ModelNotFou
 from latentserve_server.manifest import Manifest, read_manifest
 
 log = logging.getLogger(__name__)
+
+
+MAX_VERSION = 2**31 - 1
+"""The wire contract's int32."""
+
+_VERSION = re.compile("[1-9][0-9]*")
 
 
 class Engine(Runner, Protocol):
@@ -223,16 +230,29 @@ class Repository:
 
 
 def _version_folders(root: Path) -> list[tuple[str, int, Path]]:
-    """Return (name, version, folder) of all <name>/<version> folders, by name and version."""
+    """Return (name, version, folder) of all <name>/<version> folders.
+
+    Every model's highest comes first, so that a limit leaves out old ones.
+    """
     found = []
-    for model in root.iterdir():
+    for model in sorted(root.iterdir()):
         if model.name.startswith(".") or not model.is_dir():
             continue
+        versions = []
         for folder in model.iterdir():
             # Anything else, such as a folder that is still being written, is not a version.
-            if folder.is_dir() and folder.name.isascii() and folder.name.isdecimal():
-                found.append((model.name, int(folder.name), folder))
-    return sorted(found)
+            if not (folder.is_dir() and _VERSION.fullmatch(folder.name)):
+                continue
+            version = int(folder.name)
+            if version > MAX_VERSION:
+                log.error(
+                    "%s/%s is ignored: versions end at %d", model.name, folder.name, MAX_VERSION
+                )
+                continue
+            versions.append((version, folder))
+        versions.sort(reverse=True)
+        found += [(age, model.name, *version) for age, version in enumerate(versions)]
+    return [(name, version, folder) for _, name, version, folder in sorted(found)]
 
 
 def _refused(entry: Entry, error: ManifestError) -> Entry:

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 from numpy.typing import NDArray
 
 from latentserve.v1 import generative_service_pb2 as pb
 from latentserve.v1 import tensor_pb2
 from latentserve_server import codec, sampling
-from latentserve_server.batcher import Completion, Rows
+from latentserve_server.call import Call, Done, Reply, UnaryMethod, parse
 from latentserve_server.errors import InvalidRequest, OperationNotSupported
 from latentserve_server.manifest import Manifest
 from latentserve_server.repository import Repository, ServedModel
+from latentserve_server.ticket import Completion, Rows
 
 SERVICE_NAME = "latentserve.v1.GenerativeService"
 
@@ -30,42 +31,6 @@ MAX_TEMPERATURE = 10.0
 # PNG files of one reply above which it is built off the transport's thread.
 _MANY_FILES = 8
 _LARGE_REPLY_BYTES = 2**20
-
-M = TypeVar("M", bound=Message)
-
-
-@dataclass(frozen=True)
-class Reply:
-    """A finished call. `build` returns the response's bytes or raises the CallError.
-
-    `slow` says that building takes milliseconds, so an event loop should not do it.
-    """
-
-    build: Callable[[], bytes]
-    slow: bool = False
-
-
-Done = Callable[[Reply], None]
-
-
-class Call(Protocol):
-    """A call in flight."""
-
-    def cancel(self) -> None:
-        """Forget the call: its callback will not be called."""
-
-
-UnaryMethod = Callable[[bytes, float | None, Done], Call]
-
-
-def parse(message_type: type[M], request: bytes) -> M:
-    """Return the request message; raises InvalidRequest for bytes that are none."""
-    try:
-        return message_type.FromString(request)
-    except DecodeError as error:
-        raise InvalidRequest(
-            f"{len(request)} bytes were sent that are not a {message_type.DESCRIPTOR.full_name}"
-        ) from error
 
 
 class GenerativeService:

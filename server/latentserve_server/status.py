@@ -15,9 +15,9 @@ from latentserve_server.errors import CallError, EngineFailure
 
 DOMAIN = "latentserve"
 
-# All metadata of a reply must stay below 8 KiB, gRPC's soft limit.
-_MAX_MESSAGE = 1000
-_MAX_TEXT = 500
+# All metadata of a reply must stay below 8 KiB, gRPC's soft limit: bytes on the wire.
+_MAX_MESSAGE_BYTES = 1000
+_MAX_TEXT_BYTES = 500
 _MAX_VIOLATIONS = 5
 
 
@@ -36,12 +36,12 @@ def wire_status(error: CallError, *, request_id: str) -> WireStatus:
     if isinstance(error, EngineFailure):
         message = f"internal error; the server's log has the cause under request id {request_id}"
         metadata["request_id"] = request_id
-    message = message[:_MAX_MESSAGE]
+    message = _cut_message(message)
     details: list[Message] = [
         error_details_pb2.ErrorInfo(
             reason=error.reason,
             domain=DOMAIN,
-            metadata={key: value[:_MAX_TEXT] for key, value in metadata.items()},
+            metadata={key: _cut(value) for key, value in metadata.items()},
         )
     ]
     if error.violations:
@@ -49,7 +49,7 @@ def wire_status(error: CallError, *, request_id: str) -> WireStatus:
             error_details_pb2.BadRequest(
                 field_violations=[
                     error_details_pb2.BadRequest.FieldViolation(
-                        field=violation.field, description=violation.description[:_MAX_TEXT]
+                        field=violation.field, description=_cut(violation.description)
                     )
                     for violation in error.violations[:_MAX_VIOLATIONS]
                 ]
@@ -66,6 +66,22 @@ def wire_status(error: CallError, *, request_id: str) -> WireStatus:
     )
     trailers.append(("grpc-status-details-bin", status.SerializeToString()))
     return WireStatus(error.code, message, tuple(trailers))
+
+
+def _cut(text: str) -> str:
+    """Return the beginning of a text that fits into a detail."""
+    return text.encode()[:_MAX_TEXT_BYTES].decode(errors="ignore")
+
+
+def _cut_message(text: str) -> str:
+    """Return the beginning of a message that fits once it is percent-encoded, as gRPC does."""
+    size = 0
+    for index, letter in enumerate(text):
+        plain = " " <= letter <= "~" and letter != "%"
+        size += 1 if plain else 3 * len(letter.encode())
+        if size > _MAX_MESSAGE_BYTES:
+            return text[:index]
+    return text
 
 
 def _pack(detail: Message) -> any_pb2.Any:

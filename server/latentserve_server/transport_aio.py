@@ -18,8 +18,9 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 
+from latentserve_server.call import Call, Done, Reply, UnaryMethod
 from latentserve_server.errors import CallError, EngineFailure, Unavailable
-from latentserve_server.service import Call, Done, GenerativeService, Reply, UnaryMethod
+from latentserve_server.service import GenerativeService
 from latentserve_server.status import wire_status
 
 log = logging.getLogger(__name__)

@@ -147,7 +147,7 @@ def test_demo(tmp_path, capsys):
     text, errors = capsys.readouterr()
     assert (code, errors) == (0, "")
     assert "exit code 0" in text
-    for call in ("Encode", "Decode", "Reconstruct", "Sample"):
+    for call in ("Encode", "Decode", "Reconstruct", "Denoise", "Sample"):
         assert call in text
     with PIL.Image.open(out) as picture:
         assert picture.width > 800

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from latentserve_server.batcher import Batcher, Completion, Rows, Ticket
-from latentserve_server.errors import DeadlineExceeded, EngineFailure, QueueFull, Unavailable
 from numpy.typing import NDArray
+
+from latentserve_server.batcher import Batcher
+from latentserve_server.errors import DeadlineExceeded, EngineFailure, QueueFull, Unavailable
+from latentserve_server.ticket import Completion, Rows, Ticket
 
 Floats = NDArray[np.float32]
 POISON = -1.0

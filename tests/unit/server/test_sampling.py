@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+
 from latentserve_server import sampling
 
 MASK = 2**64 - 1

@@ -1,0 +1,47 @@
+"""The form of one call, without a transport: bytes in, and a Reply for the callback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+from latentserve_server.errors import InvalidRequest
+
+M = TypeVar("M", bound=Message)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A finished call. `build` returns the response's bytes or raises the CallError.
+
+    `slow` says that building takes milliseconds, so an event loop should not do it.
+    """
+
+    build: Callable[[], bytes]
+    slow: bool = False
+
+
+Done = Callable[[Reply], None]
+
+
+class Call(Protocol):
+    """A call in flight."""
+
+    def cancel(self) -> None:
+        """Forget the call: its callback will not be called."""
+
+
+UnaryMethod = Callable[[bytes, float | None, Done], Call]
+
+
+def parse(message_type: type[M], request: bytes) -> M:
+    """Return the request message; raises InvalidRequest for bytes that are none."""
+    try:
+        return message_type.FromString(request)
+    except DecodeError as error:
+        raise InvalidRequest(
+            f"{len(request)} bytes were sent that are not a {message_type.DESCRIPTOR.full_name}"
+        ) from error

@@ -1,0 +1,151 @@
+"""Who may import what; each import is tried in a process of its own."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SERVER = ROOT / "server" / "latentserve_server"
+
+# Imports every module below a package but __main__, or one module, and prints what was loaded.
+PROBE = """
+import importlib, json, pkgutil, sys, warnings
+warnings.simplefilter("ignore")
+name, whole = sys.argv[1], sys.argv[2] == "whole"
+module = importlib.import_module(name)
+names = [name]
+if whole:
+    for found in pkgutil.walk_packages(module.__path__, name + "."):
+        if not found.name.endswith(".__main__"):
+            importlib.import_module(found.name)
+            names.append(found.name)
+print(json.dumps([names, sorted({key.partition(".")[0] for key in sys.modules})]))
+"""
+
+
+def loaded_by(name: str, *, whole: bool) -> tuple[list[str], set[str]]:
+    """Return the modules that were imported, and the top-level packages that this loaded."""
+    result = subprocess.run(
+        [sys.executable, "-c", PROBE, name, "whole" if whole else "alone"],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    imported, loaded = json.loads(result.stdout.splitlines()[-1])
+    return imported, set(loaded)
+
+
+def test_the_server_loads_neither_torch_nor_onnx() -> None:
+    imported, loaded = loaded_by("latentserve_server", whole=True)
+    assert {"latentserve_server.app", "latentserve_server.engine"} <= set(imported)
+    assert {"grpc", "onnxruntime", "numpy"} <= loaded  # the probe sees what it loads
+    assert not loaded & {"torch", "torchvision", "onnx", "onnxscript", "latentserve_training"}
+
+
+def test_training_loads_no_grpc() -> None:
+    imported, loaded = loaded_by("latentserve_training", whole=True)
+    assert "latentserve_training.export" in imported
+    assert "torch" in loaded
+    assert not loaded & {"grpc", "latentserve", "latentserve_server", "latentserve_client"}
+
+
+def test_the_client_loads_no_server_and_no_runtime() -> None:
+    imported, loaded = loaded_by("latentserve_client", whole=True)
+    assert len(imported) > 1
+    assert "grpc" in loaded
+    assert not loaded & {"torch", "onnx", "onnxruntime", "latentserve_server"}
+
+
+def test_the_batcher_loads_neither_grpc_nor_onnxruntime() -> None:
+    _, loaded = loaded_by("latentserve_server.batcher", whole=False)
+    assert "numpy" in loaded
+    assert not loaded & {"grpc", "onnxruntime", "google", "latentserve"}
+
+
+@pytest.mark.parametrize("name", ["service", "model_service", "codec", "status"])
+def test_what_a_second_transport_needs_loads_no_grpc(name: str) -> None:
+    """Importing the service stubs would: they check grpc's version."""
+    _, loaded = loaded_by(f"latentserve_server.{name}", whole=False)
+    assert "grpc" not in loaded
+
+
+def imports_of(path: Path) -> set[str]:
+    """Every module that a file imports, at any depth; `from a import b` gives a and a.b."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name} has a relative import"
+            names.add(str(node.module))
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return names
+
+
+def belongs(name: str, package: str) -> bool:
+    return name == package or name.startswith(package + ".")
+
+
+def violations(path: Path, forbidden: tuple[str, ...]) -> set[str]:
+    return {name for name in imports_of(path) for package in forbidden if belongs(name, package)}
+
+
+@pytest.mark.parametrize("name", ["batcher", "engine", "repository", "manifest", "sampling"])
+def test_the_core_knows_no_grpc_no_asyncio_and_no_wire_messages(name: str) -> None:
+    path = SERVER / f"{name}.py"
+    assert violations(path, ("grpc", "asyncio", "latentserve", "google.protobuf")) == set()
+
+
+@pytest.mark.parametrize("name", ["codec", "service", "model_service", "status"])
+def test_what_speaks_protobuf_knows_no_transport(name: str) -> None:
+    assert violations(SERVER / f"{name}.py", ("grpc", "asyncio")) == set()
+
+
+def test_only_the_engine_and_the_device_know_onnx_runtime() -> None:
+    knowing = {path.stem for path in SERVER.glob("*.py") if violations(path, ("onnxruntime",))}
+    assert knowing == {"engine", "device"}
+
+
+def test_only_the_codec_turns_bytes_into_arrays_and_files_into_pixels() -> None:
+    for path in SERVER.glob("*.py"):
+        if path.stem != "codec":
+            assert violations(path, ("PIL",)) == set(), path.name
+            assert "frombuffer" not in path.read_text("utf-8"), path.name
+
+
+LAYERS = [
+    "errors",
+    "manifest",
+    "batcher",
+    "repository",
+    "codec",
+    "service",
+    "model_service",
+    "transport_aio",
+    "app",
+    "__main__",
+]
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_no_layer_imports_one_above_it(name: str) -> None:
+    above = tuple(f"latentserve_server.{other}" for other in LAYERS[LAYERS.index(name) + 1 :])
+    assert violations(SERVER / f"{name}.py", above) == set()
+
+
+def test_this_reader_of_imports_sees_those_inside_functions(tmp_path: Path) -> None:
+    path = tmp_path / "module.py"
+    path.write_text("def f():\n    from latentserve.v1 import tensor_pb2\n    import grpc.aio\n")
+    assert violations(path, ("grpc", "latentserve")) == {
+        "grpc.aio",
+        "latentserve.v1",
+        "latentserve.v1.tensor_pb2",
+    }

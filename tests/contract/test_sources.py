@@ -1,0 +1,164 @@
+"""Rules for the repository as a whole: versions, sizes, copies, paths."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+MEMBERS = ("proto", "server", "training", "clients/python")
+PACKAGES = (
+    "server/latentserve_server",
+    "training/latentserve_training",
+    "clients/python/latentserve_client",
+)
+MAX_LINES = 350
+
+# The home of a person or of a build machine. "https://host/home/x" is no such path, and
+# examples may use the home of somebody, who is nobody.
+MACHINE_PATH = re.compile(r"(?<![\w.-])/(?:root|home|Users)/(?!somebody/)\w")
+
+
+def project(member: str) -> dict[str, Any]:
+    document = tomllib.loads((ROOT / member / "pyproject.toml").read_text("utf-8"))
+    table: dict[str, Any] = document["project"]
+    return table
+
+
+def modules() -> list[Path]:
+    return sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+
+# --- versions ---------------------------------------------------------------------------------
+
+
+def test_all_distributions_have_the_same_version() -> None:
+    versions = {member: project(member)["version"] for member in MEMBERS}
+    assert len(set(versions.values())) == 1, versions
+
+
+def test_the_workspace_lists_every_distribution() -> None:
+    document = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    assert set(document["tool"]["uv"]["workspace"]["members"]) == set(MEMBERS)
+
+
+@pytest.mark.parametrize("member", ["server", "clients/python"])
+def test_who_speaks_the_wire_contract_wants_exactly_its_version(member: str) -> None:
+    assert f"latentserve-proto=={project('proto')['version']}" in project(member)["dependencies"]
+
+
+def test_all_distributions_support_the_same_pythons() -> None:
+    assert len({project(member)["requires-python"] for member in MEMBERS}) == 1
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_version_that_a_package_states_is_that_of_its_distribution(package: str) -> None:
+    tree = ast.parse((ROOT / package / "__init__.py").read_text("utf-8"))
+    stated = [
+        node.value.value
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        and isinstance(node.value, ast.Constant)
+        and any(isinstance(name, ast.Name) and name.id == "__version__" for name in node.targets)
+    ]
+    member = package.rpartition("/")[0]
+    assert stated in ([], [project(member)["version"]])
+
+
+# --- modules ----------------------------------------------------------------------------------
+
+
+def test_the_modules_of_every_package_are_found() -> None:
+    for package in PACKAGES:
+        assert any(path.is_relative_to(ROOT / package) for path in modules()), package
+
+
+def test_no_module_is_longer_than_350_lines() -> None:
+    lengths = {
+        str(path.relative_to(ROOT)): len(path.read_text("utf-8").splitlines()) for path in modules()
+    }
+    assert {name: lines for name, lines in lengths.items() if lines > MAX_LINES} == {}
+
+
+@pytest.mark.parametrize("package", [*PACKAGES, "proto/latentserve"])
+def test_every_package_says_that_it_is_typed(package: str) -> None:
+    assert (ROOT / package / "py.typed").is_file()
+
+
+# --- copies -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "copy",
+    ["server/latentserve_server", "training/latentserve_training"],
+)
+def test_the_copies_of_the_exports_contract_are_the_same_byte_for_byte(copy: str) -> None:
+    contract = (ROOT / "exports" / "manifest.schema.json").read_bytes()
+    assert (ROOT / copy / "manifest.schema.json").read_bytes() == contract
+
+
+# --- text files -------------------------------------------------------------------------------
+
+
+def git_files() -> list[Path]:
+    """Every file that is committed or would be by `git add .`."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("THIS IS NO GIT CHECKOUT: which files are committed cannot be known")
+    result = subprocess.run(
+        ["git", "-c", "safe.directory=*", "ls-files", "-z", "-c", "-o", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    paths = {ROOT / name for name in result.stdout.split("\0") if name}
+    return sorted(path for path in paths if path.is_file())
+
+
+def test_no_text_file_names_a_path_of_somebodys_machine() -> None:
+    found = []
+    scanned = 0
+    for path in git_files():
+        content = path.read_bytes()
+        if b"\0" in content[:8192]:
+            continue
+        scanned += 1
+        for number, line in enumerate(content.decode("utf-8", "replace").splitlines(), start=1):
+            if MACHINE_PATH.search(line):
+                found.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()[:120]}")
+    assert scanned > 30
+    assert found == []
+
+
+def slashes(text: str) -> str:
+    """So that the samples below are no findings themselves."""
+    return text.replace("|", "/")
+
+
+@pytest.mark.parametrize(
+    "text", ["|root|project|x.py", "'|home|ann|data'", "path=|Users|ann", "file:|||home|ann"]
+)
+def test_the_search_for_paths_finds(text: str) -> None:
+    assert MACHINE_PATH.search(slashes(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https:||example.org|home|page",
+        "|rooted|tree",
+        "~|home",
+        "a|root|b",
+        "|home",
+        "|home|somebody|x.py",
+    ],
+)
+def test_the_search_for_paths_does_not_find(text: str) -> None:
+    assert not MACHINE_PATH.search(slashes(text))

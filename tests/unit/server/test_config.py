@@ -1,0 +1,216 @@
+"""Flags over environment over defaults, and every bad value is named."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from latentserve_server.config import Settings, read_settings
+from latentserve_server.errors import SettingsError, StartupError
+
+
+@pytest.fixture(autouse=True)
+def exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Run in a folder that has the default exports/."""
+    folder = tmp_path / "exports"
+    folder.mkdir()
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def read(*arguments: str, **environment: str) -> Settings:
+    return read_settings(arguments, environment)
+
+
+def refusal(*arguments: str, **environment: str) -> str:
+    with pytest.raises(SettingsError) as refused:
+        read(*arguments, **environment)
+    return str(refused.value)
+
+
+def flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+# One value of each setting that differs from its default.
+OTHER = {
+    "exports": "models",
+    "listen": "0.0.0.0:9000",
+    "device": "cpu",
+    "default_model": "mnist-vae",
+    "threads": "3",
+    "max_batch_rows": "17",
+    "max_request_rows": "99",
+    "max_stream_rows": "500",
+    "queue_rows": "2048",
+    "max_versions": "2",
+    "max_concurrent_streams": "10",
+    "drain_delay_s": "2.5",
+    "grace_s": "0.5",
+    "log_level": "debug",
+}
+NAMES = [field.name for field in dataclasses.fields(Settings)]
+
+
+def test_this_table_knows_every_setting() -> None:
+    assert sorted(OTHER) == sorted(NAMES)
+
+
+def test_the_defaults_are_a_server_for_this_machine_alone() -> None:
+    settings = read()
+    assert settings == Settings()
+    assert settings.listen == "127.0.0.1:50051"
+    assert settings.device == "auto"
+    assert settings.exports == Path("exports")
+
+
+@pytest.mark.parametrize("name", NAMES)
+class TestEverySetting:
+    @pytest.fixture(autouse=True)
+    def models(self, tmp_path: Path) -> None:
+        (tmp_path / "models").mkdir()
+
+    def test_is_a_flag(self, name: str) -> None:
+        settings = read(flag(name), OTHER[name])
+        assert str(getattr(settings, name)) == OTHER[name]
+        assert getattr(settings, name) != getattr(Settings(), name)
+
+    def test_is_a_variable(self, name: str) -> None:
+        settings = read(**{"LATENTSERVE_" + name.upper(): OTHER[name]})
+        assert str(getattr(settings, name)) == OTHER[name]
+
+    def test_takes_the_flag_where_both_are_given(self, name: str) -> None:
+        settings = read(flag(name), OTHER[name], **{"LATENTSERVE_" + name.upper(): "rubbish"})
+        assert str(getattr(settings, name)) == OTHER[name]
+
+    def test_has_the_type_of_its_default(self, name: str) -> None:
+        settings = read(flag(name), OTHER[name])
+        assert isinstance(getattr(settings, name), type(getattr(Settings(), name)))
+
+    def test_is_explained_by_help(self, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit) as ended:
+            read("--help")
+        assert ended.value.code == 0
+        text = capsys.readouterr().out
+        assert flag(name) + " " in text
+        assert "LATENTSERVE_" in text
+
+    def test_is_part_of_the_line_that_the_log_gets(self, name: str) -> None:
+        line = read(flag(name), OTHER[name]).describe()
+        assert f"{name.replace('_', '-')}={OTHER[name]}" in line
+        assert "\n" not in line
+
+
+def test_an_empty_variable_of_a_text_is_an_empty_text() -> None:
+    assert read(LATENTSERVE_DEFAULT_MODEL="").default_model == ""
+
+
+BAD_VALUES = [
+    ("device", "tpu", "expected one of auto, cpu, cuda"),
+    ("log_level", "loud", "expected one of debug, info, warning, error"),
+    ("threads", "-1", "expected 0 to "),
+    ("threads", "many", "expected a whole number"),
+    ("threads", "1.5", "expected a whole number"),
+    ("threads", "", "expected a whole number"),
+    ("max_batch_rows", "0", "expected 1 to "),
+    ("max_request_rows", "0", "expected 1 to "),
+    ("max_stream_rows", "0", "expected 1 to "),
+    ("queue_rows", "0", "expected 1 to "),
+    ("max_versions", "0", "expected 1 to "),
+    ("max_concurrent_streams", "0", "expected 1 to "),
+    ("drain_delay_s", "-0.1", "expected 0 to "),
+    ("drain_delay_s", "nan", "expected 0 to "),
+    ("grace_s", "soon", "expected a number"),
+    ("grace_s", "nan", "expected 0 to "),
+    ("listen", "50051", "expected HOST:PORT"),
+    ("listen", ":50051", "expected HOST:PORT"),
+    ("listen", "localhost", "expected HOST:PORT"),
+    ("listen", "localhost:", "expected HOST:PORT"),
+    ("listen", "localhost:http", "expected HOST:PORT"),
+    ("listen", "localhost:65536", "expected HOST:PORT"),
+    ("listen", "localhost:-1", "expected HOST:PORT"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "expected"), BAD_VALUES)
+def test_a_bad_flag_is_named_with_its_value_and_what_is_expected(
+    name: str, value: str, expected: str
+) -> None:
+    reason = refusal(f"{flag(name)}={value}")
+    assert flag(name) in reason
+    assert value in reason
+    assert expected in reason
+
+
+@pytest.mark.parametrize(("name", "value", "expected"), BAD_VALUES)
+def test_a_bad_variable_is_named_with_its_value_and_what_is_expected(
+    name: str, value: str, expected: str
+) -> None:
+    variable = "LATENTSERVE_" + name.upper()
+    reason = refusal(**{variable: value})
+    assert variable in reason or flag(name) in reason
+    assert value in reason
+    assert expected in reason
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::1]:50051", "localhost:65535"])
+def test_addresses_that_can_be_listened_on(listen: str) -> None:
+    assert read("--listen", listen).listen == listen
+
+
+def test_a_queue_that_the_largest_request_would_never_fit_in_is_refused() -> None:
+    reason = refusal("--queue-rows", "10", "--max-request-rows", "11")
+    assert "--queue-rows is 10" in reason
+    assert "--max-request-rows 11" in reason
+    assert read("--queue-rows", "11", "--max-request-rows", "11").queue_rows == 11
+
+
+def test_a_missing_model_folder_is_named_with_what_to_do(tmp_path: Path) -> None:
+    missing = tmp_path / "nowhere"
+    reason = refusal("--exports", str(missing))
+    assert f"--exports {missing}" in reason
+    assert "export" in reason.partition("is not a folder")[2]
+
+
+def test_a_model_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    assert f"--exports {file} is not a folder" in refusal("--exports", str(file))
+
+
+def test_an_unknown_flag_ends_the_process_with_its_name(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        read("--max-bach-rows", "3")
+    assert ended.value.code == 2
+    assert "--max-bach-rows" in capsys.readouterr().err
+
+
+def test_bad_settings_are_startup_errors() -> None:
+    assert issubclass(SettingsError, StartupError)
+
+
+def test_settings_cannot_be_changed_after_the_check() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        read().threads = 4  # type: ignore[misc]  # that it cannot be is the test
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_batch_rows", 2**31),
+        ("max_request_rows", 2**31),
+        ("max_stream_rows", 2**63),
+    ],
+)
+def test_a_limit_that_the_wire_contract_cannot_express_is_refused_by_its_flag(
+    name: str, value: int
+) -> None:
+    """Limits are int32 and int64 there; the server would end with a stack trace."""
+    arguments = [f"{flag(name)}={value}"]
+    if name == "max_request_rows":
+        arguments.append(f"--queue-rows={value}")
+    assert flag(name) in refusal(*arguments)

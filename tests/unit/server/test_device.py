@@ -1,0 +1,137 @@
+"""No silent fallback: what was asked for runs, or somebody is told."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+
+import onnxruntime
+import pytest
+
+from latentserve_server import device
+from latentserve_server.device import CPU, CPU_PROVIDER, CUDA, CUDA_PROVIDER
+from latentserve_server.errors import DeviceUnavailable, StartupError
+
+HAS_CUDA_BUILD = CUDA_PROVIDER in onnxruntime.get_available_providers()
+without_cuda = pytest.mark.skipif(
+    HAS_CUDA_BUILD,
+    reason="onnxruntime-gpu IS INSTALLED: the refusal of a build without CUDA cannot be shown here",
+)
+
+
+@dataclass
+class FakeNode:
+    op_type: str
+
+
+@dataclass
+class FakePart:
+    """The nodes of a graph that one execution provider took."""
+
+    ep_name: str
+    nodes: list[str]
+
+    def get_nodes(self) -> list[FakeNode]:
+        return [FakeNode(name) for name in self.nodes]
+
+
+@dataclass
+class FakeSession:
+    """An ONNX Runtime session, as far as it tells where it runs."""
+
+    providers: list[str]
+    parts: list[FakePart] = field(default_factory=list)
+
+    def get_providers(self) -> list[str]:
+        return self.providers
+
+    def get_provider_graph_assignment_info(self) -> list[FakePart]:
+        return self.parts
+
+
+def test_the_cpu_is_there_for_the_asking() -> None:
+    chosen = device.choose_device("cpu")
+    assert chosen is CPU
+    assert chosen.providers == [CPU_PROVIDER]
+
+
+@without_cuda
+def test_cuda_is_refused_loudly_by_a_build_without_it() -> None:
+    with pytest.raises(DeviceUnavailable) as refused:
+        device.choose_device("cuda")
+    reason = str(refused.value)
+    assert "--device cuda" in reason
+    assert "build without CUDA" in reason
+    assert "latentserve-server[gpu]" in reason
+    assert "--device cpu" in reason
+    assert isinstance(refused.value, StartupError)
+
+
+@without_cuda
+def test_auto_falls_back_to_the_cpu_with_a_warning_that_says_why(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.DEBUG, logger="latentserve_server"):
+        assert device.choose_device("auto") is CPU
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "--device auto" in record.getMessage()
+    assert "on the CPU" in record.getMessage()
+    assert "build without CUDA" in record.getMessage()
+
+
+def test_asking_for_the_cpu_is_no_reason_for_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG, logger="latentserve_server"):
+        device.choose_device("cpu")
+    assert not caplog.records
+
+
+def test_cuda_computes_in_full_float32() -> None:
+    """TF32 would differ from the golden outputs by about 1e-3."""
+    assert CUDA.options["use_tf32"] == "0"
+
+
+def test_cuda_keeps_the_cpu_for_shape_arithmetic_and_comes_first() -> None:
+    (provider, options), second = CUDA.providers
+    assert (provider, options) == (CUDA_PROVIDER, CUDA.options)
+    assert second == CPU_PROVIDER
+
+
+def test_a_session_that_fell_back_to_the_cpu_is_refused() -> None:
+    session = FakeSession([CPU_PROVIDER], [FakePart(CPU_PROVIDER, ["Gemm"])])
+    with pytest.raises(DeviceUnavailable) as refused:
+        device.check_session(session, CUDA)
+    assert f"{CUDA_PROVIDER} was asked for" in str(refused.value)
+    assert f"on {CPU_PROVIDER}" in str(refused.value)
+    assert "--device cpu" in str(refused.value)
+
+
+@pytest.mark.parametrize("stray", ["Conv", "ConvTranspose", "Gemm", "MatMul", "FusedConv"])
+def test_a_compute_node_on_the_cpu_is_refused_by_its_name(stray: str) -> None:
+    session = FakeSession(
+        [CUDA_PROVIDER, CPU_PROVIDER],
+        [FakePart(CUDA_PROVIDER, ["Conv", "Relu"]), FakePart(CPU_PROVIDER, ["Shape", stray])],
+    )
+    with pytest.raises(DeviceUnavailable) as refused:
+        device.check_session(session, CUDA)
+    assert stray in str(refused.value)
+    assert "Shape" not in str(refused.value)
+
+
+def test_shape_nodes_may_stay_on_the_cpu() -> None:
+    session = FakeSession(
+        [CUDA_PROVIDER, CPU_PROVIDER],
+        [
+            FakePart(CUDA_PROVIDER, ["Conv", "Gemm"]),
+            FakePart(CPU_PROVIDER, ["Shape", "Gather", "Concat", "Unsqueeze"]),
+        ],
+    )
+    device.check_session(session, CUDA)
+
+
+def test_a_session_for_the_cpu_may_run_everything_there() -> None:
+    device.check_session(FakeSession([CPU_PROVIDER], [FakePart(CPU_PROVIDER, ["Gemm"])]), CPU)
+
+
+def test_there_is_at_least_one_core() -> None:
+    assert device.usable_cores() >= 1

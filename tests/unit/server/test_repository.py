@@ -1,0 +1,367 @@
+"""Which versions are served, and that a bad one harms no other."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tiny_models
+from latentserve_server.errors import (
+    DeviceUnavailable,
+    InvalidRequest,
+    ManifestError,
+    ModelNotFound,
+    Unavailable,
+)
+from latentserve_server.manifest import Manifest
+from latentserve_server.repository import Repository, State
+from latentserve_server.ticket import Rows
+
+
+class FakeEngine:
+    """Answers with zeros; fails its golden run where it is told to."""
+
+    provider = "FakeExecutionProvider"
+
+    def __init__(self, manifest: Manifest, golden_error: str = "") -> None:
+        self.manifest = manifest
+        self.golden_error = golden_error
+        self.calls: list[Any] = []
+
+    def run(self, operation: str, inputs: Sequence[Any]) -> list[Any]:
+        shape = self.manifest.output_shape(operation)
+        return [np.zeros((len(inputs[0]), *shape), dtype=np.float32)]
+
+    def warm_up(self, batch_rows: Iterable[int]) -> None:
+        self.calls.append(tuple(batch_rows))
+
+    def check_golden(self) -> float:
+        self.calls.append("golden")
+        if self.golden_error:
+            raise ManifestError(self.golden_error)
+        return 0.0
+
+
+class Engines:
+    """Builds fake engines and remembers them; `bad` maps (name, version) to its golden error."""
+
+    def __init__(self) -> None:
+        self.built: dict[tuple[str, int], FakeEngine] = {}
+        self.bad: dict[tuple[str, int], str] = {}
+        self.on_build: Callable[[Manifest], None] = lambda manifest: None
+
+    def __call__(self, manifest: Manifest) -> FakeEngine:
+        self.on_build(manifest)
+        key = (manifest.name, manifest.version)
+        self.built[key] = FakeEngine(manifest, self.bad.get(key, ""))
+        return self.built[key]
+
+
+@pytest.fixture
+def engines() -> Engines:
+    return Engines()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "exports"
+    folder.mkdir()
+    return folder
+
+
+Build = Callable[..., Repository]
+
+
+@pytest.fixture
+def build(root: Path, engines: Engines) -> Iterator[Build]:
+    """Makes scanned repositories, and ends their threads."""
+    made: list[Repository] = []
+
+    def make(*, load: bool = True, **options: Any) -> Repository:
+        settings = {"max_batch_rows": 8, "queue_rows": 64, "max_versions": 10, **options}
+        repository = Repository(root, engines, **settings)
+        made.append(repository)
+        repository.scan()
+        if load:
+            repository.load_all()
+        return repository
+
+    yield make
+    for repository in made:
+        repository.close(timeout_s=5.0)
+
+
+def write(root: Path, *models: tuple[str, int]) -> None:
+    for name, version in models:
+        tiny_models.write_model(root, name, kind="gan", version=version)
+
+
+def spoil(root: Path, name: str, version: int) -> None:
+    (root / name / str(version) / "golden.npz").write_bytes(b"spoiled")
+
+
+def served(repository: Repository, name: str, version: int) -> tuple[str, int]:
+    manifest = repository.resolve(name, version).manifest
+    return (manifest.name, manifest.version)
+
+
+def summary(repository: Repository) -> list[tuple[str, int, State]]:
+    return [(entry.name, entry.version, entry.state) for entry in repository.entries()]
+
+
+# --- loading ----------------------------------------------------------------------------------
+
+
+def test_every_version_is_checked_and_warmed_up_at_the_smallest_and_largest_batch(
+    root: Path, build: Build, engines: Engines
+) -> None:
+    write(root, ("a", 1), ("b", 3))
+    repository = build(max_batch_rows=32)
+    assert summary(repository) == [("a", 1, State.READY), ("b", 3, State.READY)]
+    for engine in engines.built.values():
+        assert engine.calls == ["golden", (1, 32)]
+    assert repository.resolve("a", 1).provider == "FakeExecutionProvider"
+
+
+def test_a_bad_folder_is_refused_with_its_reason_while_the_others_are_served(
+    root: Path, build: Build, engines: Engines, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(root, ("a", 1), ("b", 1), ("c", 1))
+    spoil(root, "b", 1)
+    repository = build()
+    states = [state for _, _, state in summary(repository)]
+    assert states == [State.READY, State.REFUSED, State.READY]
+    assert "golden.npz" in repository.find("b", 1).reason
+    assert ("b", 1) not in engines.built
+    errors = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert any("b version 1 is refused: golden.npz" in record.getMessage() for record in errors)
+
+
+def test_a_model_whose_golden_outputs_differ_is_refused_while_the_others_are_served(
+    root: Path, build: Build, engines: Engines
+) -> None:
+    write(root, ("a", 1), ("b", 1))
+    engines.bad["a", 1] = "decode gives other results than at export"
+    repository = build()
+    assert repository.find("a", 1).reason == "decode gives other results than at export"
+    assert served(repository, "b", 0) == ("b", 1)
+
+
+def test_a_device_that_fails_concerns_all_models(
+    root: Path, build: Build, engines: Engines
+) -> None:
+    write(root, ("a", 1))
+
+    def fail(manifest: Manifest) -> None:
+        raise DeviceUnavailable("no GPU")
+
+    engines.on_build = fail
+    with pytest.raises(DeviceUnavailable, match="no GPU"):
+        build()
+
+
+def test_what_is_loading_is_unavailable_with_a_time_to_retry(root: Path, build: Build) -> None:
+    write(root, ("a", 1))
+    repository = build(load=False)
+    for version in (0, 1):
+        with pytest.raises(Unavailable) as refused:
+            repository.resolve("a", version)
+        assert refused.value.retry_after_s is not None
+        assert refused.value.retry_after_s > 0
+        assert "a version 1 is loading" in str(refused.value)
+    assert summary(repository) == [("a", 1, State.LOADING)]
+
+
+def test_a_version_answers_while_another_is_still_loading(
+    root: Path, build: Build, engines: Engines
+) -> None:
+    write(root, ("a", 1), ("a", 2))
+    repository = build(load=False)
+    answers: list[tuple[str, int]] = []
+
+    def look(manifest: Manifest) -> None:
+        if engines.built:
+            answers.append(served(repository, "a", 0))
+
+    engines.on_build = look
+    repository.load_all()
+    assert answers == [("a", 2)]
+
+
+def test_manifests_are_those_that_were_not_refused(root: Path, build: Build) -> None:
+    write(root, ("a", 1), ("b", 1))
+    spoil(root, "a", 1)
+    assert [manifest.name for manifest in build(load=False).manifests()] == ["b"]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3])
+def test_no_more_than_max_versions_are_served_and_the_log_names_the_first_left_out(
+    root: Path, build: Build, caplog: pytest.LogCaptureFixture, limit: int
+) -> None:
+    write(root, ("a", 1), ("b", 1), ("c", 1), ("d", 1))
+    repository = build(max_versions=limit)
+    assert [name for name, _, _ in summary(repository)] == list("abcd"[:limit])
+    assert f"only {limit} versions" in caplog.text
+    assert f"{'abcd'[limit]} version 1" in caplog.text
+
+
+def test_the_limit_on_versions_leaves_out_old_ones_before_the_highest(
+    root: Path, build: Build
+) -> None:
+    """Who adds version 3 to a full server must not silently be served version 2."""
+    write(root, ("a", 1), ("a", 2), ("a", 3))
+    assert served(build(max_versions=2), "a", 0) == ("a", 3)
+
+
+def test_what_is_no_version_folder_is_ignored(root: Path, build: Build) -> None:
+    write(root, ("a", 1))
+    (root / "manifest.schema.json").write_text("{}")
+    (root / ".git" / "1").mkdir(parents=True)
+    (root / "empty").mkdir()
+    for name in ("latest", "1.tmp", "-1", "1.5", " 2", "²", "٢"):
+        (root / "a" / name).mkdir()
+    (root / "a" / "3").write_text("a file")
+    assert summary(build()) == [("a", 1, State.READY)]
+
+
+def test_a_version_folder_without_a_manifest_is_refused_by_name(root: Path, build: Build) -> None:
+    (root / "a" / "1").mkdir(parents=True)
+    repository = build()
+    assert summary(repository) == [("a", 1, State.REFUSED)]
+    assert "manifest.json" in repository.find("a", 1).reason
+
+
+def test_a_version_with_leading_zeros_does_not_replace_the_one_without(
+    root: Path, build: Build
+) -> None:
+    write(root, ("a", 1))
+    (root / "a" / "01").mkdir()
+    assert served(build(), "a", 1) == ("a", 1)
+
+
+def test_an_empty_folder_is_no_error(build: Build) -> None:
+    assert build().entries() == []
+
+
+# --- choosing a version -----------------------------------------------------------------------
+
+
+def test_version_zero_is_the_highest_as_a_number(root: Path, build: Build) -> None:
+    write(root, ("a", 9), ("a", 10), ("a", 2))
+    repository = build()
+    assert served(repository, "a", 0) == ("a", 10)
+    assert [version for _, version, _ in summary(repository)] == [10, 9, 2]
+
+
+def test_an_explicit_version_is_served(root: Path, build: Build) -> None:
+    write(root, ("a", 1), ("a", 2))
+    assert served(build(), "a", 1) == ("a", 1)
+
+
+def test_a_refused_highest_version_leaves_its_place_to_the_next(root: Path, build: Build) -> None:
+    write(root, ("a", 1), ("a", 2), ("a", 3))
+    spoil(root, "a", 3)
+    assert served(build(), "a", 0) == ("a", 2)
+
+
+def test_a_refused_version_by_its_number_is_not_found_with_the_reason(
+    root: Path, build: Build
+) -> None:
+    write(root, ("a", 1), ("a", 2))
+    spoil(root, "a", 2)
+    with pytest.raises(ModelNotFound) as refused:
+        build().resolve("a", 2)
+    assert "a version 2 was refused: golden.npz" in str(refused.value)
+
+
+def test_a_model_with_refused_versions_alone_is_not_found_with_the_reason(
+    root: Path, build: Build
+) -> None:
+    write(root, ("a", 1), ("b", 1))
+    spoil(root, "a", 1)
+    with pytest.raises(ModelNotFound) as refused:
+        build().resolve("a", 0)
+    assert "every version of a was refused: golden.npz" in str(refused.value)
+    assert refused.value.metadata["models"] == "b"
+
+
+def test_an_unknown_version_is_not_found_with_those_there_are(root: Path, build: Build) -> None:
+    write(root, ("a", 1), ("a", 3))
+    with pytest.raises(ModelNotFound) as refused:
+        build().resolve("a", 2)
+    assert "a has no version 2; it has 3, 1" in str(refused.value)
+
+
+def test_a_negative_version_is_an_invalid_request(root: Path, build: Build) -> None:
+    write(root, ("a", 1))
+    with pytest.raises(InvalidRequest) as refused:
+        build().resolve("a", -1)
+    (violation,) = refused.value.violations
+    assert violation.field == "model.version"
+    assert "-1 was sent" in violation.description
+
+
+# --- choosing a model -------------------------------------------------------------------------
+
+
+def test_an_unknown_name_is_not_found_with_the_names_there_are(root: Path, build: Build) -> None:
+    write(root, ("b", 1), ("a", 1), ("c", 1))
+    spoil(root, "c", 1)
+    with pytest.raises(ModelNotFound) as refused:
+        build().resolve("mnist", 0)
+    assert "'mnist'" in str(refused.value)
+    assert "Models: a, b" in str(refused.value)
+    assert refused.value.metadata == {"models": "a, b"}
+
+
+def test_a_name_of_megabytes_is_not_repeated_in_full(root: Path, build: Build) -> None:
+    write(root, ("a", 1))
+    with pytest.raises(ModelNotFound) as refused:
+        build().resolve("x" * 2**20, 0)
+    assert len(str(refused.value)) < 300
+
+
+def test_a_server_without_models_says_so(build: Build) -> None:
+    with pytest.raises(ModelNotFound, match="Models: none"):
+        build().resolve("a", 0)
+
+
+def test_no_name_means_the_only_model(root: Path, build: Build) -> None:
+    write(root, ("a", 1), ("a", 2))
+    repository = build()
+    assert repository.default_model == "a"
+    assert served(repository, "", 0) == ("a", 2)
+    assert served(repository, "", 1) == ("a", 1)
+
+
+def test_no_name_is_not_found_where_there_are_several(root: Path, build: Build) -> None:
+    write(root, ("a", 1), ("b", 1))
+    repository = build()
+    assert repository.default_model == ""
+    with pytest.raises(ModelNotFound) as refused:
+        repository.resolve("", 0)
+    assert "names no model" in str(refused.value)
+    assert "Models: a, b" in str(refused.value)
+
+
+def test_no_name_means_the_configured_default(root: Path, build: Build) -> None:
+    write(root, ("a", 1), ("b", 1))
+    repository = build(default_model="b")
+    assert repository.default_model == "b"
+    assert served(repository, "", 0) == ("b", 1)
+    assert served(repository, "a", 0) == ("a", 1)
+
+
+def test_after_closing_a_model_takes_no_more_rows(root: Path, build: Build) -> None:
+    write(root, ("a", 1))
+    repository = build()
+    model = repository.resolve("a", 0)
+    rows = Rows(np.zeros((1, tiny_models.DIM), dtype=np.float32))
+    repository.close(timeout_s=5.0)
+    with pytest.raises(Unavailable):
+        model.batcher.submit("decode", (rows,), None, lambda completion: None)

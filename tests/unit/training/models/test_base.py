@@ -1,0 +1,48 @@
+import copy
+
+import pytest
+import torch
+
+from latentserve_training.errors import NonFiniteLossError
+from latentserve_training.models.autoencoder import Autoencoder, AutoencoderConfig
+from latentserve_training.models.base import OptimizerConfig, clip_gradient
+
+
+@pytest.fixture
+def model():
+    return Autoencoder((1, 4, 4), AutoencoderConfig(latent_dim=2, channels=(3,)))
+
+
+def test_a_step_with_a_non_finite_loss_changes_no_weight(model):
+    before = copy.deepcopy(model.state_dict())
+    images = torch.full((2, 1, 4, 4), float("nan"))
+    config = OptimizerConfig()
+    with pytest.raises(NonFiniteLossError, match="the loss is nan"):
+        model.training_step(images, model.optimizers(config), torch.Generator(), config)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_a_non_finite_gradient_is_refused(model):
+    model.encoder.project.weight.register_hook(lambda gradient: gradient * float("inf"))
+    config = OptimizerConfig()
+    with pytest.raises(NonFiniteLossError, match="the gradient is"):
+        model.training_step(
+            torch.rand(2, 1, 4, 4), model.optimizers(config), torch.Generator(), config
+        )
+
+
+@pytest.mark.parametrize(("max_norm", "expected"), [(0.0, 5.0), (1.0, 1.0), (10.0, 5.0)])
+def test_gradients_are_clipped_only_above_the_limit(max_norm, expected):
+    weight = torch.nn.Parameter(torch.zeros(2))
+    weight.grad = torch.tensor([3.0, 4.0])
+    assert clip_gradient([weight], max_norm).item() == 5.0
+    assert weight.grad.norm().item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"learning_rate": 0.0}, {"warmup_steps": -1}, {"beta1": 1.0}, {"max_gradient_norm": -1.0}],
+)
+def test_impossible_optimizers_are_refused(fields):
+    with pytest.raises(ValueError, match=next(iter(fields))):
+        OptimizerConfig(**fields)

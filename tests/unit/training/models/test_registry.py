@@ -1,0 +1,25 @@
+import dataclasses
+
+import pytest
+
+from latentserve_training.evaluate import METRICS
+from latentserve_training.manifest import load_schema
+from latentserve_training.models.registry import KINDS
+from latentserve_training.plots import FIGURES
+
+
+@pytest.mark.parametrize("name", sorted(KINDS))
+def test_a_kind_is_complete(name):
+    kind = KINDS[name]
+    assert dataclasses.is_dataclass(kind.config)
+    model = kind.build((1, 8, 8), kind.config(latent_dim=2, channels=(3,)))
+    schema = load_schema()["properties"]
+    assert model.kind == name
+    assert name in schema["kind"]["enum"]
+    assert model.prior in schema["latent"]["properties"]["prior"]["enum"]
+    assert set(model.metrics) <= METRICS.keys()
+    assert set(model.figures) <= FIGURES.keys()
+    operations = [operation for graph in model.graphs() for operation in graph.operations]
+    assert len(operations) == len(set(operations))
+    assert set(operations) <= schema["operations"]["properties"].keys()
+    assert ("sample" in operations) == (model.prior != "none")

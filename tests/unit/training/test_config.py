@@ -1,0 +1,105 @@
+import json
+
+import pytest
+
+from latentserve_training.config import PRESETS_FOLDER, load_config, parse_config
+from latentserve_training.errors import ConfigError
+
+PRESETS = sorted(path.stem for path in PRESETS_FOLDER.glob("*.toml"))
+
+
+@pytest.mark.parametrize("preset", ["mnist-ae", "mnist-dae", "mnist-vae"])
+def test_presets_are_valid_and_named_after_their_model(preset):
+    assert preset in PRESETS
+    assert load_config(preset).name == preset
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_begin_with_the_expected_result(preset):
+    text = (PRESETS_FOLDER / f"{preset}.toml").read_text(encoding="utf-8")
+    header = text.partition("\n\n")[0]
+    assert header.startswith("#")
+    assert "test_" in header
+
+
+def test_a_configuration_survives_json():
+    config = load_config("mnist-dae", ["seed=7", "model.channels=[8, 16]"])
+    assert config.model.channels == (8, 16)
+    assert parse_config(json.loads(json.dumps(config.as_dict()))) == config
+
+
+def test_a_path_is_read_where_it_lies(tmp_path):
+    path = tmp_path / "own.toml"
+    path.write_text('name = "own"\nkind = "vae"\n[model]\nlatent_dim = 4\n', encoding="utf-8")
+    config = load_config(str(path))
+    assert (config.name, config.kind, config.model.latent_dim) == ("own", "vae", 4)
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("training.epochs=3", 3),
+        ("optimizer.learning_rate=1", 1.0),
+        ("model.reconstruction_loss=cross_entropy", "cross_entropy"),
+        ('model.reconstruction_loss="cross_entropy"', "cross_entropy"),
+    ],
+)
+def test_overrides_are_typed(override, expected):
+    table, _, field = override.partition("=")[0].partition(".")
+    value = getattr(getattr(load_config("mnist-ae", [override]), table), field)
+    assert value == expected
+    assert type(value) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.epoch=3", r"unknown key 'training.epoch'; did you mean 'training.epochs'\?"),
+        ("epochs=3", r"unknown key 'epochs'; did you mean 'training.epochs'\?"),
+        ("model.learning_rate=1.0", r"did you mean 'optimizer.learning_rate'\?"),
+        ("zzz=1", "known keys: name, kind, seed"),
+        ("model=3", r"model is a table: write \[model\]"),
+        ("name.x=3", "name is a value, not a table"),
+        ("training.epochs", "write it as key=value"),
+        ("training.epochs=true", "training.epochs is True; it must be of type int"),
+        ("training.epochs=2.5", "it must be of type int"),
+        ("training.epochs=0", r"\[training\]: epochs, batch_size and threads must be 1 or more"),
+        ("training.device=tpu", "it must be one of: cpu, cuda"),
+        ("model.channels=8", "model.channels is 8; it must be a list"),
+        ("model.channels=['a']", "model.channels is 'a'; it must be of type int"),
+        ("model.latent_dim=0", "latent_dim must be 1 or more"),
+        ("optimizer.learning_rate=-1.0", "learning_rate must be above 0"),
+        ("data.validation_fraction=1.0", "validation_fraction must lie between 0 and 1"),
+        ("kind=diffusion", "kind is 'diffusion'; it must be one of: autoencoder, denoising, vae"),
+        ("seed=-1", "seed is -1"),
+        ("name=''", "name is ''; .*lower-case letters"),
+        ("name=Own_Model", "name is 'Own_Model'; .*lower-case letters"),
+        ("name=-a", "name is '-a'"),
+    ],
+)
+def test_mistakes_are_named_with_their_cure(override, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config("mnist-ae", [override])
+
+
+def test_a_key_of_another_kind_is_unknown():
+    with pytest.raises(ConfigError, match=r"unknown key 'model.noise_sigma'"):
+        load_config("mnist-vae", ["model.noise_sigma=0.1"])
+
+
+def test_an_unknown_preset_lists_those_that_exist():
+    with pytest.raises(ConfigError, match=r"no preset 'mnist'; there are: .*mnist-vae"):
+        load_config("mnist")
+
+
+@pytest.mark.parametrize("content", [b"name = ", b"\xff\xfe"])
+def test_a_broken_file_is_named(tmp_path, content):
+    path = tmp_path / "broken.toml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"cannot read the configuration .*broken\.toml"):
+        load_config(str(path))
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"absent\.toml"):
+        load_config(str(tmp_path / "absent.toml"))

@@ -1,0 +1,114 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from latentserve_training import evaluate as evaluation
+from latentserve_training.baselines import fit_pca, to_rows
+from latentserve_training.data import to_float
+from latentserve_training.evaluate import Metric, Subject, evaluate, psnr_db
+from latentserve_training.loops import build_model
+
+
+@pytest.mark.parametrize("kind", ["autoencoder", "denoising", "vae"])
+def test_every_metric_of_a_kind_is_computed(kind, make_config, image_data):
+    model = build_model(make_config(kind), image_data.image_shape)
+    metrics = evaluate(model, image_data)
+    assert tuple(metrics) == model.metrics
+    for metric in metrics.values():
+        assert math.isfinite(metric.value)
+        assert math.isfinite(metric.baseline_value)
+        assert metric.samples == len(image_data.test)
+
+
+def test_mse_is_the_mean_over_all_pixels(make_config, image_data, monkeypatch):
+    monkeypatch.setattr(evaluation, "BATCH", 7)  # does not divide the 60 test images
+    model = build_model(make_config(), image_data.image_shape)
+    images = to_float(image_data.test)
+    with torch.inference_mode():
+        expected = (model.reconstruct(images) - images).square().mean().item()
+
+    metric = evaluate(model, image_data)["test_mse"]
+
+    assert metric.value == pytest.approx(expected, rel=1e-5)
+    assert metric.baseline_name == "PCA-3"
+
+
+def test_baseline_sees_training_and_validation_images_only(make_config, image_data):
+    model = build_model(make_config(), image_data.image_shape)
+    rows = to_rows(image_data.test)
+    seen = torch.cat([image_data.train, image_data.validation])
+    expected = np.square(fit_pca(seen).reconstruct(rows, 3) - rows).mean()
+    assert evaluate(model, image_data)["test_mse"].baseline_value == pytest.approx(expected)
+
+
+def test_doing_nothing_has_the_psnr_of_the_noise(make_config, image_data, monkeypatch):
+    model = build_model(make_config("denoising"), image_data.image_shape)
+    monkeypatch.setattr(model, "reconstruct", lambda images: images)
+    metrics = evaluate(model, image_data)
+    expected = -10 * math.log10(0.5**2)
+    assert metrics["test_psnr_db"].value == pytest.approx(expected, abs=0.1)
+    clipped = metrics["test_psnr_clipped_input_db"]
+    assert clipped.value == clipped.baseline_value > expected
+    assert not clipped.beats_baseline
+
+
+def test_wiener_baseline_beats_the_noise(make_config, image_data):
+    model = build_model(make_config("denoising"), image_data.image_shape)
+    metrics = evaluate(model, image_data)
+    noise = metrics["test_psnr_clipped_input_db"].baseline_value
+    assert metrics["test_psnr_db"].baseline_value > noise + 3
+
+
+def test_elbo_is_that_of_the_losses(make_config, image_data):
+    model = build_model(make_config("vae"), image_data.image_shape)
+    with torch.inference_mode():
+        draws = [
+            -model.losses(to_float(image_data.test), torch.Generator().manual_seed(seed))["loss"]
+            for seed in range(50)
+        ]
+    metric = evaluate(model, image_data)["test_elbo_nats"]
+    assert metric.value == pytest.approx(torch.stack(draws).mean().item(), rel=1e-3)
+
+
+def test_elbo_of_a_linear_gaussian_model_stays_below_its_exact_log_likelihood(
+    make_config, image_data
+):
+    """The pPCA optimum, written into a VAE's interface, attains the baseline and no more."""
+    model = build_model(make_config("vae"), image_data.image_shape)
+    pca = Subject(model, image_data).pca
+    noise = pca.noise_variance(3)
+    gain = torch.from_numpy(np.sqrt(pca.variances[:3] - noise))
+    directions, mean = torch.from_numpy(pca.directions[:, :3].copy()), torch.from_numpy(pca.mean)
+    # Tipping & Bishop 1999, section 3.2: p(z|x) = N(M⁻¹Wᵀ(x − μ), σ²M⁻¹), M = WᵀW + σ²I.
+    posterior_variance = noise / (gain.square() + noise)
+
+    def elbo_terms(images, generator):
+        rows = images.double().flatten(1)
+        z_mean = (rows - mean) @ directions * gain / (gain.square() + noise)
+        z = z_mean + posterior_variance.sqrt() * torch.randn(
+            z_mean.shape, generator=generator, dtype=torch.float64
+        )
+        decoded = mean + z * gain @ directions.T
+        log_likelihood = torch.distributions.Normal(decoded, math.sqrt(noise)).log_prob(rows).sum(1)
+        kl = 0.5 * (z_mean.square() + posterior_variance - 1 - posterior_variance.log()).sum(1)
+        return log_likelihood, kl
+
+    model.elbo_terms = elbo_terms
+    metric = evaluate(model, image_data)["test_elbo_nats"]
+    assert metric.value == pytest.approx(metric.baseline_value, abs=0.3)
+
+
+def test_psnr_of_a_known_error():
+    assert psnr_db(np.full((2, 5), 0.1), np.zeros((2, 5))) == pytest.approx(20.0)
+
+
+@pytest.mark.parametrize(
+    ("higher_is_better", "value", "expected"),
+    [(True, 2.0, True), (True, 0.5, False), (False, 2.0, False), (False, 0.5, True)],
+)
+def test_beating_a_baseline_has_a_direction(higher_is_better, value, expected):
+    metric = Metric(value, "dB", higher_is_better, "one", 1.0, 10, "by hand")
+    assert metric.beats_baseline is expected
+    assert metric.as_manifest()["baseline"] == {"name": "one", "value": 1.0}

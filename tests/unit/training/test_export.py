@@ -1,0 +1,192 @@
+import dataclasses
+import functools
+import hashlib
+import json
+import re
+import shutil
+import stat
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from latentserve_training import export as exporting
+from latentserve_training.checkpoint import load_checkpoint, save_checkpoint
+from latentserve_training.errors import CheckpointError, ConfigError, ExportError
+from latentserve_training.export import export_run
+from latentserve_training.manifest import validate_manifest
+from latentserve_training.run_folder import RunFolder
+
+OPERATIONS = {
+    "autoencoder": {"encode", "decode", "reconstruct"},
+    "denoising": {"encode", "decode", "reconstruct", "denoise"},
+    "vae": {"encode", "decode", "reconstruct", "sample"},
+}
+
+
+def read_manifest(folder):
+    return json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory, finished_run):
+    """One export of each kind for all tests that only look at it."""
+
+    @functools.cache
+    def export(kind):
+        return export_run(finished_run(kind), tmp_path_factory.mktemp("exports"))
+
+    return export
+
+
+@pytest.fixture(scope="module")
+def conversions():
+    return {}
+
+
+@pytest.fixture
+def converted_once(monkeypatch, conversions):
+    """Convert each graph once for all tests of one run: it takes seconds, and is not the point."""
+
+    def convert(graph, *shape):
+        if graph.file not in conversions:
+            conversions[graph.file] = original(graph, *shape)
+        return conversions[graph.file]
+
+    original = exporting.convert
+    monkeypatch.setattr(exporting, "convert", convert)
+
+
+@pytest.mark.parametrize("kind", sorted(OPERATIONS))
+def test_an_export_keeps_its_promises(kind, exported):
+    export = exported(kind)
+    folder = export.folder
+    assert folder.parts[-2:] == (f"tiny-{kind}", "1")
+    manifest = read_manifest(folder)
+    validate_manifest(manifest)
+    assert export.version == 1
+    assert export.bytes == sum(path.stat().st_size for path in folder.iterdir())
+    assert set(manifest["operations"]) == OPERATIONS[kind]
+    assert manifest["latent"]["prior"] == ("standard_normal" if kind == "vae" else "none")
+    assert (manifest["likelihood"] is None) == (kind != "vae")
+    assert_files_are_as_described(folder, manifest)
+    assert_golden_outputs_repeat(folder, manifest)
+
+
+def assert_files_are_as_described(folder, manifest):
+    on_disk = {path.name for path in folder.iterdir()} - {"manifest.json"}
+    assert on_disk == set(manifest["files"])
+    for name, described in manifest["files"].items():
+        content = (folder / name).read_bytes()
+        assert described["bytes"] == len(content)
+        assert described["sha256"] == hashlib.sha256(content).hexdigest()
+
+
+def assert_golden_outputs_repeat(folder, manifest):
+    golden = manifest["golden"]
+    with np.load(folder / golden["file"]) as arrays:
+        named = {
+            name
+            for part in ("inputs", "outputs")
+            for each in golden[part].values()
+            for name in each.values()
+        }
+        assert named == set(arrays)
+        for operation, graph in manifest["operations"].items():
+            session = onnxruntime.InferenceSession(
+                folder / graph["file"], providers=["CPUExecutionProvider"]
+            )
+            inputs = {key: arrays[name] for key, name in golden["inputs"][operation].items()}
+            assert all(len(each) == 8 and each.dtype == np.float32 for each in inputs.values())
+            for output, actual in zip(graph["outputs"], session.run(None, inputs), strict=True):
+                expected = arrays[golden["outputs"][operation][output]]
+                assert np.abs(actual - expected).max() <= golden["tolerance"]
+                assert np.ptp(expected, axis=0).max() > 0, "all rows alike would hide a mix-up"
+
+
+def test_golden_noise_leaves_the_unit_interval(exported):
+    with np.load(exported("denoising").folder / "golden.npz") as arrays:
+        assert arrays["denoise_images"].min() < 0
+        assert arrays["reconstruct_images"].min() >= 0
+
+
+def test_no_path_of_this_machine_is_published(exported):
+    folder = exported("vae").folder
+    for path in folder.iterdir():
+        content = path.read_bytes()
+        assert str(folder.parent.parent).encode() not in content
+        assert not re.search(rb"/(home|root|usr|tmp|work)/", content), path.name
+
+
+def test_each_export_takes_the_next_free_version(tmp_path, finished_run, converted_once):
+    run, exports = finished_run("autoencoder"), tmp_path / "exports"
+    versions = [export_run(run, exports).version, export_run(run, exports).version]
+    export_run(run, exports, version=7)
+    assert [*versions, export_run(run, exports).version] == [1, 2, 8]
+    assert read_manifest(exports / "tiny-autoencoder" / "8")["version"] == 8
+
+
+def test_the_same_run_gives_the_same_files(tmp_path, finished_run, exported):
+    first, second = exported("vae"), export_run(finished_run("vae"), tmp_path)
+    assert read_manifest(first.folder)["files"] == read_manifest(second.folder)["files"]
+
+
+def test_a_version_is_replaced_only_by_force(tmp_path, finished_run, converted_once):
+    run, exports = finished_run("autoencoder"), tmp_path / "exports"
+    folder = export_run(run, exports, revision="old").folder
+    with pytest.raises(ExportError, match=r"1 exists; leave out --version for 2, or .*--force"):
+        export_run(run, exports, version=1)
+    (folder / "stray.txt").write_text("left behind")
+    export_run(run, exports, version=1, force=True, revision="new")
+    assert read_manifest(folder)["training"]["revision"] == "new"
+    assert not (folder / "stray.txt").exists()
+    assert [path.name for path in folder.parent.iterdir()] == ["1"]
+
+
+def test_versions_start_at_one(tmp_path, finished_run):
+    with pytest.raises(ExportError, match="version is 0"):
+        export_run(finished_run("autoencoder"), tmp_path / "exports", version=0)
+
+
+def test_others_may_read_the_export(exported):
+    assert stat.S_IMODE(exported("vae").folder.stat().st_mode) == 0o755
+
+
+def test_a_failed_check_publishes_nothing(tmp_path, finished_run, monkeypatch):
+    def corrupt(graph, image_shape, latent_dim):
+        model = original(graph, image_shape, latent_dim)
+        tensor = next(each for each in model.graph.initializer if each.name.endswith("bias"))
+        values = onnx.numpy_helper.to_array(tensor) + 1
+        tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+        return model
+
+    original = exporting.convert
+    monkeypatch.setattr(exporting, "convert", corrupt)
+    exports = tmp_path / "exports"
+    with pytest.raises(ExportError, match="torch and ONNX Runtime differ"):
+        export_run(finished_run("autoencoder"), exports)
+    assert list((exports / "tiny-autoencoder").iterdir()) == []
+
+
+@pytest.fixture
+def own_run(tmp_path, finished_run):
+    """A run that a test may change."""
+    return RunFolder(shutil.copytree(finished_run("autoencoder").path, tmp_path / "run"))
+
+
+def test_a_name_that_the_server_would_refuse_is_refused_first(tmp_path, own_run):
+    checkpoint = load_checkpoint(own_run.best)
+    renamed = dataclasses.replace(checkpoint, config=checkpoint.config | {"name": "Not/Good"})
+    save_checkpoint(renamed, own_run.best)
+    with pytest.raises(ConfigError, match="name is 'Not/Good'"):
+        export_run(own_run, tmp_path / "exports")
+    assert not (tmp_path / "exports").exists()
+
+
+def test_a_run_must_be_there_and_finished(tmp_path, own_run):
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        export_run(RunFolder(tmp_path / "absent"), tmp_path / "exports")
+    own_run.evaluation.unlink()
+    with pytest.raises(CheckpointError, match=r"no readable evaluation\.json"):
+        export_run(own_run, tmp_path / "exports")

@@ -1,0 +1,88 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from latentserve_training.checkpoint import load_checkpoint
+from latentserve_training.errors import CheckpointError
+from latentserve_training.evaluate import Metric
+from latentserve_training.loops import train
+from latentserve_training.report import (
+    finish_run,
+    load_model,
+    metrics_table,
+    read_evaluation,
+    read_examples,
+)
+from latentserve_training.run_folder import RunFolder
+
+
+def test_a_finished_run_holds_what_the_export_and_a_person_need(finished_run, image_data):
+    folder = finished_run("vae")
+    files = {path.name for path in folder.path.iterdir()}
+    assert files == {
+        "config.json",
+        "metrics.jsonl",
+        "last.pt",
+        "best.pt",
+        "evaluation.json",
+        "examples.npz",
+        "curves.png",
+        "reconstructions.png",
+        "samples.png",
+    }
+    assert torch.equal(read_examples(folder), image_data.test[:8])
+    assert read_evaluation(folder)["data"] == {
+        "name": "blobs",
+        "sha256": "0" * 64,
+        "train_samples": 160,
+    }
+
+
+def test_a_finished_run_can_be_measured_again(tmp_path, make_config, image_data):
+    config, folder = make_config(), RunFolder(tmp_path)
+    best = train(config, image_data, folder)
+    first = finish_run(config, image_data, best, best.history, folder)
+    best = train(config, image_data, folder, resume=True)
+    assert finish_run(config, image_data, best, best.history, folder) == first
+
+
+def test_the_model_that_is_loaded_is_the_best_one(finished_run, make_config):
+    checkpoint = load_checkpoint(finished_run("autoencoder").best)
+    model = load_model(make_config(), checkpoint)
+    assert not model.training
+    for name, weights in model.state_dict().items():
+        assert torch.equal(weights, checkpoint.model[name])
+
+
+def test_weights_of_another_model_are_refused(finished_run, make_config):
+    checkpoint = load_checkpoint(finished_run("autoencoder").best)
+    with pytest.raises(CheckpointError, match="does not fit the model"):
+        load_model(make_config("vae"), checkpoint)
+
+
+@pytest.mark.parametrize("read", [read_evaluation, read_examples])
+def test_an_unfinished_run_says_how_to_finish_it(tmp_path, read):
+    with pytest.raises(CheckpointError, match="finish the run with train --resume"):
+        read(RunFolder(tmp_path))
+
+
+def test_damaged_files_are_no_bug(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.evaluation.write_text("{", encoding="utf-8")
+    np.savez(folder.examples, wrong=np.zeros(3))
+    with pytest.raises(CheckpointError, match=r"evaluation\.json"):
+        read_evaluation(folder)
+    with pytest.raises(CheckpointError, match=r"examples\.npz"):
+        read_examples(folder)
+
+
+def test_the_table_says_when_a_baseline_is_not_beaten():
+    def metric(value):
+        return Metric(value, "dB", True, "one", 1.0, 10, "by hand")
+
+    table = metrics_table({"good": metric(2.0), "bad": metric(0.5)}).splitlines()
+    assert table[1].split() == ["good", "2", "1", "(one)", "dB"]
+    assert "NOT beaten" in table[2]
+    assert json.dumps(metric(2.0).as_manifest())
