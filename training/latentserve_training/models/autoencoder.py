@@ -1,0 +1,80 @@
+"""The convolutional autoencoder: a bottleneck of ``latent_dim`` numbers, and no prior on them.
+
+Hinton & Salakhutdinov 2006 (Science 313). Its linear counterpart is PCA (Baldi & Hornik 1989),
+which is therefore the baseline of its reconstruction error.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from latentserve_training.losses import cross_entropy, squared_error
+from latentserve_training.models.base import Graph, GraphModule, ImageShape, LatentModel
+from latentserve_training.models.blocks import ConvDecoder, ConvEncoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderConfig:
+    """The fields of the ``[model]`` table."""
+
+    latent_dim: int = 32
+    channels: tuple[int, ...] = (24, 48)  # width of each encoder stage; the decoder mirrors them
+    reconstruction_loss: Literal["squared_error", "cross_entropy"] = "squared_error"
+
+    def __post_init__(self) -> None:
+        if self.latent_dim < 1:
+            raise ValueError("latent_dim must be 1 or more")
+
+
+class Autoencoder(LatentModel):
+    """x → z = f(x) → x̂ = sigmoid(g(z)), trained to reproduce its input."""
+
+    kind = "autoencoder"
+    title = "Convolutional autoencoder"
+
+    def __init__(self, image_shape: ImageShape, config: AutoencoderConfig) -> None:
+        super().__init__(image_shape, config.latent_dim)
+        self.reconstruction_loss = config.reconstruction_loss
+        self.encoder = ConvEncoder(image_shape, config.channels, config.latent_dim)
+        self.decoder = ConvDecoder(image_shape, config.channels, config.latent_dim)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images ``[n, c, h, w]`` to latents ``[n, d]``."""
+        latents: Tensor = self.encoder(images)
+        return latents
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents ``[n, d]`` to images ``[n, c, h, w]`` in [0, 1]."""
+        return torch.sigmoid(self.decoder(latents))
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """Images to their reconstructions, both ``[n, c, h, w]``."""
+        return self.decode(self.encode(images))
+
+    def losses(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """The reconstruction loss, and the squared error per image for the curves."""
+        return self.reconstruction_losses(source=images, target=images)
+
+    def reconstruction_losses(self, source: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """How well ``source``, encoded and decoded, gives ``target``."""
+        logits = self.decoder(self.encode(source))
+        error = squared_error(torch.sigmoid(logits), target).mean()
+        if self.reconstruction_loss == "cross_entropy":
+            return {"loss": cross_entropy(logits, target).mean(), "squared_error": error}
+        return {"loss": error, "squared_error": error}
+
+    def graphs(self) -> tuple[Graph, ...]:
+        """Encode, decode and reconstruct; the last so that latents need not leave the device."""
+        return (
+            Graph("encode.onnx", GraphModule(self, "encode"), "images", ("mean",), ("encode",)),
+            Graph("decode.onnx", GraphModule(self, "decode"), "latents", ("images",), ("decode",)),
+            Graph(
+                "reconstruct.onnx",
+                GraphModule(self, "reconstruct"),
+                "images",
+                ("reconstruction",),
+                ("reconstruct",),
+            ),
+        )

@@ -1,0 +1,161 @@
+"""What every kind of model gives to the loop, the evaluation and the export.
+
+A new kind is one file that subclasses :class:`LatentModel` and one line in ``registry.py``. Kinds
+with a single loss implement :meth:`LatentModel.losses`; adversarial kinds also override
+:meth:`LatentModel.optimizers` and :meth:`LatentModel.training_step`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from latentserve_training.errors import NonFiniteLossError
+
+ImageShape = tuple[int, int, int]
+"""Channels, height, width."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """The fields of the ``[optimizer]`` table."""
+
+    learning_rate: float = 2e-3  # at the peak: it rises for warmup_steps, then falls as a cosine
+    warmup_steps: int = 200
+    beta1: float = 0.9
+    beta2: float = 0.999
+    max_gradient_norm: float = 0.0  # 0 turns clipping off
+
+    def __post_init__(self) -> None:
+        if not self.learning_rate > 0:
+            raise ValueError("learning_rate must be above 0")
+        if self.warmup_steps < 0:
+            raise ValueError("warmup_steps must be 0 or more")
+        if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
+            raise ValueError("beta1 and beta2 must lie in [0, 1)")
+        if self.max_gradient_norm < 0:
+            raise ValueError("max_gradient_norm must be 0 (off) or more")
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One ONNX file: a module with one input, and the operations that it answers."""
+
+    file: str
+    module: nn.Module
+    input_name: str  # "images" or "latents"
+    output_names: tuple[str, ...]
+    operations: tuple[str, ...]
+
+    def evaluating(self) -> "Graph":
+        """The same graph, its module in evaluation mode."""
+        self.module.eval()
+        return self
+
+
+class GraphModule(nn.Module):
+    """One method of a model as a module, which is what the ONNX exporter takes."""
+
+    def __init__(self, model: "LatentModel", method: str) -> None:
+        super().__init__()
+        self.model = model
+        self.method = method
+
+    def forward(self, batch: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Call the method."""
+        result: Tensor | tuple[Tensor, ...] = getattr(self.model, self.method)(batch)
+        return result
+
+
+class LatentModel(nn.Module, ABC):
+    """A model of images in [0, 1], float ``[n, c, h, w]``, with latents ``[n, latent_dim]``."""
+
+    kind: ClassVar[str]
+    title: ClassVar[str]  # how the kind is called in a sentence
+    prior: ClassVar[str] = "none"  # what Sample draws latents from: "standard_normal" or "none"
+    metrics: ClassVar[tuple[str, ...]] = ("test_mse",)  # keys of evaluate.METRICS
+    figures: ClassVar[tuple[str, ...]] = ("reconstructions",)  # keys of plots.FIGURES
+
+    def __init__(self, image_shape: ImageShape, latent_dim: int) -> None:
+        super().__init__()
+        self.image_shape = image_shape
+        self.latent_dim = latent_dim
+
+    @abstractmethod
+    def losses(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Scalars for one batch; ``"loss"`` is minimised, and selects the best epoch.
+
+        Random numbers come from ``generator`` (on the CPU) alone, so that a run repeats.
+        """
+
+    @abstractmethod
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents ``[n, d]`` to images ``[n, c, h, w]`` in [0, 1]."""
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """Images to their reconstructions, both ``[n, c, h, w]``, where the kind has an encoder."""
+        raise NotImplementedError(f"a model of kind {self.kind} has no encoder")
+
+    @abstractmethod
+    def graphs(self) -> tuple[Graph, ...]:
+        """The ONNX graphs to export."""
+
+    def golden_input(
+        self, operation: str, images: Tensor, latents: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """A realistic input of an operation, for the outputs that the server repeats.
+
+        Args:
+            operation: One of :meth:`graphs`.
+            images: Test images, ``[n, c, h, w]``.
+            latents: Their latents, ``[n, d]``.
+            generator: For what has to be drawn.
+        """
+        if operation == "sample":
+            return torch.randn(latents.shape, generator=generator)
+        return latents if operation == "decode" else images
+
+    def likelihood(self) -> dict[str, Any] | None:
+        """The manifest's ``likelihood``: p(x|z), or None where there is none."""
+        return None
+
+    def optimizers(self, config: OptimizerConfig) -> dict[str, torch.optim.Optimizer]:
+        """The optimisers by name; the loop schedules and saves them."""
+        betas = (config.beta1, config.beta2)
+        return {"model": torch.optim.Adam(self.parameters(), config.learning_rate, betas)}
+
+    def training_step(
+        self,
+        images: Tensor,
+        optimizers: Mapping[str, torch.optim.Optimizer],
+        generator: torch.Generator,
+        config: OptimizerConfig,
+    ) -> dict[str, Tensor]:
+        """Take one step on one batch and give its losses.
+
+        Raises:
+            NonFiniteLossError: If a loss or a gradient is NaN or infinite; no weight has changed.
+        """
+        optimizer = optimizers["model"]
+        optimizer.zero_grad(set_to_none=True)
+        losses = self.losses(images, generator)
+        require_finite("the loss", losses["loss"])
+        losses["loss"].backward()  # type: ignore[no-untyped-call]
+        norm = clip_gradient(self.parameters(), config.max_gradient_norm)
+        require_finite("the gradient", norm)
+        optimizer.step()
+        return {name: value.detach() for name, value in losses.items()}
+
+
+def clip_gradient(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
+    """Scale gradients down to ``max_norm`` (0: leave them) and give their norm before that."""
+    return nn.utils.clip_grad_norm_(parameters, max_norm if max_norm > 0 else float("inf"))
+
+
+def require_finite(what: str, value: Tensor) -> None:
+    """Raise NonFiniteLossError, naming ``what``, unless every element is finite."""
+    if not bool(torch.isfinite(value).all()):
+        raise NonFiniteLossError(f"{what} is {value.detach().flatten()[0].item()}")

@@ -1,0 +1,72 @@
+"""The convolutional encoder and decoder that the kinds share.
+
+Each stage halves (or doubles) height and width with a 4×4 kernel: kernel divisible by stride, so
+that a transposed convolution covers all pixels equally often and leaves no checkerboard (Odena et
+al. 2016, distill.pub/2016/deconv-checkerboard). No normalisation layer: nothing behaves
+differently in training and in the exported graph.
+"""
+
+import itertools
+import math
+
+from torch import Tensor, nn
+
+from latentserve_training.models.base import ImageShape
+
+KERNEL, STRIDE, PADDING = 4, 2, 1
+
+
+def feature_shape(image_shape: ImageShape, widths: tuple[int, ...]) -> ImageShape:
+    """Channels, height and width after the last encoder stage.
+
+    Raises:
+        ValueError: If there are no stages, or the image cannot be halved that often.
+    """
+    if not widths or min(widths) < 1:
+        raise ValueError(f"channels must list one or more positive widths, not {list(widths)}")
+    _, height, width = image_shape
+    factor = STRIDE ** len(widths)
+    if height % factor or width % factor:
+        raise ValueError(
+            f"images of {height}×{width} cannot be halved {len(widths)} times: "
+            "list fewer stages in channels, or pad the images"
+        )
+    return widths[-1], height // factor, width // factor
+
+
+class ConvEncoder(nn.Module):
+    """Images ``[n, c, h, w]`` in [0, 1] to features ``[n, outputs]``."""
+
+    def __init__(self, image_shape: ImageShape, widths: tuple[int, ...], outputs: int) -> None:
+        super().__init__()
+        features = feature_shape(image_shape, widths)
+        stages: list[nn.Module] = []
+        for before, after in itertools.pairwise((image_shape[0], *widths)):
+            stages += [nn.Conv2d(before, after, KERNEL, STRIDE, PADDING), nn.ReLU()]
+        self.stages = nn.Sequential(*stages)
+        self.project = nn.Linear(math.prod(features), outputs)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Encode a batch."""
+        features: Tensor = self.project(self.stages(images).flatten(1))
+        return features
+
+
+class ConvDecoder(nn.Module):
+    """Latents ``[n, latent_dim]`` to logits ``[n, c, h, w]``; their sigmoid is the image."""
+
+    def __init__(self, image_shape: ImageShape, widths: tuple[int, ...], latent_dim: int) -> None:
+        super().__init__()
+        self.features = feature_shape(image_shape, widths)
+        self.expand = nn.Linear(latent_dim, math.prod(self.features))
+        outwards = (*reversed(widths), image_shape[0])
+        stages: list[nn.Module] = []
+        for before, after in itertools.pairwise(outwards):
+            stages += [nn.ReLU(), nn.ConvTranspose2d(before, after, KERNEL, STRIDE, PADDING)]
+        self.stages = nn.Sequential(*stages)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Decode a batch."""
+        # unflatten, not view with a size from the batch: the exporter would bake that number in.
+        logits: Tensor = self.stages(self.expand(latents).unflatten(1, self.features))
+        return logits

@@ -1,0 +1,161 @@
+"""Pictures of a run as PNG files: loss curves and grids of images.
+
+Figures are drawn on Agg canvases of their own, without pyplot: no window, no global state.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from latentserve_training.baselines import to_rows
+from latentserve_training.data import to_float
+from latentserve_training.evaluate import NOISE_SEED, Metric, Subject
+from latentserve_training.models.denoising import DenoisingAutoencoder
+
+COLUMNS = 10
+SAMPLES = 100
+DPI = 150
+INK, MUTED = "#222222", "#777777"
+SPLITS = {"train": "#9aa5b1", "validation": "#0b6e99"}
+ZOOM_AFTER_EPOCHS = 5
+
+Row = tuple[str, np.ndarray]
+"""A label, and float images ``[n, c, h, w]`` in [0, 1]."""
+
+
+def draw_curves(history: Sequence[dict[str, Any]], best_epoch: int, title: str, path: Path) -> None:
+    """Draw every loss over the epochs, training beside validation."""
+    names = [key.removeprefix("train_") for key in history[0] if key.startswith("train_")]
+    # A plain autoencoder's loss is its squared error: the same curve twice tells nothing.
+    if len(names) == 2 and all(row[f"train_{names[1]}"] == row["train_loss"] for row in history):
+        names = names[1:]
+    columns = 1 if len(names) == 1 else 2
+    rows = math.ceil(len(names) / columns)
+    figure = Figure(figsize=(4.8 * columns, 3.3 * rows + 0.3), layout="constrained")
+    epochs = [row["epoch"] for row in history]
+    for axes, name in zip(np.ravel(figure.subplots(rows, columns)), names, strict=False):
+        marker = "o" if len(epochs) == 1 else None
+        for prefix, colour in SPLITS.items():
+            values = [row[f"{prefix}_{name}"] for row in history]
+            axes.plot(epochs, values, color=colour, label=prefix, marker=marker, linewidth=1.8)
+        if len(history) > ZOOM_AFTER_EPOCHS:
+            _zoom(axes, [row[f"{prefix}_{name}"] for prefix in SPLITS for row in history[1:]])
+        axes.axvline(best_epoch, color=MUTED, linewidth=0.8, linestyle=":", label="best epoch")
+        axes.set_title(_LABELS.get(name, name), fontsize=10, color=INK)
+        axes.set_xlabel("epoch", fontsize=9, color=INK)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.tick_params(labelsize=8, colors=MUTED)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color="#e6e6e6", linewidth=0.6)
+        axes.legend(fontsize=8, frameon=False)
+    figure.suptitle(title, fontsize=11, color=INK)
+    _save(figure, path)
+
+
+def draw_reconstructions(
+    subject: Subject, metrics: dict[str, Metric], title: str, path: Path
+) -> None:
+    """Draw test images, their reconstructions and the baseline's."""
+    model, test = subject.model, subject.data.test[:COLUMNS]
+    with torch.inference_mode():
+        reconstructions = model.reconstruct(to_float(test)).numpy()
+    pca = subject.pca.reconstruct(to_rows(test), model.latent_dim).reshape(test.shape)
+    metric = metrics["test_mse"]
+    rows = [
+        ("test image", to_float(test).numpy()),
+        (f"model\nMSE {metric.value:.4f}", reconstructions),
+        (f"{metric.baseline_name}\nMSE {metric.baseline_value:.4f}", pca),
+    ]
+    _draw_rows(rows, f"{title}: reconstructions from {model.latent_dim} numbers", path)
+
+
+def draw_denoised(subject: Subject, metrics: dict[str, Metric], title: str, path: Path) -> None:
+    """Draw noisy test images, the model's answer and the Wiener filter's."""
+    model = subject.model
+    if not isinstance(model, DenoisingAutoencoder):
+        raise TypeError("only a denoising autoencoder can be drawn denoising")
+    test = subject.data.test[:COLUMNS]
+    with torch.inference_mode():
+        noisy = model.corrupt(to_float(test), torch.Generator().manual_seed(NOISE_SEED))
+        denoised = model.reconstruct(noisy).numpy()
+    filtered = subject.pca.wiener_filter(noisy.flatten(1).double().numpy(), model.noise_sigma)
+    metric = metrics["test_psnr_db"]
+    rows = [
+        ("test image", to_float(test).numpy()),
+        (f"noise σ {model.noise_sigma:g}", noisy.numpy()),
+        (f"model\n{metric.value:.2f} dB", denoised),
+        (f"Wiener filter\n{metric.baseline_value:.2f} dB", filtered.reshape(test.shape)),
+    ]
+    _draw_rows(rows, f"{title}: denoised test images", path)
+
+
+def draw_samples(subject: Subject, metrics: dict[str, Metric], title: str, path: Path) -> None:
+    """Draw decoded draws from the prior; none is chosen by hand."""
+    model = subject.model
+    generator = torch.Generator().manual_seed(NOISE_SEED)
+    with torch.inference_mode():
+        samples = model.decode(torch.randn(SAMPLES, model.latent_dim, generator=generator)).numpy()
+    rows = [("", samples[start : start + COLUMNS]) for start in range(0, SAMPLES, COLUMNS)]
+    _draw_rows(rows, f"{title}: {SAMPLES} samples, z ~ N(0, I)", path)
+
+
+def _zoom(axes: Axes, values: Sequence[float]) -> None:
+    """Fit the axis to these values: the first epoch would leave the others a flat line."""
+    margin = 0.05 * (max(values) - min(values)) or 1.0
+    axes.set_ylim(min(values) - margin, max(values) + margin)
+
+
+def _draw_rows(rows: Sequence[Row], title: str, path: Path) -> None:
+    columns = max(len(images) for _, images in rows)
+    labels_inch = 1.15 if any(label for label, _ in rows) else 0.1
+    cell_inch, title_inch = 0.62, 0.42
+    width = labels_inch + columns * cell_inch + 0.1
+    height = title_inch + len(rows) * cell_inch + 0.1
+    figure = Figure(figsize=(width, height))
+    figure.text(0.1 / width, 1 - 0.26 / height, title, fontsize=10, color=INK, va="center")
+    for row, (label, images) in enumerate(rows):
+        bottom = (height - title_inch - (row + 1) * cell_inch) / height
+        figure.text(
+            (labels_inch - 0.1) / width,
+            bottom + 0.5 * cell_inch / height,
+            label,
+            fontsize=8,
+            color=INK,
+            ha="right",
+            va="center",
+        )
+        for column, image in enumerate(images):
+            left = (labels_inch + column * cell_inch) / width
+            axes = figure.add_axes((left, bottom, 0.58 / width, 0.58 / height))
+            pixels = np.clip(image.transpose(1, 2, 0), 0.0, 1.0)
+            axes.imshow(pixels, cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
+            axes.set_axis_off()
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    FigureCanvasAgg(figure)
+    figure.savefig(path, dpi=DPI, facecolor="white")
+
+
+_LABELS = {
+    "loss": "loss (minimised)",
+    "squared_error": "squared error per image",
+    "log_likelihood": "E[log p(x|z)], nats per image",
+    "kl": "KL(q(z|x) ‖ p(z)), nats per image",
+    "sigma": "σ of the decoder",
+}
+
+FIGURES: dict[str, Callable[[Subject, dict[str, Metric], str, Path], None]] = {
+    "reconstructions": draw_reconstructions,
+    "denoised": draw_denoised,
+    "samples": draw_samples,
+}

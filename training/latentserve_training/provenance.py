@@ -1,0 +1,39 @@
+"""Where a model comes from: library versions and the revision of this code."""
+
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
+UNKNOWN = "unknown"
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that shape a model or its export."""
+    versions = {name: metadata.version(name) for name in LIBRARIES}
+    return {"python": platform.python_version()} | versions
+
+
+def source_revision() -> str:
+    """The commit of this package's sources, with ``-dirty`` if they differ from it.
+
+    "unknown" where the package is installed rather than checked out: a repository that merely
+    surrounds the environment is not the one that these files belong to.
+    """
+    package = Path(__file__).parent
+    tracked = _git(package, "ls-files", "--error-unmatch", Path(__file__).name)
+    commit = _git(package, "rev-parse", "HEAD")
+    if tracked is None or commit is None:
+        return UNKNOWN
+    return f"{commit}-dirty" if _git(package, "status", "--porcelain", ".") else commit
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        completed = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return completed.stdout.strip()

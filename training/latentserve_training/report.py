@@ -1,0 +1,119 @@
+"""Finishes a run: measures the best checkpoint, draws the figures, keeps what the export needs."""
+
+import io
+import json
+from typing import Any
+
+import numpy as np
+import torch
+
+from latentserve_training.checkpoint import Checkpoint
+from latentserve_training.config import RunConfig
+from latentserve_training.data import ImageData
+from latentserve_training.errors import CheckpointError
+from latentserve_training.evaluate import Metric, Subject, evaluate
+from latentserve_training.loops import build_model
+from latentserve_training.models.base import LatentModel
+from latentserve_training.plots import FIGURES, draw_curves
+from latentserve_training.provenance import library_versions, source_revision
+from latentserve_training.run_folder import RunFolder, write_json
+
+EXAMPLE_IMAGES = 8
+
+
+def load_model(config: RunConfig, checkpoint: Checkpoint) -> LatentModel:
+    """The model of a checkpoint, in evaluation mode on the CPU.
+
+    Raises:
+        CheckpointError: If the weights are not those of this kind of model.
+    """
+    model = build_model(config, checkpoint.image_shape)
+    try:
+        model.load_state_dict(checkpoint.model)
+    except RuntimeError as error:
+        raise CheckpointError(f"the checkpoint does not fit the model: {error}") from error
+    return model.eval()
+
+
+def finish_run(
+    config: RunConfig,
+    data: ImageData,
+    best: Checkpoint,
+    history: list[dict[str, Any]],
+    folder: RunFolder,
+) -> dict[str, Metric]:
+    """Evaluate the best checkpoint and write figures, ``evaluation.json`` and ``examples.npz``."""
+    model = load_model(config, best)
+    metrics = evaluate(model, data)
+    subject = Subject(model, data)
+    draw_curves(history, best.epoch, config.name, folder.figure("curves"))
+    for name in model.figures:
+        FIGURES[name](subject, metrics, config.name, folder.figure(name))
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, images=data.test[:EXAMPLE_IMAGES].numpy())
+    folder.examples.write_bytes(buffer.getvalue())
+    write_json(
+        folder.evaluation,
+        {
+            "best_epoch": best.epoch,
+            "data": {
+                "name": data.name,
+                "sha256": data.sha256,
+                "train_samples": len(data.train),
+            },
+            "metrics": {name: metric.as_manifest() for name, metric in metrics.items()},
+            "libraries": library_versions(),
+            "revision": source_revision(),
+        },
+    )
+    return metrics
+
+
+def read_evaluation(folder: RunFolder) -> dict[str, Any]:
+    """What :func:`finish_run` wrote.
+
+    Raises:
+        CheckpointError: If the run has not been finished.
+    """
+    try:
+        content: dict[str, Any] = json.loads(folder.evaluation.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{folder.path} has no readable evaluation.json; finish the run with train --resume"
+        ) from error
+    return content
+
+
+def read_examples(folder: RunFolder) -> torch.Tensor:
+    """The test images that were kept, uint8 ``[n, c, h, w]``.
+
+    Raises:
+        CheckpointError: If the run has not been finished.
+    """
+    try:
+        with np.load(folder.examples) as arrays:
+            return torch.from_numpy(arrays["images"])
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"{folder.path} has no readable examples.npz; finish the run with train --resume"
+        ) from error
+
+
+def metrics_table(metrics: dict[str, Metric]) -> str:
+    """The figures beside their baselines, one line each."""
+    header = ("metric", "value", "baseline", "", "unit")
+    lines = [header] + [
+        (
+            name,
+            f"{metric.value:.5g}",
+            f"{metric.baseline_value:.5g}",
+            f"({metric.baseline_name}{'' if metric.beats_baseline else ', NOT beaten'})",
+            metric.unit,
+        )
+        for name, metric in metrics.items()
+    ]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
