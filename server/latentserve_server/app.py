@@ -82,7 +82,7 @@ class App:
         """
         started = time.monotonic()
         settings = self.settings
-        self.repository.scan()
+        self._scan()
         manifests = self.repository.manifests()
         if settings.default_model and settings.default_model not in {m.name for m in manifests}:
             raise SettingsError(
@@ -113,7 +113,7 @@ class App:
         return f"{self.settings.listen.rpartition(':')[0]}:{self.port}"
 
     def handle_signal(self) -> None:
-        """Begin the orderly stop; a second signal cuts the waiting short."""
+        """Begin the orderly stop; a second signal cuts all waiting short."""
         self._signals += 1
         self._signalled.set()
 
@@ -128,7 +128,8 @@ class App:
         settings = self.settings
         log.info("stopping: %d calls in flight", self._gate.in_flight)
         await self._health.enter_graceful_shutdown()
-        self._signalled.clear()
+        if self._signals < 2:
+            self._signalled.clear()
         if settings.drain_delay_s:
             # Balancers need a moment to see NOT_SERVING; until then calls are still answered.
             await self._unless_signalled(asyncio.sleep(settings.drain_delay_s))
@@ -152,6 +153,14 @@ class App:
             return bool(task.result())
         task.cancel()
         return False
+
+    def _scan(self) -> None:
+        try:
+            self.repository.scan()
+        except OSError as error:
+            raise SettingsError(
+                f"--exports {self.settings.exports} cannot be read: {error.strerror}"
+            ) from error
 
     def _build_engine(self, manifest: Manifest) -> Engine:
         return self._engine_factory(manifest, self._device, self._threads)
@@ -221,7 +230,7 @@ class App:
             log.warning("--device auto: falling back to the CPU: %s", error)
             self._device = device.CPU
             self.repository.close(timeout_s=_CLOSE_TIMEOUT_S)
-            self.repository.scan()
+            self._scan()
             await loop.run_in_executor(None, self.repository.load_all)
         if not any(entry.state is State.READY for entry in self.repository.entries()):
             reasons = "; ".join(
