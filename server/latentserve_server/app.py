@@ -9,12 +9,10 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-import grpc.aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_health.v1 import health_pb2
 
 from latentserve.v1 import generative_service_pb2, model_service_pb2  # noqa: F401 - for reflection
-from latentserve_server import __version__, device, model_service, service
+from latentserve_server import __version__, device, model_service, service, transport_cq
 from latentserve_server.config import Settings
 from latentserve_server.device import Device
 from latentserve_server.engine import OnnxEngine
@@ -23,7 +21,9 @@ from latentserve_server.manifest import Manifest
 from latentserve_server.model_service import ModelService
 from latentserve_server.repository import Engine, Repository, State
 from latentserve_server.service import GenerativeService
-from latentserve_server.transport_aio import AioHandlers, CallGate, ErrorInterceptor
+from latentserve_server.transport import ChannelOptions, Service, Transport
+from latentserve_server.transport_aio import AioTransport
+from latentserve_server.transport_cq import CompletionQueueTransport
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +44,16 @@ def onnx_engine(manifest: Manifest, device: Device, threads: int) -> Engine:
     return OnnxEngine(manifest, device, threads=threads)
 
 
+def choose_transport(name: str, executor: ThreadPoolExecutor) -> Transport:
+    """Return the transport `aio` or `cq`; where cq cannot work, aio, with a warning."""
+    if name == "cq":
+        reason = transport_cq.why_unusable()
+        if reason is None:
+            return CompletionQueueTransport(executor)
+        log.warning("--transport cq: falling back to grpc.aio: %s", reason)
+    return AioTransport(executor)
+
+
 class App:
     """One server process: `start`, `wait` for a signal, `stop`.
 
@@ -56,6 +66,10 @@ class App:
         self.settings = settings
         self._engine_factory = engine_factory
         self.port = 0
+        # Decoding and encoding of large requests and PNG files; two keep the cores for models.
+        self._executor = ThreadPoolExecutor(max_workers=2, thread_name_prefix="codec")
+        self._transport = choose_transport(settings.transport, self._executor)
+        self._health = self._transport.health
         self._device = device.choose_device(settings.device)
         self.repository = Repository(
             settings.exports,
@@ -66,11 +80,6 @@ class App:
             max_versions=settings.max_versions,
         )
         self._threads = settings.threads
-        # Decoding and encoding of large requests and PNG files; two keep the cores for models.
-        self._executor = ThreadPoolExecutor(max_workers=2, thread_name_prefix="codec")
-        self._gate = CallGate()
-        self._health = health.aio.HealthServicer()
-        self._server: grpc.aio.Server | None = None
         self._signals = 0
         self._signalled = asyncio.Event()
 
@@ -95,8 +104,8 @@ class App:
             await self._health.set(name, _NOT_SERVING)
         for entry in self.repository.entries():
             await self._health.set(entry.name, _NOT_SERVING)
-        self._server = self._build_server(_message_limit(settings, manifests))
-        await self._server.start()
+        options = self._channel_options(_message_limit(settings, manifests))
+        self.port = await self._transport.start(settings.listen, self._services(), options)
         await self._load()
         await self._turn_healthy()
         log.info(
@@ -123,18 +132,18 @@ class App:
 
     async def stop(self) -> None:
         """Drain and stop: NOT_SERVING, delay, refuse new calls, finish the old, close."""
-        if self._server is None:
+        if not self.port:
             return
         settings = self.settings
-        log.info("stopping: %d calls in flight", self._gate.in_flight)
+        log.info("stopping: %d calls in flight", self._transport.in_flight)
         await self._health.enter_graceful_shutdown()
         if self._signals < 2:
             self._signalled.clear()
         if settings.drain_delay_s:
             # Balancers need a moment to see NOT_SERVING; until then calls are still answered.
             await self._unless_signalled(asyncio.sleep(settings.drain_delay_s))
-        drained = await self._unless_signalled(self._gate.drain(timeout_s=settings.grace_s))
-        await self._server.stop(0.1)  # what is left are health watches, and calls out of time
+        drained = await self._unless_signalled(self._transport.drain(timeout_s=settings.grace_s))
+        await self._transport.stop(0.1)  # what is left are health watches, and calls out of time
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, lambda: self.repository.close(timeout_s=_CLOSE_TIMEOUT_S))
         self._executor.shutdown(wait=False, cancel_futures=True)
@@ -165,24 +174,22 @@ class App:
     def _build_engine(self, manifest: Manifest) -> Engine:
         return self._engine_factory(manifest, self._device, self._threads)
 
-    def _build_server(self, message_bytes: int) -> grpc.aio.Server:
-        settings = self.settings
-        names = (service.SERVICE_NAME, model_service.SERVICE_NAME)
-        server = grpc.aio.server(
-            interceptors=[ErrorInterceptor(frozenset(names))],
-            options=[
-                # Otherwise a second server on the port would start and take half the calls.
-                ("grpc.so_reuseport", 0),
-                ("grpc.max_receive_message_length", message_bytes),
-                ("grpc.max_send_message_length", -1),
-                ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
-                ("grpc.keepalive_time_ms", 60_000),
-                ("grpc.keepalive_timeout_ms", 20_000),
-                # The default, 5 minutes, hangs up on clients that ping every 10 s, as Go's do.
-                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-                ("grpc.keepalive_permit_without_calls", 1),
-            ],
+    def _channel_options(self, message_bytes: int) -> ChannelOptions:
+        return (
+            # Otherwise a second server on the port would start and take half the calls.
+            ("grpc.so_reuseport", 0),
+            ("grpc.max_receive_message_length", message_bytes),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.max_concurrent_streams", self.settings.max_concurrent_streams),
+            ("grpc.keepalive_time_ms", 60_000),
+            ("grpc.keepalive_timeout_ms", 20_000),
+            # The default, 5 minutes, hangs up on clients that ping every 10 s, as Go's do.
+            ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+            ("grpc.keepalive_permit_without_calls", 1),
         )
+
+    def _services(self) -> tuple[Service, ...]:
+        settings = self.settings
         generative = GenerativeService(
             self.repository,
             max_request_rows=settings.max_request_rows,
@@ -195,29 +202,14 @@ class App:
             max_stream_rows=settings.max_stream_rows,
             max_batch_rows=settings.max_batch_rows,
         )
-        handlers = AioHandlers(self._gate, self._executor)
-        server.add_generic_rpc_handlers(
-            (
-                handlers.generic_handler(
-                    service.SERVICE_NAME,
-                    generative.unary_methods(),
-                    {"SampleStream": handlers.sample_stream(generative)},
-                ),
-                handlers.generic_handler(model_service.SERVICE_NAME, models.unary_methods()),
-            )
+        return (
+            Service(
+                service.SERVICE_NAME,
+                generative.unary_methods(),
+                {"SampleStream": generative.sample_stream},
+            ),
+            Service(model_service.SERVICE_NAME, models.unary_methods()),
         )
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflection.enable_server_reflection(
-            (*names, health.SERVICE_NAME, reflection.SERVICE_NAME), server
-        )
-        try:
-            self.port = server.add_insecure_port(settings.listen)
-        except RuntimeError as error:
-            raise SettingsError(
-                f"--listen {settings.listen} cannot be used: the port is taken, or the address "
-                "is not one of this machine"
-            ) from error
-        return server
 
     async def _load(self) -> None:
         """Load the models off the loop; `auto` falls back to the CPU, loudly."""

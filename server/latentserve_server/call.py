@@ -34,6 +34,17 @@ class Call(Protocol):
         """Forget the call: its callback will not be called."""
 
 
+class ChunkStream(Protocol):
+    """A call with many replies. The transport asks for one after the other."""
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every reply was asked for."""
+
+    def next_chunk(self, deadline: float | None, done: Done) -> Call:
+        """Begin the next reply."""
+
+
 UnaryMethod = Callable[[bytes, float | None, Done], Call]
 
 

@@ -16,6 +16,7 @@ ENVIRONMENT_PREFIX = "LATENTSERVE_"
 # The wire contract's integers.
 _INT32 = 2**31 - 1
 _INT64 = 2**63 - 1
+TRANSPORTS = ("aio", "cq")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -40,10 +41,14 @@ class Settings:
         float, "seconds from NOT_SERVING to refusing calls at SIGTERM, for balancers to notice"
     ] = 0.0
     grace_s: Annotated[float, "seconds that calls in flight may take at SIGTERM, at most"] = 30.0
+    transport: Annotated[
+        str, "aio: grpc.aio; cq: grpcio's completion queue, a quarter of the CPU per call"
+    ] = "aio"
     log_level: Annotated[str, "debug, info, warning or error"] = "info"
 
     def __post_init__(self) -> None:
         _check_choice("device", self.device, DEVICES)
+        _check_choice("transport", self.transport, TRANSPORTS)
         _check_choice("log-level", self.log_level, LOG_LEVELS)
         for name, lowest, highest in (
             ("threads", 0, 1024),

@@ -9,6 +9,7 @@
     └── CallError               one call fails; the text goes to the caller
         ├── InvalidRequest      INVALID_ARGUMENT
         ├── ModelNotFound       NOT_FOUND
+        ├── UnknownService      NOT_FOUND
         ├── OperationNotSupported   FAILED_PRECONDITION
         ├── QueueFull           RESOURCE_EXHAUSTED
         ├── DeadlineExceeded    DEADLINE_EXCEEDED
@@ -108,6 +109,13 @@ class ModelNotFound(CallError):
 
     code = "NOT_FOUND"
     reason = "MODEL_NOT_FOUND"
+
+
+class UnknownService(CallError):
+    """Health knows no service or model of that name."""
+
+    code = "NOT_FOUND"
+    reason = "SERVICE_NOT_FOUND"
 
 
 class OperationNotSupported(CallError):

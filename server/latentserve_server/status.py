@@ -5,6 +5,8 @@ It knows the protobuf messages of gRPC's error model, but no transport.
 
 from __future__ import annotations
 
+import logging
+import secrets
 from dataclasses import dataclass
 
 from google.protobuf import any_pb2, duration_pb2
@@ -12,6 +14,8 @@ from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from latentserve_server.errors import CallError, EngineFailure
+
+log = logging.getLogger(__name__)
 
 DOMAIN = "latentserve"
 
@@ -28,6 +32,22 @@ class WireStatus:
     code_name: str
     message: str
     trailers: tuple[tuple[str, str | bytes], ...]
+
+
+def explain(error: Exception, method: str) -> WireStatus:
+    """Return the status of any error, and log what the caller is not told.
+
+    The one place where an error becomes a status, whatever the transport.
+    """
+    request_id = secrets.token_hex(8)
+    if not isinstance(error, CallError):
+        log.error("%s failed, request id %s", method, request_id, exc_info=error)
+        error = EngineFailure(str(error))
+    elif isinstance(error, EngineFailure):
+        log.error("%s failed, request id %s: %s", method, request_id, error)
+    else:
+        log.info("%s: %s: %s", method, error.code, error.message)
+    return wire_status(error, request_id=request_id)
 
 
 def wire_status(error: CallError, *, request_id: str) -> WireStatus:

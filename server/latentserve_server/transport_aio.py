@@ -8,25 +8,26 @@ UNKNOWN, outside every interceptor.
 from __future__ import annotations
 
 import asyncio
-import logging
-import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
+from grpc_health.v1 import health, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
 
 from latentserve_server.call import Call, Done, Reply, UnaryMethod
-from latentserve_server.errors import CallError, EngineFailure, Unavailable
-from latentserve_server.service import GenerativeService
-from latentserve_server.status import wire_status
-
-log = logging.getLogger(__name__)
-
-# Above this, parsing and checking a request takes long enough to leave the event loop.
-_LARGE_REQUEST_BYTES = 256 * 1024
+from latentserve_server.errors import Unavailable
+from latentserve_server.status import explain
+from latentserve_server.transport import (
+    LARGE_REQUEST_BYTES,
+    ChannelOptions,
+    Service,
+    StreamMethod,
+    bind,
+)
 
 T = TypeVar("T")
 
@@ -94,15 +95,17 @@ class AioHandlers:
         self._gate = gate
         self._executor = executor
 
-    def generic_handler(
-        self, service: str, unary: dict[str, UnaryMethod], streams: dict[str, Any] | None = None
-    ) -> grpc.GenericRpcHandler:
+    def generic_handler(self, service: Service) -> grpc.GenericRpcHandler:
         """Return the handler of one service."""
-        handlers = {
+        unary = {
             name: grpc.unary_unary_rpc_method_handler(self._unary(method))
-            for name, method in unary.items()
+            for name, method in service.unary.items()
         }
-        return grpc.method_handlers_generic_handler(service, {**handlers, **(streams or {})})
+        streams = {
+            name: grpc.unary_stream_rpc_method_handler(self._stream(method))
+            for name, method in service.streams.items()
+        }
+        return grpc.method_handlers_generic_handler(service.name, {**unary, **streams})
 
     def _unary(self, method: UnaryMethod) -> Callable[[bytes, Any], Awaitable[bytes]]:
         async def handle(request: bytes, context: Any) -> bytes:
@@ -110,22 +113,22 @@ class AioHandlers:
             with self._gate:
                 return await self._call(
                     lambda done: method(request, deadline, done),
-                    offload=len(request) > _LARGE_REQUEST_BYTES,
+                    offload=len(request) > LARGE_REQUEST_BYTES,
                 )
 
         return handle
 
-    def sample_stream(self, service: GenerativeService) -> Any:
-        """Return the handler of SampleStream: the next chunk runs when the last is written."""
+    def _stream(self, method: StreamMethod) -> Callable[[bytes, Any], AsyncIterator[bytes]]:
+        """Return a handler that asks for the next chunk when the last is written."""
 
         async def handle(request: bytes, context: Any) -> AsyncIterator[bytes]:
             with self._gate:
-                stream = service.sample_stream(request)
+                stream = method(request)
                 deadline = _deadline(context)
                 while not stream.exhausted:
                     yield await self._call(lambda done: stream.next_chunk(deadline, done))
 
-        return grpc.unary_stream_rpc_method_handler(handle)
+        return handle
 
     async def _call(self, begin: Callable[[Done], Call], *, offload: bool = False) -> bytes:
         """Begin a call and wait for its reply; a caller who leaves cancels it."""
@@ -152,6 +155,50 @@ class AioHandlers:
         if reply.slow:
             return await loop.run_in_executor(self._executor, reply.build)
         return reply.build()
+
+
+class AioTransport:
+    """Implements `transport.Transport`.
+
+    Args:
+        executor: for large requests and slow replies.
+    """
+
+    def __init__(self, executor: Executor) -> None:
+        self.health = health.aio.HealthServicer()
+        self._gate = CallGate()
+        self._handlers = AioHandlers(self._gate, executor)
+        self._server: grpc.aio.Server | None = None
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that were admitted and have not ended."""
+        return self._gate.in_flight
+
+    async def start(self, listen: str, services: Sequence[Service], options: ChannelOptions) -> int:
+        """Serve on HOST:PORT and return the port; raises SettingsError if it cannot be had."""
+        names = [service.name for service in services]
+        server = grpc.aio.server(
+            interceptors=[ErrorInterceptor(frozenset(names))], options=list(options)
+        )
+        server.add_generic_rpc_handlers(tuple(map(self._handlers.generic_handler, services)))
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
+        reflection.enable_server_reflection(
+            (*names, health.SERVICE_NAME, reflection.SERVICE_NAME), server
+        )
+        port = bind(server.add_insecure_port, listen)
+        await server.start()
+        self._server = server
+        return port
+
+    async def drain(self, *, timeout_s: float) -> bool:
+        """Refuse new calls and wait for those in flight; False where some are left."""
+        return await self._gate.drain(timeout_s=timeout_s)
+
+    async def stop(self, grace_s: float) -> None:
+        """Cut off what is left after `grace_s`, and close the port."""
+        if self._server is not None:
+            await self._server.stop(grace_s)
 
 
 def _resolve(future: asyncio.Future[T], value: T) -> None:
@@ -197,14 +244,6 @@ def _guard_stream(behavior: Any, method: str) -> Any:
 
 
 async def _abort(context: Any, error: Exception, method: str) -> None:
-    """End a call with the status of an error; log what the caller is not told."""
-    request_id = secrets.token_hex(8)
-    if not isinstance(error, CallError):
-        log.error("%s failed, request id %s", method, request_id, exc_info=error)
-        error = EngineFailure(str(error))
-    elif isinstance(error, EngineFailure):
-        log.error("%s failed, request id %s: %s", method, request_id, error)
-    else:
-        log.info("%s: %s: %s", method, error.code, error.message)
-    status = wire_status(error, request_id=request_id)
+    """End a call with the status of an error."""
+    status = explain(error, method)
     await context.abort(getattr(grpc.StatusCode, status.code_name), status.message, status.trailers)

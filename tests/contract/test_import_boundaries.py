@@ -129,7 +129,11 @@ LAYERS = [
     "codec",
     "service",
     "model_service",
+    "transport",
     "transport_aio",
+    "health",
+    "completion_queue",
+    "transport_cq",
     "app",
     "__main__",
 ]

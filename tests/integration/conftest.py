@@ -1,4 +1,4 @@
-"""One server on tiny models for all tests that do not stop it."""
+"""Every integration test runs over both transports; one server on tiny models for most."""
 
 from __future__ import annotations
 
@@ -9,6 +9,15 @@ import pytest
 
 import tiny_models
 from served import Server, served
+
+
+@pytest.fixture(scope="session", params=["aio", "cq"], autouse=True)
+def transport(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The transport of every server that is started, by its environment."""
+    name: str = request.param
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LATENTSERVE_TRANSPORT", name)
+        yield name
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +31,9 @@ def tiny_exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def server(tiny_exports: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(
+    transport: str, tiny_exports: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     """A server with small limits, so that tests can exceed them."""
     log_path = tmp_path_factory.mktemp("server") / "log.txt"
     with served(
@@ -32,4 +43,6 @@ def server(tiny_exports: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         *("--max-batch-rows", "8", "--max-stream-rows", "1000"),
     ) as running:
         yield running
+        assert f"transport={transport}" in running.log
+        assert "falling back" not in running.log, running.log
         assert running.process.poll() is None, f"the server died:\n{running.log}"

@@ -349,7 +349,9 @@ def test_reloading_is_answered_with_unimplemented(server: Server) -> None:
 
 
 @pytest.fixture(scope="module")
-def slow(tiny_exports: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def slow(
+    transport: str, tiny_exports: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     """A server whose engine takes 0.5 s a batch and whose queue holds 8 rows."""
     log_path = tmp_path_factory.mktemp("slow") / "log.txt"
     flags = ("--default-model", "tiny-vae", "--max-request-rows", "8", "--queue-rows", "8")

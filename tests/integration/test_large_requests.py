@@ -18,7 +18,7 @@ TOLERANCE = 1e-5
 
 
 @pytest.fixture(scope="module")
-def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def shipped(transport: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with served(EXPORTS, tmp_path_factory.mktemp("shipped") / "log") as server:
         yield server
 

@@ -21,7 +21,7 @@ EXPORTS = Path(__file__).parents[3] / "exports"
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+def address(transport: str) -> Iterator[str]:
     address = free_address()
     command = server_command(EXPORTS, address, "cpu")
     with ServerProcess(command) as server, Client(address) as client:

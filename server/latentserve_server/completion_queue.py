@@ -1,0 +1,315 @@
+"""Calls driven by the events of grpcio's completion queue, without a thread or task for each.
+
+`grpc.server` polls one completion queue on one thread. The tag of each event is a callable
+that the thread calls with the event, and that returns `(ended, callbacks)`: `ended` is
+what has had its last event, and leaves the set of what the server waits for when it stops.
+The calls here put their own methods there as tags. So the loop, the shutdown and all rare
+methods stay with grpc.server, and a hot call costs four events and no thread switch.
+
+All of it is private to grpcio: `transport_cq.why_unusable` tries it out at every start.
+
+* A batch of operations may be started from any thread; events come on the polling thread.
+* An operation holds C state: it is made anew each time, reuse would free it twice.
+* A tag must not raise: that would end the polling thread, and with it the server.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from grpc._cython import cygrpc
+
+from latentserve_server.call import Call, ChunkStream, Done, Reply, UnaryMethod
+from latentserve_server.errors import NotImplementedHere, Unavailable
+from latentserve_server.status import explain
+from latentserve_server.transport import LARGE_REQUEST_BYTES, StreamMethod
+
+log = logging.getLogger(__name__)
+
+Ended = tuple[object | None, tuple[()]]
+_GOING_ON: Ended = (None, ())
+
+_OK = grpc.StatusCode.OK.value[0]
+_FOREVER_S = 1e9  # a call without a deadline has one centuries away
+
+
+class CallGate:
+    """Counts the calls in flight, and refuses new ones while the server drains."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._when_idle: Callable[[], None] | None = None
+        self.in_flight = 0
+
+    def enter(self) -> None:
+        """Admit a call; raises Unavailable while the server drains."""
+        with self._lock:
+            if self._when_idle is not None:
+                raise Unavailable("the server is shutting down; try another one", retry_after_s=1.0)
+            self.in_flight += 1
+
+    def leave(self) -> None:
+        """End an admitted call."""
+        with self._lock:
+            self.in_flight -= 1
+            idle = None if self.in_flight else self._when_idle
+        if idle is not None:
+            idle()
+
+    def close(self, when_idle: Callable[[], None]) -> None:
+        """Refuse new calls; `when_idle` is called, from any thread, when the last has ended."""
+        with self._lock:
+            self._when_idle = when_idle
+            idle = not self.in_flight
+        if idle:
+            when_idle()
+
+
+@dataclass(frozen=True)
+class Method:
+    """What the calls of one method share. Without a gate they are neither counted nor refused."""
+
+    name: str
+    executor: Executor
+    gate: CallGate | None
+    unary: UnaryMethod | None = None
+    stream: StreamMethod | None = None
+
+
+class Arrivals:
+    """The tag of the next call of one method; a new one is asked for on each arrival."""
+
+    def __init__(self, method: Method, server: Any) -> None:
+        self._method = method
+        self._make = UnaryCall if method.stream is None else StreamCall
+        self._state = server._state
+
+    def ask(self) -> None:
+        """Ask the core for the next call; raises ValueError once the server is shutting down."""
+        state = self._state
+        queue = state.completion_queue
+        state.server.request_registered_call(queue, queue, self._method.name, self)
+
+    def __call__(self, event: Any) -> Ended:
+        """Take a call, or end with the server."""
+        if not event.success:
+            return self, ()
+        ended: Ended = _GOING_ON
+        try:
+            self.ask()
+        except Exception as error:  # a tag must not raise
+            if not isinstance(error, ValueError):
+                log.exception("%s takes no calls any more", self._method.name)
+            ended = self, ()
+        try:
+            call = self._make(event, self._method)
+            self._state.rpc_states.add(call)
+            call.start()
+        except Exception:
+            log.exception("a call of %s could not be taken", self._method.name)
+        return ended
+
+
+class UnaryCall:
+    """One call: receive the request, begin it, send what its callback is given.
+
+    It changes under a lock: the callback comes from an engine's thread, the events on the
+    polling thread, and large requests are parsed on a third. After the close event nothing
+    may be started; with the last of the batches that are due, the call has ended.
+    """
+
+    __slots__ = ("_admitted", "_call", "_deadline", "_due", "_lock", "_method", "_over", "_work")
+
+    def __init__(self, event: Any, method: Method) -> None:
+        self._call = event.call
+        self._deadline = _monotonic(event.call_details.deadline)
+        self._method = method
+        self._lock = threading.Lock()
+        self._due = 0
+        self._over = False
+        self._admitted = False
+        self._work: Call | None = None
+
+    def start(self) -> None:
+        """Ask for the request, and for the news that the call is over, whenever that is."""
+        self._send((cygrpc.ReceiveCloseOnServerOperation(0),), self._closed)
+        self._send((cygrpc.ReceiveMessageOperation(0),), self._received)
+
+    # --- events, on the polling thread --------------------------------------------------------
+
+    def _closed(self, event: Any) -> Ended:
+        """The status was sent, or else the caller left or the deadline passed."""
+        with self._lock:
+            self._over = True
+            work = self._work
+        if work is not None and event.batch_operations[0].cancelled():
+            try:
+                work.cancel()
+            except Exception:
+                log.exception("a call of %s could not be cancelled", self._method.name)
+        return self._batch_ended()
+
+    def _received(self, event: Any) -> Ended:
+        """The request is there; None if the caller left or sent none."""
+        request = event.batch_operations[0].message()
+        try:
+            if request is None:
+                raise NotImplementedHere(f"{self._method.name} wants exactly one request message")
+            if self._method.gate is not None:
+                self._method.gate.enter()
+                self._admitted = True
+            if len(request) > LARGE_REQUEST_BYTES:
+                self._method.executor.submit(self._begin, request)
+            else:
+                self._begin(request)
+        except Exception as error:  # noqa: BLE001 - the border: everything becomes a status
+            self._fail(error)
+        return self._batch_ended()
+
+    def _sent(self, event: Any) -> Ended:
+        """The status, and what came with it, was written or dropped."""
+        return self._batch_ended()
+
+    def _batch_ended(self) -> Ended:
+        with self._lock:
+            self._due -= 1
+            if self._due:
+                return _GOING_ON
+            self._work = None  # it leads back here: without this, only the collector frees both
+        if self._admitted and self._method.gate is not None:
+            try:
+                self._method.gate.leave()
+            except Exception:
+                log.exception("the end of a call of %s was not told", self._method.name)
+        return self, ()
+
+    # --- from any thread ----------------------------------------------------------------------
+
+    def _begin(self, request: bytes) -> None:
+        method = self._method.unary
+        assert method is not None  # noqa: S101 - Arrivals makes no other
+        self._work_on(lambda done: method(request, self._deadline, done))
+
+    def _work_on(self, begin: Callable[[Done], Call]) -> None:
+        """Begin what gives the next reply; whoever leaves meanwhile cancels it."""
+        try:
+            work = begin(self._done)
+        except Exception as error:  # noqa: BLE001 - the border: everything becomes a status
+            self._fail(error)
+            return
+        with self._lock:
+            if not self._over:
+                self._work = work
+                return
+        work.cancel()
+
+    def _done(self, reply: Reply) -> None:
+        if reply.slow:
+            self._method.executor.submit(self._answer, reply)
+        else:
+            self._answer(reply)
+
+    def _answer(self, reply: Reply) -> None:
+        if self._over:
+            return
+        try:
+            self._respond(reply.build())
+        except Exception as error:  # noqa: BLE001 - the border: everything becomes a status
+            self._fail(error)
+
+    def _respond(self, body: bytes) -> None:
+        self._send((*_opening(), *_message(body), *_status(_OK)), self._sent)
+
+    def _fail(self, error: Exception) -> None:
+        """End the call with the status of an error, unless nobody is there to hear it."""
+        if not self._over:
+            status = explain(error, self._method.name)
+            code = grpc.StatusCode[status.code_name].value[0]
+            closing = _status(code, status.message.encode(), status.trailers)
+            self._send((*self._unopened(), *closing), self._sent)
+
+    def _unopened(self) -> tuple[Any, ...]:
+        """Return the initial metadata if it is still to be sent."""
+        return _opening()
+
+    def _send(self, operations: tuple[Any, ...], tag: Callable[[Any], Ended]) -> None:
+        """Start a batch; its event comes to `tag`."""
+        with self._lock:
+            if self._over:
+                return
+            self._due += 1
+            try:
+                self._call.start_server_batch(operations, tag)
+            except Exception:  # then there will be no event for it
+                self._due -= 1
+                log.exception("a call of %s could not go on", self._method.name)
+                self._call.cancel(grpc.StatusCode.INTERNAL.value[0], "internal error")
+
+
+class StreamCall(UnaryCall):
+    """A call with many replies: the next is asked for when the last was written."""
+
+    __slots__ = ("_opened", "_stream")
+
+    def __init__(self, event: Any, method: Method) -> None:
+        super().__init__(event, method)
+        self._stream: ChunkStream | None = None
+        self._opened = False
+
+    def _begin(self, request: bytes) -> None:
+        method = self._method.stream
+        assert method is not None  # noqa: S101 - Arrivals makes no other
+        try:
+            self._stream = method(request)
+        except Exception as error:  # noqa: BLE001 - the border: everything becomes a status
+            self._fail(error)
+            return
+        self._next()
+
+    def _next(self) -> None:
+        stream = self._stream
+        if stream is not None and not self._over:
+            self._work_on(lambda done: stream.next_chunk(self._deadline, done))
+
+    def _respond(self, body: bytes) -> None:
+        operations = (*self._unopened(), *_message(body))
+        self._opened = True
+        if self._stream is None or self._stream.exhausted:
+            self._send((*operations, *_status(_OK)), self._sent)
+        else:
+            self._send(operations, self._written)
+
+    def _written(self, event: Any) -> Ended:
+        """A chunk has left: there is room for the next one."""
+        self._next()
+        return self._batch_ended()
+
+    def _unopened(self) -> tuple[Any, ...]:
+        return () if self._opened else _opening()
+
+
+def _opening() -> tuple[Any, ...]:
+    return (cygrpc.SendInitialMetadataOperation((), 0),)
+
+
+def _message(body: bytes) -> tuple[Any, ...]:
+    return (cygrpc.SendMessageOperation(body, 0),)
+
+
+def _status(
+    code: int, message: bytes = b"", trailers: tuple[tuple[str, str | bytes], ...] = ()
+) -> tuple[Any, ...]:
+    return (cygrpc.SendStatusFromServerOperation(trailers, code, message, 0),)
+
+
+def _monotonic(deadline: float) -> float | None:
+    """Return a deadline of the wall clock on the monotonic clock; None where there is none."""
+    remaining_s = deadline - time.time()
+    return None if remaining_s > _FOREVER_S else time.monotonic() + remaining_s

@@ -1,0 +1,76 @@
+"""What the application needs of a transport, and what a transport is given to serve.
+
+There are two: `transport_aio` on the public grpc.aio API, and `transport_cq` on grpcio's
+completion queue. The services know neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from latentserve_server.call import ChunkStream, UnaryMethod
+from latentserve_server.errors import SettingsError
+
+# Above this, parsing and checking a request takes long enough to leave the transport's thread.
+LARGE_REQUEST_BYTES = 256 * 1024
+
+ChannelOptions = Sequence[tuple[str, int]]
+StreamMethod = Callable[[bytes], ChunkStream]
+
+
+@dataclass(frozen=True)
+class Service:
+    """The methods of one service, by their names in the contract.
+
+    `drains` says that a stop waits for its calls and refuses new ones; health, which must
+    answer until the end and whose watches never end, does not.
+    """
+
+    name: str
+    unary: Mapping[str, UnaryMethod]
+    streams: Mapping[str, StreamMethod] = field(default_factory=dict)
+    drains: bool = True
+
+
+class HealthBoard(Protocol):
+    """The statuses that grpc.health.v1 gives out."""
+
+    async def set(self, service: str, status: int) -> None:
+        """Set the status of a service or model."""
+
+    async def enter_graceful_shutdown(self) -> None:
+        """Turn everything NOT_SERVING, for good."""
+
+
+class Transport(Protocol):
+    """Serves services, health and reflection on one port."""
+
+    @property
+    def health(self) -> HealthBoard:
+        """What health answers."""
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that were admitted and have not ended; those of health are not counted."""
+
+    async def start(self, listen: str, services: Sequence[Service], options: ChannelOptions) -> int:
+        """Serve on HOST:PORT and return the port; raises SettingsError if it cannot be had."""
+
+    async def drain(self, *, timeout_s: float) -> bool:
+        """Refuse new calls and wait for those in flight; False where some are left."""
+
+    async def stop(self, grace_s: float) -> None:
+        """Cut off what is left after `grace_s`, and close the port."""
+
+
+def bind(add_port: Callable[[str], int], listen: str) -> int:
+    """Return the port that was bound; raises SettingsError that says what to change."""
+    try:
+        return add_port(listen)
+    except RuntimeError as error:
+        raise SettingsError(
+            f"--listen {listen} cannot be used: the port is taken, or the address "
+            "is not one of this machine"
+        ) from error

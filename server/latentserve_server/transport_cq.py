@@ -1,0 +1,196 @@
+"""The transport on grpcio's completion queue: a quarter of grpc.aio's CPU per call.
+
+`grpc.server` owns the port, the polling thread, the shutdown and reflection, through its
+public API. The methods of our services and of health are registered below it, where an
+event costs one Python call; `completion_queue` has the calls themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from threading import Event
+from typing import Any
+
+import grpc
+from grpc._cython import cygrpc
+from grpc_reflection.v1alpha import reflection
+
+from latentserve_server import health
+from latentserve_server.call import Call, Done, Reply
+from latentserve_server.completion_queue import Arrivals, CallGate, Method
+from latentserve_server.health import HealthService
+from latentserve_server.transport import ChannelOptions, Service, bind
+
+# Reflection holds a thread per stream; those who hold all of them keep each other waiting only.
+_REFLECTION_THREADS = 4
+_STOP_LIMIT_S = 5.0
+_TRIAL_LIMIT_S = 3.0
+
+_OPERATIONS = (
+    "ReceiveCloseOnServerOperation",
+    "ReceiveMessageOperation",
+    "SendInitialMetadataOperation",
+    "SendMessageOperation",
+    "SendStatusFromServerOperation",
+)
+
+
+class CompletionQueueServer:
+    """A grpc.server whose hot methods are served on its polling thread.
+
+    Args:
+        executor: for large requests and slow replies.
+        options: channel arguments.
+        gate: counts the calls of the services that drain.
+    """
+
+    def __init__(self, executor: Executor, options: ChannelOptions, gate: CallGate) -> None:
+        self._executor = executor
+        self._gate = gate
+        self._pool = ThreadPoolExecutor(_REFLECTION_THREADS, thread_name_prefix="reflection")
+        self._server: Any = grpc.server(self._pool, options=list(options))
+        self._arrivals: list[Arrivals] = []
+
+    def add(self, service: Service) -> None:
+        """Register the methods of a service; before the start."""
+        gate = self._gate if service.drains else None
+        for name in (*service.unary, *service.streams):
+            method = Method(
+                f"/{service.name}/{name}",
+                self._executor,
+                gate,
+                service.unary.get(name),
+                service.streams.get(name),
+            )
+            self._server._state.server.register_method(method.name)
+            self._arrivals.append(Arrivals(method, self._server))
+
+    def enable_reflection(self, names: Sequence[str]) -> None:
+        """Serve reflection of the services `names` on threads, as grpcio has it."""
+        reflection.enable_server_reflection(names, self._server)
+
+    def add_port(self, listen: str) -> int:
+        """Bind HOST:PORT and return the port; raises RuntimeError."""
+        port: int = self._server.add_insecure_port(listen)
+        return port
+
+    def start(self) -> None:
+        """Take calls."""
+        self._server.start()
+        for arrivals in self._arrivals:
+            # What is in this set keeps the polling thread alive; its last event takes it out.
+            self._server._state.rpc_states.add(arrivals)
+            arrivals.ask()
+
+    def stop(self, grace_s: float) -> Event:
+        """Take no more calls, cut off those that last longer; the event says when it is done."""
+        self._pool.shutdown(wait=False)
+        stopped: Event = self._server.stop(grace_s)
+        return stopped
+
+
+class CompletionQueueTransport:
+    """Implements `transport.Transport`. `why_unusable` says whether it can work here.
+
+    Args:
+        executor: for large requests and slow replies.
+    """
+
+    def __init__(self, executor: Executor) -> None:
+        self.health = HealthService()
+        self._executor = executor
+        self._gate = CallGate()
+        self._server: CompletionQueueServer | None = None
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that were admitted and whose last byte is not written."""
+        return self._gate.in_flight
+
+    async def start(self, listen: str, services: Sequence[Service], options: ChannelOptions) -> int:
+        """Serve on HOST:PORT and return the port; raises SettingsError if it cannot be had."""
+        server = CompletionQueueServer(self._executor, options, self._gate)
+        checks, watches = {"Check": self.health.check}, {"Watch": self.health.watch}
+        board = Service(health.SERVICE_NAME, checks, watches, drains=False)
+        for service in (*services, board):
+            server.add(service)
+        names = [service.name for service in (*services, board)]
+        server.enable_reflection([*names, reflection.SERVICE_NAME])
+        port = bind(server.add_port, listen)
+        server.start()
+        self._server = server
+        return port
+
+    async def drain(self, *, timeout_s: float) -> bool:
+        """Refuse new calls and wait for those in flight; False where some are left."""
+        loop = asyncio.get_running_loop()
+        idle = asyncio.Event()
+
+        def when_idle() -> None:  # on any thread
+            loop.call_soon_threadsafe(idle.set)
+
+        self._gate.close(when_idle)
+        try:
+            await asyncio.wait_for(idle.wait(), timeout_s)
+        except TimeoutError:
+            return False
+        return True
+
+    async def stop(self, grace_s: float) -> None:
+        """Cut off what is left after `grace_s`, and close the port."""
+        if self._server is not None:
+            stopped = self._server.stop(grace_s)
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(None, stopped.wait, grace_s + _STOP_LIMIT_S)
+
+
+def why_unusable() -> str | None:
+    """Return why this grpcio cannot carry the transport, or None.
+
+    What it is built on is private to grpcio and may change with any release, so it is
+    tried out: a server on a port of its own answers one call, and stops.
+    """
+    missing = [name for name in _OPERATIONS if not hasattr(cygrpc, name)]
+    if missing:
+        return f"grpcio {grpc.__version__} has no {', '.join(missing)}"
+    try:
+        return _try_out()
+    except Exception as error:  # noqa: BLE001 - whatever differs, grpc.aio is there
+        return f"grpcio {grpc.__version__}: a call to itself failed: {error!r}"
+
+
+def _try_out() -> str | None:
+    deadlines: list[float | None] = []
+
+    def echo(request: bytes, deadline: float | None, done: Done) -> Call:
+        deadlines.append(deadline)
+        done(Reply(lambda: request))
+        return _Answered()
+
+    with ThreadPoolExecutor(1, thread_name_prefix="trial") as executor:
+        gate = CallGate()
+        server = CompletionQueueServer(executor, [("grpc.so_reuseport", 0)], gate)
+        server.add(Service("latentserve.Trial", {"Echo": echo}))
+        port = server.add_port("127.0.0.1:0")
+        server.start()
+        try:
+            options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
+            with grpc.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
+                call = channel.unary_unary("/latentserve.Trial/Echo")
+                reply = call(b"hello", timeout=_TRIAL_LIMIT_S)
+        finally:
+            stopped = server.stop(0.0).wait(_TRIAL_LIMIT_S)
+    if reply != b"hello" or None in deadlines:
+        return f"grpcio {grpc.__version__}: a call to itself came back changed"
+    if not stopped or gate.in_flight:
+        return f"grpcio {grpc.__version__}: a server of its own did not stop"
+    return None
+
+
+class _Answered:
+    """A call that was answered before it could be cancelled."""
+
+    def cancel(self) -> None:
+        """Do nothing."""
