@@ -157,6 +157,8 @@ def why_unusable() -> str | None:
         return f"grpcio {grpc.__version__} has no {', '.join(missing)}"
     try:
         return _try_out()
+    except grpc.RpcError as error:
+        return f"grpcio {grpc.__version__}: a call to itself failed: {error.code().name}"
     except Exception as error:  # noqa: BLE001 - whatever differs, grpc.aio is there
         return f"grpcio {grpc.__version__}: a call to itself failed: {error!r}"
 

@@ -49,6 +49,7 @@ OTHER = {
     "max_concurrent_streams": "10",
     "drain_delay_s": "2.5",
     "grace_s": "0.5",
+    "transport": "cq",
     "log_level": "debug",
 }
 NAMES = [field.name for field in dataclasses.fields(Settings)]
@@ -109,6 +110,7 @@ def test_an_empty_variable_of_a_text_is_an_empty_text() -> None:
 
 BAD_VALUES = [
     ("device", "tpu", "expected one of auto, cpu, cuda"),
+    ("transport", "carrier-pigeon", "expected one of aio, cq"),
     ("log_level", "loud", "expected one of debug, info, warning, error"),
     ("threads", "-1", "expected 0 to "),
     ("threads", "many", "expected a whole number"),

@@ -18,6 +18,7 @@ M = TypeVar("M", bound=Message)
 CODES = {
     errors.InvalidRequest: ("INVALID_ARGUMENT", "INVALID_REQUEST"),
     errors.ModelNotFound: ("NOT_FOUND", "MODEL_NOT_FOUND"),
+    errors.UnknownService: ("NOT_FOUND", "SERVICE_NOT_FOUND"),
     errors.OperationNotSupported: ("FAILED_PRECONDITION", "OPERATION_NOT_SUPPORTED"),
     errors.QueueFull: ("RESOURCE_EXHAUSTED", "QUEUE_FULL"),
     errors.DeadlineExceeded: ("DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED_IN_QUEUE"),
