@@ -6,8 +6,9 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -18,10 +19,12 @@ from latentserve_server import __version__, device, model_service, service
 from latentserve_server.config import Settings
 from latentserve_server.device import Device
 from latentserve_server.engine import OnnxEngine
+from latentserve_server.entry import State
 from latentserve_server.errors import DeviceUnavailable, NoModels, SettingsError
+from latentserve_server.loader import Engine, Loader, fingerprint
 from latentserve_server.manifest import Manifest
 from latentserve_server.model_service import ModelService
-from latentserve_server.repository import Engine, Repository, State
+from latentserve_server.repository import Repository
 from latentserve_server.service import GenerativeService
 from latentserve_server.transport_aio import AioHandlers, CallGate, ErrorInterceptor
 
@@ -59,11 +62,14 @@ class App:
         self._device = device.choose_device(settings.device)
         self.repository = Repository(
             settings.exports,
-            self._build_engine,
+            Loader(
+                self._build_engine,
+                max_batch_rows=settings.max_batch_rows,
+                queue_rows=settings.queue_rows,
+            ),
             default_model=settings.default_model,
-            max_batch_rows=settings.max_batch_rows,
-            queue_rows=settings.queue_rows,
             max_versions=settings.max_versions,
+            on_change=self._on_change,
         )
         self._threads = settings.threads
         # Decoding and encoding of large requests and PNG files; two keep the cores for models.
@@ -71,6 +77,8 @@ class App:
         self._gate = CallGate()
         self._health = health.aio.HealthServicer()
         self._server: grpc.aio.Server | None = None
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._signals = 0
         self._signalled = asyncio.Event()
 
@@ -98,7 +106,8 @@ class App:
         self._server = self._build_server(_message_limit(settings, manifests))
         await self._server.start()
         await self._load()
-        await self._turn_healthy()
+        for name in (service.SERVICE_NAME, model_service.SERVICE_NAME, ""):
+            await self._health.set(name, _SERVING)
         log.info(
             "latentserve %s is serving on %s with %s, %.1f s after its start",
             __version__,
@@ -106,11 +115,38 @@ class App:
             self._device.provider,
             time.monotonic() - started,
         )
+        if settings.poll_s:
+            self._spawn(self._poll())
 
     @property
     def address(self) -> str:
         """HOST:PORT that the server listens on."""
         return f"{self.settings.listen.rpartition(':')[0]}:{self.port}"
+
+    def reload(self) -> None:
+        """Look at the model folder again, in the background; what came of it is logged."""
+        self._spawn(self._reload())
+
+    async def _reload(self) -> None:
+        try:
+            await self._loop.run_in_executor(None, self.repository.reload)
+        except Exception:  # nobody waits for this task, and what is served stays
+            log.exception("the reload failed")
+
+    async def _poll(self) -> None:
+        """Reload when the folder has changed and then stayed the same for one interval."""
+        loaded = previous = await self._fingerprint()
+        while True:
+            await asyncio.sleep(self.settings.poll_s)
+            found = await self._fingerprint()
+            # A folder that is still being written differs from one look to the next.
+            if found == previous != loaded:
+                await self._reload()
+                loaded = found
+            previous = found
+
+    async def _fingerprint(self) -> int:
+        return await self._loop.run_in_executor(None, fingerprint, self.settings.exports)
 
     def handle_signal(self) -> None:
         """Begin the orderly stop; a second signal cuts all waiting short."""
@@ -125,6 +161,8 @@ class App:
         """Drain and stop: NOT_SERVING, delay, refuse new calls, finish the old, close."""
         if self._server is None:
             return
+        for task in self._tasks:
+            task.cancel()
         settings = self.settings
         log.info("stopping: %d calls in flight", self._gate.in_flight)
         await self._health.enter_graceful_shutdown()
@@ -242,12 +280,18 @@ class App:
                 f"{reasons or 'it has no <name>/<version>/manifest.json'}"
             )
 
-    async def _turn_healthy(self) -> None:
-        for entry in self.repository.entries():
-            if entry.state is State.READY:
-                await self._health.set(entry.name, _SERVING)
-        for name in (service.SERVICE_NAME, model_service.SERVICE_NAME, ""):
-            await self._health.set(name, _SERVING)
+    def _on_change(self, name: str) -> None:
+        """Bring the health of a model up to date; called from the thread that loads."""
+        self._loop.call_soon_threadsafe(self._spawn, self._set_model_health(name))
+
+    async def _set_model_health(self, name: str) -> None:
+        await self._health.set(name, _SERVING if self.repository.is_ready(name) else _NOT_SERVING)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine beside everything else; the loop itself keeps no reference to it."""
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
 
 def _message_limit(settings: Settings, manifests: list[Manifest]) -> int:
@@ -266,6 +310,7 @@ async def serve(settings: Settings, engine_factory: EngineFactory = onnx_engine)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, app.handle_signal)
+    loop.add_signal_handler(signal.SIGHUP, app.reload)
     starting = asyncio.ensure_future(app.start())
     signalled = asyncio.ensure_future(app.wait())
     await asyncio.wait({starting, signalled}, return_when=asyncio.FIRST_COMPLETED)

@@ -130,14 +130,15 @@ class Batcher:
                 ticket.settled = True
                 self._leave_queue(ticket)
 
-    def close(self, *, timeout_s: float) -> None:
-        """Accept nothing more, run what waits, and end the thread.
-
-        What still waits after `timeout_s` is answered with Unavailable.
-        """
+    def end(self) -> None:
+        """Accept nothing more; the thread ends once it has run what waits. Does not block."""
         with self._condition:
             self._closed = True
             self._condition.notify()
+
+    def close(self, *, timeout_s: float) -> None:
+        """End, and wait for it; what still waits after `timeout_s` gets Unavailable."""
+        self.end()
         if self._thread is not None:
             self._thread.join(timeout_s)
         with self._condition:

@@ -35,6 +35,9 @@ class Settings:
     max_stream_rows: Annotated[int, "images of one SampleStream, at most"] = 1_000_000
     queue_rows: Annotated[int, "rows that may wait for one model, at most"] = 4096
     max_versions: Annotated[int, "model versions that are served, at most"] = 64
+    poll_s: Annotated[
+        float, "seconds between looks at the model folder for changes; 0: only when asked"
+    ] = 0.0
     max_concurrent_streams: Annotated[int, "calls in flight of one connection, at most"] = 1024
     drain_delay_s: Annotated[
         float, "seconds from NOT_SERVING to refusing calls at SIGTERM, for balancers to notice"
@@ -53,6 +56,7 @@ class Settings:
             ("queue_rows", 1, _INT64),
             ("max_versions", 1, 10_000),
             ("max_concurrent_streams", 1, _INT32),
+            ("poll_s", 0, 86_400),
             ("drain_delay_s", 0, 3600),
             ("grace_s", 0, 3600),
         ):

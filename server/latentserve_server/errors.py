@@ -13,7 +13,6 @@
         ├── QueueFull           RESOURCE_EXHAUSTED
         ├── DeadlineExceeded    DEADLINE_EXCEEDED
         ├── Unavailable         UNAVAILABLE
-        ├── NotImplementedHere  UNIMPLEMENTED
         └── EngineFailure       INTERNAL; its text goes to the log alone
 
 This module knows no gRPC: codes are names, and `status` turns them into a
@@ -136,13 +135,6 @@ class Unavailable(CallError):
 
     code = "UNAVAILABLE"
     reason = "NOT_READY"
-
-
-class NotImplementedHere(CallError):
-    """The method is part of the contract, but this server does not offer it."""
-
-    code = "UNIMPLEMENTED"
-    reason = "NOT_IMPLEMENTED"
 
 
 class EngineFailure(CallError):

@@ -86,7 +86,8 @@ class ModelServiceServicer:
         """Looks at the model folder again: loads, checks and warms up what is new
         beside what is served, then swaps. A version that fails its checks is
         refused with the reason, and what was served before stays. Answers when all
-        is done. UNIMPLEMENTED on a server without reloading.
+        is done; allow a deadline of minutes. NOT_FOUND for a name without a folder
+        and without a served version.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -46,6 +46,7 @@ OTHER = {
     "max_stream_rows": "500",
     "queue_rows": "2048",
     "max_versions": "2",
+    "poll_s": "1.5",
     "max_concurrent_streams": "10",
     "drain_delay_s": "2.5",
     "grace_s": "0.5",
