@@ -26,7 +26,12 @@ from latentserve_server.manifest import Manifest
 from latentserve_server.model_service import ModelService
 from latentserve_server.repository import Repository
 from latentserve_server.service import GenerativeService
-from latentserve_server.transport_aio import AioHandlers, CallGate, ErrorInterceptor
+from latentserve_server.transport_aio import (
+    AioHandlers,
+    CallGate,
+    ErrorInterceptor,
+    drop_cancellation,
+)
 
 log = logging.getLogger(__name__)
 
@@ -204,6 +209,7 @@ class App:
         return self._engine_factory(manifest, self._device, self._threads)
 
     def _build_server(self, message_bytes: int) -> grpc.aio.Server:
+        logging.getLogger("grpc._cython.cygrpc").addFilter(drop_cancellation)
         settings = self.settings
         names = (service.SERVICE_NAME, model_service.SERVICE_NAME)
         server = grpc.aio.server(

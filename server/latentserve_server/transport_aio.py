@@ -31,6 +31,15 @@ _LARGE_REQUEST_BYTES = 256 * 1024
 T = TypeVar("T")
 
 
+def drop_cancellation(record: logging.LogRecord) -> bool:
+    """Filter of a logger: False for the record of a cancelled call.
+
+    grpc.aio writes a stack trace where a health Watch ends with its client or with the server,
+    which is how every Watch ends.
+    """
+    return not (record.exc_info and record.exc_info[0] is asyncio.CancelledError)
+
+
 class CallGate:
     """Counts the calls in flight, and refuses new ones while the server drains."""
 
