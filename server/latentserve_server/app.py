@@ -23,13 +23,14 @@ from latentserve_server.entry import State
 from latentserve_server.errors import DeviceUnavailable, NoModels, SettingsError
 from latentserve_server.loader import Engine, Loader, fingerprint
 from latentserve_server.manifest import Manifest
+from latentserve_server.metrics import Metrics
 from latentserve_server.model_service import ModelService
 from latentserve_server.repository import Repository
 from latentserve_server.service import GenerativeService
 from latentserve_server.transport_aio import (
     AioHandlers,
     CallGate,
-    ErrorInterceptor,
+    CallInterceptor,
     drop_cancellation,
 )
 
@@ -65,16 +66,19 @@ class App:
         self._engine_factory = engine_factory
         self.port = 0
         self._device = device.choose_device(settings.device)
+        self.metrics = Metrics(lambda: self.repository.entries())
         self.repository = Repository(
             settings.exports,
             Loader(
                 self._build_engine,
                 max_batch_rows=settings.max_batch_rows,
                 queue_rows=settings.queue_rows,
+                observer=self.metrics.observer,
             ),
             default_model=settings.default_model,
             max_versions=settings.max_versions,
             on_change=self._on_change,
+            on_outcome=self.metrics.reloaded,
         )
         self._threads = settings.threads
         # Decoding and encoding of large requests and PNG files; two keep the cores for models.
@@ -108,6 +112,9 @@ class App:
             await self._health.set(name, _NOT_SERVING)
         for entry in self.repository.entries():
             await self._health.set(entry.name, _NOT_SERVING)
+        if settings.metrics_listen:
+            port = self.metrics.serve(settings.metrics_listen)
+            log.info("metrics are at http://%s:%d/metrics", _host(settings.metrics_listen), port)
         self._server = self._build_server(_message_limit(settings, manifests))
         await self._server.start()
         await self._load()
@@ -126,7 +133,7 @@ class App:
     @property
     def address(self) -> str:
         """HOST:PORT that the server listens on."""
-        return f"{self.settings.listen.rpartition(':')[0]}:{self.port}"
+        return f"{_host(self.settings.listen)}:{self.port}"
 
     def reload(self) -> None:
         """Look at the model folder again, in the background; what came of it is logged."""
@@ -213,7 +220,7 @@ class App:
         settings = self.settings
         names = (service.SERVICE_NAME, model_service.SERVICE_NAME)
         server = grpc.aio.server(
-            interceptors=[ErrorInterceptor(frozenset(names))],
+            interceptors=[CallInterceptor(frozenset(names), self.metrics)],
             options=[
                 # Otherwise a second server on the port would start and take half the calls.
                 ("grpc.so_reuseport", 0),
@@ -298,6 +305,10 @@ class App:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _host(address: str) -> str:
+    return address.rpartition(":")[0]
 
 
 def _message_limit(settings: Settings, manifests: list[Manifest]) -> int:

@@ -26,6 +26,9 @@ class Settings:
     exports: Annotated[Path, "folder of <name>/<version>/ model folders"] = Path("exports")
     listen: Annotated[str, "HOST:PORT to serve on; port 0: any free one"] = "127.0.0.1:50051"
     device: Annotated[str, "auto, cpu or cuda; cuda fails where it would not be used"] = "auto"
+    metrics_listen: Annotated[
+        str, "HOST:PORT to serve Prometheus metrics on, over HTTP; empty: nowhere"
+    ] = ""
     default_model: Annotated[
         str, "the model of requests that name none; empty: the only model there is"
     ] = ""
@@ -69,9 +72,9 @@ class Settings:
                 f"--queue-rows is {self.queue_rows}, below --max-request-rows "
                 f"{self.max_request_rows}: the largest request could never be admitted"
             )
-        host, _, port = self.listen.rpartition(":")
-        if not host or not port.isdecimal() or int(port) > 65535:
-            raise SettingsError(f"--listen is {self.listen!r}, expected HOST:PORT")
+        _check_address("listen", self.listen)
+        if self.metrics_listen:
+            _check_address("metrics-listen", self.metrics_listen)
         if not self.exports.is_dir():
             raise SettingsError(
                 f"--exports {self.exports} is not a folder. Train and export a model into it, "
@@ -129,6 +132,12 @@ _KINDS: dict[Any, str] = {int: "a whole number", float: "a number"}
 
 def _flag(name: str) -> str:
     return name.replace("_", "-")
+
+
+def _check_address(flag: str, address: str) -> None:
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise SettingsError(f"--{flag} is {address!r}, expected HOST:PORT")
 
 
 def _check_choice(flag: str, value: str, choices: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
 
-from latentserve_server.batcher import Batcher, Runner
+from latentserve_server.batcher import Batcher, Observer, Runner
 from latentserve_server.entry import Entry, ServedModel, State
 from latentserve_server.errors import ManifestError
 from latentserve_server.manifest import MANIFEST_NAME, Manifest, read_manifest
@@ -41,14 +41,21 @@ class Loader:
         build_engine: makes the engine of a manifest; raises ManifestError or StartupError.
         max_batch_rows: rows of one batch, at most.
         queue_rows: rows that may wait for one model, at most.
+        observer: makes what the batcher of a name and version tells what happens.
     """
 
     def __init__(
-        self, build_engine: Callable[[Manifest], Engine], *, max_batch_rows: int, queue_rows: int
+        self,
+        build_engine: Callable[[Manifest], Engine],
+        *,
+        max_batch_rows: int,
+        queue_rows: int,
+        observer: Callable[[str, int], Observer] = lambda name, version: Observer(),
     ) -> None:
         self._build_engine = build_engine
         self._max_batch_rows = max_batch_rows
         self._queue_rows = queue_rows
+        self._observer = observer
 
     def read(self, name: str, version: int, folder: Path) -> Entry:
         """Return the entry of a folder whose manifest and files were checked, not yet loaded."""
@@ -72,6 +79,7 @@ class Loader:
             name=f"{entry.name}/{entry.version}",
             max_batch_rows=self._max_batch_rows,
             queue_rows=self._queue_rows,
+            observer=self._observer(entry.name, entry.version),
         )
         batcher.start()
         log.info(

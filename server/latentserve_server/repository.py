@@ -50,6 +50,7 @@ class Repository:
         max_versions: version folders that are served, at most.
         on_change: called with the name of a model whose versions changed, from the thread that
             loads.
+        on_outcome: called with every outcome of a reload, from that thread.
     """
 
     def __init__(
@@ -60,12 +61,14 @@ class Repository:
         default_model: str = "",
         max_versions: int,
         on_change: Callable[[str], None] = lambda name: None,
+        on_outcome: Callable[[Outcome], None] = lambda outcome: None,
     ) -> None:
         self._root = root
         self._loader = loader
         self._default_model = default_model
         self._max_versions = max_versions
         self._on_change = on_change
+        self._on_outcome = on_outcome
         self._reloading = threading.Lock()
         # Both are replaced as a whole, never changed in place: readers need no lock.
         self._entries: tuple[Entry, ...] = ()
@@ -133,6 +136,7 @@ class Repository:
                 else:
                     outcomes.append(self._remove(*key))
         for outcome in outcomes:
+            self._on_outcome(outcome)
             log.info(
                 "reload: %s version %d %s", outcome.name, outcome.version, outcome.action.value
             )

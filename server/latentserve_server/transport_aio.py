@@ -20,8 +20,9 @@ import grpc.aio
 
 from latentserve_server.call import Call, Done, Reply, UnaryMethod
 from latentserve_server.errors import CallError, EngineFailure, Unavailable
+from latentserve_server.metrics import Metrics, RpcMetrics
 from latentserve_server.service import GenerativeService
-from latentserve_server.status import wire_status
+from latentserve_server.status import WireStatus, wire_status
 
 log = logging.getLogger(__name__)
 
@@ -75,11 +76,16 @@ class CallGate:
         return True
 
 
-class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc is untyped
-    """The one place where an error becomes a status; nothing unexpected reaches a caller."""
+class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc is untyped
+    """The one place where an error becomes a status, and where calls are counted.
 
-    def __init__(self, services: frozenset[str]) -> None:
+    Nothing unexpected reaches a caller: see `status`.
+    """
+
+    def __init__(self, services: frozenset[str], metrics: Metrics) -> None:
         self._services = services
+        self._metrics = metrics
+        self._handlers: dict[str, Any] = {}
 
     async def intercept_service(
         self,
@@ -87,13 +93,24 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grp
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
         """Wrap the handlers of our own services; health and reflection keep theirs."""
-        handler = await continuation(handler_call_details)
         method = handler_call_details.method
+        if method in self._handlers:
+            return self._handlers[method]
+        handler = await continuation(handler_call_details)
         if handler is None or method.strip("/").partition("/")[0] not in self._services:
             return handler
+        rpc = RpcMetrics(self._metrics, method, streaming=bool(handler.response_streaming))
         if handler.response_streaming:
-            return grpc.unary_stream_rpc_method_handler(_guard_stream(handler.unary_stream, method))
-        return grpc.unary_unary_rpc_method_handler(_guard_unary(handler.unary_unary, method))
+            wrapped = grpc.unary_stream_rpc_method_handler(
+                _guard_stream(handler.unary_stream, method, rpc)
+            )
+        else:
+            wrapped = grpc.unary_unary_rpc_method_handler(
+                _guard_unary(handler.unary_unary, method, rpc)
+            )
+        # As many as the contract has methods: the wrapping is not paid for by every call.
+        self._handlers[method] = wrapped
+        return wrapped
 
 
 class AioHandlers:
@@ -180,33 +197,58 @@ def _deadline(context: Any) -> float | None:
     return None if remaining_s is None else time.monotonic() + remaining_s
 
 
-def _guard_unary(behavior: Any, method: str) -> Any:
+def _guard_unary(behavior: Any, method: str, rpc: RpcMetrics) -> Any:
     async def guarded(request: bytes, context: Any) -> Any:
+        started = time.perf_counter()
+        rpc.begin()
+        code = "CANCELLED"
         try:
-            return await behavior(request, context)
-        except grpc.aio.AbortError:
+            response = await behavior(request, context)
+            code = "OK"
+            return response
+        except asyncio.CancelledError:
+            code = _reason_of_leaving(context)
             raise
         except Exception as error:  # noqa: BLE001 - the border: everything becomes a status
-            await _abort(context, error, method)
+            status = _status_of(error, method)
+            code = status.code_name
+            await _abort(context, status)
+        finally:
+            rpc.end(code, time.perf_counter() - started)
 
     return guarded
 
 
-def _guard_stream(behavior: Any, method: str) -> Any:
+def _guard_stream(behavior: Any, method: str, rpc: RpcMetrics) -> Any:
     async def guarded(request: bytes, context: Any) -> AsyncIterator[Any]:
+        started = time.perf_counter()
+        rpc.begin()
+        code = "CANCELLED"
         try:
             async for response in behavior(request, context):
                 yield response
-        except grpc.aio.AbortError:
+            code = "OK"
+        except asyncio.CancelledError:
+            code = _reason_of_leaving(context)
             raise
         except Exception as error:  # noqa: BLE001 - the border: everything becomes a status
-            await _abort(context, error, method)
+            status = _status_of(error, method)
+            code = status.code_name
+            await _abort(context, status)
+        finally:
+            rpc.end(code, time.perf_counter() - started)
 
     return guarded
 
 
-async def _abort(context: Any, error: Exception, method: str) -> None:
-    """End a call with the status of an error; log what the caller is not told."""
+def _reason_of_leaving(context: Any) -> str:
+    """Tell a deadline from a cancellation; grpc.aio cancels the handler for both."""
+    remaining_s = context.time_remaining()
+    return "CANCELLED" if remaining_s is None or remaining_s > 0 else "DEADLINE_EXCEEDED"
+
+
+def _status_of(error: Exception, method: str) -> WireStatus:
+    """Return the status of an error; log what the caller is not told."""
     request_id = secrets.token_hex(8)
     if not isinstance(error, CallError):
         log.error("%s failed, request id %s", method, request_id, exc_info=error)
@@ -215,5 +257,9 @@ async def _abort(context: Any, error: Exception, method: str) -> None:
         log.error("%s failed, request id %s: %s", method, request_id, error)
     else:
         log.info("%s: %s: %s", method, error.code, error.message)
-    status = wire_status(error, request_id=request_id)
+    return wire_status(error, request_id=request_id)
+
+
+async def _abort(context: Any, status: WireStatus) -> None:
+    """End a call with a status; grpc raises AbortError for it, which must go its way."""
     await context.abort(getattr(grpc.StatusCode, status.code_name), status.message, status.trailers)

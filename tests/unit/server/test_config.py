@@ -47,6 +47,7 @@ OTHER = {
     "queue_rows": "2048",
     "max_versions": "2",
     "poll_s": "1.5",
+    "metrics_listen": "127.0.0.1:9000",
     "max_concurrent_streams": "10",
     "drain_delay_s": "2.5",
     "grace_s": "0.5",
