@@ -26,6 +26,7 @@ from latentserve_server.manifest import Manifest
 from latentserve_server.metrics import Metrics
 from latentserve_server.model_service import ModelService
 from latentserve_server.repository import Repository
+from latentserve_server.security import server_credentials, token_guard
 from latentserve_server.service import GenerativeService
 from latentserve_server.transport_aio import (
     AioHandlers,
@@ -218,9 +219,10 @@ class App:
     def _build_server(self, message_bytes: int) -> grpc.aio.Server:
         logging.getLogger("grpc._cython.cygrpc").addFilter(drop_cancellation)
         settings = self.settings
+        guard, credentials = token_guard(settings), server_credentials(settings)
         names = (service.SERVICE_NAME, model_service.SERVICE_NAME)
         server = grpc.aio.server(
-            interceptors=[CallInterceptor(frozenset(names), self.metrics)],
+            interceptors=[CallInterceptor(frozenset(names), self.metrics, guard)],
             options=[
                 # Otherwise a second server on the port would start and take half the calls.
                 ("grpc.so_reuseport", 0),
@@ -262,7 +264,11 @@ class App:
             (*names, health.SERVICE_NAME, reflection.SERVICE_NAME), server
         )
         try:
-            self.port = server.add_insecure_port(settings.listen)
+            self.port = (
+                server.add_secure_port(settings.listen, credentials)
+                if credentials
+                else server.add_insecure_port(settings.listen)
+            )
         except RuntimeError as error:
             raise SettingsError(
                 f"--listen {settings.listen} cannot be used: the port is taken, or the address "

@@ -26,6 +26,18 @@ class Settings:
     exports: Annotated[Path, "folder of <name>/<version>/ model folders"] = Path("exports")
     listen: Annotated[str, "HOST:PORT to serve on; port 0: any free one"] = "127.0.0.1:50051"
     device: Annotated[str, "auto, cpu or cuda; cuda fails where it would not be used"] = "auto"
+    tls_cert: Annotated[str, "PEM file of the server's certificate chain; empty: plain text"] = ""
+    tls_key: Annotated[str, "PEM file of its private key"] = ""
+    tls_client_ca: Annotated[
+        str, "PEM file of the authorities whose client certificates are required; empty: none"
+    ] = ""
+    token_file: Annotated[
+        str, "file with the bearer token that callers must send; or LATENTSERVE_TOKEN"
+    ] = ""
+    reload_token_file: Annotated[
+        str, "file with the token for ReloadModels alone; or LATENTSERVE_RELOAD_TOKEN"
+    ] = ""
+    allow_plaintext_token: Annotated[str, "yes to take tokens without TLS, behind a proxy"] = "no"
     metrics_listen: Annotated[
         str, "HOST:PORT to serve Prometheus metrics on, over HTTP; empty: nowhere"
     ] = ""
@@ -50,6 +62,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         _check_choice("device", self.device, DEVICES)
+        _check_choice("allow-plaintext-token", self.allow_plaintext_token, ("yes", "no"))
         _check_choice("log-level", self.log_level, LOG_LEVELS)
         for name, lowest, highest in (
             ("threads", 0, 1024),

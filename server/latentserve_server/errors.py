@@ -13,6 +13,7 @@
         ├── QueueFull           RESOURCE_EXHAUSTED
         ├── DeadlineExceeded    DEADLINE_EXCEEDED
         ├── Unavailable         UNAVAILABLE
+        ├── Unauthenticated     UNAUTHENTICATED
         └── EngineFailure       INTERNAL; its text goes to the log alone
 
 This module knows no gRPC: codes are names, and `status` turns them into a
@@ -135,6 +136,13 @@ class Unavailable(CallError):
 
     code = "UNAVAILABLE"
     reason = "NOT_READY"
+
+
+class Unauthenticated(CallError):
+    """The call does not carry the token that its method needs."""
+
+    code = "UNAUTHENTICATED"
+    reason = "TOKEN_REQUIRED"
 
 
 class EngineFailure(CallError):

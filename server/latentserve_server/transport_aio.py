@@ -21,6 +21,7 @@ import grpc.aio
 from latentserve_server.call import Call, Done, Reply, UnaryMethod
 from latentserve_server.errors import CallError, EngineFailure, Unavailable
 from latentserve_server.metrics import Metrics, RpcMetrics
+from latentserve_server.security import TokenGuard
 from latentserve_server.service import GenerativeService
 from latentserve_server.status import WireStatus, wire_status
 
@@ -82,8 +83,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
     Nothing unexpected reaches a caller: see `status`.
     """
 
-    def __init__(self, services: frozenset[str], metrics: Metrics) -> None:
+    def __init__(self, services: frozenset[str], metrics: Metrics, guard: TokenGuard) -> None:
         self._services = services
+        self._guard = guard
         self._metrics = metrics
         self._handlers: dict[str, Any] = {}
 
@@ -102,11 +104,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
         rpc = RpcMetrics(self._metrics, method, streaming=bool(handler.response_streaming))
         if handler.response_streaming:
             wrapped = grpc.unary_stream_rpc_method_handler(
-                _guard_stream(handler.unary_stream, method, rpc)
+                _guard_stream(handler.unary_stream, method, rpc, self._guard)
             )
         else:
             wrapped = grpc.unary_unary_rpc_method_handler(
-                _guard_unary(handler.unary_unary, method, rpc)
+                _guard_unary(handler.unary_unary, method, rpc, self._guard)
             )
         # As many as the contract has methods: the wrapping is not paid for by every call.
         self._handlers[method] = wrapped
@@ -197,12 +199,13 @@ def _deadline(context: Any) -> float | None:
     return None if remaining_s is None else time.monotonic() + remaining_s
 
 
-def _guard_unary(behavior: Any, method: str, rpc: RpcMetrics) -> Any:
+def _guard_unary(behavior: Any, method: str, rpc: RpcMetrics, guard: TokenGuard) -> Any:
     async def guarded(request: bytes, context: Any) -> Any:
         started = time.perf_counter()
         rpc.begin()
         code = "CANCELLED"
         try:
+            guard.check(method, context.invocation_metadata())
             response = await behavior(request, context)
             code = "OK"
             return response
@@ -219,12 +222,13 @@ def _guard_unary(behavior: Any, method: str, rpc: RpcMetrics) -> Any:
     return guarded
 
 
-def _guard_stream(behavior: Any, method: str, rpc: RpcMetrics) -> Any:
+def _guard_stream(behavior: Any, method: str, rpc: RpcMetrics, guard: TokenGuard) -> Any:
     async def guarded(request: bytes, context: Any) -> AsyncIterator[Any]:
         started = time.perf_counter()
         rpc.begin()
         code = "CANCELLED"
         try:
+            guard.check(method, context.invocation_metadata())
             async for response in behavior(request, context):
                 yield response
             code = "OK"

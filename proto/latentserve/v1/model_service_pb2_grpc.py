@@ -30,8 +30,9 @@ class ModelServiceStub:
     brings in new ones.
 
     Every method may also answer INVALID_ARGUMENT for bytes that are not the
-    request's message, and INTERNAL with an ErrorInfo whose
-    `metadata["request_id"]` finds the cause in the server's log.
+    request's message, UNAUTHENTICATED where the server asks for a bearer token,
+    and INTERNAL with an ErrorInfo whose `metadata["request_id"]` finds the cause
+    in the server's log.
     """
 
     def __init__(self, channel):
@@ -62,8 +63,9 @@ class ModelServiceServicer:
     brings in new ones.
 
     Every method may also answer INVALID_ARGUMENT for bytes that are not the
-    request's message, and INTERNAL with an ErrorInfo whose
-    `metadata["request_id"]` finds the cause in the server's log.
+    request's message, UNAUTHENTICATED where the server asks for a bearer token,
+    and INTERNAL with an ErrorInfo whose `metadata["request_id"]` finds the cause
+    in the server's log.
     """
 
     def ListModels(self, request, context):
@@ -124,8 +126,9 @@ class ModelService:
     brings in new ones.
 
     Every method may also answer INVALID_ARGUMENT for bytes that are not the
-    request's message, and INTERNAL with an ErrorInfo whose
-    `metadata["request_id"]` finds the cause in the server's log.
+    request's message, UNAUTHENTICATED where the server asks for a bearer token,
+    and INTERNAL with an ErrorInfo whose `metadata["request_id"]` finds the cause
+    in the server's log.
     """
 
     @staticmethod
