@@ -6,8 +6,9 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from grpc_health.v1 import health_pb2
 
@@ -16,12 +17,16 @@ from latentserve_server import __version__, device, model_service, service, tran
 from latentserve_server.config import Settings
 from latentserve_server.device import Device
 from latentserve_server.engine import OnnxEngine
+from latentserve_server.entry import State
 from latentserve_server.errors import DeviceUnavailable, NoModels, SettingsError
+from latentserve_server.loader import Engine, Loader, fingerprint
 from latentserve_server.manifest import Manifest
+from latentserve_server.metrics import Metrics
 from latentserve_server.model_service import ModelService
-from latentserve_server.repository import Engine, Repository, State
+from latentserve_server.repository import Repository
+from latentserve_server.security import server_credentials, token_guard
 from latentserve_server.service import GenerativeService
-from latentserve_server.transport import ChannelOptions, Service, Transport
+from latentserve_server.transport import Endpoint, Service, Transport
 from latentserve_server.transport_aio import AioTransport
 from latentserve_server.transport_cq import CompletionQueueTransport
 
@@ -44,14 +49,14 @@ def onnx_engine(manifest: Manifest, device: Device, threads: int) -> Engine:
     return OnnxEngine(manifest, device, threads=threads)
 
 
-def choose_transport(name: str, executor: ThreadPoolExecutor) -> Transport:
+def choose_transport(name: str, executor: ThreadPoolExecutor, metrics: Metrics) -> Transport:
     """Return the transport `aio` or `cq`; where cq cannot work, aio, with a warning."""
     if name == "cq":
         reason = transport_cq.why_unusable()
         if reason is None:
-            return CompletionQueueTransport(executor)
+            return CompletionQueueTransport(executor, metrics)
         log.warning("--transport cq: falling back to grpc.aio: %s", reason)
-    return AioTransport(executor)
+    return AioTransport(executor, metrics)
 
 
 class App:
@@ -66,20 +71,28 @@ class App:
         self.settings = settings
         self._engine_factory = engine_factory
         self.port = 0
+        self.metrics = Metrics(lambda: self.repository.entries())
         # Decoding and encoding of large requests and PNG files; two keep the cores for models.
         self._executor = ThreadPoolExecutor(max_workers=2, thread_name_prefix="codec")
-        self._transport = choose_transport(settings.transport, self._executor)
+        self._transport = choose_transport(settings.transport, self._executor, self.metrics)
         self._health = self._transport.health
         self._device = device.choose_device(settings.device)
         self.repository = Repository(
             settings.exports,
-            self._build_engine,
+            Loader(
+                self._build_engine,
+                max_batch_rows=settings.max_batch_rows,
+                queue_rows=settings.queue_rows,
+                observer=self.metrics.observer,
+            ),
             default_model=settings.default_model,
-            max_batch_rows=settings.max_batch_rows,
-            queue_rows=settings.queue_rows,
             max_versions=settings.max_versions,
+            on_change=self._on_change,
+            on_outcome=self.metrics.reloaded,
         )
         self._threads = settings.threads
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._signals = 0
         self._signalled = asyncio.Event()
 
@@ -104,10 +117,14 @@ class App:
             await self._health.set(name, _NOT_SERVING)
         for entry in self.repository.entries():
             await self._health.set(entry.name, _NOT_SERVING)
-        options = self._channel_options(_message_limit(settings, manifests))
-        self.port = await self._transport.start(settings.listen, self._services(), options)
+        if settings.metrics_listen:
+            port = self.metrics.serve(settings.metrics_listen)
+            log.info("metrics are at http://%s:%d/metrics", _host(settings.metrics_listen), port)
+        endpoint = self._endpoint(_message_limit(settings, manifests))
+        self.port = await self._transport.start(endpoint, self._services())
         await self._load()
-        await self._turn_healthy()
+        for name in (service.SERVICE_NAME, model_service.SERVICE_NAME, ""):
+            await self._health.set(name, _SERVING)
         log.info(
             "latentserve %s is serving on %s with %s, %.1f s after its start",
             __version__,
@@ -115,11 +132,38 @@ class App:
             self._device.provider,
             time.monotonic() - started,
         )
+        if settings.poll_s:
+            self._spawn(self._poll())
 
     @property
     def address(self) -> str:
         """HOST:PORT that the server listens on."""
-        return f"{self.settings.listen.rpartition(':')[0]}:{self.port}"
+        return f"{_host(self.settings.listen)}:{self.port}"
+
+    def reload(self) -> None:
+        """Look at the model folder again, in the background; what came of it is logged."""
+        self._spawn(self._reload())
+
+    async def _reload(self) -> None:
+        try:
+            await self._loop.run_in_executor(None, self.repository.reload)
+        except Exception:  # nobody waits for this task, and what is served stays
+            log.exception("the reload failed")
+
+    async def _poll(self) -> None:
+        """Reload when the folder has changed and then stayed the same for one interval."""
+        loaded = previous = await self._fingerprint()
+        while True:
+            await asyncio.sleep(self.settings.poll_s)
+            found = await self._fingerprint()
+            # A folder that is still being written differs from one look to the next.
+            if found == previous != loaded:
+                await self._reload()
+                loaded = found
+            previous = found
+
+    async def _fingerprint(self) -> int:
+        return await self._loop.run_in_executor(None, fingerprint, self.settings.exports)
 
     def handle_signal(self) -> None:
         """Begin the orderly stop; a second signal cuts all waiting short."""
@@ -134,6 +178,8 @@ class App:
         """Drain and stop: NOT_SERVING, delay, refuse new calls, finish the old, close."""
         if not self.port:
             return
+        for task in self._tasks:
+            task.cancel()
         settings = self.settings
         log.info("stopping: %d calls in flight", self._transport.in_flight)
         await self._health.enter_graceful_shutdown()
@@ -174,18 +220,23 @@ class App:
     def _build_engine(self, manifest: Manifest) -> Engine:
         return self._engine_factory(manifest, self._device, self._threads)
 
-    def _channel_options(self, message_bytes: int) -> ChannelOptions:
-        return (
-            # Otherwise a second server on the port would start and take half the calls.
-            ("grpc.so_reuseport", 0),
-            ("grpc.max_receive_message_length", message_bytes),
-            ("grpc.max_send_message_length", -1),
-            ("grpc.max_concurrent_streams", self.settings.max_concurrent_streams),
-            ("grpc.keepalive_time_ms", 60_000),
-            ("grpc.keepalive_timeout_ms", 20_000),
-            # The default, 5 minutes, hangs up on clients that ping every 10 s, as Go's do.
-            ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-            ("grpc.keepalive_permit_without_calls", 1),
+    def _endpoint(self, message_bytes: int) -> Endpoint:
+        return Endpoint(
+            self.settings.listen,
+            server_credentials(self.settings),
+            token_guard(self.settings),
+            options=(
+                # Otherwise a second server on the port would start and take half the calls.
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_receive_message_length", message_bytes),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.max_concurrent_streams", self.settings.max_concurrent_streams),
+                ("grpc.keepalive_time_ms", 60_000),
+                ("grpc.keepalive_timeout_ms", 20_000),
+                # The default, 5 minutes, hangs up on clients that ping every 10 s, as Go's do.
+                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+                ("grpc.keepalive_permit_without_calls", 1),
+            ),
         )
 
     def _services(self) -> tuple[Service, ...]:
@@ -202,12 +253,9 @@ class App:
             max_stream_rows=settings.max_stream_rows,
             max_batch_rows=settings.max_batch_rows,
         )
+        streams = {"SampleStream": generative.sample_stream}
         return (
-            Service(
-                service.SERVICE_NAME,
-                generative.unary_methods(),
-                {"SampleStream": generative.sample_stream},
-            ),
+            Service(service.SERVICE_NAME, generative.unary_methods(), streams),
             Service(model_service.SERVICE_NAME, models.unary_methods()),
         )
 
@@ -234,12 +282,22 @@ class App:
                 f"{reasons or 'it has no <name>/<version>/manifest.json'}"
             )
 
-    async def _turn_healthy(self) -> None:
-        for entry in self.repository.entries():
-            if entry.state is State.READY:
-                await self._health.set(entry.name, _SERVING)
-        for name in (service.SERVICE_NAME, model_service.SERVICE_NAME, ""):
-            await self._health.set(name, _SERVING)
+    def _on_change(self, name: str) -> None:
+        """Bring the health of a model up to date; called from the thread that loads."""
+        self._loop.call_soon_threadsafe(self._spawn, self._set_model_health(name))
+
+    async def _set_model_health(self, name: str) -> None:
+        await self._health.set(name, _SERVING if self.repository.is_ready(name) else _NOT_SERVING)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine beside everything else; the loop itself keeps no reference to it."""
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _host(address: str) -> str:
+    return address.rpartition(":")[0]
 
 
 def _message_limit(settings: Settings, manifests: list[Manifest]) -> int:
@@ -258,6 +316,7 @@ async def serve(settings: Settings, engine_factory: EngineFactory = onnx_engine)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, app.handle_signal)
+    loop.add_signal_handler(signal.SIGHUP, app.reload)
     starting = asyncio.ensure_future(app.start())
     signalled = asyncio.ensure_future(app.wait())
     await asyncio.wait({starting, signalled}, return_when=asyncio.FIRST_COMPLETED)

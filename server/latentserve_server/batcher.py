@@ -18,9 +18,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -31,6 +30,7 @@ from latentserve_server.errors import (
     QueueFull,
     Unavailable,
 )
+from latentserve_server.row_queue import Batch, RowQueue, Slice
 from latentserve_server.ticket import Completion, Done, Floats, Rows, Ticket
 
 log = logging.getLogger(__name__)
@@ -43,18 +43,23 @@ class Runner(Protocol):
         """Run one batch; every input and output has the same number of rows."""
 
 
-class _Slice(NamedTuple):
-    """Rows `start` to `stop` of a request, part of one batch."""
+class Observer:
+    """Hears of what happens in a batcher; this one does nothing. Must be quick and not fail."""
 
-    ticket: Ticket
-    start: int
-    stop: int
+    def waited(self, operation: str, seconds: float) -> None:
+        """A request's first rows left the queue."""
 
+    def ran(self, operation: str, rows: int, seconds: float) -> None:
+        """The engine ran a batch."""
 
-class _Batch(NamedTuple):
-    operation: str
-    slices: list[_Slice]
-    rows: int
+    def failed(self, operation: str) -> None:
+        """The engine failed for one request."""
+
+    def refused(self, reason: str) -> None:
+        """A request was not admitted: `queue_full` or `deadline`."""
+
+    def dropped(self, operation: str, reason: str) -> None:
+        """A request ended before its answer: `cancelled` or `expired`."""
 
 
 class Batcher:
@@ -65,6 +70,7 @@ class Batcher:
         name: of the thread and in the log.
         max_batch_rows: rows of one batch, at most.
         queue_rows: rows that may wait, at most.
+        observer: told of what happens, from any thread.
         clock_ns: monotonic nanoseconds; deadlines are seconds on the same clock.
     """
 
@@ -75,17 +81,16 @@ class Batcher:
         name: str,
         max_batch_rows: int,
         queue_rows: int,
+        observer: Observer | None = None,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._runner = runner
         self._name = name
         self._max_batch_rows = max_batch_rows
-        self._queue_rows = queue_rows
+        self._queue = RowQueue(queue_rows)
+        self._observer = observer or Observer()
         self._clock_ns = clock_ns
         self._condition = threading.Condition()
-        # Per operation, in order of arrival; a dict, so that a cancelled request leaves in O(1).
-        self._queues: dict[str, OrderedDict[Ticket, None]] = {}
-        self._waiting_rows = 0
         self._rows_per_s = 0.0
         self._closed = False
         self._buffers: dict[str, tuple[Floats, ...]] = {}
@@ -94,7 +99,7 @@ class Batcher:
     @property
     def waiting_rows(self) -> int:
         """Rows in the queue, those of running batches not counted."""
-        return self._waiting_rows
+        return self._queue.waiting_rows
 
     def start(self) -> None:
         """Start the thread that runs the batches."""
@@ -112,14 +117,15 @@ class Batcher:
         now_ns = self._clock_ns()
         ticket = Ticket(self._forget, operation, inputs, deadline, done, now_ns)
         if deadline is not None and deadline * 1e9 <= now_ns:
+            self._observer.refused("deadline")
             raise _too_late()
         with self._condition:
             if self._closed:
                 raise Unavailable("the model is being unloaded; try again", retry_after_s=1.0)
-            if self._waiting_rows + ticket.rows > self._queue_rows:
+            if not self._queue.has_room(ticket.rows):
+                self._observer.refused("queue_full")
                 raise self._full(ticket.rows)
-            self._queues.setdefault(operation, OrderedDict())[ticket] = None
-            self._waiting_rows += ticket.rows
+            self._queue.add(ticket)
             self._condition.notify()
         return ticket
 
@@ -128,20 +134,22 @@ class Batcher:
         with self._condition:
             if not ticket.settled:
                 ticket.settled = True
-                self._leave_queue(ticket)
+                self._queue.leave(ticket)
+                self._observer.dropped(ticket.operation, "cancelled")
 
-    def close(self, *, timeout_s: float) -> None:
-        """Accept nothing more, run what waits, and end the thread.
-
-        What still waits after `timeout_s` is answered with Unavailable.
-        """
+    def end(self) -> None:
+        """Accept nothing more; the thread ends once it has run what waits. Does not block."""
         with self._condition:
             self._closed = True
             self._condition.notify()
+
+    def close(self, *, timeout_s: float) -> None:
+        """End, and wait for it; what still waits after `timeout_s` gets Unavailable."""
+        self.end()
         if self._thread is not None:
             self._thread.join(timeout_s)
         with self._condition:
-            left = [ticket for queue in self._queues.values() for ticket in queue]
+            left = list(self._queue)
         for ticket in left:
             self._settle(ticket, Unavailable("the server stopped before the request ran"))
 
@@ -151,8 +159,9 @@ class Batcher:
         The engine's thread calls this for ever; tests call it by hand.
         """
         with self._condition:
-            batch, expired = self._cut()
+            batch, expired = self._queue.cut(self._max_batch_rows, self._clock_ns() / 1e9)
         for ticket in expired:
+            self._observer.dropped(ticket.operation, "expired")
             self._settle(ticket, _too_late())
         if batch is None:
             return bool(expired)
@@ -162,60 +171,18 @@ class Batcher:
     def _loop(self) -> None:
         while True:
             with self._condition:
-                while not self._waiting_rows and not self._closed:
+                while not self._queue.waiting_rows and not self._closed:
                     self._condition.wait()
-                if self._closed and not self._waiting_rows:
+                if self._closed and not self._queue.waiting_rows:
                     return
             self.run_next()
 
-    def _cut(self) -> tuple[_Batch | None, list[Ticket]]:
-        """Take the next batch out of the queue, with the requests that expired on the way.
-
-        The operation whose head has waited longest goes first, so none can starve another.
-        """
-        now_s = self._clock_ns() / 1e9
-        expired: list[Ticket] = []
-        heads: list[tuple[int, str]] = []
-        for operation, queue in self._queues.items():
-            while queue and _is_expired(head := next(iter(queue)), now_s):
-                expired.append(head)
-                self._leave_queue(head)
-            if queue:
-                heads.append((next(iter(queue)).submitted_ns, operation))
-        if not heads:
-            return None, expired
-        operation = min(heads)[1]
-        slices: list[_Slice] = []
-        rows = 0
-        queue = self._queues[operation]
-        while queue and rows < self._max_batch_rows:
-            ticket = next(iter(queue))
-            if _is_expired(ticket, now_s):
-                expired.append(ticket)
-                self._leave_queue(ticket)
-                continue
-            start = ticket.cut_rows
-            stop = min(ticket.rows, start + self._max_batch_rows - rows)
-            slices.append(_Slice(ticket, start, stop))
-            rows += stop - start
-            self._waiting_rows -= stop - start
-            ticket.cut_rows = stop
-            if stop == ticket.rows:
-                del queue[ticket]
-        return (_Batch(operation, slices, rows) if slices else None), expired
-
-    def _leave_queue(self, ticket: Ticket) -> None:
-        """Take the rest of a request out of the queue. The lock is held."""
-        queue = self._queues.get(ticket.operation)
-        if queue is not None and ticket in queue:
-            del queue[ticket]
-            self._waiting_rows -= ticket.rows - ticket.cut_rows
-
-    def _run(self, batch: _Batch) -> None:
+    def _run(self, batch: Batch) -> None:
         started_ns = self._clock_ns()
         for part in batch.slices:
             if part.start == 0:
                 part.ticket.queue_ns = started_ns - part.ticket.submitted_ns
+                self._observer.waited(batch.operation, part.ticket.queue_ns / 1e9)
         try:
             outputs = self._run_engine(batch)
         except Exception as error:  # noqa: BLE001 - whatever the engine raises, callers get an answer
@@ -223,18 +190,18 @@ class Batcher:
             return
         elapsed_ns = self._clock_ns() - started_ns
         self._learn_rate(batch.rows, elapsed_ns)
+        self._observer.ran(batch.operation, batch.rows, elapsed_ns / 1e9)
         offset = 0
         for part in batch.slices:
-            rows = part.stop - part.start
-            mine = tuple(output[offset : offset + rows] for output in outputs)
-            offset += rows
+            mine = tuple(output[offset : offset + part.rows] for output in outputs)
+            offset += part.rows
             try:
                 self._deliver(part, mine, elapsed_ns, batch.rows)
             except Exception as error:  # for example MemoryError while rows are joined
                 log.exception("%s: an answer could not be assembled", self._name)
                 self._settle(part.ticket, _engine_failure(error))
 
-    def _run_engine(self, batch: _Batch) -> Sequence[Floats]:
+    def _run_engine(self, batch: Batch) -> Sequence[Floats]:
         buffers = self._buffers_for(batch)
         offset = 0
         for ticket, start, stop in batch.slices:
@@ -247,7 +214,7 @@ class Batcher:
                 raise RuntimeError(f"the graph gave {len(output)} rows for {batch.rows}")
         return outputs
 
-    def _buffers_for(self, batch: _Batch) -> tuple[Floats, ...]:
+    def _buffers_for(self, batch: Batch) -> tuple[Floats, ...]:
         """Return the operation's input buffers; one thread runs one batch at a time."""
         if batch.operation not in self._buffers:
             self._buffers[batch.operation] = tuple(
@@ -256,12 +223,13 @@ class Batcher:
             )
         return self._buffers[batch.operation]
 
-    def _recover(self, batch: _Batch, error: Exception) -> None:
+    def _recover(self, batch: Batch, error: Exception) -> None:
         """Run a failed batch again caller by caller; a batch of one caller just fails."""
         if len(batch.slices) == 1:
             log.error(
                 "%s: %s failed for %d rows", self._name, batch.operation, batch.rows, exc_info=error
             )
+            self._observer.failed(batch.operation)
             self._settle(batch.slices[0].ticket, _engine_failure(error))
             return
         log.warning(
@@ -272,10 +240,10 @@ class Batcher:
         )
         for part in batch.slices:
             if not part.ticket.settled:
-                self._run(_Batch(batch.operation, [part], part.stop - part.start))
+                self._run(Batch(batch.operation, [part], part.rows))
 
     def _deliver(
-        self, part: _Slice, outputs: tuple[Floats, ...], compute_ns: int, batch_rows: int
+        self, part: Slice, outputs: tuple[Floats, ...], compute_ns: int, batch_rows: int
     ) -> None:
         ticket, start, stop = part
         if ticket.settled:
@@ -302,7 +270,7 @@ class Batcher:
             if ticket.settled:
                 return
             ticket.settled = True
-            self._leave_queue(ticket)
+            self._queue.leave(ticket)
         completion = Completion(
             outputs=ticket.outputs if error is None else (),
             error=error,
@@ -320,20 +288,14 @@ class Batcher:
         self._rows_per_s = rate if not self._rows_per_s else 0.8 * self._rows_per_s + 0.2 * rate
 
     def _full(self, rows: int) -> QueueFull:
-        drain_s = self._waiting_rows / self._rows_per_s if self._rows_per_s else 0.1
+        waiting, limit = self._queue.waiting_rows, self._queue.limit
+        drain_s = waiting / self._rows_per_s if self._rows_per_s else 0.1
         return QueueFull(
-            f"the queue of {self._name} is full: {self._waiting_rows} rows wait, the request has "
-            f"{rows}, the limit is {self._queue_rows}. Try again later, or with fewer rows",
-            metadata={
-                "waiting_rows": str(self._waiting_rows),
-                "queue_rows": str(self._queue_rows),
-            },
+            f"the queue of {self._name} is full: {waiting} rows wait, the request has {rows}, "
+            f"the limit is {limit}. Try again later, or with fewer rows",
+            metadata={"waiting_rows": str(waiting), "queue_rows": str(limit)},
             retry_after_s=min(max(drain_s, 0.01), 5.0),
         )
-
-
-def _is_expired(ticket: Ticket, now_s: float) -> bool:
-    return ticket.deadline is not None and ticket.deadline <= now_s
 
 
 def _engine_failure(error: Exception) -> EngineFailure:

@@ -26,8 +26,9 @@ from typing import Any
 import grpc
 from grpc._cython import cygrpc
 
+from latentserve_server.border import Border
 from latentserve_server.call import Call, ChunkStream, Done, Reply, UnaryMethod
-from latentserve_server.errors import NotImplementedHere, Unavailable
+from latentserve_server.errors import InvalidRequest
 from latentserve_server.status import explain
 from latentserve_server.transport import LARGE_REQUEST_BYTES, StreamMethod
 
@@ -40,45 +41,13 @@ _OK = grpc.StatusCode.OK.value[0]
 _FOREVER_S = 1e9  # a call without a deadline has one centuries away
 
 
-class CallGate:
-    """Counts the calls in flight, and refuses new ones while the server drains."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._when_idle: Callable[[], None] | None = None
-        self.in_flight = 0
-
-    def enter(self) -> None:
-        """Admit a call; raises Unavailable while the server drains."""
-        with self._lock:
-            if self._when_idle is not None:
-                raise Unavailable("the server is shutting down; try another one", retry_after_s=1.0)
-            self.in_flight += 1
-
-    def leave(self) -> None:
-        """End an admitted call."""
-        with self._lock:
-            self.in_flight -= 1
-            idle = None if self.in_flight else self._when_idle
-        if idle is not None:
-            idle()
-
-    def close(self, when_idle: Callable[[], None]) -> None:
-        """Refuse new calls; `when_idle` is called, from any thread, when the last has ended."""
-        with self._lock:
-            self._when_idle = when_idle
-            idle = not self.in_flight
-        if idle:
-            when_idle()
-
-
 @dataclass(frozen=True)
 class Method:
-    """What the calls of one method share. Without a gate they are neither counted nor refused."""
+    """What the calls of one method share."""
 
     name: str
     executor: Executor
-    gate: CallGate | None
+    border: Border | None = None
     unary: UnaryMethod | None = None
     stream: StreamMethod | None = None
 
@@ -125,16 +94,31 @@ class UnaryCall:
     may be started; with the last of the batches that are due, the call has ended.
     """
 
-    __slots__ = ("_admitted", "_call", "_deadline", "_due", "_lock", "_method", "_over", "_work")
+    __slots__ = (
+        "_admitted",
+        "_began",
+        "_call",
+        "_code",
+        "_deadline",
+        "_due",
+        "_lock",
+        "_metadata",
+        "_method",
+        "_over",
+        "_work",
+    )
 
     def __init__(self, event: Any, method: Method) -> None:
         self._call = event.call
+        self._metadata = event.invocation_metadata
         self._deadline = _monotonic(event.call_details.deadline)
         self._method = method
         self._lock = threading.Lock()
         self._due = 0
         self._over = False
+        self._began: float | None = None
         self._admitted = False
+        self._code = ""  # of the status that was sent
         self._work: Call | None = None
 
     def start(self) -> None:
@@ -159,14 +143,19 @@ class UnaryCall:
     def _received(self, event: Any) -> Ended:
         """The request is there; None if the caller left or sent none."""
         request = event.batch_operations[0].message()
+        method, border = self._method, self._method.border
         try:
+            if border is not None:
+                self._began = time.perf_counter()
+                border.rpc.begin()
+                border.guard.check(method.name, self._metadata)
             if request is None:
-                raise NotImplementedHere(f"{self._method.name} wants exactly one request message")
-            if self._method.gate is not None:
-                self._method.gate.enter()
+                raise InvalidRequest(f"{method.name} takes exactly one request message")
+            if border is not None:
+                border.gate.enter()
                 self._admitted = True
             if len(request) > LARGE_REQUEST_BYTES:
-                self._method.executor.submit(self._begin, request)
+                method.executor.submit(self._begin, request)
             else:
                 self._begin(request)
         except Exception as error:  # noqa: BLE001 - the border: everything becomes a status
@@ -175,6 +164,8 @@ class UnaryCall:
 
     def _sent(self, event: Any) -> Ended:
         """The status, and what came with it, was written or dropped."""
+        if not event.success:
+            self._code = ""
         return self._batch_ended()
 
     def _batch_ended(self) -> Ended:
@@ -183,12 +174,26 @@ class UnaryCall:
             if self._due:
                 return _GOING_ON
             self._work = None  # it leads back here: without this, only the collector frees both
-        if self._admitted and self._method.gate is not None:
-            try:
-                self._method.gate.leave()
-            except Exception:
-                log.exception("the end of a call of %s was not told", self._method.name)
+        try:
+            self._tell_end()
+        except Exception:
+            log.exception("the end of a call of %s was not told", self._method.name)
         return self, ()
+
+    def _tell_end(self) -> None:
+        border = self._method.border
+        if border is None:
+            return
+        if self._began is not None:
+            code = self._code or self._reason_of_leaving()
+            border.rpc.end(code, time.perf_counter() - self._began)
+        if self._admitted:
+            border.gate.leave()
+
+    def _reason_of_leaving(self) -> str:
+        """Tell a deadline from a cancellation: the core closes the call for both."""
+        passed = self._deadline is not None and self._deadline <= time.monotonic()
+        return "DEADLINE_EXCEEDED" if passed else "CANCELLED"
 
     # --- from any thread ----------------------------------------------------------------------
 
@@ -225,7 +230,7 @@ class UnaryCall:
             self._fail(error)
 
     def _respond(self, body: bytes) -> None:
-        self._send((*_opening(), *_message(body), *_status(_OK)), self._sent)
+        self._send((*_opening(), *_message(body), *_status(_OK)), self._sent, "OK")
 
     def _fail(self, error: Exception) -> None:
         """End the call with the status of an error, unless nobody is there to hear it."""
@@ -233,18 +238,21 @@ class UnaryCall:
             status = explain(error, self._method.name)
             code = grpc.StatusCode[status.code_name].value[0]
             closing = _status(code, status.message.encode(), status.trailers)
-            self._send((*self._unopened(), *closing), self._sent)
+            self._send((*self._unopened(), *closing), self._sent, status.code_name)
 
     def _unopened(self) -> tuple[Any, ...]:
         """Return the initial metadata if it is still to be sent."""
         return _opening()
 
-    def _send(self, operations: tuple[Any, ...], tag: Callable[[Any], Ended]) -> None:
-        """Start a batch; its event comes to `tag`."""
+    def _send(
+        self, operations: tuple[Any, ...], tag: Callable[[Any], Ended], code: str = ""
+    ) -> None:
+        """Start a batch; its event comes to `tag`. `code` is that of the status in it."""
         with self._lock:
             if self._over:
                 return
             self._due += 1
+            self._code = code
             try:
                 self._call.start_server_batch(operations, tag)
             except Exception:  # then there will be no event for it
@@ -282,7 +290,7 @@ class StreamCall(UnaryCall):
         operations = (*self._unopened(), *_message(body))
         self._opened = True
         if self._stream is None or self._stream.exhausted:
-            self._send((*operations, *_status(_OK)), self._sent)
+            self._send((*operations, *_status(_OK)), self._sent, "OK")
         else:
             self._send(operations, self._written)
 

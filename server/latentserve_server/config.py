@@ -27,6 +27,21 @@ class Settings:
     exports: Annotated[Path, "folder of <name>/<version>/ model folders"] = Path("exports")
     listen: Annotated[str, "HOST:PORT to serve on; port 0: any free one"] = "127.0.0.1:50051"
     device: Annotated[str, "auto, cpu or cuda; cuda fails where it would not be used"] = "auto"
+    tls_cert: Annotated[str, "PEM file of the server's certificate chain; empty: plain text"] = ""
+    tls_key: Annotated[str, "PEM file of its private key"] = ""
+    tls_client_ca: Annotated[
+        str, "PEM file of the authorities whose client certificates are required; empty: none"
+    ] = ""
+    token_file: Annotated[
+        str, "file with the bearer token that callers must send; or LATENTSERVE_TOKEN"
+    ] = ""
+    reload_token_file: Annotated[
+        str, "file with the token for ReloadModels alone; or LATENTSERVE_RELOAD_TOKEN"
+    ] = ""
+    allow_plaintext_token: Annotated[str, "yes to take tokens without TLS, behind a proxy"] = "no"
+    metrics_listen: Annotated[
+        str, "HOST:PORT to serve Prometheus metrics on, over HTTP; empty: nowhere"
+    ] = ""
     default_model: Annotated[
         str, "the model of requests that name none; empty: the only model there is"
     ] = ""
@@ -36,18 +51,22 @@ class Settings:
     max_stream_rows: Annotated[int, "images of one SampleStream, at most"] = 1_000_000
     queue_rows: Annotated[int, "rows that may wait for one model, at most"] = 4096
     max_versions: Annotated[int, "model versions that are served, at most"] = 64
+    poll_s: Annotated[
+        float, "seconds between looks at the model folder for changes; 0: only when asked"
+    ] = 0.0
     max_concurrent_streams: Annotated[int, "calls in flight of one connection, at most"] = 1024
     drain_delay_s: Annotated[
         float, "seconds from NOT_SERVING to refusing calls at SIGTERM, for balancers to notice"
     ] = 0.0
     grace_s: Annotated[float, "seconds that calls in flight may take at SIGTERM, at most"] = 30.0
     transport: Annotated[
-        str, "aio: grpc.aio; cq: grpcio's completion queue, a quarter of the CPU per call"
+        str, "aio: grpc.aio; cq: grpcio's completion queue, a third of the CPU per call"
     ] = "aio"
     log_level: Annotated[str, "debug, info, warning or error"] = "info"
 
     def __post_init__(self) -> None:
         _check_choice("device", self.device, DEVICES)
+        _check_choice("allow-plaintext-token", self.allow_plaintext_token, ("yes", "no"))
         _check_choice("transport", self.transport, TRANSPORTS)
         _check_choice("log-level", self.log_level, LOG_LEVELS)
         for name, lowest, highest in (
@@ -58,6 +77,7 @@ class Settings:
             ("queue_rows", 1, _INT64),
             ("max_versions", 1, 10_000),
             ("max_concurrent_streams", 1, _INT32),
+            ("poll_s", 0, 86_400),
             ("drain_delay_s", 0, 3600),
             ("grace_s", 0, 3600),
         ):
@@ -70,9 +90,9 @@ class Settings:
                 f"--queue-rows is {self.queue_rows}, below --max-request-rows "
                 f"{self.max_request_rows}: the largest request could never be admitted"
             )
-        host, _, port = self.listen.rpartition(":")
-        if not host or not port.isdecimal() or int(port) > 65535:
-            raise SettingsError(f"--listen is {self.listen!r}, expected HOST:PORT")
+        _check_address("listen", self.listen)
+        if self.metrics_listen:
+            _check_address("metrics-listen", self.metrics_listen)
         if not self.exports.is_dir():
             raise SettingsError(
                 f"--exports {self.exports} is not a folder. Train and export a model into it, "
@@ -130,6 +150,12 @@ _KINDS: dict[Any, str] = {int: "a whole number", float: "a number"}
 
 def _flag(name: str) -> str:
     return name.replace("_", "-")
+
+
+def _check_address(flag: str, address: str) -> None:
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise SettingsError(f"--{flag} is {address!r}, expected HOST:PORT")
 
 
 def _check_choice(flag: str, value: str, choices: Sequence[str]) -> None:

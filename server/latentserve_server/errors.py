@@ -14,7 +14,7 @@
         ├── QueueFull           RESOURCE_EXHAUSTED
         ├── DeadlineExceeded    DEADLINE_EXCEEDED
         ├── Unavailable         UNAVAILABLE
-        ├── NotImplementedHere  UNIMPLEMENTED
+        ├── Unauthenticated     UNAUTHENTICATED
         └── EngineFailure       INTERNAL; its text goes to the log alone
 
 This module knows no gRPC: codes are names, and `status` turns them into a
@@ -146,11 +146,11 @@ class Unavailable(CallError):
     reason = "NOT_READY"
 
 
-class NotImplementedHere(CallError):
-    """The method is part of the contract, but this server does not offer it."""
+class Unauthenticated(CallError):
+    """The call does not carry the token that its method needs."""
 
-    code = "UNIMPLEMENTED"
-    reason = "NOT_IMPLEMENTED"
+    code = "UNAUTHENTICATED"
+    reason = "TOKEN_REQUIRED"
 
 
 class EngineFailure(CallError):

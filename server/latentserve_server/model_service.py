@@ -6,8 +6,8 @@ from google.protobuf.message import Message
 
 from latentserve.v1 import model_service_pb2 as pb
 from latentserve_server.call import Call, Done, Reply, UnaryMethod, parse
-from latentserve_server.errors import NotImplementedHere
-from latentserve_server.repository import Entry, Repository, State
+from latentserve_server.entry import Entry, State
+from latentserve_server.repository import Action, Repository
 
 SERVICE_NAME = "latentserve.v1.ModelService"
 
@@ -15,6 +15,13 @@ _STATES = {
     State.LOADING: pb.Model.STATE_LOADING,
     State.READY: pb.Model.STATE_READY,
     State.REFUSED: pb.Model.STATE_REFUSED,
+}
+
+_ACTIONS = {
+    Action.UNCHANGED: pb.ReloadOutcome.ACTION_UNCHANGED,
+    Action.LOADED: pb.ReloadOutcome.ACTION_LOADED,
+    Action.REFUSED: pb.ReloadOutcome.ACTION_REFUSED,
+    Action.REMOVED: pb.ReloadOutcome.ACTION_REMOVED,
 }
 
 _OPERATIONS = {
@@ -34,7 +41,7 @@ class _Finished:
 
 
 class ModelService:
-    """Answers ListModels, GetModel and ReloadModels from what the repository holds.
+    """Answers ListModels, GetModel and ReloadModels by the repository.
 
     Args:
         repository: the models.
@@ -80,11 +87,25 @@ class ModelService:
         return _answer(pb.GetModelResponse(model=self._describe(entry)), done)
 
     def reload_models(self, request: bytes, deadline: float | None, done: Done) -> Call:
-        """Not offered yet: always UNIMPLEMENTED."""
-        parse(pb.ReloadModelsRequest, request)
-        raise NotImplementedHere(
-            "this server does not reload models; restart it to serve a changed folder"
-        )
+        """Look at the model folder again; the reply's builder does the work, off the loop."""
+        message = parse(pb.ReloadModelsRequest, request)
+
+        def build() -> bytes:
+            outcomes = self._repository.reload(frozenset(message.names))
+            return pb.ReloadModelsResponse(
+                outcomes=[
+                    pb.ReloadOutcome(
+                        name=outcome.name,
+                        version=outcome.version,
+                        action=_ACTIONS[outcome.action],
+                        reason=outcome.reason,
+                    )
+                    for outcome in outcomes
+                ]
+            ).SerializeToString()
+
+        done(Reply(build, slow=True))
+        return _Finished()
 
     def _describe(self, entry: Entry) -> pb.Model:
         model = pb.Model(

@@ -1,153 +1,146 @@
 """The model folder: which versions there are, which are served, and why others are not.
 
-A version that breaks the contract is refused with its reason and harms no other.
+A version that breaks the contract is refused with its reason and harms no other. A reload loads
+and warms up what is new beside what is served, and swaps it in at once or not at all.
 """
 
 from __future__ import annotations
 
 import enum
 import logging
-import re
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
-from latentserve_server.batcher import Batcher, Runner
-from latentserve_server.errors import InvalidRequest, ManifestError, ModelNotFound, Unavailable
-from latentserve_server.manifest import Manifest, read_manifest
+from latentserve_server.entry import Entry, ServedModel, State
+from latentserve_server.errors import InvalidRequest, ModelNotFound, Unavailable
+from latentserve_server.loader import Loader, manifest_digest, version_folders
+from latentserve_server.manifest import Manifest
 
 log = logging.getLogger(__name__)
 
 
-MAX_VERSION = 2**31 - 1
-"""The wire contract's int32."""
+class Action(enum.Enum):
+    """What a reload did with a version."""
 
-_VERSION = re.compile("[1-9][0-9]*")
-
-
-class Engine(Runner, Protocol):
-    """What the repository needs of an engine; `engine.OnnxEngine` is the real one."""
-
-    provider: str
-
-    def warm_up(self, batch_rows: Iterable[int]) -> None:
-        """Run every operation once for each batch size."""
-
-    def check_golden(self) -> float:
-        """Repeat the golden runs; raises ManifestError where they differ too much."""
-
-
-class State(enum.Enum):
-    """Whether a version can be used."""
-
-    LOADING = "loading"
-    READY = "ready"
+    UNCHANGED = "unchanged"
+    LOADED = "loaded"
     REFUSED = "refused"
+    REMOVED = "removed"
 
 
 @dataclass(frozen=True)
-class ServedModel:
-    """A version that is warm and answers calls."""
-
-    manifest: Manifest
-    provider: str
-    batcher: Batcher
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One version folder; `reason` says why it was refused."""
+class Outcome:
+    """What became of one version in a reload; `reason` says why it was refused."""
 
     name: str
     version: int
-    state: State
+    action: Action
     reason: str = ""
-    manifest: Manifest | None = None
-    model: ServedModel | None = None
 
 
 class Repository:
-    """Finds, loads and resolves models. Reading is safe from any thread.
+    """Finds, loads, reloads and resolves models. Reading is safe from any thread.
 
     Args:
         root: folder of <name>/<version>/ folders.
-        build_engine: makes the engine of a manifest; raises ManifestError or StartupError.
+        loader: makes entries of version folders.
         default_model: what an empty name means; "" for the only model there is.
-        max_batch_rows: rows of one batch, at most.
-        queue_rows: rows that may wait for one model, at most.
         max_versions: version folders that are served, at most.
+        on_change: called with the name of a model whose versions changed, from the thread that
+            loads.
+        on_outcome: called with every outcome of a reload, from that thread.
     """
 
     def __init__(
         self,
         root: Path,
-        build_engine: Callable[[Manifest], Engine],
+        loader: Loader,
         *,
         default_model: str = "",
-        max_batch_rows: int,
-        queue_rows: int,
         max_versions: int,
+        on_change: Callable[[str], None] = lambda name: None,
+        on_outcome: Callable[[Outcome], None] = lambda outcome: None,
     ) -> None:
         self._root = root
-        self._build_engine = build_engine
+        self._loader = loader
         self._default_model = default_model
-        self._max_batch_rows = max_batch_rows
-        self._queue_rows = queue_rows
         self._max_versions = max_versions
-        # Replaced as a whole, never changed in place: readers need no lock.
-        self._entries: dict[tuple[str, int], Entry] = {}
+        self._on_change = on_change
+        self._on_outcome = on_outcome
+        self._reloading = threading.Lock()
+        # Both are replaced as a whole, never changed in place: readers need no lock.
+        self._entries: tuple[Entry, ...] = ()
+        self._by_name: dict[str, tuple[Entry, ...]] = {}
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> tuple[Entry, ...]:
         """Return every version, by name, then from high to low."""
-        return sorted(self._entries.values(), key=lambda entry: (entry.name, -entry.version))
+        return self._entries
 
     def manifests(self) -> list[Manifest]:
         """Return the manifests of all versions that were not refused."""
         return [
             entry.manifest
-            for entry in self.entries()
+            for entry in self._entries
             if entry.manifest is not None and entry.state is not State.REFUSED
         ]
+
+    def is_ready(self, name: str) -> bool:
+        """Return whether a model has a version that answers calls."""
+        return any(entry.model is not None for entry in self._by_name.get(name, ()))
 
     @property
     def default_model(self) -> str:
         """The name that an empty one stands for, or ""."""
         if self._default_model:
             return self._default_model
-        names = {entry.name for entry in self._entries.values()}
-        return names.pop() if len(names) == 1 else ""
+        return next(iter(self._by_name)) if len(self._by_name) == 1 else ""
 
     def scan(self) -> None:
         """Find the version folders and read their manifests; nothing is loaded yet."""
-        entries: dict[tuple[str, int], Entry] = {}
-        for name, version, folder in _version_folders(self._root):
-            if len(entries) == self._max_versions:
-                log.error(
-                    "only %d versions are served at most; %s version %d and what follows is not",
-                    self._max_versions,
-                    name,
-                    version,
-                )
-                break
-            try:
-                manifest = read_manifest(folder)
-            except ManifestError as error:
-                entry = _refused(Entry(name, version, State.LOADING), error)
-            else:
-                entry = Entry(name, version, State.LOADING, manifest=manifest)
-            entries[name, version] = entry
-        self._entries = entries
+        self._publish(
+            [self._loader.read(name, version, folder) for name, version, folder in self._folders()]
+        )
 
     def load_all(self) -> None:
         """Load, check and warm up every version found by `scan`.
 
         A version that fails is refused. StartupError passes through: it concerns all.
         """
-        for entry in self.entries():
-            if entry.state is State.LOADING:
-                loaded = self._load(entry)
-                self._entries = {**self._entries, (loaded.name, loaded.version): loaded}
+        with self._reloading:
+            for entry in self._entries:
+                if entry.state is State.LOADING:
+                    self._put(self._loader.load(entry))
+
+    def reload(self, names: Collection[str] = ()) -> list[Outcome]:
+        """Look at the folder again and serve what is new; return an outcome per version.
+
+        What is served stays until its successor is warm, and for good where the successor is
+        refused. `names` limits it to some models. Blocks until all is loaded; one reload runs at
+        a time. Raises ModelNotFound for a name without a folder and without a served version.
+        """
+        with self._reloading:
+            folders = {(name, version): folder for name, version, folder in self._folders()}
+            served = {(entry.name, entry.version): entry for entry in self._entries}
+            known = {name for name, _ in folders | served}
+            for name in names:
+                if name not in known:
+                    raise self._not_found(f"there is no model {name[:80]!r}")
+            outcomes = []
+            for key in sorted(folders.keys() | served.keys()):
+                if names and key[0] not in names:
+                    continue
+                if key in folders:
+                    outcomes.append(self._renew(*key, folders[key], served.get(key)))
+                else:
+                    outcomes.append(self._remove(*key))
+        for outcome in outcomes:
+            self._on_outcome(outcome)
+            log.info(
+                "reload: %s version %d %s", outcome.name, outcome.version, outcome.action.value
+            )
+        return outcomes
 
     def resolve(self, name: str, version: int) -> ServedModel:
         """Return the model that answers a ModelRef.
@@ -178,8 +171,8 @@ class Repository:
         name = name or self.default_model
         if not name:
             raise self._not_found("the request names no model and this server has no default one")
-        entries = [entry for entry in self.entries() if entry.name == name]
-        if not entries:
+        entries = self._by_name.get(name)
+        if entries is None:
             raise self._not_found(f"there is no model {name[:80]!r}")
         if version:
             for entry in entries:
@@ -199,62 +192,60 @@ class Repository:
             if entry.model is not None:
                 entry.model.batcher.close(timeout_s=timeout_s)
 
-    def _load(self, entry: Entry) -> Entry:
-        assert entry.manifest is not None  # noqa: S101 - scan gives every loading entry one
-        try:
-            engine = self._build_engine(entry.manifest)
-            difference = engine.check_golden()
-            engine.warm_up((1, self._max_batch_rows))
-        except ManifestError as error:
-            return _refused(entry, error)
-        batcher = Batcher(
-            engine,
-            name=f"{entry.name}/{entry.version}",
-            max_batch_rows=self._max_batch_rows,
-            queue_rows=self._queue_rows,
+    def _folders(self) -> list[tuple[str, int, Path]]:
+        folders = version_folders(self._root)
+        if left_out := folders[self._max_versions :]:
+            name, version, _ = left_out[0]
+            log.error(
+                "only %d versions are served at most; %s version %d and what follows is not",
+                self._max_versions,
+                name,
+                version,
+            )
+        return folders[: self._max_versions]
+
+    def _renew(self, name: str, version: int, folder: Path, served: Entry | None) -> Outcome:
+        """Load a version that is new or changed; keep what is served where it is refused."""
+        ready = served if served is not None and served.model is not None else None
+        if ready and ready.manifest and ready.manifest.digest == manifest_digest(folder):
+            if ready.reason:
+                self._put(replace(ready, reason=""))  # a broken successor was taken back
+            return Outcome(name, version, Action.UNCHANGED)
+        entry = self._loader.read(name, version, folder)
+        if entry.state is State.LOADING:
+            if ready is None:
+                self._put(entry)
+            entry = self._loader.load(entry)
+        if entry.state is State.REFUSED:
+            self._put(replace(ready, reason=entry.reason) if ready else entry)
+            return Outcome(name, version, Action.REFUSED, entry.reason)
+        self._put(entry)
+        return Outcome(name, version, Action.LOADED)
+
+    def _remove(self, name: str, version: int) -> Outcome:
+        self._publish(
+            [entry for entry in self._entries if (entry.name, entry.version) != (name, version)]
         )
-        batcher.start()
-        log.info(
-            "%s version %d is ready on %s; golden outputs differ by %.1g at most",
-            entry.name,
-            entry.version,
-            engine.provider,
-            difference,
-        )
-        model = ServedModel(entry.manifest, engine.provider, batcher)
-        return replace(entry, state=State.READY, model=model)
+        self._on_change(name)
+        return Outcome(name, version, Action.REMOVED)
+
+    def _put(self, entry: Entry) -> None:
+        """Swap one entry in."""
+        others = [
+            other
+            for other in self._entries
+            if (other.name, other.version) != (entry.name, entry.version)
+        ]
+        self._publish([*others, entry])
+        self._on_change(entry.name)
+
+    def _publish(self, entries: list[Entry]) -> None:
+        ordered = sorted(entries, key=lambda entry: (entry.name, -entry.version))
+        by_name: dict[str, tuple[Entry, ...]] = {}
+        for entry in ordered:
+            by_name[entry.name] = (*by_name.get(entry.name, ()), entry)
+        self._entries, self._by_name = tuple(ordered), by_name
 
     def _not_found(self, message: str) -> ModelNotFound:
-        names = ", ".join(sorted({e.name for e in self.entries() if e.state is not State.REFUSED}))
+        names = ", ".join(sorted({e.name for e in self._entries if e.state is not State.REFUSED}))
         return ModelNotFound(f"{message}. Models: {names or 'none'}", metadata={"models": names})
-
-
-def _version_folders(root: Path) -> list[tuple[str, int, Path]]:
-    """Return (name, version, folder) of all <name>/<version> folders.
-
-    Every model's highest comes first, so that a limit leaves out old ones.
-    """
-    found = []
-    for model in sorted(root.iterdir()):
-        if model.name.startswith(".") or not model.is_dir():
-            continue
-        versions = []
-        for folder in model.iterdir():
-            # Anything else, such as a folder that is still being written, is not a version.
-            if not (folder.is_dir() and _VERSION.fullmatch(folder.name)):
-                continue
-            version = int(folder.name)
-            if version > MAX_VERSION:
-                log.error(
-                    "%s/%s is ignored: versions end at %d", model.name, folder.name, MAX_VERSION
-                )
-                continue
-            versions.append((version, folder))
-        versions.sort(reverse=True)
-        found += [(age, model.name, *version) for age, version in enumerate(versions)]
-    return [(name, version, folder) for _, name, version, folder in sorted(found)]
-
-
-def _refused(entry: Entry, error: ManifestError) -> Entry:
-    log.error("%s version %d is refused: %s", entry.name, entry.version, error)
-    return replace(entry, state=State.REFUSED, reason=str(error), model=None)

@@ -19,9 +19,10 @@ from latentserve.v1 import generative_service_pb2 as pb
 from latentserve.v1 import tensor_pb2
 from latentserve_server import codec, sampling
 from latentserve_server.call import Call, Done, Reply, UnaryMethod, parse
+from latentserve_server.entry import ServedModel
 from latentserve_server.errors import InvalidRequest, OperationNotSupported
 from latentserve_server.manifest import Manifest
-from latentserve_server.repository import Repository, ServedModel
+from latentserve_server.repository import Repository
 from latentserve_server.ticket import Completion, Rows
 
 SERVICE_NAME = "latentserve.v1.GenerativeService"

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from latentserve_server.call import ChunkStream, UnaryMethod
 from latentserve_server.errors import SettingsError
+from latentserve_server.security import TokenGuard
 
 # Above this, parsing and checking a request takes long enough to leave the transport's thread.
 LARGE_REQUEST_BYTES = 256 * 1024
 
-ChannelOptions = Sequence[tuple[str, int]]
 StreamMethod = Callable[[bytes], ChunkStream]
 
 
@@ -32,6 +32,16 @@ class Service:
     unary: Mapping[str, UnaryMethod]
     streams: Mapping[str, StreamMethod] = field(default_factory=dict)
     drains: bool = True
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where and how to listen: HOST:PORT, TLS (None: plain text), tokens, channel arguments."""
+
+    listen: str
+    credentials: Any = None
+    guard: TokenGuard = field(default_factory=TokenGuard)
+    options: Sequence[tuple[str, int]] = ()
 
 
 class HealthBoard(Protocol):
@@ -55,8 +65,8 @@ class Transport(Protocol):
     def in_flight(self) -> int:
         """Calls that were admitted and have not ended; those of health are not counted."""
 
-    async def start(self, listen: str, services: Sequence[Service], options: ChannelOptions) -> int:
-        """Serve on HOST:PORT and return the port; raises SettingsError if it cannot be had."""
+    async def start(self, endpoint: Endpoint, services: Sequence[Service]) -> int:
+        """Serve and return the port; raises SettingsError if it cannot be had."""
 
     async def drain(self, *, timeout_s: float) -> bool:
         """Refuse new calls and wait for those in flight; False where some are left."""
@@ -65,12 +75,17 @@ class Transport(Protocol):
         """Cut off what is left after `grace_s`, and close the port."""
 
 
-def bind(add_port: Callable[[str], int], listen: str) -> int:
-    """Return the port that was bound; raises SettingsError that says what to change."""
+def bind(server: Any, endpoint: Endpoint) -> int:
+    """Return the port that a grpc server bound; raises SettingsError that says what to change."""
     try:
-        return add_port(listen)
+        port: int = (
+            server.add_secure_port(endpoint.listen, endpoint.credentials)
+            if endpoint.credentials
+            else server.add_insecure_port(endpoint.listen)
+        )
     except RuntimeError as error:
         raise SettingsError(
-            f"--listen {listen} cannot be used: the port is taken, or the address "
+            f"--listen {endpoint.listen} cannot be used: the port is taken, or the address "
             "is not one of this machine"
         ) from error
+    return port

@@ -8,8 +8,9 @@ UNKNOWN, outside every interceptor.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
@@ -20,16 +21,27 @@ from grpc_reflection.v1alpha import reflection
 
 from latentserve_server.call import Call, Done, Reply, UnaryMethod
 from latentserve_server.errors import Unavailable
-from latentserve_server.status import explain
+from latentserve_server.metrics import Metrics, RpcMetrics
+from latentserve_server.security import TokenGuard
+from latentserve_server.status import WireStatus, explain
 from latentserve_server.transport import (
     LARGE_REQUEST_BYTES,
-    ChannelOptions,
+    Endpoint,
     Service,
     StreamMethod,
     bind,
 )
 
 T = TypeVar("T")
+
+
+def drop_cancellation(record: logging.LogRecord) -> bool:
+    """Filter of a logger: False for the record of a cancelled call.
+
+    grpc.aio writes a stack trace where a health Watch ends with its client or with the server,
+    which is how every Watch ends.
+    """
+    return not (record.exc_info and record.exc_info[0] is asyncio.CancelledError)
 
 
 class CallGate:
@@ -67,11 +79,17 @@ class CallGate:
         return True
 
 
-class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc is untyped
-    """The one place where an error becomes a status; nothing unexpected reaches a caller."""
+class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc is untyped
+    """The one place where an error becomes a status, and where calls are counted.
 
-    def __init__(self, services: frozenset[str]) -> None:
+    Nothing unexpected reaches a caller: see `status`.
+    """
+
+    def __init__(self, services: frozenset[str], metrics: Metrics, guard: TokenGuard) -> None:
         self._services = services
+        self._guard = guard
+        self._metrics = metrics
+        self._handlers: dict[str, Any] = {}
 
     async def intercept_service(
         self,
@@ -79,13 +97,24 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grp
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
         """Wrap the handlers of our own services; health and reflection keep theirs."""
-        handler = await continuation(handler_call_details)
         method = handler_call_details.method
+        if method in self._handlers:
+            return self._handlers[method]
+        handler = await continuation(handler_call_details)
         if handler is None or method.strip("/").partition("/")[0] not in self._services:
             return handler
+        rpc = RpcMetrics(self._metrics, method, streaming=bool(handler.response_streaming))
         if handler.response_streaming:
-            return grpc.unary_stream_rpc_method_handler(_guard_stream(handler.unary_stream, method))
-        return grpc.unary_unary_rpc_method_handler(_guard_unary(handler.unary_unary, method))
+            wrapped = grpc.unary_stream_rpc_method_handler(
+                _guard_stream(handler.unary_stream, method, rpc, self._guard)
+            )
+        else:
+            wrapped = grpc.unary_unary_rpc_method_handler(
+                _guard_unary(handler.unary_unary, method, rpc, self._guard)
+            )
+        # As many as the contract has methods: the wrapping is not paid for by every call.
+        self._handlers[method] = wrapped
+        return wrapped
 
 
 class AioHandlers:
@@ -95,17 +124,20 @@ class AioHandlers:
         self._gate = gate
         self._executor = executor
 
-    def generic_handler(self, service: Service) -> grpc.GenericRpcHandler:
+    def generic_handler(
+        self,
+        service: str,
+        unary: Mapping[str, UnaryMethod],
+        streams: Mapping[str, StreamMethod] | None = None,
+    ) -> grpc.GenericRpcHandler:
         """Return the handler of one service."""
-        unary = {
+        handlers = {
             name: grpc.unary_unary_rpc_method_handler(self._unary(method))
-            for name, method in service.unary.items()
+            for name, method in unary.items()
         }
-        streams = {
-            name: grpc.unary_stream_rpc_method_handler(self._stream(method))
-            for name, method in service.streams.items()
-        }
-        return grpc.method_handlers_generic_handler(service.name, {**unary, **streams})
+        for name, stream in (streams or {}).items():
+            handlers[name] = grpc.unary_stream_rpc_method_handler(self._stream(stream))
+        return grpc.method_handlers_generic_handler(service, handlers)
 
     def _unary(self, method: UnaryMethod) -> Callable[[bytes, Any], Awaitable[bytes]]:
         async def handle(request: bytes, context: Any) -> bytes:
@@ -162,10 +194,12 @@ class AioTransport:
 
     Args:
         executor: for large requests and slow replies.
+        metrics: counts the calls of the services.
     """
 
-    def __init__(self, executor: Executor) -> None:
+    def __init__(self, executor: Executor, metrics: Metrics) -> None:
         self.health = health.aio.HealthServicer()
+        self._metrics = metrics
         self._gate = CallGate()
         self._handlers = AioHandlers(self._gate, executor)
         self._server: grpc.aio.Server | None = None
@@ -175,18 +209,23 @@ class AioTransport:
         """Calls that were admitted and have not ended."""
         return self._gate.in_flight
 
-    async def start(self, listen: str, services: Sequence[Service], options: ChannelOptions) -> int:
-        """Serve on HOST:PORT and return the port; raises SettingsError if it cannot be had."""
+    async def start(self, endpoint: Endpoint, services: Sequence[Service]) -> int:
+        """Serve and return the port; raises SettingsError if it cannot be had."""
+        logging.getLogger("grpc._cython.cygrpc").addFilter(drop_cancellation)
         names = [service.name for service in services]
-        server = grpc.aio.server(
-            interceptors=[ErrorInterceptor(frozenset(names))], options=list(options)
+        interceptor = CallInterceptor(frozenset(names), self._metrics, endpoint.guard)
+        server = grpc.aio.server(interceptors=[interceptor], options=list(endpoint.options))
+        server.add_generic_rpc_handlers(
+            tuple(
+                self._handlers.generic_handler(service.name, service.unary, service.streams)
+                for service in services
+            )
         )
-        server.add_generic_rpc_handlers(tuple(map(self._handlers.generic_handler, services)))
         health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
         reflection.enable_server_reflection(
             (*names, health.SERVICE_NAME, reflection.SERVICE_NAME), server
         )
-        port = bind(server.add_insecure_port, listen)
+        port = bind(server, endpoint)
         await server.start()
         self._server = server
         return port
@@ -218,32 +257,58 @@ def _deadline(context: Any) -> float | None:
     return None if remaining_s is None else time.monotonic() + remaining_s
 
 
-def _guard_unary(behavior: Any, method: str) -> Any:
+def _guard_unary(behavior: Any, method: str, rpc: RpcMetrics, guard: TokenGuard) -> Any:
     async def guarded(request: bytes, context: Any) -> Any:
+        started = time.perf_counter()
+        rpc.begin()
+        code = "CANCELLED"
         try:
-            return await behavior(request, context)
-        except grpc.aio.AbortError:
+            guard.check(method, context.invocation_metadata())
+            response = await behavior(request, context)
+            code = "OK"
+            return response
+        except asyncio.CancelledError:
+            code = _reason_of_leaving(context)
             raise
         except Exception as error:  # noqa: BLE001 - the border: everything becomes a status
-            await _abort(context, error, method)
+            status = explain(error, method)
+            code = status.code_name
+            await _abort(context, status)
+        finally:
+            rpc.end(code, time.perf_counter() - started)
 
     return guarded
 
 
-def _guard_stream(behavior: Any, method: str) -> Any:
+def _guard_stream(behavior: Any, method: str, rpc: RpcMetrics, guard: TokenGuard) -> Any:
     async def guarded(request: bytes, context: Any) -> AsyncIterator[Any]:
+        started = time.perf_counter()
+        rpc.begin()
+        code = "CANCELLED"
         try:
+            guard.check(method, context.invocation_metadata())
             async for response in behavior(request, context):
                 yield response
-        except grpc.aio.AbortError:
+            code = "OK"
+        except asyncio.CancelledError:
+            code = _reason_of_leaving(context)
             raise
         except Exception as error:  # noqa: BLE001 - the border: everything becomes a status
-            await _abort(context, error, method)
+            status = explain(error, method)
+            code = status.code_name
+            await _abort(context, status)
+        finally:
+            rpc.end(code, time.perf_counter() - started)
 
     return guarded
 
 
-async def _abort(context: Any, error: Exception, method: str) -> None:
-    """End a call with the status of an error."""
-    status = explain(error, method)
+def _reason_of_leaving(context: Any) -> str:
+    """Tell a deadline from a cancellation; grpc.aio cancels the handler for both."""
+    remaining_s = context.time_remaining()
+    return "CANCELLED" if remaining_s is None or remaining_s > 0 else "DEADLINE_EXCEEDED"
+
+
+async def _abort(context: Any, status: WireStatus) -> None:
+    """End a call with a status; grpc raises AbortError for it, which must go its way."""
     await context.abort(getattr(grpc.StatusCode, status.code_name), status.message, status.trailers)

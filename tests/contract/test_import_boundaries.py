@@ -132,6 +132,7 @@ LAYERS = [
     "transport",
     "transport_aio",
     "health",
+    "border",
     "completion_queue",
     "transport_cq",
     "app",

@@ -112,7 +112,7 @@ def _export(options: argparse.Namespace) -> None:
         f"{export.folder}: version {export.version}, {export.bytes / 1e6:.2f} MB; torch and ONNX "
         f"Runtime differ by at most {export.largest_difference:.1e}"
     )
-    print("next: `make serve`, or restart the server that serves this folder")
+    print("next: `make serve`, or `latentserve reload` where a server runs on this folder")
 
 
 if __name__ == "__main__":

@@ -43,6 +43,8 @@ class GenerativeServiceStub:
     did not run for it.
     * UNAVAILABLE, with RetryInfo: the server is starting or draining, or the
     model is loading.
+    * UNAUTHENTICATED, with ErrorInfo: the server asks for a bearer token in the
+    metadata `authorization`, and the call has none or another.
     * INTERNAL, with ErrorInfo whose `metadata["request_id"]` finds the cause in
     the server's log.
 
@@ -106,6 +108,8 @@ class GenerativeServiceServicer:
     did not run for it.
     * UNAVAILABLE, with RetryInfo: the server is starting or draining, or the
     model is loading.
+    * UNAUTHENTICATED, with ErrorInfo: the server asks for a bearer token in the
+    metadata `authorization`, and the call has none or another.
     * INTERNAL, with ErrorInfo whose `metadata["request_id"]` finds the cause in
     the server's log.
 
@@ -217,6 +221,8 @@ class GenerativeService:
     did not run for it.
     * UNAVAILABLE, with RetryInfo: the server is starting or draining, or the
     model is loading.
+    * UNAUTHENTICATED, with ErrorInfo: the server asks for a bearer token in the
+    metadata `authorization`, and the call has none or another.
     * INTERNAL, with ErrorInfo whose `metadata["request_id"]` finds the cause in
     the server's log.
 

@@ -30,8 +30,9 @@ class ModelServiceStub:
     brings in new ones.
 
     Every method may also answer INVALID_ARGUMENT for bytes that are not the
-    request's message, and INTERNAL with an ErrorInfo whose
-    `metadata["request_id"]` finds the cause in the server's log.
+    request's message, UNAUTHENTICATED where the server asks for a bearer token,
+    and INTERNAL with an ErrorInfo whose `metadata["request_id"]` finds the cause
+    in the server's log.
     """
 
     def __init__(self, channel):
@@ -62,8 +63,9 @@ class ModelServiceServicer:
     brings in new ones.
 
     Every method may also answer INVALID_ARGUMENT for bytes that are not the
-    request's message, and INTERNAL with an ErrorInfo whose
-    `metadata["request_id"]` finds the cause in the server's log.
+    request's message, UNAUTHENTICATED where the server asks for a bearer token,
+    and INTERNAL with an ErrorInfo whose `metadata["request_id"]` finds the cause
+    in the server's log.
     """
 
     def ListModels(self, request, context):
@@ -86,7 +88,8 @@ class ModelServiceServicer:
         """Looks at the model folder again: loads, checks and warms up what is new
         beside what is served, then swaps. A version that fails its checks is
         refused with the reason, and what was served before stays. Answers when all
-        is done. UNIMPLEMENTED on a server without reloading.
+        is done; allow a deadline of minutes. NOT_FOUND for a name without a folder
+        and without a served version.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -123,8 +126,9 @@ class ModelService:
     brings in new ones.
 
     Every method may also answer INVALID_ARGUMENT for bytes that are not the
-    request's message, and INTERNAL with an ErrorInfo whose
-    `metadata["request_id"]` finds the cause in the server's log.
+    request's message, UNAUTHENTICATED where the server asks for a bearer token,
+    and INTERNAL with an ErrorInfo whose `metadata["request_id"]` finds the cause
+    in the server's log.
     """
 
     @staticmethod

@@ -17,9 +17,11 @@ from onnx import TensorProto, helper, numpy_helper
 import tiny_models
 from latentserve_server.device import CPU, CPU_PROVIDER
 from latentserve_server.engine import OnnxEngine
+from latentserve_server.entry import State
 from latentserve_server.errors import ManifestError
+from latentserve_server.loader import Loader
 from latentserve_server.manifest import read_manifest
-from latentserve_server.repository import Repository, State
+from latentserve_server.repository import Repository
 
 Document = dict[str, Any]
 
@@ -398,9 +400,11 @@ def test_a_graph_that_works_at_the_golden_batch_alone_harms_no_other_model(
     tiny_models.write_model(tmp_path, "good", kind="gan")
     repository = Repository(
         tmp_path,
-        lambda manifest: OnnxEngine(manifest, CPU, threads=1),
-        max_batch_rows=8,
-        queue_rows=64,
+        Loader(
+            lambda manifest: OnnxEngine(manifest, CPU, threads=1),
+            max_batch_rows=8,
+            queue_rows=64,
+        ),
         max_versions=4,
     )
     repository.scan()

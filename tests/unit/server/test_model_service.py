@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +16,8 @@ from latentserve.v1 import tensor_pb2
 from latentserve_server.call import Reply
 from latentserve_server.device import CPU, CPU_PROVIDER
 from latentserve_server.engine import OnnxEngine
-from latentserve_server.errors import InvalidRequest, ModelNotFound, NotImplementedHere
+from latentserve_server.errors import InvalidRequest, ModelNotFound
+from latentserve_server.loader import Loader
 from latentserve_server.manifest import read_manifest
 from latentserve_server.model_service import ModelService
 from latentserve_server.repository import Repository
@@ -43,10 +45,12 @@ def serve(root: Path) -> Iterator[Serve]:
     def make(*, load: bool = True, default_model: str = "") -> ModelService:
         repository = Repository(
             root,
-            lambda manifest: OnnxEngine(manifest, CPU, threads=1),
+            Loader(
+                lambda manifest: OnnxEngine(manifest, CPU, threads=1),
+                max_batch_rows=8,
+                queue_rows=64,
+            ),
             default_model=default_model,
-            max_batch_rows=8,
-            queue_rows=64,
             max_versions=10,
         )
         made.append(repository)
@@ -194,9 +198,36 @@ def test_a_folder_named_by_a_time_stamp_is_refused_and_does_not_break_the_listin
     assert ready == [("a", 2), ("a", 1), ("b", 1)]
 
 
-def test_reloading_is_not_offered_and_says_what_to_do(serve: Serve) -> None:
-    with pytest.raises(NotImplementedHere, match="restart"):
-        call(serve().reload_models, pb.ReloadModelsRequest(), pb.ReloadModelsResponse)
+def test_a_reload_tells_what_became_of_every_version(serve: Serve, root: Path) -> None:
+    service = serve()
+    tiny_models.write_model(root, "b", version=2)
+    (root / "c" / "1").mkdir(parents=True)
+    shutil.rmtree(root / "a" / "1")
+    reply = call(service.reload_models, pb.ReloadModelsRequest(), pb.ReloadModelsResponse)
+    action = pb.ReloadOutcome.Action.Name
+    found = [(o.name, o.version, action(o.action), bool(o.reason)) for o in reply.outcomes]
+    assert found == [
+        ("a", 1, "ACTION_REMOVED", False),
+        ("a", 2, "ACTION_UNCHANGED", False),
+        ("a", 3, "ACTION_REFUSED", True),
+        ("b", 1, "ACTION_UNCHANGED", False),
+        ("b", 2, "ACTION_LOADED", False),
+        ("c", 1, "ACTION_REFUSED", True),
+    ]
+
+
+def test_a_reload_of_one_model_leaves_the_others_alone(serve: Serve, root: Path) -> None:
+    service = serve()
+    tiny_models.write_model(root, "b", version=2)
+    shutil.rmtree(root / "a" / "1")
+    request = pb.ReloadModelsRequest(names=["b"])
+    reply = call(service.reload_models, request, pb.ReloadModelsResponse)
+    assert [(outcome.name, outcome.version) for outcome in reply.outcomes] == [("b", 1), ("b", 2)]
+
+
+def test_a_reload_of_an_unknown_model_lists_what_there_is(serve: Serve) -> None:
+    with pytest.raises(ModelNotFound, match=r"no model 'z'\. Models: a, b"):
+        call(serve().reload_models, pb.ReloadModelsRequest(names=["z"]), pb.ReloadModelsResponse)
 
 
 @pytest.mark.parametrize("method", ["ListModels", "GetModel", "ReloadModels"])

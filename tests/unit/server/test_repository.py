@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import queue
+import shutil
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ import numpy as np
 import pytest
 
 import tiny_models
+from latentserve_server.entry import State
 from latentserve_server.errors import (
     DeviceUnavailable,
     InvalidRequest,
@@ -18,9 +22,10 @@ from latentserve_server.errors import (
     ModelNotFound,
     Unavailable,
 )
+from latentserve_server.loader import Loader, fingerprint
 from latentserve_server.manifest import Manifest
-from latentserve_server.repository import Repository, State
-from latentserve_server.ticket import Rows
+from latentserve_server.repository import Outcome, Repository
+from latentserve_server.ticket import Completion, Rows
 
 
 class FakeEngine:
@@ -83,8 +88,8 @@ def build(root: Path, engines: Engines) -> Iterator[Build]:
     made: list[Repository] = []
 
     def make(*, load: bool = True, **options: Any) -> Repository:
-        settings = {"max_batch_rows": 8, "queue_rows": 64, "max_versions": 10, **options}
-        repository = Repository(root, engines, **settings)
+        loader = Loader(engines, max_batch_rows=8, queue_rows=64)
+        repository = Repository(root, loader, **{"max_versions": 10, **options})
         made.append(repository)
         repository.scan()
         if load:
@@ -121,10 +126,10 @@ def test_every_version_is_checked_and_warmed_up_at_the_smallest_and_largest_batc
     root: Path, build: Build, engines: Engines
 ) -> None:
     write(root, ("a", 1), ("b", 3))
-    repository = build(max_batch_rows=32)
+    repository = build()
     assert summary(repository) == [("a", 1, State.READY), ("b", 3, State.READY)]
     for engine in engines.built.values():
-        assert engine.calls == ["golden", (1, 32)]
+        assert engine.calls == ["golden", (1, 8)]
     assert repository.resolve("a", 1).provider == "FakeExecutionProvider"
 
 
@@ -245,7 +250,7 @@ def test_a_version_with_leading_zeros_does_not_replace_the_one_without(
 
 
 def test_an_empty_folder_is_no_error(build: Build) -> None:
-    assert build().entries() == []
+    assert build().entries() == ()
 
 
 # --- choosing a version -----------------------------------------------------------------------
@@ -365,3 +370,151 @@ def test_after_closing_a_model_takes_no_more_rows(root: Path, build: Build) -> N
     repository.close(timeout_s=5.0)
     with pytest.raises(Unavailable):
         model.batcher.submit("decode", (rows,), None, lambda completion: None)
+
+
+# --- reloading --------------------------------------------------------------------------------
+
+
+def change(root: Path, name: str, version: int) -> None:
+    """Publish other content under the same version."""
+    folder = root / name / str(version)
+    manifest = tiny_models.read_manifest(folder)
+    manifest["description"] += " Changed."
+    tiny_models.write_manifest(folder, manifest)
+
+
+def actions(outcomes: list[Outcome]) -> list[tuple[str, int, str]]:
+    return [(outcome.name, outcome.version, outcome.action.value) for outcome in outcomes]
+
+
+def test_a_new_version_is_served_and_the_old_one_too(root: Path, build: Build) -> None:
+    write(root, ("a", 1))
+    repository = build()
+    write(root, ("a", 2))
+    assert actions(repository.reload()) == [("a", 1, "unchanged"), ("a", 2, "loaded")]
+    assert served(repository, "a", 0) == ("a", 2)
+    assert served(repository, "a", 1) == ("a", 1)
+
+
+def test_a_bad_version_is_refused_and_the_old_one_stays(root: Path, build: Build) -> None:
+    write(root, ("a", 1), ("b", 1))
+    repository = build()
+    write(root, ("a", 2))
+    spoil(root, "a", 2)
+    change(root, "b", 1)
+    spoil(root, "b", 1)
+    before = repository.resolve("b", 1)
+    outcomes = repository.reload()
+    assert actions(outcomes) == [
+        ("a", 1, "unchanged"),
+        ("a", 2, "refused"),
+        ("b", 1, "refused"),
+    ]
+    assert served(repository, "a", 0) == ("a", 1)
+    assert repository.resolve("b", 1) is before
+    assert "golden.npz" in outcomes[2].reason
+    entry = repository.find("b", 1)
+    assert (entry.state, entry.reason) == (State.READY, outcomes[2].reason)
+
+
+def test_a_failing_golden_run_is_refused_too(root: Path, build: Build, engines: Engines) -> None:
+    write(root, ("a", 1))
+    repository = build()
+    write(root, ("a", 2))
+    engines.bad["a", 2] = "wrong numbers"
+    assert actions(repository.reload())[1] == ("a", 2, "refused")
+    assert served(repository, "a", 0) == ("a", 1)
+
+
+def test_the_reason_goes_when_the_broken_successor_does(root: Path, build: Build) -> None:
+    write(root, ("a", 1))
+    repository = build()
+    manifest = root / "a" / "1" / "manifest.json"
+    good = manifest.read_bytes()
+    manifest.write_text("{")
+    repository.reload()
+    assert repository.find("a", 1).reason
+    manifest.write_bytes(good)
+    assert actions(repository.reload()) == [("a", 1, "unchanged")]
+    assert not repository.find("a", 1).reason
+
+
+def test_a_changed_version_replaces_the_old_one_at_once(root: Path, build: Build) -> None:
+    write(root, ("a", 1))
+    repository = build()
+    before = repository.resolve("a", 1)
+    change(root, "a", 1)
+    assert actions(repository.reload()) == [("a", 1, "loaded")]
+    after = repository.resolve("a", 1)
+    assert after is not before
+    assert after.manifest.digest != before.manifest.digest
+
+
+def test_a_removed_version_is_served_no_more(root: Path, build: Build) -> None:
+    write(root, ("a", 1), ("a", 2), ("b", 1))
+    repository = build()
+    shutil.rmtree(root / "a" / "2")
+    shutil.rmtree(root / "b")
+    assert actions(repository.reload()) == [
+        ("a", 1, "unchanged"),
+        ("a", 2, "removed"),
+        ("b", 1, "removed"),
+    ]
+    assert served(repository, "a", 0) == ("a", 1)
+    with pytest.raises(ModelNotFound, match="no model 'b'"):
+        repository.resolve("b", 0)
+
+
+def test_a_refused_version_is_tried_again(root: Path, build: Build, engines: Engines) -> None:
+    write(root, ("a", 1))
+    engines.bad["a", 1] = "wrong numbers"
+    repository = build()
+    assert not repository.is_ready("a")
+    del engines.bad["a", 1]
+    assert actions(repository.reload()) == [("a", 1, "loaded")]
+    assert repository.is_ready("a")
+
+
+def test_an_engine_ends_with_the_last_call_that_holds_its_model(root: Path, build: Build) -> None:
+    write(root, ("a", 1))
+    repository = build()
+    held = repository.resolve("a", 1)
+    batcher = held.batcher
+    shutil.rmtree(root / "a")
+    repository.reload()
+    # Whoever began with the model still gets answers from it.
+    done: queue.Queue[Completion] = queue.Queue()
+    rows = Rows(np.zeros((1, tiny_models.DIM), np.float32))
+    batcher.submit("decode", (rows,), None, done.put)
+    assert done.get(timeout=10).error is None
+    thread = next(t for t in threading.enumerate() if t.name == "engine-a/1")
+    del held
+    thread.join(10)
+    assert not thread.is_alive()
+    with pytest.raises(Unavailable):
+        batcher.submit("decode", (rows,), None, done.put)
+
+
+def test_changes_are_reported_by_name(root: Path, build: Build) -> None:
+    names: list[str] = []
+    write(root, ("a", 1))
+    repository = build(on_change=names.append)
+    write(root, ("b", 1))
+    names.clear()
+    repository.reload()
+    assert set(names) == {"b"}
+
+
+def test_the_fingerprint_changes_with_every_file_of_a_version(root: Path) -> None:
+    write(root, ("a", 1))
+    seen = {fingerprint(root)}
+    assert fingerprint(root) in seen
+    (root / "a" / "1" / "decode.onnx").write_bytes(b"other")
+    seen.add(fingerprint(root))
+    write(root, ("a", 2))
+    seen.add(fingerprint(root))
+    shutil.rmtree(root / "a" / "1")
+    seen.add(fingerprint(root))
+    assert len(seen) == 4
+    (root / "a" / ".3-writing").mkdir()
+    assert fingerprint(root) in seen

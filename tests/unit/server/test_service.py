@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import queue
 import time
@@ -22,6 +21,7 @@ from latentserve_server import sampling
 from latentserve_server.call import Reply, parse
 from latentserve_server.device import CPU, CPU_PROVIDER
 from latentserve_server.engine import OnnxEngine
+from latentserve_server.entry import ServedModel
 from latentserve_server.errors import (
     CallError,
     DeadlineExceeded,
@@ -31,6 +31,7 @@ from latentserve_server.errors import (
     QueueFull,
     Unavailable,
 )
+from latentserve_server.loader import Loader
 from latentserve_server.repository import Repository
 from latentserve_server.service import GenerativeService
 
@@ -51,10 +52,12 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Repository]
     tiny_models.write_model(root, "vae", kind="vae", version=2)
     repository = Repository(
         root,
-        lambda manifest: OnnxEngine(manifest, CPU, threads=1),
+        Loader(
+            lambda manifest: OnnxEngine(manifest, CPU, threads=1),
+            max_batch_rows=MAX_BATCH_ROWS,
+            queue_rows=64,
+        ),
         default_model="vae",
-        max_batch_rows=MAX_BATCH_ROWS,
-        queue_rows=64,
         max_versions=10,
     )
     repository.scan()
@@ -635,9 +638,11 @@ class IdleBatchers:
         tiny_models.write_model(root, "vae")
         self.repository = Repository(
             root,
-            lambda manifest: OnnxEngine(manifest, CPU, threads=1),
-            max_batch_rows=MAX_BATCH_ROWS,
-            queue_rows=MAX_REQUEST_ROWS,
+            Loader(
+                lambda manifest: OnnxEngine(manifest, CPU, threads=1),
+                max_batch_rows=MAX_BATCH_ROWS,
+                queue_rows=MAX_REQUEST_ROWS,
+            ),
             max_versions=1,
         )
         self.repository.scan()
@@ -650,6 +655,7 @@ class IdleBatchers:
             max_batch_rows=MAX_BATCH_ROWS,
             queue_rows=MAX_REQUEST_ROWS,
         )
+        self.model = ServedModel(model.manifest, model.provider, self.batcher)
         self.service = GenerativeService(
             self,  # type: ignore[arg-type]  # only `resolve` is used
             max_request_rows=MAX_REQUEST_ROWS,
@@ -659,7 +665,7 @@ class IdleBatchers:
 
     def resolve(self, name: str, version: int) -> Any:
         """Stand in for the repository."""
-        return dataclasses.replace(self.repository.resolve(name, version), batcher=self.batcher)
+        return self.model
 
 
 @pytest.fixture

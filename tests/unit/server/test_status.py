@@ -23,7 +23,7 @@ CODES = {
     errors.QueueFull: ("RESOURCE_EXHAUSTED", "QUEUE_FULL"),
     errors.DeadlineExceeded: ("DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED_IN_QUEUE"),
     errors.Unavailable: ("UNAVAILABLE", "NOT_READY"),
-    errors.NotImplementedHere: ("UNIMPLEMENTED", "NOT_IMPLEMENTED"),
+    errors.Unauthenticated: ("UNAUTHENTICATED", "TOKEN_REQUIRED"),
     errors.EngineFailure: ("INTERNAL", "ENGINE_FAILURE"),
 }
 KINDS = list(CODES)

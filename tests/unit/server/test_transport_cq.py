@@ -17,11 +17,13 @@ from grpc_health.v1 import health_pb2
 
 from latentserve_server import completion_queue, transport_cq
 from latentserve_server.app import choose_transport
+from latentserve_server.border import CallGate
 from latentserve_server.call import Call, Done, Reply
-from latentserve_server.completion_queue import Arrivals, CallGate
+from latentserve_server.completion_queue import Arrivals
 from latentserve_server.errors import ModelNotFound
 from latentserve_server.health import HealthService
-from latentserve_server.transport import LARGE_REQUEST_BYTES, Service
+from latentserve_server.metrics import Metrics
+from latentserve_server.transport import LARGE_REQUEST_BYTES, Endpoint, Service
 from latentserve_server.transport_aio import AioTransport
 from latentserve_server.transport_cq import CompletionQueueServer, CompletionQueueTransport
 
@@ -66,15 +68,22 @@ def gate() -> CallGate:
 
 
 @pytest.fixture
-def serve(executor: ThreadPoolExecutor, gate: CallGate) -> Iterator[Callable[..., grpc.Channel]]:
+def metrics() -> Metrics:
+    return Metrics(lambda: ())
+
+
+@pytest.fixture
+def serve(
+    executor: ThreadPoolExecutor, gate: CallGate, metrics: Metrics
+) -> Iterator[Callable[..., grpc.Channel]]:
     """Serve the methods of a service `t.T` and return a channel to it."""
     with contextlib.ExitStack() as stack:
 
         def start(*, streams: Any = None, drains: bool = True, **unary: Any) -> grpc.Channel:
-            server = CompletionQueueServer(executor, [("grpc.so_reuseport", 0)], gate)
+            endpoint = Endpoint("127.0.0.1:0", options=[("grpc.so_reuseport", 0)])
+            server = CompletionQueueServer(executor, endpoint, gate, metrics)
             server.add(Service("t.T", unary, streams or {}, drains=drains))
-            port = server.add_port("127.0.0.1:0")
-            server.start()
+            port = server.start()
             stack.callback(lambda: server.stop(0.0).wait(TIMEOUT_S))
             options = [("grpc.use_local_subchannel_pool", 1)]
             return stack.enter_context(grpc.insecure_channel(f"127.0.0.1:{port}", options=options))
@@ -124,18 +133,19 @@ def test_a_reply_that_is_changed_is_found_out(monkeypatch: pytest.MonkeyPatch) -
     assert "came back changed" in str(transport_cq.why_unusable())
 
 
-def test_the_transports_are_chosen_by_name(executor: ThreadPoolExecutor) -> None:
-    assert isinstance(choose_transport("aio", executor), AioTransport)
-    assert isinstance(choose_transport("cq", executor), CompletionQueueTransport)
+def test_the_transports_are_chosen_by_name(executor: ThreadPoolExecutor, metrics: Metrics) -> None:
+    assert isinstance(choose_transport("aio", executor, metrics), AioTransport)
+    assert isinstance(choose_transport("cq", executor, metrics), CompletionQueueTransport)
 
 
 def test_the_fallback_is_loud(
     executor: ThreadPoolExecutor,
+    metrics: Metrics,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.delattr(cygrpc, "ReceiveMessageOperation")
-    assert isinstance(choose_transport("cq", executor), AioTransport)
+    assert isinstance(choose_transport("cq", executor, metrics), AioTransport)
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert "falling back to grpc.aio" in record.message
@@ -165,7 +175,7 @@ def test_a_call_without_a_request_is_refused(serve: Any) -> None:
     call = serve(Echo=echo).stream_unary("/t.T/Echo")
     with pytest.raises(grpc.RpcError) as caught:
         call(iter(()), timeout=TIMEOUT_S)
-    assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert "exactly one request" in caught.value.details()
 
 

@@ -102,6 +102,23 @@ def _common() -> argparse.ArgumentParser:
         help="the model (default: the server's), in its newest version unless told",
     )
     group.add_argument("--json", action="store_true", help="print one JSON object")
+    security = common.add_argument_group("TLS and token")
+    security.add_argument(
+        "--tls", action="store_true", help="use TLS and trust the authorities that gRPC knows"
+    )
+    security.add_argument(
+        "--tls-ca", type=Path, metavar="FILE", help="use TLS and trust these authorities (PEM)"
+    )
+    security.add_argument(
+        "--tls-cert", type=Path, metavar="FILE", help="the client's own certificate (PEM)"
+    )
+    security.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key (PEM)")
+    security.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help="file with the bearer token (default: the variable LATENTSERVE_TOKEN)",
+    )
     return common
 
 

@@ -15,6 +15,7 @@ from latentserve_client._base import DEFAULT_TIMEOUT_S
 from latentserve_client._results import SampleResult
 from latentserve_client.cli._inputs import Inputs, UsageError, read_inputs, read_latents
 from latentserve_client.cli._output import Report, check_out, headline, served_data, table, write
+from latentserve_client.cli._security import credentials, metadata
 from latentserve_client.grid import Row, Section, latent_strips
 from latentserve_client.noise import add_noise, psnr_db
 
@@ -244,7 +245,13 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], Report]] = {
 
 
 def _client(args: argparse.Namespace) -> Client:
-    return Client(args.server, timeout_s=args.timeout_s or DEFAULT_TIMEOUT_S, model=args.model)
+    return Client(
+        args.server,
+        timeout_s=args.timeout_s or DEFAULT_TIMEOUT_S,
+        model=args.model,
+        credentials=credentials(args),
+        metadata=metadata(args),
+    )
 
 
 def _fitted(inputs: Inputs, args: argparse.Namespace, client: Client) -> Inputs:

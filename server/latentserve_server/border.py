@@ -1,0 +1,52 @@
+"""What stands between a caller and our services, on a transport of threads and events."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from latentserve_server.errors import Unavailable
+from latentserve_server.metrics import RpcMetrics
+from latentserve_server.security import TokenGuard
+
+
+class CallGate:
+    """Counts the calls in flight, and refuses new ones while the server drains."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._when_idle: Callable[[], None] | None = None
+        self.in_flight = 0
+
+    def enter(self) -> None:
+        """Admit a call; raises Unavailable while the server drains."""
+        with self._lock:
+            if self._when_idle is not None:
+                raise Unavailable("the server is shutting down; try another one", retry_after_s=1.0)
+            self.in_flight += 1
+
+    def leave(self) -> None:
+        """End an admitted call."""
+        with self._lock:
+            self.in_flight -= 1
+            idle = None if self.in_flight else self._when_idle
+        if idle is not None:
+            idle()
+
+    def close(self, when_idle: Callable[[], None]) -> None:
+        """Refuse new calls; `when_idle` is called, from any thread, when the last has ended."""
+        with self._lock:
+            self._when_idle = when_idle
+            idle = not self.in_flight
+        if idle:
+            when_idle()
+
+
+@dataclass(frozen=True)
+class Border:
+    """What stands between a caller and our own services; health has none."""
+
+    gate: CallGate
+    guard: TokenGuard
+    rpc: RpcMetrics

@@ -1,0 +1,44 @@
+"""What the repository knows of one version folder."""
+
+from __future__ import annotations
+
+import enum
+import weakref
+from dataclasses import dataclass
+
+from latentserve_server.batcher import Batcher
+from latentserve_server.manifest import Manifest
+
+
+class State(enum.Enum):
+    """Whether a version can be used."""
+
+    LOADING = "loading"
+    READY = "ready"
+    REFUSED = "refused"
+
+
+class ServedModel:
+    """A version that is warm and answers calls.
+
+    Every call holds the model that it began with. When a version is replaced or removed, its
+    engine ends with the last call that holds it: a swap fails nobody, a long stream included.
+    """
+
+    def __init__(self, manifest: Manifest, provider: str, batcher: Batcher) -> None:
+        self.manifest = manifest
+        self.provider = provider
+        self.batcher = batcher
+        weakref.finalize(self, batcher.end).atexit = False
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One version; `reason` says why it, or a newer state of its folder, was refused."""
+
+    name: str
+    version: int
+    state: State
+    reason: str = ""
+    manifest: Manifest | None = None
+    model: ServedModel | None = None

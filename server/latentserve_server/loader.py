@@ -1,0 +1,146 @@
+"""From a version folder to a model that serves: find, check, load, warm up."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Protocol
+
+from latentserve_server.batcher import Batcher, Observer, Runner
+from latentserve_server.entry import Entry, ServedModel, State
+from latentserve_server.errors import ManifestError
+from latentserve_server.manifest import MANIFEST_NAME, Manifest, read_manifest
+
+log = logging.getLogger(__name__)
+
+MAX_VERSION = 2**31 - 1
+"""The wire contract's int32."""
+
+_VERSION = re.compile("[1-9][0-9]*")
+
+
+class Engine(Runner, Protocol):
+    """What a loader needs of an engine; `engine.OnnxEngine` is the real one."""
+
+    provider: str
+
+    def warm_up(self, batch_rows: Iterable[int]) -> None:
+        """Run every operation once for each batch size; raises ManifestError."""
+
+    def check_golden(self) -> float:
+        """Repeat the golden runs; raises ManifestError where they differ too much."""
+
+
+class Loader:
+    """Makes entries of version folders. A version that breaks the contract is refused.
+
+    Args:
+        build_engine: makes the engine of a manifest; raises ManifestError or StartupError.
+        max_batch_rows: rows of one batch, at most.
+        queue_rows: rows that may wait for one model, at most.
+        observer: makes what the batcher of a name and version tells what happens.
+    """
+
+    def __init__(
+        self,
+        build_engine: Callable[[Manifest], Engine],
+        *,
+        max_batch_rows: int,
+        queue_rows: int,
+        observer: Callable[[str, int], Observer] = lambda name, version: Observer(),
+    ) -> None:
+        self._build_engine = build_engine
+        self._max_batch_rows = max_batch_rows
+        self._queue_rows = queue_rows
+        self._observer = observer
+
+    def read(self, name: str, version: int, folder: Path) -> Entry:
+        """Return the entry of a folder whose manifest and files were checked, not yet loaded."""
+        try:
+            manifest = read_manifest(folder)
+        except ManifestError as error:
+            return refused(Entry(name, version, State.LOADING), error)
+        return Entry(name, version, State.LOADING, manifest=manifest)
+
+    def load(self, entry: Entry) -> Entry:
+        """Return a loading entry ready or refused: golden outputs repeated, batches warmed up."""
+        assert entry.manifest is not None  # noqa: S101 - read gives every loading entry one
+        try:
+            engine = self._build_engine(entry.manifest)
+            difference = engine.check_golden()
+            engine.warm_up((1, self._max_batch_rows))
+        except ManifestError as error:
+            return refused(entry, error)
+        batcher = Batcher(
+            engine,
+            name=f"{entry.name}/{entry.version}",
+            max_batch_rows=self._max_batch_rows,
+            queue_rows=self._queue_rows,
+            observer=self._observer(entry.name, entry.version),
+        )
+        batcher.start()
+        log.info(
+            "%s version %d is ready on %s; golden outputs differ by %.1g at most",
+            entry.name,
+            entry.version,
+            engine.provider,
+            difference,
+        )
+        model = ServedModel(entry.manifest, engine.provider, batcher)
+        return Entry(entry.name, entry.version, State.READY, manifest=entry.manifest, model=model)
+
+
+def manifest_digest(folder: Path) -> str | None:
+    """Return the SHA-256 of a folder's manifest, None where it cannot be read."""
+    try:
+        return hashlib.sha256((folder / MANIFEST_NAME).read_bytes()).hexdigest()
+    except OSError:
+        return None
+
+
+def fingerprint(root: Path) -> int:
+    """Return a number that changes with any file of any version folder."""
+    files = []
+    for _, _, folder in version_folders(root):
+        for path in folder.iterdir():
+            try:
+                found = path.stat()
+            except OSError:  # deleted between the two looks
+                continue
+            files.append((str(path), found.st_mtime_ns, found.st_size, found.st_ino))
+    return hash(tuple(sorted(files)))
+
+
+def refused(entry: Entry, error: ManifestError) -> Entry:
+    """Return the entry refused, with the reason."""
+    log.error("%s version %d is refused: %s", entry.name, entry.version, error)
+    return Entry(entry.name, entry.version, State.REFUSED, str(error), entry.manifest)
+
+
+def version_folders(root: Path) -> list[tuple[str, int, Path]]:
+    """Return (name, version, folder) of all <name>/<version> folders.
+
+    Every model's highest comes first, so that a limit leaves out old ones.
+    """
+    found = []
+    for model in sorted(root.iterdir()):
+        if model.name.startswith(".") or not model.is_dir():
+            continue
+        versions = []
+        for folder in model.iterdir():
+            # Anything else, such as a folder that is still being written, is not a version.
+            if not (folder.is_dir() and _VERSION.fullmatch(folder.name)):
+                continue
+            version = int(folder.name)
+            if version > MAX_VERSION:
+                log.error(
+                    "%s/%s is ignored: versions end at %d", model.name, folder.name, MAX_VERSION
+                )
+                continue
+            versions.append((version, folder))
+        versions.sort(reverse=True)
+        found += [(age, model.name, *version) for age, version in enumerate(versions)]
+    return [(name, version, folder) for _, name, version, folder in sorted(found)]

@@ -1,0 +1,213 @@
+"""TLS, client certificates and tokens over real connections."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+import trustme
+
+import tiny_models
+from latentserve_client import Client, LatentserveError
+from latentserve_client.__main__ import main as latentserve
+from served import Server, launched, served
+
+TOKEN = "a-token-of-this-test"
+RELOAD_TOKEN = "another-token-for-reloads"
+
+
+@dataclasses.dataclass
+class Files:
+    """PEM files on disk."""
+
+    folder: Path
+    authority: trustme.CA
+
+    @property
+    def ca(self) -> str:
+        return str(self.folder / "ca.pem")
+
+    def issue(self, name: str, authority: trustme.CA | None = None) -> tuple[str, str]:
+        """Write a certificate for 127.0.0.1 and its key; return both paths."""
+        pair = (authority or self.authority).issue_cert("127.0.0.1", "localhost")
+        cert, key = self.folder / f"{name}.pem", self.folder / f"{name}.key"
+        key.write_bytes(pair.private_key_pem.bytes())
+        cert.write_bytes(b"".join(blob.bytes() for blob in pair.cert_chain_pems))
+        return str(cert), str(key)
+
+    def secret(self, name: str, text: str) -> str:
+        path = self.folder / name
+        path.write_text(text + "\n")
+        return str(path)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    return Files(tmp_path, authority)
+
+
+@pytest.fixture
+def exports(tmp_path: Path) -> Path:
+    root = tmp_path / "exports"
+    tiny_models.write_model(root, "tiny-vae")
+    return root
+
+
+@pytest.fixture
+def tls(files: Files) -> tuple[str, ...]:
+    cert, key = files.issue("server")
+    return ("--tls-cert", cert, "--tls-key", key)
+
+
+@pytest.fixture
+def guarded(exports: Path, files: Files, tls: tuple[str, ...], tmp_path: Path) -> Iterator[Server]:
+    """A server with TLS and both tokens."""
+    flags = (
+        *tls,
+        *("--token-file", files.secret("token", TOKEN)),
+        *("--reload-token-file", files.secret("reload", RELOAD_TOKEN)),
+    )
+    with served(exports, tmp_path / "log", *flags) as server:
+        yield server
+
+
+def cli(server: Server, *arguments: str) -> int:
+    return latentserve([*arguments, "--server", server.address, "--timeout-s", "5"])
+
+
+def test_tls_is_spoken_and_plain_text_is_not(
+    exports: Path, files: Files, tls: tuple[str, ...], tmp_path: Path
+) -> None:
+    with served(exports, tmp_path / "log", *tls) as server:
+        assert cli(server, "health", "--tls-ca", files.ca) == 0
+        assert cli(server, "sample", "--count", "2", "--tls-ca", files.ca) == 0
+        assert cli(server, "health") == 1
+        other = trustme.CA()
+        other.cert_pem.write_to_path(str(tmp_path / "other.pem"))
+        assert cli(server, "health", "--tls-ca", str(tmp_path / "other.pem")) == 1
+        assert server.stop() == 0
+
+
+def test_client_certificates_are_required_where_an_authority_is_given(
+    exports: Path, files: Files, tls: tuple[str, ...], tmp_path: Path
+) -> None:
+    with served(exports, tmp_path / "log", *tls, "--tls-client-ca", files.ca) as server:
+        cert, key = files.issue("client")
+        stranger = files.issue("stranger", trustme.CA())
+        trust = ("--tls-ca", files.ca)
+        assert cli(server, "sample", *trust, "--tls-cert", cert, "--tls-key", key) == 0
+        assert cli(server, "sample", *trust) == 1
+        assert (
+            cli(server, "sample", *trust, "--tls-cert", stranger[0], "--tls-key", stranger[1]) == 1
+        )
+
+
+def test_a_renewed_certificate_is_used_without_a_restart(
+    exports: Path, files: Files, tls: tuple[str, ...], tmp_path: Path
+) -> None:
+    with served(exports, tmp_path / "log", *tls) as server:
+        assert cli(server, "health", "--tls-ca", files.ca) == 0
+        renewed = trustme.CA()
+        renewed.cert_pem.write_to_path(str(tmp_path / "renewed.pem"))
+        # First a half-written pair: the old one stays.
+        Path(tls[1]).write_text("rubbish")
+        assert cli(server, "health", "--tls-ca", files.ca) == 0
+        assert "cannot be used, the old ones stay" in server.log
+        files.issue("server", renewed)
+        assert cli(server, "health", "--tls-ca", str(tmp_path / "renewed.pem")) == 0
+        assert cli(server, "health", "--tls-ca", files.ca) == 1
+
+
+def test_every_method_but_health_needs_its_token(guarded: Server, files: Files) -> None:
+    trust = ("--tls-ca", files.ca)
+    token = ("--token-file", files.secret("mine", TOKEN))
+    assert cli(guarded, "health", *trust) == 0
+    assert cli(guarded, "models", *trust, *token) == 0
+    assert cli(guarded, "sample", *trust, *token) == 0
+    # ReloadModels has a token of its own, which is no good for anything else.
+    reload_token = ("--token-file", files.secret("theirs", RELOAD_TOKEN))
+    assert cli(guarded, "reload", *trust, *token) == 1
+    assert cli(guarded, "reload", *trust, *reload_token) == 0
+    assert cli(guarded, "models", *trust, *reload_token) == 1
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        [],
+        [("authorization", f"Bearer {TOKEN}x")],
+        [("authorization", TOKEN)],
+        [("authorization", f"Basic {TOKEN}")],
+        [("authorization", "Bearer ")],
+    ],
+)
+def test_a_wrong_token_is_unauthenticated_and_is_not_told(
+    guarded: Server, files: Files, metadata: list[tuple[str, str]]
+) -> None:
+    trust = grpc.ssl_channel_credentials(Path(files.ca).read_bytes())
+    with Client(guarded.address, credentials=trust, metadata=metadata) as client:
+        for call in (
+            client.models,
+            lambda: client.sample(1),
+            lambda: list(client.sample_stream(1)),
+        ):
+            with pytest.raises(LatentserveError) as caught:
+                call()
+            assert caught.value.code == "UNAUTHENTICATED"
+            assert caught.value.reason == "TOKEN_REQUIRED"
+            assert "Bearer TOKEN" in caught.value.message
+    assert TOKEN not in guarded.log
+
+
+def test_a_token_without_tls_is_refused_unless_it_is_allowed(
+    exports: Path, files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LATENTSERVE_TOKEN", TOKEN)
+    with launched(exports, tmp_path / "log") as server:
+        assert server.process.wait(20) == 2
+        assert "a token without TLS can be read by anyone" in server.log
+    with served(exports, tmp_path / "log", "--allow-plaintext-token", "yes") as server:
+        assert "tokens are taken over plain text" in server.log
+        assert cli(server, "models") == 0  # with the variable
+        monkeypatch.delenv("LATENTSERVE_TOKEN")
+        assert cli(server, "models") == 1
+
+
+def test_files_that_cannot_be_used_end_the_process_with_a_sentence(
+    exports: Path, files: Files, tls: tuple[str, ...], tmp_path: Path
+) -> None:
+    _, other_key = files.issue("other")
+    table = {
+        ("--tls-cert", tls[1]): "belong together",
+        ("--tls-cert", tls[1], "--tls-key", other_key): "the TLS files cannot be used",
+        ("--tls-cert", "nowhere", "--tls-key", tls[3]): "the TLS files cannot be used",
+        ("--tls-client-ca", files.ca): "--tls-client-ca needs",
+        (*tls, "--token-file", "nowhere"): "--token-file nowhere cannot be read",
+        (*tls, "--token-file", files.secret("empty", "")): "is empty",
+    }
+    for flags, message in table.items():
+        with launched(exports, tmp_path / "log", *flags) as server:
+            assert server.process.wait(20) == 2
+            assert message in server.log
+            assert "Traceback" not in server.log
+
+
+def test_the_server_is_reached_again_after_the_certificate_was_renewed(
+    exports: Path, files: Files, tls: tuple[str, ...], tmp_path: Path
+) -> None:
+    """A connection that is open keeps working: only new ones see the new certificate."""
+    trust = grpc.ssl_channel_credentials(Path(files.ca).read_bytes())
+    with (
+        served(exports, tmp_path / "log", *tls) as server,
+        Client(server.address, credentials=trust) as client,
+    ):
+        client.sample(1)
+        time.sleep(0.01)
+        files.issue("server")
+        client.sample(1)
