@@ -150,7 +150,7 @@ class UnaryCall:
                 border.rpc.begin()
                 border.guard.check(method.name, self._metadata)
             if request is None:
-                raise InvalidRequest(f"{method.name} takes exactly one request message")
+                raise InvalidRequest(f"{method.name} takes exactly one request message, none came")
             if border is not None:
                 border.gate.enter()
                 self._admitted = True

@@ -8,6 +8,7 @@ event costs one Python call; `completion_queue` has the calls themselves.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from threading import Event
@@ -24,6 +25,8 @@ from latentserve_server.completion_queue import Arrivals, Method
 from latentserve_server.health import HealthService
 from latentserve_server.metrics import Metrics, RpcMetrics
 from latentserve_server.transport import Endpoint, Service, bind
+
+log = logging.getLogger(__name__)
 
 # Reflection holds a thread per stream; those who hold all of them keep each other waiting only.
 _REFLECTION_THREADS = 4
@@ -55,8 +58,9 @@ class CompletionQueueServer:
         self._endpoint = endpoint
         self._gate = gate
         self._metrics = metrics
-        self._pool = ThreadPoolExecutor(_REFLECTION_THREADS, thread_name_prefix="reflection")
-        self._server: Any = grpc.server(self._pool, options=list(endpoint.options))
+        # Never shut down: grpc.server would lose its polling thread if a call came after that.
+        pool = ThreadPoolExecutor(_REFLECTION_THREADS, thread_name_prefix="reflection")
+        self._server: Any = grpc.server(pool, options=list(endpoint.options))
         self._arrivals: list[Arrivals] = []
 
     def add(self, service: Service) -> None:
@@ -87,7 +91,6 @@ class CompletionQueueServer:
 
     def stop(self, grace_s: float) -> Event:
         """Take no more calls, cut off those that last longer; the event says when it is done."""
-        self._pool.shutdown(wait=False)
         stopped: Event = self._server.stop(grace_s)
         return stopped
 
@@ -145,7 +148,8 @@ class CompletionQueueTransport:
         if self._server is not None:
             stopped = self._server.stop(grace_s)
             loop = asyncio.get_running_loop()
-            await loop.run_in_executor(None, stopped.wait, grace_s + _STOP_LIMIT_S)
+            if not await loop.run_in_executor(None, stopped.wait, grace_s + _STOP_LIMIT_S):
+                log.error("grpc.server did not stop within %g s", grace_s + _STOP_LIMIT_S)
 
 
 def why_unusable() -> str | None:
