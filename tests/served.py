@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
+import pytest
 
 from latentserve.v1 import (
     generative_service_pb2_grpc,
@@ -22,6 +23,8 @@ from latentserve.v1 import (
 )
 
 START_LIMIT_S = 30.0
+# For tests of what happens before there is any transport: once is enough.
+BEFORE_ANY_TRANSPORT = pytest.mark.parametrize("transport", ["aio"], indirect=True)
 SLOW_SERVER = Path(__file__).parent / "slow_server.py"
 
 

@@ -18,7 +18,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 import tiny_models
 from latentserve.v1 import generative_service_pb2 as pb
 from latentserve.v1 import model_service_pb2 as models_pb
-from served import Server, launched, ref, served
+from served import BEFORE_ANY_TRANSPORT, Server, launched, ref, served
 
 TIMEOUT_S = 10.0
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -185,6 +185,7 @@ def test_a_busy_port_is_an_error_not_a_silent_second_server(exports: Path, tmp_p
         assert "Traceback" not in second.log
 
 
+@BEFORE_ANY_TRANSPORT
 def test_cuda_without_a_gpu_fails_loudly(exports: Path, tmp_path: Path) -> None:
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this onnxruntime has CUDA: tests/gpu checks what cuda does here")
@@ -199,6 +200,7 @@ def test_the_settings_and_the_provider_are_printed(server: Server) -> None:
     assert "with CPUExecutionProvider" in server.log
 
 
+@BEFORE_ANY_TRANSPORT
 def test_bad_settings_end_the_process_with_a_sentence(exports: Path, tmp_path: Path) -> None:
     table = {
         ("--queue-rows", "many"): "--queue-rows is 'many', expected a whole number",
@@ -273,6 +275,7 @@ def test_a_manifest_that_lies_is_refused_and_the_others_are_served(tmp_path: Pat
                 stub.Sample(pb.SampleRequest(count=1), timeout=TIMEOUT_S)
 
 
+@BEFORE_ANY_TRANSPORT
 def test_a_folder_without_a_usable_model_ends_the_process(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     folder = tiny_models.write_model(tmp_path / "broken", "tiny-vae")

@@ -14,7 +14,7 @@ import trustme
 import tiny_models
 from latentserve_client import Client, LatentserveError
 from latentserve_client.__main__ import main as latentserve
-from served import Server, launched, served
+from served import BEFORE_ANY_TRANSPORT, Server, launched, served
 
 TOKEN = "a-token-of-this-test"
 RELOAD_TOKEN = "another-token-for-reloads"
@@ -179,6 +179,7 @@ def test_a_token_without_tls_is_refused_unless_it_is_allowed(
         assert cli(server, "models") == 1
 
 
+@BEFORE_ANY_TRANSPORT
 def test_files_that_cannot_be_used_end_the_process_with_a_sentence(
     exports: Path, files: Files, tls: tuple[str, ...], tmp_path: Path
 ) -> None:
