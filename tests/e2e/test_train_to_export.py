@@ -19,7 +19,10 @@ QUICK = ["training.epochs=1", "data.max_train_images=300", "data.max_test_images
     ("preset", "figures"),
     [
         ("mnist-ae", {"curves", "reconstructions"}),
+        ("mnist-contractive", {"curves", "reconstructions"}),
         ("mnist-dae", {"curves", "denoised"}),
+        ("mnist-linear", {"curves", "reconstructions"}),
+        ("mnist-sparse", {"curves", "reconstructions"}),
         ("mnist-vae", {"curves", "reconstructions", "samples"}),
     ],
 )

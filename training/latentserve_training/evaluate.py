@@ -5,122 +5,99 @@ Baselines are fitted on all training images, the validation images included: the
 the model did.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from functools import cached_property
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from latentserve_training.baselines import PCA, fit_pca, to_rows
-from latentserve_training.data import ImageData, to_float
+from latentserve_training.baselines import to_rows
+from latentserve_training.code_metrics import (
+    dead_units,
+    jacobian_norm,
+    mse_beside_plain,
+    probe_accuracy,
+    share_of_zeros,
+)
+from latentserve_training.data import ImageData
+from latentserve_training.measure import Metric, Subject, mean_squared_error
 from latentserve_training.models.base import LatentModel
 from latentserve_training.models.denoising import DenoisingAutoencoder
+from latentserve_training.models.linear import LinearAutoencoder
 from latentserve_training.models.vae import VAE
 
-BATCH = 500
 NOISE_SEED = 1234  # of the test noise: figures of two runs differ by their models alone
+CORRUPTIONS = {
+    "masking": "set to 0",
+    "salt_and_pepper": "set to 0 or 1, as often the one as the other",
+}
 ELBO_SAMPLES = 16  # latents drawn per test image
 
 
-@dataclass(frozen=True)
-class Metric:
-    """One figure beside its baseline, and how both came about."""
-
-    value: float
-    unit: str
-    higher_is_better: bool
-    baseline_name: str
-    baseline_value: float
-    samples: int
-    estimator: str
-
-    def as_manifest(self) -> dict[str, Any]:
-        """The manifest's form."""
-        plain = asdict(self)
-        name, value = plain.pop("baseline_name"), plain.pop("baseline_value")
-        return plain | {"baseline": {"name": name, "value": value}}
-
-    @property
-    def beats_baseline(self) -> bool:
-        """Whether the model is better."""
-        difference = self.value - self.baseline_value
-        return difference > 0 if self.higher_is_better else difference < 0
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A model and what it is measured with."""
-
-    model: LatentModel
-    data: ImageData
-
-    @cached_property
-    def pca(self) -> PCA:
-        """Fitted once, on first use: it takes some seconds for 60,000 images."""
-        return fit_pca(self.data.all_train)
-
-    def test_batches(self) -> Iterator[Tensor]:
-        """Float test images ``[n, c, h, w]``."""
-        for batch in torch.split(self.data.test, BATCH):
-            yield to_float(batch)
-
-
-def evaluate(model: LatentModel, data: ImageData) -> dict[str, Metric]:
-    """Compute the model's metrics; the model is left in evaluation mode, on the CPU."""
-    model.eval().cpu()
-    subject = Subject(model, data)
+def evaluate(
+    model: LatentModel, data: ImageData, reference: LatentModel | None = None
+) -> dict[str, Metric]:
+    """Compute the model's metrics; the models are left in evaluation mode, on the CPU."""
+    for each in (model, reference):
+        if each is not None:
+            each.eval().cpu()
+    subject = Subject(model, data, reference)
     with torch.inference_mode():
-        return {name: METRICS[name](subject) for name in model.metrics}
+        metrics = {name: METRICS[name](subject) for name in model.metrics}
+    return {name: metric for name, metric in metrics.items() if metric is not None}
 
 
 def reconstruction_mse(subject: Subject) -> Metric:
-    """Squared error per pixel of the reconstruction."""
-    model, test = subject.model, subject.data.test
-    error = 0.0
-    for images in subject.test_batches():
-        error += float((model.reconstruct(images) - images).double().square().sum())
-    rows = to_rows(test)
-    baseline = np.square(subject.pca.reconstruct(rows, model.latent_dim) - rows).mean()
-    return Metric(
-        value=error / test.numel(),
-        unit="squared error per pixel",
-        higher_is_better=False,
-        baseline_name=f"PCA-{model.latent_dim}",
-        baseline_value=float(baseline),
-        samples=len(test),
-        estimator=(
-            "mean over all pixels of all test images, in the units of [0, 1] pixels; "
-            "baseline: PCA with as many numbers per image, fitted on the training images"
-        ),
+    """Squared error per pixel of the reconstruction, as it is served."""
+    return _mse_beside_pca(subject, subject.model.reconstruct, "")
+
+
+def unclipped_mse(subject: Subject) -> Metric:
+    """Squared error per pixel before clipping to [0, 1], of a model that is linear up to there."""
+    model = subject.model
+    if not isinstance(model, LinearAutoencoder):
+        raise TypeError("only a linear autoencoder clips its output")
+    return _mse_beside_pca(
+        subject,
+        lambda images: model.decode_unclipped(model.encode(images)),
+        ", before the output is clipped to [0, 1]: PCA's is not clipped either",
     )
 
 
 def denoising_psnr_db(subject: Subject) -> Metric:
-    """PSNR of denoised floats that may leave [0, 1]."""
-    model = _denoising(subject)
+    """PSNR of denoised floats; Gaussian noise lets them leave [0, 1]."""
+    model = denoising_model(subject)
     clean, noisy, denoised = _denoise(subject, clipped=False)
-    wiener = subject.pca.wiener_filter(noisy, model.noise_sigma)
+    baseline_name, baseline = denoising_baseline(subject, noisy)
+    if model.corruption == "gaussian":
+        condition = (
+            f"white noise of σ {model.noise_sigma} added to [0, 1] pixels, not clipped, seed "
+            f"{NOISE_SEED}; the baseline's output is clipped"
+        )
+    else:
+        condition = (
+            f"a share of {model.level} of the pixels {CORRUPTIONS[model.corruption]}, seed "
+            f"{NOISE_SEED}"
+        )
     return Metric(
         value=psnr_db(denoised, clean),
         unit="dB",
         higher_is_better=True,
-        baseline_name="Wiener filter in the PCA basis",
-        baseline_value=psnr_db(wiener, clean),
+        baseline_name=baseline_name,
+        baseline_value=psnr_db(baseline, clean),
         samples=len(clean),
-        estimator=(
-            f"peak 1, mean squared error over all test images; white noise of σ {model.noise_sigma}"
-            f" added to [0, 1] pixels, not clipped, seed {NOISE_SEED}; the baseline's output is "
-            "clipped"
-        ),
+        estimator=f"peak 1, mean squared error over all test images; {condition}",
     )
 
 
-def denoising_psnr_clipped_input_db(subject: Subject) -> Metric:
-    """PSNR of denoised images whose noise was clipped to [0, 1], as in a PNG."""
-    model = _denoising(subject)
+def denoising_psnr_clipped_input_db(subject: Subject) -> Metric | None:
+    """PSNR of denoised images whose noise was clipped to [0, 1], as in a PNG.
+
+    None for a corruption that stays in [0, 1]: there is nothing to clip.
+    """
+    model = denoising_model(subject)
+    if model.corruption != "gaussian":
+        return None
     clean, noisy, denoised = _denoise(subject, clipped=True)
     return Metric(
         value=psnr_db(denoised, clean),
@@ -134,6 +111,15 @@ def denoising_psnr_clipped_input_db(subject: Subject) -> Metric:
             f" added to [0, 1] pixels, then clipped to [0, 1], seed {NOISE_SEED}"
         ),
     )
+
+
+def denoising_baseline(subject: Subject, noisy: np.ndarray) -> tuple[str, np.ndarray]:
+    """What a model that denoises the rows ``[n, pixels]`` has to beat, and its name."""
+    model = denoising_model(subject)
+    if model.corruption == "gaussian":
+        filtered = subject.pca.wiener_filter(noisy, model.noise_sigma)
+        return "Wiener filter in the PCA basis", filtered
+    return "the corrupted images", noisy
 
 
 def elbo_nats(subject: Subject) -> Metric:
@@ -169,7 +155,29 @@ def psnr_db(images: np.ndarray, reference: np.ndarray) -> float:
     return float(-10.0 * np.log10(np.square(images - reference).mean()))
 
 
-def _denoising(subject: Subject) -> DenoisingAutoencoder:
+def _mse_beside_pca(
+    subject: Subject, reconstruct: Callable[[Tensor], Tensor], condition: str
+) -> Metric:
+    dim, rows = subject.model.numbers_per_image, to_rows(subject.data.test)
+    estimator = f"mean over all pixels of all test images, in the units of [0, 1] pixels{condition}"
+    baseline = None
+    # With a number for every pixel PCA copies the image, and tells nothing.
+    if dim < rows.shape[1]:
+        baseline = float(np.square(subject.pca.reconstruct(rows, dim) - rows).mean())
+        estimator += "; baseline: PCA with as many numbers per image, fitted on the training images"
+    return Metric(
+        value=mean_squared_error(subject, reconstruct),
+        unit="squared error per pixel",
+        higher_is_better=False,
+        baseline_name=None if baseline is None else f"PCA-{dim}",
+        baseline_value=baseline,
+        samples=len(rows),
+        estimator=estimator,
+    )
+
+
+def denoising_model(subject: Subject) -> DenoisingAutoencoder:
+    """The subject's model, which must be one that denoises."""
     if not isinstance(subject.model, DenoisingAutoencoder):
         raise TypeError("only a denoising autoencoder has a noise to be measured with")
     return subject.model
@@ -177,7 +185,7 @@ def _denoising(subject: Subject) -> DenoisingAutoencoder:
 
 def _denoise(subject: Subject, clipped: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Clean, noisy and denoised test images as float64 rows."""
-    model = _denoising(subject)
+    model = denoising_model(subject)
     generator = torch.Generator().manual_seed(NOISE_SEED)
     rows: tuple[list[np.ndarray], ...] = ([], [], [])
     for images in subject.test_batches():
@@ -189,9 +197,15 @@ def _denoise(subject: Subject, clipped: bool) -> tuple[np.ndarray, np.ndarray, n
     return clean, noisy_rows, denoised
 
 
-METRICS: dict[str, Callable[[Subject], Metric]] = {
+METRICS: dict[str, Callable[[Subject], Metric | None]] = {
     "test_mse": reconstruction_mse,
+    "test_mse_unclipped": unclipped_mse,
     "test_psnr_db": denoising_psnr_db,
     "test_psnr_clipped_input_db": denoising_psnr_clipped_input_db,
     "test_elbo_nats": elbo_nats,
+    "test_jacobian": jacobian_norm,
+    "test_mse_beside_plain": mse_beside_plain,
+    "test_share_of_zeros": share_of_zeros,
+    "test_dead_units": dead_units,
+    "test_probe_accuracy": probe_accuracy,
 }

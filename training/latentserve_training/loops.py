@@ -62,7 +62,10 @@ def train(
     device = _device(config.training.device)
     torch.set_num_threads(config.training.threads)
     folder.create(resume)
-    model = build_model(config, data.image_shape).to(device)
+    model = build_model(config, data.image_shape)
+    if not resume:  # or the checkpoint holds what came of it
+        model.prepare(data.train)
+    model.to(device)
     optimizers = model.optimizers(config.optimizer)
     steps_per_epoch = math.ceil(len(data.train) / config.training.batch_size)
     total_steps = steps_per_epoch * config.training.epochs

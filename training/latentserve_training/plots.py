@@ -17,8 +17,8 @@ from matplotlib.ticker import MaxNLocator
 
 from latentserve_training.baselines import to_rows
 from latentserve_training.data import to_float
-from latentserve_training.evaluate import NOISE_SEED, Metric, Subject
-from latentserve_training.models.denoising import DenoisingAutoencoder
+from latentserve_training.evaluate import NOISE_SEED, denoising_baseline, denoising_model
+from latentserve_training.measure import Metric, Subject
 
 COLUMNS = 10
 SAMPLES = 100
@@ -41,7 +41,10 @@ def draw_curves(history: Sequence[dict[str, Any]], best_epoch: int, title: str, 
     rows = math.ceil(len(names) / columns)
     figure = Figure(figsize=(4.8 * columns, 3.3 * rows + 0.3), layout="constrained")
     epochs = [row["epoch"] for row in history]
-    for axes, name in zip(np.ravel(figure.subplots(rows, columns)), names, strict=False):
+    panels = np.ravel(figure.subplots(rows, columns))
+    for unused in panels[len(names) :]:
+        unused.remove()
+    for axes, name in zip(panels, names, strict=False):
         marker = "o" if len(epochs) == 1 else None
         for prefix, colour in SPLITS.items():
             values = [row[f"{prefix}_{name}"] for row in history]
@@ -63,37 +66,40 @@ def draw_curves(history: Sequence[dict[str, Any]], best_epoch: int, title: str, 
 def draw_reconstructions(
     subject: Subject, metrics: dict[str, Metric], title: str, path: Path
 ) -> None:
-    """Draw test images, their reconstructions and the baseline's."""
+    """Draw test images, their reconstructions and, where there is one, the baseline's."""
     model, test = subject.model, subject.data.test[:COLUMNS]
     with torch.inference_mode():
         reconstructions = model.reconstruct(to_float(test)).numpy()
-    pca = subject.pca.reconstruct(to_rows(test), model.latent_dim).reshape(test.shape)
     metric = metrics["test_mse"]
     rows = [
         ("test image", to_float(test).numpy()),
         (f"model\nMSE {metric.value:.4f}", reconstructions),
-        (f"{metric.baseline_name}\nMSE {metric.baseline_value:.4f}", pca),
     ]
-    _draw_rows(rows, f"{title}: reconstructions from {model.latent_dim} numbers", path)
+    if metric.baseline_value is not None:
+        pca = subject.pca.reconstruct(to_rows(test), model.numbers_per_image).reshape(test.shape)
+        rows.append((f"{metric.baseline_name}\nMSE {metric.baseline_value:.4f}", pca))
+    _draw_rows(rows, f"{title}: reconstructions from {model.numbers_per_image} numbers", path)
 
 
 def draw_denoised(subject: Subject, metrics: dict[str, Metric], title: str, path: Path) -> None:
-    """Draw noisy test images, the model's answer and the Wiener filter's."""
-    model = subject.model
-    if not isinstance(model, DenoisingAutoencoder):
-        raise TypeError("only a denoising autoencoder can be drawn denoising")
+    """Draw noisy test images, the model's answer and, if there is one, the Wiener filter's."""
+    model = denoising_model(subject)
     test = subject.data.test[:COLUMNS]
     with torch.inference_mode():
         noisy = model.corrupt(to_float(test), torch.Generator().manual_seed(NOISE_SEED))
         denoised = model.reconstruct(noisy).numpy()
-    filtered = subject.pca.wiener_filter(noisy.flatten(1).double().numpy(), model.noise_sigma)
     metric = metrics["test_psnr_db"]
+    gaussian = model.corruption == "gaussian"
+    noise = f"noise σ {model.level:g}" if gaussian else f"{100 * model.level:g} % lost"
     rows = [
         ("test image", to_float(test).numpy()),
-        (f"noise σ {model.noise_sigma:g}", noisy.numpy()),
+        (noise, noisy.numpy()),
         (f"model\n{metric.value:.2f} dB", denoised),
-        (f"Wiener filter\n{metric.baseline_value:.2f} dB", filtered.reshape(test.shape)),
     ]
+    if gaussian:
+        _, filtered = denoising_baseline(subject, noisy.flatten(1).double().numpy())
+        label = f"Wiener filter\n{metric.baseline_value:.2f} dB"
+        rows.append((label, filtered.reshape(test.shape)))
     _draw_rows(rows, f"{title}: denoised test images", path)
 
 
@@ -151,6 +157,8 @@ _LABELS = {
     "squared_error": "squared error per image",
     "log_likelihood": "E[log p(x|z)], nats per image",
     "kl": "KL(q(z|x) ‖ p(z)), nats per image",
+    "jacobian": "‖∂h/∂x‖²",
+    "penalty": "sparsity penalty, unweighted",
     "sigma": "σ of the decoder",
 }
 

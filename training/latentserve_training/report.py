@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,11 @@ from latentserve_training.checkpoint import Checkpoint
 from latentserve_training.config import RunConfig
 from latentserve_training.data import ImageData
 from latentserve_training.errors import CheckpointError
-from latentserve_training.evaluate import Metric, Subject, evaluate
-from latentserve_training.loops import build_model
+from latentserve_training.evaluate import evaluate
+from latentserve_training.loops import build_model, train
+from latentserve_training.measure import Metric, Subject
 from latentserve_training.models.base import LatentModel
+from latentserve_training.models.registry import KINDS
 from latentserve_training.plots import FIGURES, draw_curves
 from latentserve_training.provenance import library_versions, source_revision
 from latentserve_training.run_folder import RunFolder, write_json
@@ -35,6 +38,23 @@ def load_model(config: RunConfig, checkpoint: Checkpoint) -> LatentModel:
     return model.eval()
 
 
+def train_reference(config: RunConfig, data: ImageData, folder: RunFolder) -> LatentModel | None:
+    """Train what the kind is measured against, in the folder ``reference`` of the run.
+
+    Returns:
+        The model; None where the kind is measured against closed forms alone.
+    """
+    reference = KINDS[config.kind].reference
+    if reference is None:
+        return None
+    config = replace(config, model=reference(config.model))
+    print(f"training the reference of {config.name}, to measure it against", flush=True)
+    own_folder = RunFolder(folder.path / "reference")
+    # One that is complete, or was interrupted, is not trained again.
+    best = train(config, data, own_folder, resume=own_folder.last.is_file())
+    return load_model(config, best)
+
+
 def finish_run(
     config: RunConfig,
     data: ImageData,
@@ -44,8 +64,9 @@ def finish_run(
 ) -> dict[str, Metric]:
     """Evaluate the best checkpoint and write figures, ``evaluation.json`` and ``examples.npz``."""
     model = load_model(config, best)
-    metrics = evaluate(model, data)
-    subject = Subject(model, data)
+    reference = train_reference(config, data, folder)
+    metrics = evaluate(model, data, reference)
+    subject = Subject(model, data, reference)
     draw_curves(history, best.epoch, config.name, folder.figure("curves"))
     for name in model.figures:
         FIGURES[name](subject, metrics, config.name, folder.figure(name))
@@ -106,8 +127,8 @@ def metrics_table(metrics: dict[str, Metric]) -> str:
         (
             name,
             f"{metric.value:.5g}",
-            f"{metric.baseline_value:.5g}",
-            f"({metric.baseline_name}{'' if metric.beats_baseline else ', NOT beaten'})",
+            "-" if metric.baseline_value is None else f"{metric.baseline_value:.5g}",
+            _verdict(metric),
             metric.unit,
         )
         for name, metric in metrics.items()
@@ -117,3 +138,9 @@ def metrics_table(metrics: dict[str, Metric]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
+
+
+def _verdict(metric: Metric) -> str:
+    if metric.baseline_name is None:
+        return ""
+    return f"({metric.baseline_name}{'' if metric.beats_baseline else ', NOT beaten'})"

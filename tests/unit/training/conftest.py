@@ -7,12 +7,18 @@ import pytest
 import torch
 
 from latentserve_training.config import parse_config
-from latentserve_training.data import ImageData
+from latentserve_training.data import ImageData, Labels
 from latentserve_training.loops import train
 from latentserve_training.report import finish_run
 from latentserve_training.run_folder import RunFolder
 
 SIZE = 12
+CONVOLUTIONAL = {"latent_dim": 3, "channels": [4, 6]}
+MODELS = {  # of the kinds without convolutions
+    "linear": {"latent_dim": 3},
+    "contractive": {"latent_dim": 3},
+    "sparse": {"latent_dim": 6, "active": 2, "anneal_steps": 4},
+}
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -32,6 +38,12 @@ def blobs(count, seed):
     return torch.from_numpy(pixels.astype(np.uint8)[:, None])
 
 
+def sides(images):
+    """Whether the spot is in the right half: a class that a linear classifier finds."""
+    brightness = images.double().sum((1, 2))
+    return (brightness[:, SIZE // 2 :].sum(1) > brightness[:, : SIZE // 2].sum(1)).long()
+
+
 @pytest.fixture(scope="session")
 def image_data():
     return ImageData(
@@ -40,6 +52,7 @@ def image_data():
         test=blobs(60, 2),
         name="blobs",
         sha256="0" * 64,
+        labels=Labels(*(sides(blobs(count, seed)) for count, seed in ((160, 0), (40, 1), (60, 2)))),
     )
 
 
@@ -50,7 +63,7 @@ def make_config():
             "name": f"tiny-{kind}",
             "kind": kind,
             "seed": 3,
-            "model": {"latent_dim": 3, "channels": [4, 6]},
+            "model": MODELS.get(kind, CONVOLUTIONAL),
             "optimizer": {"warmup_steps": 4},
             "training": {"epochs": 2, "batch_size": 32, "threads": 1},
         }

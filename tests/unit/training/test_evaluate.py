@@ -1,29 +1,32 @@
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 import torch
 
-from latentserve_training import evaluate as evaluation
+from latentserve_training import measure
 from latentserve_training.baselines import fit_pca, to_rows
 from latentserve_training.data import to_float
-from latentserve_training.evaluate import Metric, Subject, evaluate, psnr_db
+from latentserve_training.evaluate import evaluate, psnr_db
 from latentserve_training.loops import build_model
+from latentserve_training.measure import Metric, Subject
+from latentserve_training.models.registry import KINDS
 
 
-@pytest.mark.parametrize("kind", ["autoencoder", "denoising", "vae"])
+@pytest.mark.parametrize("kind", sorted(KINDS))
 def test_every_metric_of_a_kind_is_computed(kind, make_config, image_data):
     model = build_model(make_config(kind), image_data.image_shape)
     metrics = evaluate(model, image_data)
     assert tuple(metrics) == model.metrics
     for metric in metrics.values():
         assert math.isfinite(metric.value)
-        assert math.isfinite(metric.baseline_value)
+        assert metric.baseline_value is None or math.isfinite(metric.baseline_value)
         assert metric.samples == len(image_data.test)
 
 
 def test_mse_is_the_mean_over_all_pixels(make_config, image_data, monkeypatch):
-    monkeypatch.setattr(evaluation, "BATCH", 7)  # does not divide the 60 test images
+    monkeypatch.setattr(measure, "BATCH", 7)  # does not divide the 60 test images
     model = build_model(make_config(), image_data.image_shape)
     images = to_float(image_data.test)
     with torch.inference_mode():
@@ -33,6 +36,41 @@ def test_mse_is_the_mean_over_all_pixels(make_config, image_data, monkeypatch):
 
     assert metric.value == pytest.approx(expected, rel=1e-5)
     assert metric.baseline_name == "PCA-3"
+
+
+def test_the_baseline_of_a_sparse_code_has_as_many_numbers_as_units_awake(make_config, image_data):
+    top_k = build_model(make_config("sparse"), image_data.image_shape)
+    l1 = build_model(make_config("sparse", model={"sparsity": "l1"}), image_data.image_shape)
+    assert evaluate(top_k, image_data)["test_mse"].baseline_name == "PCA-2"
+    assert evaluate(l1, image_data)["test_mse"].baseline_name == "PCA-6"
+
+
+def test_figures_of_a_sparse_code_are_those_of_its_latents(make_config, image_data):
+    model = build_model(make_config("sparse"), image_data.image_shape)
+    with torch.no_grad():
+        model.layer.code_bias[:2] = torch.tensor([100.0, -100.0])  # always awake, never awake
+        code = model.encode(to_float(image_data.test))
+    metrics = evaluate(model, image_data)
+    assert metrics["test_share_of_zeros"].value == pytest.approx(4 / 6)
+    dead = sum(not code[:, unit].any() for unit in range(6))
+    assert metrics["test_dead_units"].value == dead >= 1
+
+
+def test_the_jacobian_is_measured_beside_a_plain_model(make_config, image_data):
+    model, plain = (
+        build_model(make_config("contractive", model=weight), image_data.image_shape)
+        for weight in ({"penalty_weight": 0.1}, {"penalty_weight": 0.0})
+    )
+    with torch.no_grad():
+        plain.network.rows *= 2
+    images = to_float(image_data.test)
+    metrics = evaluate(model, image_data, plain)
+    for name, of in (("value", model), ("baseline_value", plain)):
+        with torch.inference_mode():
+            error = (of.reconstruct(images) - images).square().mean().item()
+            norm = of.jacobian_norm(images).mean().item()
+        assert getattr(metrics["test_jacobian"], name) == pytest.approx(norm, rel=1e-5)
+        assert getattr(metrics["test_mse_beside_plain"], name) == pytest.approx(error, rel=1e-5)
 
 
 def test_baseline_sees_training_and_validation_images_only(make_config, image_data):
@@ -52,6 +90,19 @@ def test_doing_nothing_has_the_psnr_of_the_noise(make_config, image_data, monkey
     clipped = metrics["test_psnr_clipped_input_db"]
     assert clipped.value == clipped.baseline_value > expected
     assert not clipped.beats_baseline
+
+
+@pytest.mark.parametrize("corruption", ["masking", "salt_and_pepper"])
+def test_lost_pixels_are_measured_beside_the_corrupted_images(
+    corruption, make_config, image_data, monkeypatch
+):
+    config = make_config("denoising", model={"corruption": corruption, "corrupted_share": 0.2})
+    model = build_model(config, image_data.image_shape)
+    monkeypatch.setattr(model, "reconstruct", lambda images: images)
+    metrics = evaluate(model, image_data)
+    assert tuple(metrics) == ("test_psnr_db",), "there is nothing to clip"
+    assert metrics["test_psnr_db"].value == metrics["test_psnr_db"].baseline_value
+    assert "0.2 of the pixels set to 0" in metrics["test_psnr_db"].estimator
 
 
 def test_wiener_baseline_beats_the_noise(make_config, image_data):
@@ -112,3 +163,16 @@ def test_beating_a_baseline_has_a_direction(higher_is_better, value, expected):
     metric = Metric(value, "dB", higher_is_better, "one", 1.0, 10, "by hand")
     assert metric.beats_baseline is expected
     assert metric.as_manifest()["baseline"] == {"name": "one", "value": 1.0}
+
+
+def test_without_a_baseline_there_is_nothing_to_beat():
+    metric = Metric(2.0, "of 5 units", False, None, None, 10, "by hand")
+    assert metric.beats_baseline is None
+    assert metric.as_manifest()["baseline"] is None
+
+
+def test_without_labels_the_probe_is_left_out(make_config, image_data):
+    model = build_model(make_config("sparse"), image_data.image_shape)
+    metrics = evaluate(model, dataclasses.replace(image_data, labels=None))
+    assert model.metrics[:2] == ("test_mse", "test_probe_accuracy")
+    assert tuple(metrics) == ("test_mse", *model.metrics[2:])

@@ -16,11 +16,15 @@ from latentserve_training.checkpoint import load_checkpoint, save_checkpoint
 from latentserve_training.errors import CheckpointError, ConfigError, ExportError
 from latentserve_training.export import export_run
 from latentserve_training.manifest import validate_manifest
+from latentserve_training.models.registry import KINDS
 from latentserve_training.run_folder import RunFolder
 
 OPERATIONS = {
     "autoencoder": {"encode", "decode", "reconstruct"},
+    "contractive": {"encode", "decode", "reconstruct"},
     "denoising": {"encode", "decode", "reconstruct", "denoise"},
+    "linear": {"encode", "decode", "reconstruct"},
+    "sparse": {"encode", "decode", "reconstruct"},
     "vae": {"encode", "decode", "reconstruct", "sample"},
 }
 
@@ -56,6 +60,10 @@ def converted_once(monkeypatch, conversions):
 
     original = exporting.convert
     monkeypatch.setattr(exporting, "convert", convert)
+
+
+def test_every_kind_is_exported():
+    assert OPERATIONS.keys() == KINDS.keys()
 
 
 @pytest.mark.parametrize("kind", sorted(OPERATIONS))

@@ -9,6 +9,7 @@ from latentserve_training.checkpoint import load_checkpoint
 from latentserve_training.errors import CheckpointError, ConfigError, NonFiniteLossError
 from latentserve_training.loops import build_model, learning_rate_factor, train, validate
 from latentserve_training.models.base import OptimizerConfig
+from latentserve_training.models.registry import KINDS
 from latentserve_training.run_folder import RunFolder
 
 
@@ -34,7 +35,7 @@ def stop_after_epoch(monkeypatch):
     monkeypatch.setattr(loops, "save_checkpoint", original)
 
 
-@pytest.mark.parametrize("kind", ["autoencoder", "denoising", "vae"])
+@pytest.mark.parametrize("kind", sorted(KINDS))
 def test_a_resumed_run_equals_an_uninterrupted_one(
     kind, tmp_path, make_config, image_data, stop_after_epoch, monkeypatch
 ):

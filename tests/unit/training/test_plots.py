@@ -1,8 +1,10 @@
 import pytest
 from matplotlib.image import imread
 
-from latentserve_training.evaluate import Subject, evaluate
+from latentserve_training.evaluate import evaluate
 from latentserve_training.loops import build_model
+from latentserve_training.measure import Subject
+from latentserve_training.models.registry import KINDS
 from latentserve_training.plots import FIGURES, SPLITS, draw_curves
 
 
@@ -29,7 +31,7 @@ def test_a_loss_with_a_single_part_is_drawn_once(tmp_path):
     assert width_of_curves(tmp_path, loss=2.0, squared_error=1.0) == 2 * once
 
 
-@pytest.mark.parametrize("kind", ["autoencoder", "denoising", "vae"])
+@pytest.mark.parametrize("kind", sorted(KINDS))
 def test_every_figure_of_a_kind_is_drawn(kind, tmp_path, make_config, image_data):
     model = build_model(make_config(kind), image_data.image_shape)
     metrics = evaluate(model, image_data)
@@ -38,6 +40,38 @@ def test_every_figure_of_a_kind_is_drawn(kind, tmp_path, make_config, image_data
         path = tmp_path / f"{name}.png"
         FIGURES[name](Subject(model, image_data), metrics, "tiny", path)
         assert_has_ink(path)
+
+
+def test_three_losses_leave_no_empty_panel(tmp_path):
+    def share_of_ink(**losses):
+        row = {f"{split}_{name}": value for name, value in losses.items() for split in SPLITS}
+        draw_curves([{"epoch": 1} | row], 1, "tiny", tmp_path / "curves.png")
+        pixels = imread(tmp_path / "curves.png")[..., :3]
+        height, width = pixels.shape[0] // 2, pixels.shape[1] // 2
+        return (pixels[height + 20 :, width:] < 0.9).mean()
+
+    assert share_of_ink(loss=2.0, squared_error=1.0, kl=1.0) == 0
+    assert share_of_ink(loss=2.0, squared_error=1.0, kl=1.0, sigma=1.0) > 0
+
+
+def test_a_code_larger_than_the_image_is_drawn_without_a_baseline(
+    tmp_path, make_config, image_data
+):
+    config = make_config("sparse", model={"latent_dim": 200, "sparsity": "l1"})
+    model = build_model(config, image_data.image_shape)
+    metrics = evaluate(model, image_data)
+    assert metrics["test_mse"].baseline_name is None
+    path = tmp_path / "reconstructions.png"
+    FIGURES["reconstructions"](Subject(model, image_data), metrics, "tiny", path)
+    assert_has_ink(path)
+
+
+def test_a_corruption_without_a_filter_is_drawn_without_one(tmp_path, make_config, image_data):
+    config = make_config("denoising", model={"corruption": "masking"})
+    model = build_model(config, image_data.image_shape)
+    path = tmp_path / "denoised.png"
+    FIGURES["denoised"](Subject(model, image_data), evaluate(model, image_data), "tiny", path)
+    assert_has_ink(path)
 
 
 def assert_has_ink(path):

@@ -6,8 +6,8 @@ import torch
 
 from latentserve_training.checkpoint import load_checkpoint
 from latentserve_training.errors import CheckpointError
-from latentserve_training.evaluate import Metric
 from latentserve_training.loops import train
+from latentserve_training.measure import Metric
 from latentserve_training.report import (
     finish_run,
     load_model,
@@ -48,6 +48,24 @@ def test_a_finished_run_can_be_measured_again(tmp_path, make_config, image_data)
     assert finish_run(config, image_data, best, best.history, folder) == first
 
 
+def test_a_contractive_run_trains_a_plain_twin_once(finished_run, make_config, image_data):
+    folder = finished_run("contractive")
+    twin = RunFolder(folder.path / "reference")
+    plain, own = load_checkpoint(twin.best), load_checkpoint(folder.best)
+    assert own.config["model"].pop("penalty_weight") > 0
+    assert plain.config["model"].pop("penalty_weight") == 0
+    assert plain.config == own.config
+
+    measured = read_evaluation(folder)["metrics"]
+    assert measured["test_jacobian"]["baseline"]["name"] == "plain autoencoder"
+    before = twin.last.read_bytes()
+    again = finish_run(
+        make_config("contractive"), image_data, load_checkpoint(folder.best), own.history, folder
+    )
+    assert twin.last.read_bytes() == before
+    assert {name: metric.as_manifest() for name, metric in again.items()} == measured
+
+
 def test_the_model_that_is_loaded_is_the_best_one(finished_run, make_config):
     checkpoint = load_checkpoint(finished_run("autoencoder").best)
     model = load_model(make_config(), checkpoint)
@@ -85,4 +103,6 @@ def test_the_table_says_when_a_baseline_is_not_beaten():
     table = metrics_table({"good": metric(2.0), "bad": metric(0.5)}).splitlines()
     assert table[1].split() == ["good", "2", "1", "(one)", "dB"]
     assert "NOT beaten" in table[2]
+    alone = metrics_table({"alone": Metric(2.0, "units", False, None, None, 10, "by hand")})
+    assert alone.splitlines()[1].split() == ["alone", "2", "-", "units"]
     assert json.dumps(metric(2.0).as_manifest())

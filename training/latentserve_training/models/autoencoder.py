@@ -11,7 +11,12 @@ import torch
 from torch import Tensor
 
 from latentserve_training.losses import cross_entropy, squared_error
-from latentserve_training.models.base import Graph, GraphModule, ImageShape, LatentModel
+from latentserve_training.models.base import (
+    Graph,
+    ImageShape,
+    LatentModel,
+    autoencoder_graphs,
+)
 from latentserve_training.models.blocks import ConvDecoder, ConvEncoder
 
 
@@ -66,15 +71,5 @@ class Autoencoder(LatentModel):
         return {"loss": error, "squared_error": error}
 
     def graphs(self) -> tuple[Graph, ...]:
-        """Encode, decode and reconstruct; the last so that latents need not leave the device."""
-        return (
-            Graph("encode.onnx", GraphModule(self, "encode"), "images", ("mean",), ("encode",)),
-            Graph("decode.onnx", GraphModule(self, "decode"), "latents", ("images",), ("decode",)),
-            Graph(
-                "reconstruct.onnx",
-                GraphModule(self, "reconstruct"),
-                "images",
-                ("reconstruction",),
-                ("reconstruct",),
-            ),
-        )
+        """Encode, decode and reconstruct."""
+        return autoencoder_graphs(self)

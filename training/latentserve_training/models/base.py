@@ -84,12 +84,25 @@ class LatentModel(nn.Module, ABC):
         self.image_shape = image_shape
         self.latent_dim = latent_dim
 
+    def prepare(self, images: Tensor) -> None:
+        """Look at the training images, uint8 ``[n, c, h, w]``, once before the first step.
+
+        For what is computed and not learned, such as a mean; it belongs into buffers or weights,
+        which the checkpoint keeps.
+        """
+        del images  # most kinds learn everything
+
     @abstractmethod
     def losses(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Scalars for one batch; ``"loss"`` is minimised, and selects the best epoch.
 
         Random numbers come from ``generator`` (on the CPU) alone, so that a run repeats.
         """
+
+    @property
+    def numbers_per_image(self) -> int:
+        """How many numbers a code holds that are not zero: what PCA gets as well, as a baseline."""
+        return self.latent_dim
 
     @abstractmethod
     def decode(self, latents: Tensor) -> Tensor:
@@ -148,6 +161,24 @@ class LatentModel(nn.Module, ABC):
         require_finite("the gradient", norm)
         optimizer.step()
         return {name: value.detach() for name, value in losses.items()}
+
+
+def autoencoder_graphs(model: LatentModel) -> tuple[Graph, ...]:
+    """Encode, decode and reconstruct of a kind with a deterministic encoder.
+
+    Reconstruct is a graph of its own, so that latents need not leave the device.
+    """
+    return (
+        Graph("encode.onnx", GraphModule(model, "encode"), "images", ("mean",), ("encode",)),
+        Graph("decode.onnx", GraphModule(model, "decode"), "latents", ("images",), ("decode",)),
+        Graph(
+            "reconstruct.onnx",
+            GraphModule(model, "reconstruct"),
+            "images",
+            ("reconstruction",),
+            ("reconstruct",),
+        ),
+    )
 
 
 def clip_gradient(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:

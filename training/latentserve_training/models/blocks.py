@@ -9,6 +9,7 @@ differently in training and in the exported graph.
 import itertools
 import math
 
+import torch
 from torch import Tensor, nn
 
 from latentserve_training.models.base import ImageShape
@@ -70,3 +71,53 @@ class ConvDecoder(nn.Module):
         # unflatten, not view with a size from the batch: the exporter would bake that number in.
         logits: Tensor = self.stages(self.expand(latents).unflatten(1, self.features))
         return logits
+
+
+class ConvPair(nn.Module):
+    """A convolutional encoder and its mirror image."""
+
+    def __init__(self, image_shape: ImageShape, widths: tuple[int, ...], latent_dim: int) -> None:
+        super().__init__()
+        self.encoder = ConvEncoder(image_shape, widths, latent_dim)
+        self.decoder = ConvDecoder(image_shape, widths, latent_dim)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images ``[n, c, h, w]`` to what the code's activation function takes, ``[n, d]``."""
+        features: Tensor = self.encoder(images)
+        return features
+
+    def decode(self, code: Tensor) -> Tensor:
+        """A code ``[n, d]`` to logits ``[n, c, h, w]``."""
+        logits: Tensor = self.decoder(code)
+        return logits
+
+
+class TiedLayer(nn.Module):
+    """One layer each way with the same weights: W x + b, and Wᵀ h + c.
+
+    The rows of W are the features that a unit looks for, and also what it draws: sharing them
+    halves the parameters, and no unit can be quiet in one direction and loud in the other.
+    """
+
+    def __init__(self, image_shape: ImageShape, units: int, unit_rows: bool = False) -> None:
+        super().__init__()
+        self.image_shape = image_shape
+        self.unit_rows = unit_rows
+        pixels = math.prod(image_shape)
+        self.rows = nn.Parameter(torch.empty(units, pixels))
+        nn.init.xavier_uniform_(self.rows)
+        self.code_bias = nn.Parameter(torch.zeros(units))
+        self.pixel_bias = nn.Parameter(torch.zeros(pixels))
+
+    @property
+    def weight(self) -> Tensor:
+        """W, ``[units, pixels]``; its rows have length 1 if ``unit_rows`` was asked for."""
+        return nn.functional.normalize(self.rows, dim=1) if self.unit_rows else self.rows
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images ``[n, c, h, w]`` to what the code's activation function takes, ``[n, units]``."""
+        return nn.functional.linear(images.flatten(1), self.weight, self.code_bias)
+
+    def decode(self, code: Tensor) -> Tensor:
+        """A code ``[n, units]`` to logits ``[n, c, h, w]``."""
+        return (code @ self.weight + self.pixel_bias).view(-1, *self.image_shape)

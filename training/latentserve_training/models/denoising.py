@@ -1,10 +1,16 @@
-"""The denoising autoencoder: the same network, trained to undo Gaussian noise.
+"""The denoising autoencoder: the same network, trained to undo a corruption of its input.
 
-Vincent et al. 2008 (ICML): minimise ‖x − g(f(x̃))‖² with x̃ = x + σε, ε ~ N(0, I). The best answer
-is the posterior mean E[x|x̃]; the best linear one is the Wiener filter, hence the baseline.
+Vincent et al. 2008 (ICML) and 2010 (JMLR 11): minimise ‖x − g(f(x̃))‖², where x̃ is one of
+    gaussian         x + σε, ε ~ N(0, I)
+    masking          x with a share ν of its pixels set to 0
+    salt_and_pepper  x with a share ν of its pixels set to 0 or 1, by the toss of a coin
+The best answer is the posterior mean E[x|x̃]; for Gaussian noise the best linear one is the Wiener
+filter, hence the baseline. With ``level_range`` every training image has a σ or ν of its own: one
+model, which is not told the level, then serves them all.
 """
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,15 +23,27 @@ from latentserve_training.models.base import Graph, ImageShape
 class DenoisingConfig(AutoencoderConfig):
     """The fields of the ``[model]`` table."""
 
-    noise_sigma: float = 0.5  # in the units of [0, 1] pixels
+    corruption: Literal["gaussian", "masking", "salt_and_pepper"] = "gaussian"
+    noise_sigma: float = 0.5  # σ, in the units of [0, 1] pixels; with gaussian
+    corrupted_share: float = 0.25  # ν, of the pixels; with masking and salt_and_pepper
+    # Lowest and highest σ or ν to train with, drawn uniformly; empty for the one above, at which
+    # the model is measured either way.
+    level_range: tuple[float, ...] = ()
     clipped_share: float = 0.5  # of the training images: noisy pixels clipped to [0, 1]
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.noise_sigma > 0:
             raise ValueError("noise_sigma must be above 0")
+        if not 0 < self.corrupted_share <= 1:
+            raise ValueError("corrupted_share must lie between 0 and 1")
         if not 0 <= self.clipped_share <= 1:
             raise ValueError("clipped_share must lie in [0, 1]")
+        if self.level_range:
+            if len(self.level_range) != 2 or not 0 <= self.level_range[0] < self.level_range[1]:
+                raise ValueError("level_range must be empty or [lowest, highest], 0 or more")
+            if self.corruption != "gaussian" and self.level_range[1] > 1:
+                raise ValueError("level_range is one of shares here: 1 at most")
 
 
 class DenoisingAutoencoder(Autoencoder):
@@ -38,17 +56,44 @@ class DenoisingAutoencoder(Autoencoder):
 
     def __init__(self, image_shape: ImageShape, config: DenoisingConfig) -> None:
         super().__init__(image_shape, config)
+        self.corruption = config.corruption
         self.noise_sigma = config.noise_sigma
+        self.level_range = config.level_range
         self.clipped_share = config.clipped_share
+        gaussian = config.corruption == "gaussian"
+        self.level = config.noise_sigma if gaussian else config.corrupted_share
 
-    def corrupt(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Add noise of ``noise_sigma`` to images ``[n, c, h, w]``; the result leaves [0, 1]."""
-        noise = torch.randn(images.shape, generator=generator, dtype=images.dtype)
-        return images + self.noise_sigma * noise.to(images.device)
+    def corrupt(
+        self, images: Tensor, generator: torch.Generator, level: float | Tensor | None = None
+    ) -> Tensor:
+        """Corrupt images ``[n, c, h, w]``; Gaussian noise leaves [0, 1].
+
+        Args:
+            images: Clean, in [0, 1].
+            generator: Of the noise.
+            level: σ or ν, for all images or ``[n, 1, 1, 1]``; None for the configured one.
+        """
+        level = self.level if level is None else level
+        if self.corruption == "gaussian":
+            noise = torch.randn(images.shape, generator=generator, dtype=images.dtype)
+            return images + level * noise.to(images.device)
+        chance = torch.rand(images.shape, generator=generator, dtype=images.dtype)
+        chance = chance.to(images.device)
+        corrupted = torch.where(chance < level, 0.0, images)
+        if self.corruption == "salt_and_pepper":
+            corrupted = torch.where(chance < 0.5 * level, 1.0, corrupted)
+        return corrupted
 
     def losses(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """The loss against the clean images."""
-        noisy = self.corrupt(images, generator)
+        level: float | Tensor = self.level
+        if self.level_range:
+            lowest, highest = self.level_range
+            uniform = torch.rand(len(images), 1, 1, 1, generator=generator).to(images.device)
+            level = lowest + (highest - lowest) * uniform
+        noisy = self.corrupt(images, generator, level)
+        if self.corruption != "gaussian":
+            return self.reconstruction_losses(source=noisy, target=images)
         # Floats arrive as they are; PNG and uint8 images can hold nothing outside [0, 1]. The
         # model cannot be told which it gets, so it learns both.
         chosen = torch.rand(len(images), 1, 1, 1, generator=generator) < self.clipped_share

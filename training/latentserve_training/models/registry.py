@@ -6,20 +6,30 @@ from typing import Any
 
 from latentserve_training.models.autoencoder import Autoencoder, AutoencoderConfig
 from latentserve_training.models.base import ImageShape, LatentModel
+from latentserve_training.models.contractive import ContractiveAutoencoder, ContractiveConfig
 from latentserve_training.models.denoising import DenoisingAutoencoder, DenoisingConfig
+from latentserve_training.models.linear import LinearAutoencoder, LinearConfig
+from latentserve_training.models.sparse import SparseAutoencoder, SparseConfig
 from latentserve_training.models.vae import VAE, VAEConfig
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind's config class and the model that is built from it."""
+    """A kind's config class, the model that is built from it, and what that is measured against."""
 
     config: type[Any]
     build: Callable[[ImageShape, Any], LatentModel]
+    # The config of a model to train beside it for comparison, where a closed form is no match.
+    reference: Callable[[Any], Any] | None = None
 
 
 KINDS = {
     Autoencoder.kind: Kind(AutoencoderConfig, Autoencoder),
+    ContractiveAutoencoder.kind: Kind(
+        ContractiveConfig, ContractiveAutoencoder, ContractiveConfig.without_penalty
+    ),
     DenoisingAutoencoder.kind: Kind(DenoisingConfig, DenoisingAutoencoder),
+    LinearAutoencoder.kind: Kind(LinearConfig, LinearAutoencoder),
+    SparseAutoencoder.kind: Kind(SparseConfig, SparseAutoencoder),
     VAE.kind: Kind(VAEConfig, VAE),
 }

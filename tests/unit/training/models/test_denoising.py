@@ -47,7 +47,70 @@ def test_one_graph_reconstructs_and_denoises():
     assert by_file["reconstruct.onnx"] == ("reconstruct", "denoise")
 
 
-@pytest.mark.parametrize("fields", [{"noise_sigma": 0.0}, {"clipped_share": 1.5}])
+def shares_of(images, *values):
+    return tuple((images == value).double().mean().item() for value in values)
+
+
+def test_masking_sets_a_share_of_the_pixels_to_zero():
+    corrupted = build(corruption="masking", corrupted_share=0.3).corrupt(
+        IMAGES, torch.Generator().manual_seed(0)
+    )
+    assert shares_of(corrupted, 0.0, 0.5) == pytest.approx((0.3, 0.7), abs=0.01)
+
+
+def test_salt_and_pepper_sets_a_share_of_the_pixels_to_both_ends():
+    corrupted = build(corruption="salt_and_pepper", corrupted_share=0.3).corrupt(
+        IMAGES, torch.Generator().manual_seed(0)
+    )
+    assert shares_of(corrupted, 0.0, 1.0, 0.5) == pytest.approx((0.15, 0.15, 0.7), abs=0.01)
+
+
+@pytest.mark.parametrize("corruption", ["masking", "salt_and_pepper"])
+def test_training_sees_the_corruption_that_was_asked_for(corruption):
+    source = sources_seen(build(corruption=corruption, corrupted_share=0.3))
+    changed = (source != IMAGES).double().mean().item()
+    assert changed == pytest.approx(0.3, abs=0.01)
+
+
+def test_every_training_image_has_a_sigma_of_its_own():
+    model = build(noise_sigma=0.5, level_range=(0.1, 0.9), clipped_share=0.0)
+    sigmas = (sources_seen(model) - IMAGES).flatten(1).std(1)
+    assert 0.05 < sigmas.min() < 0.15
+    assert 0.8 < sigmas.max() < 1.1
+    assert sigmas.mean().item() == pytest.approx(0.5, abs=0.03)
+    measured = model.corrupt(IMAGES, torch.Generator().manual_seed(0)) - IMAGES
+    assert measured.std().item() == pytest.approx(0.5, rel=0.02)
+
+
+def test_every_training_image_has_a_share_of_its_own():
+    model = build(corruption="masking", level_range=(0.0, 0.8))
+    shares = (sources_seen(model) == 0).double().flatten(1).mean(1)
+    assert shares.min() < 0.05
+    assert shares.max() > 0.7
+    assert shares.mean().item() == pytest.approx(0.4, abs=0.03)
+
+
+def test_the_noise_of_a_fixed_sigma_is_drawn_as_it_always_was():
+    # Published models are trained again bit for bit: first the noise, then who is clipped.
+    generator = torch.Generator().manual_seed(0)
+    noisy = IMAGES + 0.5 * torch.randn(IMAGES.shape, generator=generator)
+    clipped = torch.rand(len(IMAGES), 1, 1, 1, generator=generator) < 0.5
+    expected = torch.where(clipped, noisy.clamp(0, 1), noisy)
+    assert torch.equal(sources_seen(build(noise_sigma=0.5)), expected)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"noise_sigma": 0.0},
+        {"clipped_share": 1.5},
+        {"corrupted_share": 0.0},
+        {"level_range": (0.5,)},
+        {"level_range": (0.5, 0.5)},
+        {"level_range": (-0.1, 0.5)},
+        {"level_range": (0.5, 1.5), "corruption": "masking"},
+    ],
+)
 def test_impossible_noise_is_refused(fields):
     with pytest.raises(ValueError, match=next(iter(fields))):
         DenoisingConfig(**fields)

@@ -9,10 +9,10 @@ from latentserve_training.plots import FIGURES
 
 
 @pytest.mark.parametrize("name", sorted(KINDS))
-def test_a_kind_is_complete(name):
+def test_a_kind_is_complete(name, make_config):
     kind = KINDS[name]
     assert dataclasses.is_dataclass(kind.config)
-    model = kind.build((1, 8, 8), kind.config(latent_dim=2, channels=(3,)))
+    model = kind.build((1, 8, 8), make_config(name).model)
     schema = load_schema()["properties"]
     assert model.kind == name
     assert name in schema["kind"]["enum"]

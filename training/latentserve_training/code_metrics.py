@@ -1,0 +1,133 @@
+"""Metrics of what an encoder gives: how steady and how sparse it is, what it says of the class."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from latentserve_training.data import to_float
+from latentserve_training.measure import BATCH, Metric, Subject, mean_squared_error
+from latentserve_training.models.base import LatentModel
+from latentserve_training.models.contractive import ContractiveAutoencoder
+from latentserve_training.models.sparse import SparseAutoencoder
+from latentserve_training.probe import fit_probe
+
+ZERO = 1e-3  # a latent below it counts as zero: a sigmoid never is
+PLAIN = "plain autoencoder"
+
+
+def jacobian_norm(subject: Subject) -> Metric:
+    """Mean ‖J‖²_F of the encoder, beside that of the same network trained without the penalty."""
+    reference = subject.reference
+    return Metric(
+        value=_mean_jacobian_norm(subject, subject.model),
+        unit="squared Frobenius norm per image",
+        higher_is_better=False,
+        baseline_name=None if reference is None else PLAIN,
+        baseline_value=None if reference is None else _mean_jacobian_norm(subject, reference),
+        samples=len(subject.data.test),
+        estimator=(
+            "mean over the test images of the exact squared Frobenius norm of the latents' "
+            "Jacobian; baseline: the same architecture trained the same way without the penalty"
+        ),
+    )
+
+
+def mse_beside_plain(subject: Subject) -> Metric:
+    """What the penalty costs: squared error per pixel beside that of the plain autoencoder."""
+    reference = subject.reference
+    plain = None if reference is None else mean_squared_error(subject, reference.reconstruct)
+    return Metric(
+        value=mean_squared_error(subject, subject.model.reconstruct),
+        unit="squared error per pixel",
+        higher_is_better=False,
+        baseline_name=None if reference is None else PLAIN,
+        baseline_value=plain,
+        samples=len(subject.data.test),
+        estimator=(
+            "mean over all pixels of all test images, in the units of [0, 1] pixels; baseline: "
+            "the same architecture trained the same way without the penalty, which it pays for"
+        ),
+    )
+
+
+def share_of_zeros(subject: Subject) -> Metric:
+    """The share of latents that are zero."""
+    active = torch.cat([_active(subject, images) for images in subject.test_batches()])
+    return Metric(
+        value=1.0 - float(active.double().mean()),
+        unit="share of latents",
+        higher_is_better=True,
+        baseline_name=None,
+        baseline_value=None,
+        samples=len(subject.data.test),
+        estimator=f"latents of all test images whose magnitude is at most {ZERO:g}",
+    )
+
+
+def dead_units(subject: Subject) -> Metric:
+    """How many latents no image wakes."""
+    alive = torch.stack([_active(subject, images).any(0) for images in subject.test_batches()])
+    return Metric(
+        value=float((~alive.any(0)).sum()),
+        unit=f"of {subject.model.latent_dim} units",
+        higher_is_better=False,
+        baseline_name=None,
+        baseline_value=None,
+        samples=len(subject.data.test),
+        estimator=f"units whose magnitude is at most {ZERO:g} for every test image",
+    )
+
+
+def probe_accuracy(subject: Subject) -> Metric | None:
+    """Accuracy of a linear classifier of the codes, beside one of the pixels.
+
+    None without labels: they are no part of the training and may be missing.
+    """
+    data, labels = subject.data, subject.data.labels
+    if labels is None:
+        return None
+    accuracies = []
+    for encode in (_encoder(subject), _pixels):
+        train, held_out, test = (
+            _in_batches(encode, images) for images in (data.train, data.validation, data.test)
+        )
+        probe = fit_probe(train, labels.train, held_out, labels.validation)
+        accuracies.append(probe.accuracy(test, labels.test))
+    return Metric(
+        value=100.0 * accuracies[0],
+        unit="% of the test images",
+        higher_is_better=True,
+        baseline_name="the same classifier of the pixels",
+        baseline_value=100.0 * accuracies[1],
+        samples=len(data.test),
+        estimator=(
+            "multinomial logistic regression of the latents, fitted on the training images and "
+            "their labels, its weight decay chosen on held-out ones; the encoder saw no labels"
+        ),
+    )
+
+
+def _mean_jacobian_norm(subject: Subject, model: LatentModel) -> float:
+    if not isinstance(model, ContractiveAutoencoder):
+        raise TypeError("only a contractive autoencoder knows the Jacobian of its latents")
+    norms = [model.jacobian_norm(images).double().sum() for images in subject.test_batches()]
+    return float(torch.stack(norms).sum()) / len(subject.data.test)
+
+
+def _encoder(subject: Subject) -> Callable[[Tensor], Tensor]:
+    if not isinstance(subject.model, SparseAutoencoder):
+        raise TypeError("these figures are those of a sparse autoencoder's latents")
+    return subject.model.encode
+
+
+def _active(subject: Subject, images: Tensor) -> Tensor:
+    return _encoder(subject)(images).abs() > ZERO
+
+
+def _in_batches(encode: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    return torch.cat([encode(to_float(batch)) for batch in torch.split(images, BATCH)])
+
+
+def _pixels(images: Tensor) -> Tensor:
+    return images.flatten(1)

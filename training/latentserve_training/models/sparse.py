@@ -1,0 +1,150 @@
+"""The sparse autoencoder: many units, few of them awake for any one image.
+
+One layer with the same weights in both directions, h = a(W x + b), x̂ = sigmoid(Wᵀ h + c), and one
+of three ways to keep h sparse:
+
+``top_k``, Makhzani & Frey 2013 (1312.5663): a keeps the k largest of W x + b and zeroes the rest;
+    minimise ‖x − x̂‖². k falls from all units to its value over the first steps (section 2.3 there),
+    or units that lose the first rounds are never trained: they stay dead.
+``l1``, Olshausen & Field 1996 (Nature 381): a = relu; minimise ‖x − x̂‖² + λ Σ_j |h_j|. The rows of
+    W are divided by their length: otherwise a small h and a large W would cost nothing.
+``kl``, Ng 2011 (CS294A lecture notes), section 3: a = sigmoid; minimise
+    ‖x − x̂‖² + λ Σ_j KL(ρ ‖ ρ̂_j), KL(ρ ‖ ρ̂) = ρ log(ρ / ρ̂) + (1 − ρ) log((1 − ρ) / (1 − ρ̂)),
+    where ρ̂_j is the mean of h_j over the batch.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from latentserve_training.losses import squared_error
+from latentserve_training.models.base import (
+    Graph,
+    ImageShape,
+    LatentModel,
+    OptimizerConfig,
+    autoencoder_graphs,
+)
+from latentserve_training.models.blocks import TiedLayer
+
+MEAN_LIMIT = 1e-6  # ρ̂ stays this far from 0 and 1, where the divergence is infinite
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparseConfig:
+    """The fields of the ``[model]`` table."""
+
+    latent_dim: int = 192
+    sparsity: Literal["top_k", "l1", "kl"] = "top_k"
+    active: int = 25  # k: units left awake for an image, with top_k
+    anneal_steps: int = 2000  # over which k falls to that, with top_k
+    penalty_weight: float = 0.1  # λ, with l1 and kl, for errors summed over pixels
+    target_activity: float = 0.05  # ρ, with kl
+
+    def __post_init__(self) -> None:
+        if self.latent_dim < 1:
+            raise ValueError("latent_dim must be 1 or more")
+        if not 1 <= self.active <= self.latent_dim and self.sparsity == "top_k":
+            raise ValueError(f"active must lie between 1 and latent_dim, {self.latent_dim}")
+        if self.anneal_steps < 0:
+            raise ValueError("anneal_steps must be 0 or more")
+        if not self.penalty_weight >= 0:
+            raise ValueError("penalty_weight must be 0 or more")
+        if not 0 < self.target_activity < 1:
+            raise ValueError("target_activity must lie between 0 and 1")
+
+
+class SparseAutoencoder(LatentModel):
+    """x → h → x̂; a latent is the activation of a unit."""
+
+    kind = "sparse"
+    title = "Sparse autoencoder"
+    metrics = ("test_mse", "test_probe_accuracy", "test_share_of_zeros", "test_dead_units")
+
+    steps: Tensor
+
+    def __init__(self, image_shape: ImageShape, config: SparseConfig) -> None:
+        super().__init__(image_shape, config.latent_dim)
+        self.config = config
+        self.layer = TiedLayer(image_shape, config.latent_dim, unit_rows=config.sparsity == "l1")
+        self.register_buffer("steps", torch.tensor(0))  # taken so far; decides k
+
+    @property
+    def numbers_per_image(self) -> int:
+        """With top_k, k; which of the units they belong to comes on top."""
+        top_k = self.config.sparsity == "top_k"
+        return self.config.active if top_k else self.latent_dim
+
+    def activate(self, inputs: Tensor, active: int) -> Tensor:
+        """The units' answer to W x + b, both ``[n, d]``; ``active`` is k, with top_k."""
+        if self.config.sparsity == "l1":
+            return torch.relu(inputs)
+        if self.config.sparsity == "kl":
+            return torch.sigmoid(inputs)
+        return keep_largest(inputs, active)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images ``[n, c, h, w]`` to latents ``[n, d]``."""
+        return self.activate(self.layer.encode(images), self.config.active)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents ``[n, d]`` to images ``[n, c, h, w]`` in [0, 1]."""
+        return torch.sigmoid(self.layer.decode(latents))
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """Images to their reconstructions, both ``[n, c, h, w]``."""
+        return self.decode(self.encode(images))
+
+    def losses(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """The squared error per image and, with l1 and kl, the penalty."""
+        active = self.annealed_active() if self.training else self.config.active
+        code = self.activate(self.layer.encode(images), active)
+        error = squared_error(self.decode(code), images).mean()
+        if self.config.sparsity == "top_k":
+            return {"loss": error, "squared_error": error}
+        if self.config.sparsity == "l1":
+            penalty = code.abs().sum(1).mean()
+        else:
+            penalty = activity_divergence(self.config.target_activity, code.mean(0))
+        loss = error + self.config.penalty_weight * penalty
+        return {"loss": loss, "squared_error": error, "penalty": penalty}
+
+    def training_step(
+        self,
+        images: Tensor,
+        optimizers: Mapping[str, torch.optim.Optimizer],
+        generator: torch.Generator,
+        config: OptimizerConfig,
+    ) -> dict[str, Tensor]:
+        """A step as usual, and counted: the count is a buffer, so a resumed run goes on with it."""
+        losses = super().training_step(images, optimizers, generator, config)
+        self.steps += 1
+        return losses
+
+    def annealed_active(self) -> int:
+        """Units left awake at this step of the training: all at first, then linearly fewer."""
+        remaining = max(0.0, 1.0 - self.steps.item() / max(1, self.config.anneal_steps))
+        return round(self.config.active + remaining * (self.latent_dim - self.config.active))
+
+    def graphs(self) -> tuple[Graph, ...]:
+        """Encode, decode and reconstruct; k is a constant in them."""
+        return autoencoder_graphs(self)
+
+
+def keep_largest(inputs: Tensor, count: int) -> Tensor:
+    """Zero all but the ``count`` largest values of each row of ``[n, d]``."""
+    values, units = torch.topk(inputs, count, dim=1)
+    return torch.zeros_like(inputs).scatter(1, units, values)
+
+
+def activity_divergence(target: float, mean_activity: Tensor) -> Tensor:
+    """Σ_j KL(ρ ‖ ρ̂_j) of two coins, in nats; ``mean_activity`` is ρ̂, ``[d]``."""
+    mean = mean_activity.clamp(MEAN_LIMIT, 1.0 - MEAN_LIMIT)
+    rho = torch.full_like(mean, target)
+    awake = functional.kl_div(mean.log(), rho, reduction="sum")
+    asleep = functional.kl_div((1.0 - mean).log(), 1.0 - rho, reduction="sum")
+    return awake + asleep
