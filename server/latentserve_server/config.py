@@ -60,7 +60,7 @@ class Settings:
     ] = 0.0
     grace_s: Annotated[float, "seconds that calls in flight may take at SIGTERM, at most"] = 30.0
     transport: Annotated[
-        str, "aio: grpc.aio; cq: grpcio's completion queue, a third of the CPU per call"
+        str, "aio: grpc.aio; cq: grpcio's completion queue, less CPU per call"
     ] = "aio"
     log_level: Annotated[str, "debug, info, warning or error"] = "info"
 
