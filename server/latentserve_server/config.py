@@ -59,9 +59,9 @@ class Settings:
         float, "seconds from NOT_SERVING to refusing calls at SIGTERM, for balancers to notice"
     ] = 0.0
     grace_s: Annotated[float, "seconds that calls in flight may take at SIGTERM, at most"] = 30.0
-    transport: Annotated[
-        str, "aio: grpc.aio; cq: grpcio's completion queue, less CPU per call"
-    ] = "aio"
+    transport: Annotated[str, "aio: grpc.aio; cq: grpcio's completion queue, less CPU per call"] = (
+        "aio"
+    )
     log_level: Annotated[str, "debug, info, warning or error"] = "info"
 
     def __post_init__(self) -> None:
