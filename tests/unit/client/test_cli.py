@@ -3,6 +3,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import numpy as np
 import PIL.Image
@@ -288,8 +289,10 @@ def test_interrupt_is_quiet():
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
-        connection, _ = silent.accept()  # by now it waits for the answer
+        # gRPC connects on a thread of its own, while the main one may still set the call up.
+        connection, _ = silent.accept()
         with connection:
+            time.sleep(0.5)
             process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=20)
     assert (process.returncode, out, err) == (130, b"", b"")
