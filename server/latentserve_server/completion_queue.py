@@ -29,6 +29,7 @@ from grpc._cython import cygrpc
 from latentserve_server.border import Border
 from latentserve_server.call import Call, ChunkStream, Done, Reply, UnaryMethod
 from latentserve_server.errors import InvalidRequest
+from latentserve_server.metrics import code_of_leaving
 from latentserve_server.status import explain
 from latentserve_server.transport import LARGE_REQUEST_BYTES, StreamMethod
 
@@ -185,15 +186,13 @@ class UnaryCall:
         if border is None:
             return
         if self._began is not None:
-            code = self._code or self._reason_of_leaving()
+            code = self._code or code_of_leaving(self._remaining_s())
             border.rpc.end(code, time.perf_counter() - self._began)
         if self._admitted:
             border.gate.leave()
 
-    def _reason_of_leaving(self) -> str:
-        """Tell a deadline from a cancellation: the core closes the call for both."""
-        passed = self._deadline is not None and self._deadline <= time.monotonic()
-        return "DEADLINE_EXCEEDED" if passed else "CANCELLED"
+    def _remaining_s(self) -> float | None:
+        return None if self._deadline is None else self._deadline - time.monotonic()
 
     # --- from any thread ----------------------------------------------------------------------
 

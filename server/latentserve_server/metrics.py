@@ -22,6 +22,7 @@ from latentserve_server.repository import Action, Outcome
 # From 100 microseconds, a small model on an idle server, to ten seconds.
 _SECONDS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1, 2.5, 10)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+_DEADLINE_MARGIN_S = 0.02
 _MODEL = ("model", "version")
 _OPERATION = (*_MODEL, "operation")
 _METHOD = ("grpc_type", "grpc_service", "grpc_method")
@@ -158,6 +159,17 @@ class RpcMetrics:
         """Count a call that ended with a status code, such as OK."""
         self._handled.labels(*self._labels, code_name).inc()
         self._handling.observe(seconds)
+
+
+def code_of_leaving(remaining_s: float | None) -> str:
+    """Return the status code of a call that the transport cancelled.
+
+    `remaining_s` is what its deadline still had to run, None without one. A caller whose
+    deadline passes resets the call, and that may arrive a moment before our own clock agrees.
+    """
+    if remaining_s is not None and remaining_s <= _DEADLINE_MARGIN_S:
+        return "DEADLINE_EXCEEDED"
+    return "CANCELLED"
 
 
 class _BatcherMetrics(Observer):

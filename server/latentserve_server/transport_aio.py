@@ -21,7 +21,7 @@ from grpc_reflection.v1alpha import reflection
 
 from latentserve_server.call import Call, Done, Reply, UnaryMethod
 from latentserve_server.errors import Unavailable
-from latentserve_server.metrics import Metrics, RpcMetrics
+from latentserve_server.metrics import Metrics, RpcMetrics, code_of_leaving
 from latentserve_server.security import TokenGuard
 from latentserve_server.status import WireStatus, explain
 from latentserve_server.transport import (
@@ -268,7 +268,7 @@ def _guard_unary(behavior: Any, method: str, rpc: RpcMetrics, guard: TokenGuard)
             code = "OK"
             return response
         except asyncio.CancelledError:
-            code = _reason_of_leaving(context)
+            code = code_of_leaving(context.time_remaining())
             raise
         except Exception as error:  # noqa: BLE001 - the border: everything becomes a status
             status = explain(error, method)
@@ -291,7 +291,7 @@ def _guard_stream(behavior: Any, method: str, rpc: RpcMetrics, guard: TokenGuard
                 yield response
             code = "OK"
         except asyncio.CancelledError:
-            code = _reason_of_leaving(context)
+            code = code_of_leaving(context.time_remaining())
             raise
         except Exception as error:  # noqa: BLE001 - the border: everything becomes a status
             status = explain(error, method)
@@ -301,12 +301,6 @@ def _guard_stream(behavior: Any, method: str, rpc: RpcMetrics, guard: TokenGuard
             rpc.end(code, time.perf_counter() - started)
 
     return guarded
-
-
-def _reason_of_leaving(context: Any) -> str:
-    """Tell a deadline from a cancellation; grpc.aio cancels the handler for both."""
-    remaining_s = context.time_remaining()
-    return "CANCELLED" if remaining_s is None or remaining_s > 0 else "DEADLINE_EXCEEDED"
 
 
 async def _abort(context: Any, status: WireStatus) -> None:

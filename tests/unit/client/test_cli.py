@@ -284,8 +284,13 @@ def test_timeout_is_passed_on(run, server):
 def test_interrupt_is_quiet():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
+        # A shell in the background has its jobs ignore SIGINT; this one must not inherit that.
+        program = (
+            "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+            "from latentserve_client.__main__ import main; raise SystemExit(main())"
+        )
         process = subprocess.Popen(
-            [sys.executable, "-m", "latentserve_client", "models", "--server", address],
+            [sys.executable, "-c", program, "models", "--server", address],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )

@@ -13,6 +13,7 @@ import pytest
 
 from latentserve_server.call import Call, Done, Reply
 from latentserve_server.errors import Unavailable
+from latentserve_server.metrics import code_of_leaving
 from latentserve_server.transport_aio import AioHandlers, CallGate, drop_cancellation
 
 
@@ -113,3 +114,17 @@ def test_a_slow_reply_is_built_off_the_event_loop() -> None:
         asyncio.run(run(executor))
     assert threads[0] == threading.main_thread().name
     assert threads[1].startswith("codec")
+
+
+@pytest.mark.parametrize(
+    ("remaining_s", "code"),
+    [
+        (None, "CANCELLED"),
+        (5.0, "CANCELLED"),
+        (0.001, "DEADLINE_EXCEEDED"),
+        (0.0, "DEADLINE_EXCEEDED"),
+        (-1.0, "DEADLINE_EXCEEDED"),
+    ],
+)
+def test_a_deadline_is_told_from_a_cancellation(remaining_s: float | None, code: str) -> None:
+    assert code_of_leaving(remaining_s) == code
