@@ -82,12 +82,12 @@ class GenerativeService:
 
         def build(completion: Completion) -> Message:
             mean, *rest = completion.outputs
-            response = pb.EncodeResponse(latents=codec.encode_tensor(mean), seed=seed)
-            if rest:
-                response.log_variance.CopyFrom(codec.encode_tensor(rest[0]))
-            if seed is not None:
-                response.latents.CopyFrom(codec.encode_tensor(_draw_posterior(mean, rest[0], seed)))
-            return response
+            latents = mean if seed is None else _draw_posterior(mean, rest[0], seed)
+            return pb.EncodeResponse(
+                latents=codec.encode_tensor(latents),
+                log_variance=codec.encode_tensor(rest[0]) if rest else None,
+                seed=seed,
+            )
 
         return _submit(model, "encode", rows, deadline, done, build)
 
