@@ -5,12 +5,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from latentserve_training.data import to_float
-from latentserve_training.measure import BATCH, Metric, Subject, mean_squared_error
+from latentserve_training.measure import BATCH, Metric, MetricFunction, Subject, mean_squared_error
 from latentserve_training.models.base import LatentModel
 from latentserve_training.models.contractive import ContractiveAutoencoder
 from latentserve_training.models.sparse import SparseAutoencoder
 from latentserve_training.probe import fit_probe
+from latentserve_training.scaling import to_float
 
 ZERO = 1e-3  # a latent below it counts as zero: a sigmoid never is
 PLAIN = "plain autoencoder"
@@ -131,3 +131,12 @@ def _in_batches(encode: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
 
 def _pixels(images: Tensor) -> Tensor:
     return images.flatten(1)
+
+
+METRICS: dict[str, MetricFunction] = {
+    "test_jacobian": jacobian_norm,
+    "test_mse_beside_plain": mse_beside_plain,
+    "test_share_of_zeros": share_of_zeros,
+    "test_dead_units": dead_units,
+    "test_probe_accuracy": probe_accuracy,
+}

@@ -69,11 +69,6 @@ class ImageData:
         return torch.cat([self.train, self.validation])
 
 
-def to_float(images: Tensor) -> Tensor:
-    """uint8 0..255 to float32 in [0, 1]."""
-    return images.float() / 255.0
-
-
 def load_data(config: DataConfig, seed: int, folder: Path | None) -> ImageData:
     """Read the images and hold out a validation set from the training images.
 

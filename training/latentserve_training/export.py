@@ -18,7 +18,6 @@ import torch
 
 from latentserve_training.checkpoint import load_checkpoint
 from latentserve_training.config import parse_config
-from latentserve_training.data import to_float
 from latentserve_training.errors import ExportError
 from latentserve_training.graphs import check_parity, convert, run_torch, start_session
 from latentserve_training.manifest import (
@@ -32,6 +31,7 @@ from latentserve_training.models.base import Graph, LatentModel
 from latentserve_training.provenance import UNKNOWN, library_versions, source_revision
 from latentserve_training.report import load_model, read_evaluation, read_examples
 from latentserve_training.run_folder import RunFolder
+from latentserve_training.scaling import to_float
 
 GOLDEN_SEED = 11
 MANIFEST_FILE = "manifest.json"

@@ -8,7 +8,6 @@ bit, as one that was not (on a CPU, with the same number of threads).
 import json
 import math
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,7 +17,7 @@ from tqdm import tqdm
 
 from latentserve_training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from latentserve_training.config import RunConfig
-from latentserve_training.data import ImageData, to_float
+from latentserve_training.data import ImageData
 from latentserve_training.errors import CheckpointError, ConfigError, NonFiniteLossError
 from latentserve_training.models.base import (
     ImageShape,
@@ -28,8 +27,7 @@ from latentserve_training.models.base import (
 )
 from latentserve_training.models.registry import KINDS
 from latentserve_training.run_folder import RunFolder, write_json, write_text
-
-VALIDATION_BATCH = 500
+from latentserve_training.scaling import to_float
 
 
 def build_model(config: RunConfig, image_shape: ImageShape) -> LatentModel:
@@ -137,16 +135,10 @@ def train(
 
 
 def validate(model: LatentModel, images: Tensor, seed: int) -> dict[str, float]:
-    """Mean losses over uint8 images; the same noise every time, so that epochs compare."""
-    generator = torch.Generator().manual_seed(seed)
-    device = next(model.parameters()).device
-    sums: dict[str, float] = defaultdict(float)
+    """The model's losses over uint8 images, in evaluation mode."""
     model.eval()
     with torch.inference_mode():
-        for batch in torch.split(images, VALIDATION_BATCH):
-            for name, value in model.losses(to_float(batch).to(device), generator).items():
-                sums[name] += value.item() * len(batch)
-    return {name: value / len(images) for name, value in sums.items()}
+        return model.validation_losses(images, seed)
 
 
 def learning_rate_factor(config: OptimizerConfig, total_steps: int) -> Callable[[int], float]:

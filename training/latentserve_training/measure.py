@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from latentserve_training.baselines import PCA, fit_pca
-from latentserve_training.data import ImageData, to_float
+from latentserve_training.data import ImageData
 from latentserve_training.models.base import LatentModel
+from latentserve_training.scaling import to_float
 
 BATCH = 500
+NOISE_SEED = 1234  # of the test noise: figures of two runs differ by their models alone
 
 
 @dataclass(frozen=True)
@@ -68,3 +70,7 @@ def mean_squared_error(subject: Subject, reconstruct: Callable[[Tensor], Tensor]
     for images in subject.test_batches():
         error += float((reconstruct(images) - images).double().square().sum())
     return error / subject.data.test.numel()
+
+
+MetricFunction = Callable[[Subject], Metric | None]
+"""Measures one figure; None where the subject does not have it."""

@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from latentserve_training.baselines import to_rows
-from latentserve_training.data import to_float
-from latentserve_training.evaluate import NOISE_SEED, denoising_baseline, denoising_model
-from latentserve_training.measure import Metric, Subject
+from latentserve_training.measure import NOISE_SEED, Metric, Subject
+from latentserve_training.reconstruction_metrics import denoising_baseline, denoising_model
+from latentserve_training.scaling import to_float
 
 COLUMNS = 10
 SAMPLES = 100
@@ -108,9 +108,9 @@ def draw_samples(subject: Subject, metrics: dict[str, Metric], title: str, path:
     model = subject.model
     generator = torch.Generator().manual_seed(NOISE_SEED)
     with torch.inference_mode():
-        samples = model.decode(torch.randn(SAMPLES, model.latent_dim, generator=generator)).numpy()
+        samples = model.decode(model.draw_latents(SAMPLES, generator)).numpy()
     rows = [("", samples[start : start + COLUMNS]) for start in range(0, SAMPLES, COLUMNS)]
-    _draw_rows(rows, f"{title}: {SAMPLES} samples, z ~ N(0, I)", path)
+    _draw_rows(rows, f"{title}: {SAMPLES} samples from the prior", path)
 
 
 def _zoom(axes: Axes, values: Sequence[float]) -> None:

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from latentserve_training.config import DataConfig
-from latentserve_training.data import download_mnist, load_data, read_idx_images, to_float
+from latentserve_training.data import download_mnist, load_data, read_idx_images
 from latentserve_training.errors import DataError
+from latentserve_training.scaling import to_float
 
 
 def idx(images, magic=0x803):

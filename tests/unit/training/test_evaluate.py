@@ -7,11 +7,12 @@ import torch
 
 from latentserve_training import measure
 from latentserve_training.baselines import fit_pca, to_rows
-from latentserve_training.data import to_float
-from latentserve_training.evaluate import evaluate, psnr_db
+from latentserve_training.evaluate import evaluate
 from latentserve_training.loops import build_model
 from latentserve_training.measure import Metric, Subject
 from latentserve_training.models.registry import KINDS
+from latentserve_training.reconstruction_metrics import psnr_db
+from latentserve_training.scaling import to_float
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))

@@ -92,7 +92,6 @@ def test_the_best_epoch_is_kept_not_the_last(tmp_path, make_config, image_data, 
 
 
 def test_validation_repeats_itself_and_weighs_images_equally(make_config, image_data, monkeypatch):
-    from latentserve_training import loops
 
     model = build_model(make_config("vae"), image_data.image_shape)
     once = validate(model, image_data.validation, seed=1)
@@ -100,7 +99,7 @@ def test_validation_repeats_itself_and_weighs_images_equally(make_config, image_
     assert validate(model, image_data.validation, seed=2) != once
     autoencoder = build_model(make_config(), image_data.image_shape)
     whole = validate(autoencoder, image_data.validation, seed=1)
-    monkeypatch.setattr(loops, "VALIDATION_BATCH", 7)
+    monkeypatch.setattr(base, "VALIDATION_BATCH", 7)
     uneven = validate(autoencoder, image_data.validation, seed=1)
     assert uneven["loss"] == pytest.approx(whole["loss"], rel=1e-5)
 

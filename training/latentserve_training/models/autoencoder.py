@@ -1,4 +1,4 @@
-"""The convolutional autoencoder: a bottleneck of ``latent_dim`` numbers, and no prior on them.
+"""The autoencoder: a bottleneck of ``latent_dim`` numbers, and no prior on them.
 
 Hinton & Salakhutdinov 2006 (Science 313). Its linear counterpart is PCA (Baldi & Hornik 1989),
 which is therefore the baseline of its reconstruction error.
@@ -17,18 +17,18 @@ from latentserve_training.models.base import (
     LatentModel,
     autoencoder_graphs,
 )
-from latentserve_training.models.blocks import ConvDecoder, ConvEncoder
+from latentserve_training.models.networks import NetworkConfig, build_decoder, build_encoder
 
 
 @dataclass(frozen=True, kw_only=True)
-class AutoencoderConfig:
+class AutoencoderConfig(NetworkConfig):
     """The fields of the ``[model]`` table."""
 
     latent_dim: int = 32
-    channels: tuple[int, ...] = (24, 48)  # width of each encoder stage; the decoder mirrors them
     reconstruction_loss: Literal["squared_error", "cross_entropy"] = "squared_error"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.latent_dim < 1:
             raise ValueError("latent_dim must be 1 or more")
 
@@ -37,13 +37,13 @@ class Autoencoder(LatentModel):
     """x → z = f(x) → x̂ = sigmoid(g(z)), trained to reproduce its input."""
 
     kind = "autoencoder"
-    title = "Convolutional autoencoder"
+    title = "Autoencoder"
 
     def __init__(self, image_shape: ImageShape, config: AutoencoderConfig) -> None:
         super().__init__(image_shape, config.latent_dim)
         self.reconstruction_loss = config.reconstruction_loss
-        self.encoder = ConvEncoder(image_shape, config.channels, config.latent_dim)
-        self.decoder = ConvDecoder(image_shape, config.channels, config.latent_dim)
+        self.encoder = build_encoder(image_shape, config, config.latent_dim)
+        self.decoder = build_decoder(image_shape, config, config.latent_dim)
 
     def encode(self, images: Tensor) -> Tensor:
         """Images ``[n, c, h, w]`` to latents ``[n, d]``."""

@@ -6,7 +6,8 @@ with a single loss implement :meth:`LatentModel.losses`; adversarial kinds also 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,6 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from latentserve_training.errors import NonFiniteLossError
+from latentserve_training.scaling import to_float
+
+VALIDATION_BATCH = 500
 
 ImageShape = tuple[int, int, int]
 """Channels, height, width."""
@@ -108,6 +112,10 @@ class LatentModel(nn.Module, ABC):
     def decode(self, latents: Tensor) -> Tensor:
         """Latents ``[n, d]`` to images ``[n, c, h, w]`` in [0, 1]."""
 
+    def encode(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Images ``[n, c, h, w]`` to the code's mean, and its log-variance if there is one."""
+        raise NotImplementedError(f"a model of kind {self.kind} has no encoder")
+
     def reconstruct(self, images: Tensor) -> Tensor:
         """Images to their reconstructions, both ``[n, c, h, w]``, where the kind has an encoder."""
         raise NotImplementedError(f"a model of kind {self.kind} has no encoder")
@@ -128,8 +136,37 @@ class LatentModel(nn.Module, ABC):
             generator: For what has to be drawn.
         """
         if operation == "sample":
-            return torch.randn(latents.shape, generator=generator)
+            return self.draw_latents(len(latents), generator)
         return latents if operation == "decode" else images
+
+    def posterior(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The code's mean and, where the encoder gives one, its log-variance; each ``[n, d]``."""
+        encoded = self.encode(images)
+        return encoded if isinstance(encoded, tuple) else (encoded, None)
+
+    def draw_latents(self, count: int, generator: torch.Generator) -> Tensor:
+        """Draw ``[count, d]`` from the prior, on the CPU, as Sample does.
+
+        Raises:
+            ValueError: If the model has no prior.
+        """
+        if self.prior != "standard_normal":
+            raise ValueError(f"a model of kind {self.kind} has no prior to draw from")
+        return torch.randn(count, self.latent_dim, generator=generator)
+
+    def validation_losses(self, images: Tensor, seed: int) -> dict[str, float]:
+        """Mean losses over uint8 images; ``"loss"`` selects the best epoch, the lower the better.
+
+        The model is in evaluation mode, nothing is differentiated, and the noise is the same every
+        time, so that epochs compare. Kinds whose loss says nothing of their quality override this.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        device = next(self.parameters()).device
+        sums: dict[str, float] = defaultdict(float)
+        for batch in torch.split(images, VALIDATION_BATCH):
+            for name, value in self.losses(to_float(batch).to(device), generator).items():
+                sums[name] += value.item() * len(batch)
+        return {name: value / len(images) for name, value in sums.items()}
 
     def likelihood(self) -> dict[str, Any] | None:
         """The manifest's ``likelihood``: p(x|z), or None where there is none."""
@@ -152,14 +189,8 @@ class LatentModel(nn.Module, ABC):
         Raises:
             NonFiniteLossError: If a loss or a gradient is NaN or infinite; no weight has changed.
         """
-        optimizer = optimizers["model"]
-        optimizer.zero_grad(set_to_none=True)
         losses = self.losses(images, generator)
-        require_finite("the loss", losses["loss"])
-        losses["loss"].backward()  # type: ignore[no-untyped-call]
-        norm = clip_gradient(self.parameters(), config.max_gradient_norm)
-        require_finite("the gradient", norm)
-        optimizer.step()
+        minimise(losses["loss"], optimizers["model"], config.max_gradient_norm)
         return {name: value.detach() for name, value in losses.items()}
 
 
@@ -181,9 +212,31 @@ def autoencoder_graphs(model: LatentModel) -> tuple[Graph, ...]:
     )
 
 
-def clip_gradient(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
-    """Scale gradients down to ``max_norm`` (0: leave them) and give their norm before that."""
-    return nn.utils.clip_grad_norm_(parameters, max_norm if max_norm > 0 else float("inf"))
+def minimise(loss: Tensor, optimizer: torch.optim.Optimizer, max_gradient_norm: float) -> None:
+    """Take one step of ``optimizer`` down the gradient of ``loss``.
+
+    Raises:
+        NonFiniteLossError: If the loss or its gradient is NaN or infinite; no weight has changed.
+    """
+    optimizer.zero_grad(set_to_none=True)
+    require_finite("the loss", loss)
+    loss.backward()  # type: ignore[no-untyped-call]
+    take_step(optimizer, max_gradient_norm)
+
+
+def take_step(optimizer: torch.optim.Optimizer, max_gradient_norm: float) -> None:
+    """Step with the gradients that are there, at most ``max_gradient_norm`` long (0: any).
+
+    Every kind's steps come through here, so what concerns all of them belongs here.
+
+    Raises:
+        NonFiniteLossError: If the gradient is NaN or infinite; no weight has changed.
+    """
+    parameters = [each for group in optimizer.param_groups for each in group["params"]]
+    limit = max_gradient_norm if max_gradient_norm > 0 else float("inf")
+    norm = nn.utils.clip_grad_norm_(parameters, limit)
+    require_finite("the gradient", norm)
+    optimizer.step()
 
 
 def require_finite(what: str, value: Tensor) -> None:

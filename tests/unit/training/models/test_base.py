@@ -5,7 +5,7 @@ import torch
 
 from latentserve_training.errors import NonFiniteLossError
 from latentserve_training.models.autoencoder import Autoencoder, AutoencoderConfig
-from latentserve_training.models.base import OptimizerConfig, clip_gradient
+from latentserve_training.models.base import OptimizerConfig, take_step
 
 
 @pytest.fixture
@@ -35,8 +35,8 @@ def test_a_non_finite_gradient_is_refused(model):
 def test_gradients_are_clipped_only_above_the_limit(max_norm, expected):
     weight = torch.nn.Parameter(torch.zeros(2))
     weight.grad = torch.tensor([3.0, 4.0])
-    assert clip_gradient([weight], max_norm).item() == 5.0
-    assert weight.grad.norm().item() == pytest.approx(expected, rel=1e-4)
+    take_step(torch.optim.SGD([weight], lr=1.0), max_norm)
+    assert weight.norm().item() == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,15 @@ def test_gradients_are_clipped_only_above_the_limit(max_norm, expected):
 def test_impossible_optimizers_are_refused(fields):
     with pytest.raises(ValueError, match=next(iter(fields))):
         OptimizerConfig(**fields)
+
+
+def test_the_prior_is_drawn_from_only_where_there_is_one(model):
+    with pytest.raises(ValueError, match="autoencoder has no prior"):
+        model.draw_latents(3, torch.Generator())
+
+
+def test_the_posterior_of_a_deterministic_encoder_is_its_code(model):
+    images = torch.rand(2, 1, 4, 4)
+    mean, log_variance = model.posterior(images)
+    assert torch.equal(mean, model.encode(images))
+    assert log_variance is None

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from latentserve_training.data import ImageData, to_float
+from latentserve_training.data import ImageData
 from latentserve_training.evaluate import evaluate
 from latentserve_training.loops import train
 from latentserve_training.models.linear import LinearAutoencoder, LinearConfig
 from latentserve_training.run_folder import RunFolder
+from latentserve_training.scaling import to_float
 
 DIM = 3
 

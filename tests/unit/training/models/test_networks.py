@@ -1,0 +1,51 @@
+import pytest
+import torch
+from torch import nn
+
+from latentserve_training.models.networks import (
+    NetworkConfig,
+    ResidualBlock,
+    build_decoder,
+    build_encoder,
+)
+
+NETWORKS = [
+    {"network": "conv", "channels": (4, 6)},
+    {"network": "residual", "channels": (4, 6), "residual_blocks": 2},
+    {"network": "mlp", "hidden": (20, 10)},
+    {"network": "mlp", "hidden": ()},
+]
+
+
+@pytest.mark.parametrize("fields", NETWORKS)
+@pytest.mark.parametrize("image_shape", [(1, 12, 12), (3, 8, 4)])
+def test_images_become_codes_and_codes_images(fields, image_shape):
+    config = NetworkConfig(**fields)
+    code = build_encoder(image_shape, config, 7)(torch.rand(5, *image_shape))
+    assert code.shape == (5, 7)
+    assert build_decoder(image_shape, config, 7)(code).shape == (5, *image_shape)
+
+
+def test_an_mlp_without_hidden_layers_is_linear():
+    encoder = build_encoder((1, 4, 4), NetworkConfig(network="mlp", hidden=()), 3)
+    assert [type(module) for module in encoder.layers] == [nn.Linear]
+
+
+def test_the_decoder_mirrors_the_encoder():
+    decoder = build_decoder((1, 4, 4), NetworkConfig(network="mlp", hidden=(9, 5)), 3)
+    widths = [layer.out_features for layer in decoder.layers if isinstance(layer, nn.Linear)]
+    assert widths == [5, 9, 16]
+
+
+def test_a_residual_block_starts_as_the_identity():
+    features = torch.rand(2, 4, 3, 3)
+    assert torch.equal(ResidualBlock(4)(features), features)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [({"residual_blocks": 0}, "residual_blocks must be 1"), ({"hidden": (4, 0)}, "hidden must")],
+)
+def test_impossible_networks_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        NetworkConfig(**fields)
