@@ -92,6 +92,7 @@ def test_the_best_epoch_is_kept_not_the_last(tmp_path, make_config, image_data, 
 
 
 def test_validation_repeats_itself_and_weighs_images_equally(make_config, image_data, monkeypatch):
+    from latentserve_training.models import base
 
     model = build_model(make_config("vae"), image_data.image_shape)
     once = validate(model, image_data.validation, seed=1)
