@@ -6,7 +6,7 @@ import asyncio
 import logging
 import sys
 
-from latentserve_server import __version__
+from latentserve_server import __version__, logs
 from latentserve_server.app import serve
 from latentserve_server.config import read_settings
 from latentserve_server.errors import SettingsError, StartupError
@@ -22,10 +22,8 @@ def main() -> int:
     except SettingsError as error:
         print(f"latentserve-server: {error}", file=sys.stderr)
         return EXIT_SETTINGS
-    logging.basicConfig(
-        level=settings.log_level.upper(),
-        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
-        stream=sys.stderr,
+    logs.configure(
+        settings.log_format, settings.log_level, log_requests=settings.log_requests == "yes"
     )
     logging.getLogger(__name__).info("latentserve %s: %s", __version__, settings.describe())
     try:

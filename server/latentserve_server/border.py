@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from latentserve_server.errors import Unavailable
-from latentserve_server.metrics import RpcMetrics
+from latentserve_server.rpc import Rpc
 from latentserve_server.security import TokenGuard
 
 
@@ -49,4 +49,4 @@ class Border:
 
     gate: CallGate
     guard: TokenGuard
-    rpc: RpcMetrics
+    rpc: Rpc

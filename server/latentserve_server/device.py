@@ -20,7 +20,6 @@ log = logging.getLogger(__name__)
 
 CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
-DEVICES = ("auto", "cpu", "cuda")
 
 # Shape arithmetic may stay on the CPU; these carry the work.
 COMPUTE_NODES = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "FusedConv", "FusedGemm"})

@@ -21,7 +21,9 @@ from grpc_reflection.v1alpha import reflection
 
 from latentserve_server.call import Call, Done, Reply, UnaryMethod
 from latentserve_server.errors import Unavailable
-from latentserve_server.metrics import Metrics, RpcMetrics, code_of_leaving
+from latentserve_server.metrics import Metrics, code_of_leaving
+from latentserve_server.request_log import HEAD_BYTES
+from latentserve_server.rpc import Rpc
 from latentserve_server.security import TokenGuard
 from latentserve_server.status import WireStatus, explain
 from latentserve_server.transport import (
@@ -103,7 +105,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
         handler = await continuation(handler_call_details)
         if handler is None or method.strip("/").partition("/")[0] not in self._services:
             return handler
-        rpc = RpcMetrics(self._metrics, method, streaming=bool(handler.response_streaming))
+        rpc = Rpc(self._metrics, method, streaming=bool(handler.response_streaming))
         if handler.response_streaming:
             wrapped = grpc.unary_stream_rpc_method_handler(
                 _guard_stream(handler.unary_stream, method, rpc, self._guard)
@@ -257,11 +259,11 @@ def _deadline(context: Any) -> float | None:
     return None if remaining_s is None else time.monotonic() + remaining_s
 
 
-def _guard_unary(behavior: Any, method: str, rpc: RpcMetrics, guard: TokenGuard) -> Any:
+def _guard_unary(behavior: Any, method: str, rpc: Rpc, guard: TokenGuard) -> Any:
     async def guarded(request: bytes, context: Any) -> Any:
         started = time.perf_counter()
         rpc.begin()
-        code = "CANCELLED"
+        code, status = "CANCELLED", None
         try:
             guard.check(method, context.invocation_metadata())
             response = await behavior(request, context)
@@ -271,20 +273,20 @@ def _guard_unary(behavior: Any, method: str, rpc: RpcMetrics, guard: TokenGuard)
             code = code_of_leaving(context.time_remaining())
             raise
         except Exception as error:  # noqa: BLE001 - the border: everything becomes a status
-            status = explain(error, method)
+            status = explain(error)
             code = status.code_name
             await _abort(context, status)
         finally:
-            rpc.end(code, time.perf_counter() - started)
+            rpc.end(code, time.perf_counter() - started, request[:HEAD_BYTES], status)
 
     return guarded
 
 
-def _guard_stream(behavior: Any, method: str, rpc: RpcMetrics, guard: TokenGuard) -> Any:
+def _guard_stream(behavior: Any, method: str, rpc: Rpc, guard: TokenGuard) -> Any:
     async def guarded(request: bytes, context: Any) -> AsyncIterator[Any]:
         started = time.perf_counter()
         rpc.begin()
-        code = "CANCELLED"
+        code, status = "CANCELLED", None
         try:
             guard.check(method, context.invocation_metadata())
             async for response in behavior(request, context):
@@ -294,11 +296,11 @@ def _guard_stream(behavior: Any, method: str, rpc: RpcMetrics, guard: TokenGuard
             code = code_of_leaving(context.time_remaining())
             raise
         except Exception as error:  # noqa: BLE001 - the border: everything becomes a status
-            status = explain(error, method)
+            status = explain(error)
             code = status.code_name
             await _abort(context, status)
         finally:
-            rpc.end(code, time.perf_counter() - started)
+            rpc.end(code, time.perf_counter() - started, request[:HEAD_BYTES], status)
 
     return guarded
 

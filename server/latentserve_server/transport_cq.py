@@ -23,7 +23,8 @@ from latentserve_server.border import Border, CallGate
 from latentserve_server.call import Call, Done, Reply
 from latentserve_server.completion_queue import Arrivals, Method
 from latentserve_server.health import HealthService
-from latentserve_server.metrics import Metrics, RpcMetrics
+from latentserve_server.metrics import Metrics
+from latentserve_server.rpc import Rpc
 from latentserve_server.transport import Endpoint, Service, bind
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ class CompletionQueueServer:
             name, stream = f"/{service.name}/{short}", service.streams.get(short)
             border = None
             if service.drains:
-                rpc = RpcMetrics(self._metrics, name, streaming=stream is not None)
+                rpc = Rpc(self._metrics, name, streaming=stream is not None)
                 border = Border(self._gate, self._endpoint.guard, rpc)
             method = Method(name, self._executor, border, service.unary.get(short), stream)
             self._server._state.server.register_method(method.name)
