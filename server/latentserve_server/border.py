@@ -12,11 +12,12 @@ from latentserve_server.security import TokenGuard
 
 
 class CallGate:
-    """Counts the calls in flight, and refuses new ones while the server drains."""
+    """Counts the calls in flight, refuses new ones while the server drains, and holds replies."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._when_idle: Callable[[], None] | None = None
+        self._held: list[Callable[[], None]] | None = None
         self.in_flight = 0
 
     def enter(self) -> None:
@@ -33,6 +34,26 @@ class CallGate:
             idle = None if self.in_flight else self._when_idle
         if idle is not None:
             idle()
+
+    def hold(self) -> None:
+        """Hold every reply until `release`."""
+        with self._lock:
+            self._held = []
+
+    def release(self) -> None:
+        """Send what was held, and hold no more."""
+        with self._lock:
+            held, self._held = self._held or [], None
+        for send in held:
+            send()
+
+    def pass_out(self, send: Callable[[], None]) -> None:
+        """Send a reply, now or at the release."""
+        with self._lock:
+            if self._held is not None:
+                self._held.append(send)
+                return
+        send()
 
     def close(self, when_idle: Callable[[], None]) -> None:
         """Refuse new calls; `when_idle` is called, from any thread, when the last has ended."""

@@ -236,7 +236,7 @@ class UnaryCall:
             self._fail(error)
 
     def _respond(self, body: bytes) -> None:
-        self._send((*_opening(), *_message(body), *_status(_OK)), self._sent, "OK")
+        self._finish((*_opening(), *_message(body), *_status(_OK)), "OK")
 
     def _fail(self, error: Exception) -> None:
         """End the call with the status of an error, unless nobody is there to hear it."""
@@ -244,7 +244,14 @@ class UnaryCall:
             status = self._failure = explain(error)
             code = grpc.StatusCode[status.code_name].value[0]
             closing = _status(code, status.message.encode(), status.trailers)
-            self._send((*self._unopened(), *closing), self._sent, status.code_name)
+            self._finish((*self._unopened(), *closing), status.code_name)
+
+    def _finish(self, operations: tuple[Any, ...], code: str) -> None:
+        """Send the last batch of a call, unless replies are being held."""
+        if self._method.border is None:
+            self._send(operations, self._sent, code)
+        else:
+            self._method.border.gate.pass_out(lambda: self._send(operations, self._sent, code))
 
     def _unopened(self) -> tuple[Any, ...]:
         """Return the initial metadata if it is still to be sent."""
@@ -296,7 +303,7 @@ class StreamCall(UnaryCall):
         operations = (*self._unopened(), *_message(body))
         self._opened = True
         if self._stream is None or self._stream.exhausted:
-            self._send((*operations, *_status(_OK)), self._sent, "OK")
+            self._finish((*operations, *_status(_OK)), "OK")
         else:
             self._send(operations, self._written)
 

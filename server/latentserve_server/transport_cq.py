@@ -25,7 +25,7 @@ from latentserve_server.completion_queue import Arrivals, Method
 from latentserve_server.health import HealthService
 from latentserve_server.metrics import Metrics
 from latentserve_server.rpc import Rpc
-from latentserve_server.transport import Endpoint, Service, bind
+from latentserve_server.transport import HOLD_AFTER_S, HOLD_BEFORE_S, Endpoint, Service, bind
 
 log = logging.getLogger(__name__)
 
@@ -128,6 +128,19 @@ class CompletionQueueTransport:
         port = server.start()
         self._server = server
         return port
+
+    async def hand_over(self, *, timeout_s: float) -> bool:
+        """Close the port and wait for the calls in flight; see `Transport`."""
+        if self._server is None:
+            return True
+        self._gate.hold()
+        try:
+            await asyncio.sleep(HOLD_BEFORE_S)
+            self._server.stop(timeout_s + HOLD_AFTER_S)
+            await asyncio.sleep(HOLD_AFTER_S)
+        finally:
+            self._gate.release()
+        return await self.drain(timeout_s=timeout_s)
 
     async def drain(self, *, timeout_s: float) -> bool:
         """Refuse new calls and wait for those in flight; False where some are left."""
