@@ -217,7 +217,8 @@ class App:
             task.cancel()
         drained = await self._drain() if self.port else True
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(None, lambda: self.repository.close(timeout_s=_CLOSE_TIMEOUT_S))
+        limit_s = 0.0 if self._stuck else _CLOSE_TIMEOUT_S
+        await loop.run_in_executor(None, lambda: self.repository.close(timeout_s=limit_s))
         self._executor.shutdown(wait=False, cancel_futures=True)
         self.cut_off = not drained
         if self._stuck:
