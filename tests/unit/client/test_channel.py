@@ -63,7 +63,8 @@ def test_leaves_a_server_in_trouble_alone(client, server):
 def test_tries_all_calls_again_that_fail_together(server):
     """As when the worker dies that they are all on."""
     count = 64
-    server.failures += [Failure("UNAVAILABLE", pushback_ms=1)] * count
+    # So long that no second attempt meets a failure that is meant for a first one.
+    server.failures += [Failure("UNAVAILABLE", pushback_ms=1000)] * count
     with Client(server.address, timeout_s=20) as client, ThreadPoolExecutor(count) as callers:
         replies = list(callers.map(lambda _: client.sample(), range(count)))
     assert len(replies) == count
