@@ -20,6 +20,8 @@ LARGE_REQUEST_BYTES = 256 * 1024
 # See `Transport.hand_over`.
 HOLD_BEFORE_S = 0.1
 HOLD_AFTER_S = 0.2
+# gRPC cuts calls off by itself so much later than we would: `stop` decides, not a race.
+CUT_OFF_MARGIN_S = 5.0
 
 StreamMethod = Callable[[bytes], ChunkStream]
 

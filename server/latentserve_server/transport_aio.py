@@ -27,6 +27,7 @@ from latentserve_server.rpc import Rpc
 from latentserve_server.security import TokenGuard
 from latentserve_server.status import WireStatus, explain
 from latentserve_server.transport import (
+    CUT_OFF_MARGIN_S,
     HOLD_AFTER_S,
     HOLD_BEFORE_S,
     LARGE_REQUEST_BYTES,
@@ -212,7 +213,7 @@ class AioTransport:
         self._gate.hold()
         try:
             await asyncio.sleep(HOLD_BEFORE_S)
-            stopping = asyncio.ensure_future(self._server.stop(timeout_s + HOLD_AFTER_S))
+            stopping = asyncio.ensure_future(self._server.stop(timeout_s + CUT_OFF_MARGIN_S))
             self._stopping = stopping
             await asyncio.sleep(HOLD_AFTER_S)
         finally:

@@ -25,7 +25,14 @@ from latentserve_server.completion_queue import Arrivals, Method
 from latentserve_server.health import HealthService
 from latentserve_server.metrics import Metrics
 from latentserve_server.rpc import Rpc
-from latentserve_server.transport import HOLD_AFTER_S, HOLD_BEFORE_S, Endpoint, Service, bind
+from latentserve_server.transport import (
+    CUT_OFF_MARGIN_S,
+    HOLD_AFTER_S,
+    HOLD_BEFORE_S,
+    Endpoint,
+    Service,
+    bind,
+)
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +143,7 @@ class CompletionQueueTransport:
         self._gate.hold()
         try:
             await asyncio.sleep(HOLD_BEFORE_S)
-            self._server.stop(timeout_s + HOLD_AFTER_S)
+            self._server.stop(timeout_s + CUT_OFF_MARGIN_S)
             await asyncio.sleep(HOLD_AFTER_S)
         finally:
             self._gate.release()

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -299,10 +300,25 @@ def test_a_stop_while_the_models_load_ends_all(exports: Path, tmp_path: Path) ->
 
 def test_the_port_is_not_open_before_a_worker_can_answer(exports: Path, tmp_path: Path) -> None:
     """Or a worker that is just being replaced would get its share of the calls."""
-    with launched(exports, tmp_path / "log", *TWO, warm_up_delay_s=1.0) as server:
-        server.wait_until_serving(workers=True)
-        assert "is loading" not in server.log
-        assert sample_over_new_connections(server)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    flags = (*TWO, "--listen", address)
+    with launched(exports, tmp_path / "log", *flags, warm_up_delay_s=1.0) as server:
+        server.address = address
+        refused = 0
+        end = time.monotonic() + TIMEOUT_S
+        while time.monotonic() < end:
+            try:
+                (reply,) = sample_over_new_connections(server, 1)
+                break
+            except grpc.RpcError as error:
+                if "failed to connect" not in str(error.details()).lower():
+                    raise
+                refused += 1
+                time.sleep(0.05)
+        assert reply.served_by.name == "tiny-vae"
+        assert refused > 0
 
 
 @BEFORE_ANY_TRANSPORT
