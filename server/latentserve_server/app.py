@@ -122,8 +122,8 @@ class App:
                 f"--default-model {settings.default_model}: there is no such model in "
                 f"{settings.exports}, only {', '.join(sorted({m.name for m in manifests}))}"
             )
-        self._threads = settings.threads or max(
-            1, device.usable_cores() // settings.workers // max(1, len(manifests))
+        self._threads = device.engine_threads(
+            settings.threads, workers=settings.workers, models=len(manifests)
         )
         await self._health.set("", _NOT_SERVING)
         for name in (service.SERVICE_NAME, model_service.SERVICE_NAME):

@@ -18,7 +18,7 @@ from typing import Any
 from prometheus_client.core import Metric
 
 from latentserve_server.config import Settings
-from latentserve_server.control import LastReport, Reload, ReportMetrics, Stop
+from latentserve_server.control import AreYouAlive, LastReport, Reload, ReportMetrics, Stop
 from latentserve_server.link import Link, LinkClosed
 
 log = logging.getLogger(__name__)
@@ -106,16 +106,22 @@ class Child:
         """Answer a question that it asked."""
         self._link.answer(question, body)
 
-    def report(self, limit_s: float) -> Sequence[Metric]:
-        """Return its metrics, or the last ones known where it does not answer in time."""
+    def ask_report(self) -> Future[Any]:
+        """Ask it for its metrics; the answer is kept as `last_report`, too."""
         with self._lock:
             # One question at a time: those that a frozen process never reads fill the link.
             if self._reporting is None or self._reporting.done():
                 self._reporting = self._link.ask(ReportMetrics())
-            reporting = self._reporting
-        with contextlib.suppress(TimeoutError, LinkClosed):
-            self.last_report = reporting.result(limit_s)
-        return self.last_report
+                self._reporting.add_done_callback(self._keep_report)
+            return self._reporting
+
+    def ask_alive(self) -> Future[Any]:
+        """Ask it for a sign of life."""
+        return self._link.ask(AreYouAlive())
+
+    def _keep_report(self, reporting: Future[Any]) -> None:
+        if reporting.exception() is None:
+            self.last_report = reporting.result()
 
     def _watch(self) -> None:
         with contextlib.suppress(LinkClosed):

@@ -46,7 +46,7 @@ class Settings:
     default_model: Annotated[
         str, "the model of requests that name none; empty: the only model there is"
     ] = ""
-    threads: Annotated[int, "ONNX Runtime threads of each model; 0: cores / models"] = 0
+    threads: Annotated[int, "ONNX Runtime threads of each model; 0: cores / workers / models"] = 0
     max_batch_rows: Annotated[int, "rows of one batch, at most"] = 64
     max_request_rows: Annotated[int, "images or latents of one request, at most"] = 1024
     max_stream_rows: Annotated[int, "images of one SampleStream, at most"] = 1_000_000

@@ -21,6 +21,11 @@ class ReportMetrics:
 
 
 @dataclass(frozen=True)
+class AreYouAlive:
+    """To a worker, a question; any answer will do."""
+
+
+@dataclass(frozen=True)
 class Reload:
     """To a worker, and by a worker for all of them: a question; the answer is the outcomes."""
 

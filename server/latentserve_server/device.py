@@ -122,6 +122,11 @@ def check_session(session: Any, device: Device) -> None:
         )
 
 
+def engine_threads(wanted: int, *, workers: int, models: int) -> int:
+    """Return the threads of one model's engine: `wanted`, or a fair share of the cores for 0."""
+    return wanted or max(1, usable_cores() // max(1, workers) // max(1, models))
+
+
 def usable_cores() -> int:
     """Return the cores that this process may use, a container's CPU quota included."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -12,7 +12,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 
@@ -57,7 +59,9 @@ class Slot:
     child: Child | None = None
     serving_since: float | None = None
     start_at: float | None = 0.0
-    reason: str = field(default="")  # why it cannot start, as it said itself
+    asked_at: float | None = None  # when a sign of life was asked for that is still to come
+    alive: Future[Any] | None = None
+    reason: str = ""  # why it cannot start, as it said itself
 
 
 class Supervisor:
@@ -86,6 +90,7 @@ class Supervisor:
         self._totals = totals
         self._metrics = metrics
         self._clock = clock
+        self._silence_s = settings.watchdog_s if settings.watchdog_exit == "yes" else 0.0
         self._started = clock()
         self.slots = [Slot(number, make_restarts()) for number in range(1, settings.workers + 1)]
         self._ever_served = False
@@ -119,6 +124,8 @@ class Supervisor:
     def wait_s(self) -> float | None:
         """Seconds until something is due without an event, None where nothing is."""
         due = [slot.start_at for slot in self.slots if slot.start_at is not None]
+        if self._silence_s:
+            due.append(self._clock() + min(self._silence_s / 4, 1.0))
         if self._kill_at is not None:
             due.append(self._kill_at)
         return max(0.0, min(due) - self._clock()) if due else None
@@ -135,11 +142,14 @@ class Supervisor:
         for slot in self.slots:
             if slot.start_at is not None and slot.start_at <= now:
                 self._start(slot)
+        if self._silence_s:
+            for slot in self._living():
+                self._listen_for_life(slot, now)
         if self._kill_at is not None and self._kill_at <= now:
             self._kill_at = None
             for slot in self._living():
-                log.error("worker %d did not stop in time and is killed", slot.number)
                 if slot.child is not None:
+                    log.error("worker %d did not stop in time and is killed", slot.number)
                     slot.child.kill()
         self._metrics.update(
             serving=sum(slot.serving_since is not None for slot in self.slots),
@@ -209,8 +219,24 @@ class Supervisor:
                 target=self._answer_reload, args=(child, message, message.body.names), daemon=True
             ).start()
 
+    def _listen_for_life(self, slot: Slot, now: float) -> None:
+        """Kill a worker that answers nothing: its own watchdog may hang with the rest of it."""
+        if slot.child is None or slot.serving_since is None:
+            return
+        if slot.alive is None or slot.alive.done():
+            slot.alive, slot.asked_at = slot.child.ask_alive(), now
+        elif slot.asked_at is not None and now - slot.asked_at >= self._silence_s:
+            log.error(
+                "worker %d (process %d) has not answered for %.1f s and is killed",
+                slot.number,
+                slot.child.pid,
+                now - slot.asked_at,
+            )
+            slot.asked_at = None  # once is enough
+            slot.child.kill()
+
     def _start(self, slot: Slot) -> None:
-        slot.start_at = None
+        slot.start_at = slot.asked_at = slot.alive = None
         slot.reason = ""
         try:
             slot.child = self._launch(slot.number)

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Protocol
+from concurrent.futures import Future, wait
+from typing import Any, Protocol
 
 from prometheus_client import ProcessCollector
 from prometheus_client.core import Metric
@@ -38,12 +39,12 @@ class Reporter(Protocol):
 
     number: int
 
-    def report(self, limit_s: float) -> Sequence[Metric]:
-        """Return its metrics, or the last ones known where it does not answer in time."""
+    def ask_report(self) -> Future[Any]:
+        """Ask it; the future gives a list of Metric, or raises."""
 
     @property
     def last_report(self) -> Sequence[Metric]:
-        """The last ones known."""
+        """The last metrics known."""
 
 
 class Totals(Collector):
@@ -72,7 +73,7 @@ class Totals(Collector):
         """Ask every worker, and add up; called for every scrape."""
         with self._lock:
             live, ended = list(self._live), self._ended
-        reports = {worker.number: worker.report(_REPORT_LIMIT_S) for worker in live}
+        reports = _reports(live)
         reports[_SUPERVISOR] = list(self._process.collect())
         yield from merge({**reports, -1: forget_removed(ended, reports.values())})
 
@@ -81,12 +82,23 @@ class Totals(Collector):
         while not self._closed.wait(REPORT_INTERVAL_S):
             with self._lock:
                 live = list(self._live)
-            for worker in live:
-                worker.report(_REPORT_LIMIT_S)
+            _reports(live)
 
     def close(self) -> None:
         """End `keep_fresh`."""
         self._closed.set()
+
+
+def _reports(workers: Sequence[Reporter]) -> dict[int, Sequence[Metric]]:
+    """Ask all at once; who does not answer in time counts as it last did."""
+    asked = {worker: worker.ask_report() for worker in workers}
+    answered = wait(asked.values(), _REPORT_LIMIT_S).done
+    return {
+        worker.number: future.result()
+        if future in answered and future.exception() is None
+        else worker.last_report
+        for worker, future in asked.items()
+    }
 
 
 def merge(reports: Mapping[int, Iterable[Metric]]) -> list[Metric]:

@@ -20,6 +20,7 @@ from latentserve_server.app import App, EngineFactory, onnx_engine
 from latentserve_server.config import Settings
 from latentserve_server.control import (
     RELOAD_LIMIT_S,
+    AreYouAlive,
     CannotStart,
     LastReport,
     Reload,
@@ -133,6 +134,8 @@ class _Orders:
                 self._call(self._stop, app, stops)
             elif isinstance(message, Question) and isinstance(message.body, ReportMetrics):
                 self._link.answer(message, list(app.metrics.registry.collect()))
+            elif isinstance(message, Question) and isinstance(message.body, AreYouAlive):
+                self._link.answer(message, True)
             elif isinstance(message, Question) and isinstance(message.body, Reload):
                 threading.Thread(
                     target=self._reload, args=(app, message, message.body.names), daemon=True

@@ -401,9 +401,23 @@ def test_a_stuck_worker_is_replaced_where_that_is_wanted(exports: Path, tmp_path
         assert server.worker_pids()[other] == before[other]
 
 
+@BEFORE_ANY_TRANSPORT
+def test_a_frozen_worker_is_replaced_where_that_is_wanted(exports: Path, tmp_path: Path) -> None:
+    flags = (*TWO, "--watchdog-s", "2", "--watchdog-exit", "yes", "--metrics-listen", "127.0.0.1:0")
+    with served(exports, tmp_path / "log", *flags) as server:
+        frozen = server.worker_pids()[2]
+        os.kill(frozen, signal.SIGSTOP)
+        assert value(server, "latentserve_workers", state="serving") == 2
+        server.wait_for_log(rf"worker 2 \(process {frozen}\) has not answered")
+        eventually(lambda: server.worker_pids()[2] != frozen)
+        assert value(server, "latentserve_worker_restarts_total", worker="2") == 1
+        assert server.stop() == 0
+
+
 @pytest.fixture
 def slow(exports: Path, tmp_path: Path) -> Iterator[Server]:
-    with served(exports, tmp_path / "log", "--watchdog-s", "0.4", delay_s=3.0) as server:
+    flags = ("--watchdog-s", "0.4", "--metrics-listen", "127.0.0.1:0")
+    with served(exports, tmp_path / "log", *flags, delay_s=3.0) as server:
         yield server
 
 
@@ -428,6 +442,7 @@ def test_health_is_off_while_an_engine_is_stuck_and_on_again_after(slow: Server)
                 )
             )
         assert status("latentserve.v1.ModelService") == serving
+        assert value(slow, "latentserve_stalled_seconds", model="tiny-vae") >= 0.4
         call.result()
     slow.wait_for_log("tiny-vae version 1 is no longer stuck")
     for service in off:

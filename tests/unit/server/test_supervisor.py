@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -51,8 +51,12 @@ class FakeChild:
     def kill(self) -> None:
         self.killed = True
 
-    def report(self, limit_s: float) -> Sequence[Metric]:
-        return ()
+    def ask_report(self) -> Future[Any]:
+        return Future()
+
+    def ask_alive(self) -> Future[Any]:
+        self.alive: Future[Any] = Future()
+        return self.alive
 
     def reload(self, names: frozenset[str]) -> Future[Any]:
         future: Future[Any] = Future()
@@ -66,13 +70,19 @@ class FakeChild:
 class Bench:
     """A supervisor of fakes."""
 
-    def __init__(self, workers: int = 2) -> None:
+    def __init__(self, workers: int = 2, **settings: Any) -> None:
         self.now = 1000.0
         self.started: list[FakeChild] = []
         self.fail_to_start = False
         self.registry = CollectorRegistry()
-        settings = Settings(exports=Path(__file__).parent, listen="127.0.0.1:1", workers=workers)
-        self.settings = dataclasses.replace(settings, drain_delay_s=5.0, grace_s=20.0)
+        self.settings = Settings(
+            exports=Path(__file__).parent,
+            listen="127.0.0.1:1",
+            workers=workers,
+            drain_delay_s=5.0,
+            grace_s=20.0,
+            **settings,
+        )
         self.supervisor = Supervisor(
             self.settings,
             self.launch,
@@ -318,10 +328,40 @@ def test_a_worker_that_was_not_yet_serving_may_end_as_it_likes(bench: Bench) -> 
     assert bench.supervisor.finish() == exit_status.STOPPED
 
 
+def test_a_worker_that_answers_nothing_is_killed_where_that_is_wanted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bench = Bench(watchdog_s=30.0, watchdog_exit="yes")
+    bench.serve(1, 2)
+    bench.pass_s(1)
+    for _ in range(20):
+        bench.child(1).alive.set_result(True)
+        bench.pass_s(28)
+        bench.child(2).alive.set_result(True)
+        bench.pass_s(0.5)
+    assert not any(child.killed for child in bench.started)
+    bench.child(1).alive.set_result(True)
+    bench.pass_s(30)
+    assert not bench.child(1).killed
+    assert bench.child(2).killed
+    assert "worker 2 (process 101) has not answered for 30.0 s and is killed" in caplog.text
+    bench.end(2, -signal.SIGKILL)
+    bench.pass_s(0)
+    assert bench.child(2).pid == 102
+    bench.serve(2)
+    bench.child(1).alive.set_result(True)
+    bench.pass_s(29)
+    assert not bench.child(2).killed
+
+
+def test_a_silent_worker_is_left_alone_where_nothing_else_is_said(bench: Bench) -> None:
+    bench.serve(1, 2)
+    bench.pass_s(3600)
+    assert not any(child.killed for child in bench.started)
+
+
 def reloaded(bench: Bench, number: int, answer: object) -> None:
     """Answer the reload that a worker is asked for; it comes from a thread."""
-    import time
-
     end = time.monotonic() + TIMEOUT_S
     while not bench.child(number).reloads:
         assert time.monotonic() < end

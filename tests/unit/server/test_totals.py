@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -38,10 +40,12 @@ class FakeWorker:
     def call(self, model: str = "a", times: int = 1) -> None:
         self.calls.labels(model, "1").inc(times)
 
-    def report(self, limit_s: float) -> Sequence[Metric]:
+    def ask_report(self) -> Future[Any]:
+        future: Future[Any] = Future()
         if not self.frozen:
             self.last_report = list(self.registry.collect())
-        return self.last_report
+            future.set_result(self.last_report)
+        return future
 
 
 @pytest.fixture
@@ -104,7 +108,7 @@ def test_a_sum_never_falls_when_a_worker_ends(totals: Totals, workers: list[Fake
     totals.add(successor)
     successor.call(times=2)
     assert value(totals, "calls_total", model="a") == 12
-    successor.report(1.0)
+    successor.ask_report()
     totals.retire(successor)
     assert value(totals, "calls_total", model="a") == 12
 
@@ -146,6 +150,6 @@ def test_processes_are_told_apart_and_the_supervisor_is_one_of_them(totals: Tota
 def test_without_workers_what_was_counted_stays(totals: Totals, workers: list[FakeWorker]) -> None:
     for worker in workers:
         worker.call()
-        worker.report(1.0)
+        worker.ask_report()
         totals.retire(worker)
     assert value(totals, "calls_total", model="a") == 2
