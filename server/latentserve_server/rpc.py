@@ -8,10 +8,20 @@ from latentserve_server.status import WireStatus
 
 
 class Rpc:
-    """Told of every call of one method, from any thread."""
+    """Told of every call of one method, from any thread.
 
-    def __init__(self, metrics: Metrics, method: str, *, streaming: bool) -> None:
+    Args:
+        metrics: count the calls.
+        method: its full name.
+        streaming: whether it has many replies.
+        logged: whether its calls are for the log.
+    """
+
+    def __init__(
+        self, metrics: Metrics, method: str, *, streaming: bool, logged: bool = True
+    ) -> None:
         self._method = method
+        self._logged = logged
         self._metrics = RpcMetrics(metrics, method, streaming=streaming)
 
     def begin(self) -> None:
@@ -23,4 +33,5 @@ class Rpc:
     ) -> None:
         """A call ended; `head` is the beginning of its request, see `request_log.log_call`."""
         self._metrics.end(code_name, seconds)
-        log_call(self._method, code_name, seconds, head, failure)
+        if self._logged:
+            log_call(self._method, code_name, seconds, head, failure)

@@ -57,11 +57,19 @@ class CompletionQueueServer:
         executor: for large requests and slow replies.
         endpoint: where to listen, and whom to let in.
         gate, metrics: count the calls of the services that drain.
+        logged: whether these calls are for the log.
     """
 
     def __init__(
-        self, executor: Executor, endpoint: Endpoint, gate: CallGate, metrics: Metrics
+        self,
+        executor: Executor,
+        endpoint: Endpoint,
+        gate: CallGate,
+        metrics: Metrics,
+        *,
+        logged: bool = True,
     ) -> None:
+        self._logged = logged
         self._executor = executor
         self._endpoint = endpoint
         self._gate = gate
@@ -77,7 +85,7 @@ class CompletionQueueServer:
             name, stream = f"/{service.name}/{short}", service.streams.get(short)
             border = None
             if service.drains:
-                rpc = Rpc(self._metrics, name, streaming=stream is not None)
+                rpc = Rpc(self._metrics, name, streaming=stream is not None, logged=self._logged)
                 border = Border(self._gate, self._endpoint.guard, rpc)
             method = Method(name, self._executor, border, service.unary.get(short), stream)
             self._server._state.server.register_method(method.name)
@@ -201,7 +209,7 @@ def _try_out() -> str | None:
     with ThreadPoolExecutor(1, thread_name_prefix="trial") as executor:
         gate = CallGate()
         endpoint = Endpoint("127.0.0.1:0", options=[("grpc.so_reuseport", 0)])
-        server = CompletionQueueServer(executor, endpoint, gate, Metrics(lambda: ()))
+        server = CompletionQueueServer(executor, endpoint, gate, Metrics(lambda: ()), logged=False)
         server.add(Service("latentserve.Trial", {"Echo": echo}))
         port = server.start()
         try:
@@ -210,7 +218,8 @@ def _try_out() -> str | None:
                 call = channel.unary_unary("/latentserve.Trial/Echo")
                 reply = call(b"hello", timeout=_TRIAL_LIMIT_S)
         finally:
-            stopped = server.stop(0.0).wait(_TRIAL_LIMIT_S)
+            # Gracefully: gRPC core writes a line to stderr about connections that are cut off.
+            stopped = server.stop(_TRIAL_LIMIT_S).wait(_TRIAL_LIMIT_S)
     if reply != b"hello" or None in deadlines:
         return f"grpcio {grpc.__version__}: a call to itself came back changed"
     if not stopped or gate.in_flight:
