@@ -118,7 +118,7 @@ class Supervisor:
     @property
     def ended(self) -> bool:
         """Whether it was told to stop, and every worker has."""
-        return bool(self._stops) and not any(slot.child for slot in self.slots)
+        return bool(self._stops) and not self._children()
 
     @property
     def wait_s(self) -> float | None:
@@ -143,18 +143,17 @@ class Supervisor:
             if slot.start_at is not None and slot.start_at <= now:
                 self._start(slot)
         if self._silence_s:
-            for slot in self._living():
+            for slot in self.slots:
                 self._listen_for_life(slot, now)
         if self._kill_at is not None and self._kill_at <= now:
             self._kill_at = None
-            for slot in self._living():
-                if slot.child is not None:
-                    log.error("worker %d did not stop in time and is killed", slot.number)
-                    slot.child.kill()
+            for child in self._children():
+                log.error("worker %d did not stop in time and is killed", child.number)
+                child.kill()
+        serving = sum(slot.serving_since is not None for slot in self.slots)
+        there = len(self._children())
         self._metrics.update(
-            serving=sum(slot.serving_since is not None for slot in self.slots),
-            starting=sum(1 for slot in self._living() if slot.serving_since is None),
-            down=sum(slot.child is None for slot in self.slots),
+            serving=serving, starting=there - serving, down=len(self.slots) - there
         )
 
     def finish(self) -> int:
@@ -195,8 +194,8 @@ class Supervisor:
         self._kill_at = self._clock() + limit_s
         for slot in self.slots:
             slot.start_at = None
-            if slot.child is not None:
-                slot.child.stop()
+        for child in self._children():
+            child.stop()
 
     def _told(self, child: Child, message: object) -> None:
         slot = self._slot_of(child)
@@ -300,8 +299,8 @@ class Supervisor:
     def _slot_of(self, child: Child) -> Slot:
         return self.slots[child.number - 1]
 
-    def _living(self) -> list[Slot]:
-        return [slot for slot in self.slots if slot.child is not None]
+    def _children(self) -> list[Child]:
+        return [slot.child for slot in self.slots if slot.child is not None]
 
     # --- reloads, each on a thread of its own ----------------------------------------------------
 
@@ -313,7 +312,7 @@ class Supervisor:
         child.answer(question, answer)
 
     def _reload_all(self, names: frozenset[str]) -> list[Outcome]:
-        return reload_workers([slot.child for slot in self._living() if slot.child], names)
+        return reload_workers(self._children(), names)
 
 
 def supervise(
