@@ -14,6 +14,7 @@ import tiny_models
 from latentserve.v1 import generative_service_pb2 as pb
 from latentserve.v1 import model_service_pb2 as models_pb
 from latentserve.v1 import tensor_pb2
+from latentserve_client import Client, cli
 from latentserve_server import sampling
 from served import Server, ref
 
@@ -134,6 +135,22 @@ def test_at_temperature_0_a_mixture_gives_the_means_of_its_components(server: Se
     assert {tuple(row) for row in found.tolist()} == {
         tuple(row) for row in tiny_models.MEANS.tolist()
     }
+
+
+def test_the_client_samples_from_a_mixture_and_names_it(
+    server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Client(server.address, timeout_s=TIMEOUT_S, model="tiny-mixture") as client:
+        latent = client.model().latent
+        result = client.sample(4, seed=5, offset=2, include_latents=True)
+    assert (latent.prior, latent.mixture_components) == ("gaussian_mixture", 3)
+    z = tiny_models.mixture(5, 2, 4)
+    np.testing.assert_allclose(result.latents, z, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(result.images, tiny_models.decode(z), atol=1e-6)
+    assert cli.main(["models", "--server", server.address, "--model", "tiny-mixture"]) == 0
+    assert "3 values, prior gaussian_mixture of 3" in capsys.readouterr().out
+    assert cli.main(["models", "--server", server.address, "--model", "tiny-vae"]) == 0
+    assert "3 values, prior standard_normal\n" in capsys.readouterr().out
 
 
 def test_sample_without_a_seed_returns_the_one_it_drew(server: Server) -> None:

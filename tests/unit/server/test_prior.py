@@ -14,7 +14,11 @@ from numpy.typing import NDArray
 
 import tiny_models
 from latentserve_server import sampling
+from latentserve_server.device import CPU
+from latentserve_server.engine import OnnxEngine
+from latentserve_server.entry import State
 from latentserve_server.errors import ManifestError
+from latentserve_server.loader import Loader
 from latentserve_server.manifest import Manifest, read_manifest
 from latentserve_server.prior import GaussianMixture, Prior, StandardNormal, check_draw, read_prior
 from reference_draw import component_of, mixture_row
@@ -338,3 +342,19 @@ def test_an_array_in_a_newer_npy_format_is_refused(folder: Path) -> None:
 def test_a_file_that_is_no_archive_is_refused(folder: Path) -> None:
     (folder / "prior.npz").write_bytes(b"spoiled")
     assert "prior.npz is not usable" in refusal(lambda: read_prior(manifest_of(folder)))
+
+
+def test_a_model_whose_mixture_lies_is_refused_and_named_with_the_reason(folder: Path) -> None:
+    loader = Loader(
+        lambda manifest: OnnxEngine(manifest, CPU, threads=1), max_batch_rows=4, queue_rows=8
+    )
+    ready = loader.load(loader.read("tiny", 1, folder))
+    assert ready.state is State.READY
+    assert ready.model is not None
+    assert isinstance(ready.model.prior, GaussianMixture)
+    (folder / "prior.npz").write_bytes(b"spoiled")
+    assert "prior.npz has 7 bytes" in loader.read("tiny", 1, folder).reason
+    manifest_of(folder)  # now the checksum is that of the spoiled file
+    refused = loader.load(loader.read("tiny", 1, folder))
+    assert refused.state is State.REFUSED
+    assert "prior.npz is not usable" in refused.reason
