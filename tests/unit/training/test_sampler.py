@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from latentserve_training.errors import ConfigError
+from latentserve_training.evaluate import evaluate
 from latentserve_training.loops import build_model, train
 from latentserve_training.run_folder import RunFolder
 from latentserve_training.sampler import (
@@ -132,8 +133,18 @@ def test_impossible_samplers_are_refused(fields, message):
 
 @pytest.mark.parametrize("kind", ["autoencoder", "contractive", "denoising", "linear"])
 def test_deterministic_kinds_may_have_a_sampler(kind, make_config, image_data):
-    model = build_model(make_config(kind), image_data.image_shape)
-    check_sampler(SamplerConfig(components=5), model, 160)
+    model, config = (
+        build_model(make_config(kind), image_data.image_shape),
+        SamplerConfig(components=2),
+    )
+    check_sampler(config, model, 160)
+    model.eval().use_mixture(fit_sampler(model, image_data.train, config, seed=0))
+    metric = evaluate(model, image_data)["test_code_log_likelihood_nats"]
+    codes = encode_images(model, image_data.test)
+    assert metric.value == pytest.approx(model.mixture.log_density(codes).mean().item())
+    assert (metric.baseline_name, metric.samples) == ("one Gaussian", 60)
+    operations = [operation for graph in model.graphs() for operation in graph.operations]
+    assert "sample" in operations
 
 
 @pytest.mark.parametrize(
