@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from latentserve_training.config import DataConfig
-from latentserve_training.data import download_mnist, load_data, read_idx_images
+from latentserve_training.data import load_data, read_idx_images
 from latentserve_training.errors import DataError
 from latentserve_training.scaling import to_float
 
