@@ -125,8 +125,11 @@ def _list_files(folder: Path) -> _Listing:
 
 
 def _pictures_below(folder: Path) -> list[Path]:
-    paths = [Path(place) / name for place, _, names in os.walk(folder) for name in names]
-    return [path for path in paths if _is_picture(path)]
+    pictures = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]  # not walked into
+        pictures += [Path(place) / name for name in names if _is_picture(Path(place) / name)]
+    return pictures
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -100,6 +100,15 @@ def test_files_that_are_no_pictures_are_passed_over(tmp_path, write_pictures):
     assert len(read_image_folder(tmp_path, CONFIG).train.images) == 6
 
 
+def test_classes_may_have_folders_of_their_own_but_not_hidden_ones(tmp_path, write_pictures):
+    write_pictures(tmp_path / "cat" / "young", 4)
+    write_pictures(tmp_path / "cat" / "old", 4, seed=1)
+    write_pictures(tmp_path / "cat" / ".ipynb_checkpoints", 4, seed=2)
+    source = read_image_folder(tmp_path, CONFIG)
+    assert len(source.train.images) + len(source.test.images) == 8
+    assert source.train.labels.tolist() == [0] * 6
+
+
 def test_suffixes_may_be_capital_letters(tmp_path, write_pictures):
     write_pictures(tmp_path, 8)
     (tmp_path / "0.png").rename(tmp_path / "0.PNG")
