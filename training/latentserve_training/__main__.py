@@ -78,13 +78,14 @@ def _train(options: argparse.Namespace) -> None:
     # Imported here: torch takes seconds to load, and --help needs none of it.
     from latentserve_training.checkpoint import load_checkpoint
     from latentserve_training.config import load_config
-    from latentserve_training.data import load_data
+    from latentserve_training.data import fetch, load_data
     from latentserve_training.loops import train
     from latentserve_training.report import finish_run, metrics_table
     from latentserve_training.run_folder import RunFolder
 
     config = load_config(options.config, options.set)
-    data = load_data(config.data, config.seed, options.data, options.download)
+    source = fetch(options.data) if options.download else options.data
+    data = load_data(config.data, config.seed, source)
     folder = RunFolder(options.out or Path("runs") / config.name)
     print(f"{config.name}: {len(data.train):,} training images of {data.name}", flush=True)
     best = train(config, data, folder, options.resume)

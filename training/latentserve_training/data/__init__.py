@@ -17,14 +17,14 @@ digits are 47 MB. The test images are used once, by the final evaluation.
 
 from latentserve_training.data.idx import read_idx_images, read_idx_labels
 from latentserve_training.data.image_data import ImageData, Labels
-from latentserve_training.data.load import load_data
-from latentserve_training.data.named import NAMES, download
+from latentserve_training.data.load import fetch, load_data
+from latentserve_training.data.named import NAMES
 
 __all__ = [
     "NAMES",
     "ImageData",
     "Labels",
-    "download",
+    "fetch",
     "load_data",
     "read_idx_images",
     "read_idx_labels",

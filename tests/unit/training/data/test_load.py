@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from latentserve_training.config import DataConfig
-from latentserve_training.data import load, load_data
+from latentserve_training.data import fetch, load, load_data
 from latentserve_training.errors import DataError
 from latentserve_training.scaling import to_float
 
@@ -137,7 +137,7 @@ def test_a_download_goes_where_it_is_read_from(
         (raw / "t10k-images-idx3-ubyte").write_bytes(idx(images[:10]))
 
     monkeypatch.setattr(load, "download", write)
-    assert len(load_data(QUARTER, 0, source, fetch=True).test) == 10
+    assert len(load_data(QUARTER, 0, fetch(source)).test) == 10
     assert (tmp_path / read / "MNIST").is_dir()
 
 
