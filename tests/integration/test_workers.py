@@ -193,12 +193,12 @@ def test_a_signal_to_the_whole_process_group_is_one_signal(exports: Path, tmp_pa
     """As a terminal sends Ctrl-C, and systemd its SIGTERM."""
     with served(exports, tmp_path / "log", *TWO, delay_s=0.5) as server:
         with server.generative() as stub:
-            call = stub.Sample.future(pb.SampleRequest(count=3), timeout=TIMEOUT_S)
-            server.wait_for_log("serving")
-            time.sleep(0.2)
+            request = pb.SampleStreamRequest(count=3, chunk_rows=1)
+            stream = stub.SampleStream(request, timeout=TIMEOUT_S)
+            next(stream)
             for pid in (*server.worker_pids().values(), server.process.pid):
                 os.kill(pid, signal.SIGTERM)
-            assert call.result().images.tensor.shape[0] == 3
+            assert len(list(stream)) == 2
         assert server.process.wait(TIMEOUT_S) == 0
     assert server.log.count("stopped: every call was answered") == 2
 
