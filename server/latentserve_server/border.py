@@ -55,6 +55,11 @@ class CallGate:
                 return
         send()
 
+    @property
+    def holds(self) -> bool:
+        """Whether replies are held; without the lock, for those who can be late by a moment."""
+        return self._held is not None
+
     def close(self, when_idle: Callable[[], None]) -> None:
         """Refuse new calls; `when_idle` is called, from any thread, when the last has ended."""
         with self._lock:

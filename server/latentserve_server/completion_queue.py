@@ -248,10 +248,11 @@ class UnaryCall:
 
     def _finish(self, operations: tuple[Any, ...], code: str) -> None:
         """Send the last batch of a call, unless replies are being held."""
-        if self._method.border is None:
+        border = self._method.border
+        if border is None or not border.gate.holds:
             self._send(operations, self._sent, code)
         else:
-            self._method.border.gate.pass_out(lambda: self._send(operations, self._sent, code))
+            border.gate.pass_out(lambda: self._send(operations, self._sent, code))
 
     def _unopened(self) -> tuple[Any, ...]:
         """Return the initial metadata if it is still to be sent."""
