@@ -203,6 +203,21 @@ def test_a_signal_to_the_whole_process_group_is_one_signal(exports: Path, tmp_pa
     assert server.log.count("stopped: every call was answered") == 2
 
 
+def test_a_worker_that_is_told_to_end_itself_drains_and_is_replaced(
+    exports: Path, tmp_path: Path
+) -> None:
+    with served(exports, tmp_path / "log", *TWO) as server, Load(server.address) as load:
+        load.wait_for(50)
+        drained = server.worker_pids()[2]
+        os.kill(drained, signal.SIGTERM)
+        server.wait_for_log(rf"worker 2 \(process {drained}\) ended with exit status 0")
+        eventually(lambda: server.worker_pids()[2] != drained, "it was not replaced")
+        load.wait_for(50)
+        load.stop()
+        assert load.failures == []
+        assert server.stop() == 0
+
+
 def test_a_second_signal_stops_at_once(exports: Path, tmp_path: Path) -> None:
     with served(exports, tmp_path / "log", *TWO, "--grace-s", "600", delay_s=1.0) as server:
         with server.generative() as stub:
