@@ -73,8 +73,8 @@ class Progress:
             if key in row
         ]
         parts.append(f"{row['seconds']:.0f} s")
-        if row["skipped_steps"]:
-            parts.append(f"{row['skipped_steps']} steps skipped")
+        if skipped := row["skipped_steps"]:
+            parts.append(f"{skipped} step{'s' if skipped > 1 else ''} skipped")
         if row["epoch"] < self._epochs:
             parts.append(self._left())
         self.say(f"epoch {row['epoch']}/{self._epochs}: {', '.join(parts)}")

@@ -83,7 +83,8 @@ class LatentModel(nn.Module, ABC):
     title: ClassVar[str]  # how the kind is called in a sentence
     prior: ClassVar[str] = "none"  # what Sample draws latents from: "standard_normal" or "none"
     metrics: ClassVar[tuple[str, ...]] = ("test_mse",)  # keys of evaluate.METRICS
-    figures: ClassVar[tuple[str, ...]] = ("reconstructions",)  # keys of plots.FIGURES
+    # Keys of figures.FIGURES.
+    figures: ClassVar[tuple[str, ...]] = ("reconstructions", "latents", "interpolation")
 
     def __init__(self, image_shape: ImageShape, latent_dim: int) -> None:
         super().__init__()
