@@ -13,6 +13,7 @@ from latentserve_training.config import parse_config
 from latentserve_training.data import ImageData
 from latentserve_training.errors import TrainingError
 from latentserve_training.models.autoencoder import Autoencoder
+from latentserve_training.models.base import require_finite
 from latentserve_training.run_folder import RunFolder
 
 
@@ -109,6 +110,13 @@ def succeed(folder):
         train("autoencoder", folder / "refused", max_skipped_steps=0)
     except TrainingError as error:
         results["refused"] = str(error)
+    rank = distributed.rank()
+    try:
+        require_finite("the slope", torch.tensor([1.0, [3.0, float("inf")][rank]]))
+    except TrainingError as error:
+        results["disagreed"] = str(error)
+    distributed.own_rows(torch.arange(3))  # two rows of three, and one
+    results["mean"] = distributed.means_over_batch([[1.0, 4.0][rank]])
     torch.save(results, folder / f"results-{distributed.rank()}.pt")
 
 

@@ -104,6 +104,13 @@ def test_a_loss_that_is_not_finite_in_one_process_is_skipped_by_both(folder, res
 
 
 @pytest.mark.slow
+def test_processes_agree_on_what_is_finite_and_on_means(results):
+    assert results[0]["disagreed"] == "the slope is not finite in another process"
+    assert results[1]["disagreed"] == "the slope is inf"
+    assert results[0]["mean"] == results[1]["mean"] == [pytest.approx(2.0)]
+
+
+@pytest.mark.slow
 def test_a_process_that_dies_ends_the_other_with_an_error(tmp_path):
     first, second = start_two(tmp_path, "fail")
     output, _ = first.communicate(timeout=60)
