@@ -1,4 +1,4 @@
-"""The command line: ``latentserve-training train`` and ``latentserve-training export``."""
+"""The command line: ``latentserve-training train``, ``export`` and ``gallery``."""
 
 import argparse
 import os
@@ -18,6 +18,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "train":
             _train(options)
+        elif options.command == "gallery":
+            _gallery(options)
         else:
             _export(options)
     except (TrainingError, OSError) as error:  # OSError: a full disk, a folder without permission
@@ -67,6 +69,14 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--force", action="store_true", help="replace the version if it exists")
     export.add_argument(
         "--revision", help="of the training code, to record (default: the run's, or git's)"
+    )
+    gallery = commands.add_parser("gallery", help="draw every exported model, a row for each")
+    gallery.add_argument(
+        "--exports", type=Path, default=Path("exports"), metavar="DIR", help="(default: exports)"
+    )
+    gallery.add_argument("--out", type=Path, required=True, metavar="FILE", help="the PNG to write")
+    gallery.add_argument(
+        "--data", type=Path, metavar="DIR", help="test images to show, as train takes them"
     )
     return parser
 
@@ -124,6 +134,16 @@ def _export(options: argparse.Namespace) -> None:
         f"Runtime differ by at most {export.largest_difference:.1e}"
     )
     print("next: `make serve`, or `latentserve reload` where a server runs on this folder")
+
+
+def _gallery(options: argparse.Namespace) -> None:
+    from latentserve_training.config import DataConfig
+    from latentserve_training.data import load_data
+    from latentserve_training.gallery import draw_gallery
+
+    data = load_data(DataConfig(), 0, options.data)
+    names = draw_gallery(options.exports, data, options.out)
+    print(f"{options.out}: {', '.join(names)}")
 
 
 if __name__ == "__main__":
