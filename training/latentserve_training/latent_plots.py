@@ -89,7 +89,7 @@ def draw_interpolation(
         paths = interpolate(codes[0::2], codes[1::2], STEPS, spherical)
         images = model.decode(paths.flatten(0, 1)).numpy()
     decoded = images.reshape(len(paths), STEPS, *images.shape[1:])
-    headings = [f"{step / (STEPS - 1):.3g}" for step in range(STEPS)]
+    headings = ["t = 0", *(f"{step / (STEPS - 1):.3g}" for step in range(1, STEPS))]
     if ends == "test images":
         starts, finishes = test[0::2, None].numpy(), test[1::2, None].numpy()
         strips = np.concatenate([starts, decoded, finishes], axis=1)
