@@ -28,7 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         how_to_go_on = "; add --resume to go on after the last whole epoch"
         hint = how_to_go_on if options.command == "train" else ""
-        print(f"\ninterrupted{hint}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # torchrun's others have nothing to add
+            print(f"\ninterrupted{hint}", file=sys.stderr)
         return EXIT_INTERRUPTED
     return 0
 

@@ -11,6 +11,7 @@ from latentserve_training.errors import CheckpointError, ConfigError, NonFiniteL
 from latentserve_training.loops import build_model, train, validate
 from latentserve_training.models.autoencoder import Autoencoder
 from latentserve_training.models.registry import KINDS
+from latentserve_training.models.vae import VAE
 from latentserve_training.run_folder import RunFolder
 
 
@@ -55,6 +56,30 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     assert torch.equal(expected.random_state, actual.random_state)
     assert (actual.best_epoch, actual.best_loss) == (expected.best_epoch, expected.best_loss)
     assert without_seconds(actual.history) == without_seconds(expected.history)
+
+
+def test_a_run_interrupted_in_the_middle_of_an_epoch_loses_no_more_than_that(
+    tmp_path, make_config, image_data, monkeypatch
+):
+    whole, parts = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parts")
+    config = make_config("vae", training={"epochs": 3})
+    train(config, image_data, whole)
+    steps = itertools.count(1)
+
+    def step(*arguments):
+        if next(steps) == 8:  # the third of the second epoch
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    original = VAE.training_step
+    with monkeypatch.context() as patches:
+        patches.setattr(VAE, "training_step", step)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, image_data, parts)
+    assert load_checkpoint(parts.last).epoch == 1
+    train(config, image_data, parts, resume=True)
+    expected, actual = load_checkpoint(whole.last), load_checkpoint(parts.last)
+    assert all(torch.equal(expected.model[name], actual.model[name]) for name in expected.model)
 
 
 @pytest.mark.parametrize("stopped", [1, 2])
