@@ -20,12 +20,12 @@ from latentserve_training.gallery import (
     show,
 )
 
-SHOWN = ("vae", "denoising", "autoencoder")
+SHOWN = ("vae", "denoising")
 
 
 @pytest.fixture(scope="module")
 def exports(tmp_path_factory, finished_run):
-    """Tiny exports of three kinds: to change them, copy them first."""
+    """Tiny exports of two kinds: to change them, copy them first."""
     folder = tmp_path_factory.mktemp("exports")
     for kind in SHOWN:
         export_run(finished_run(kind), folder, revision="abc")
@@ -47,7 +47,7 @@ def test_all_models_are_drawn_in_the_order_in_which_one_leads_to_the_next(
 ):
     path = tmp_path / "gallery.png"
     names = draw_gallery(exports, image_data, path)
-    assert names == ["tiny-autoencoder", "tiny-denoising", "tiny-vae"]
+    assert names == ["tiny-denoising", "tiny-vae"]
     pixels = imread(path)[..., :3]
     assert pixels.shape[1] == 1500
     assert 0.05 < (pixels < 0.9).any(axis=2).mean() < 0.98
@@ -55,7 +55,6 @@ def test_all_models_are_drawn_in_the_order_in_which_one_leads_to_the_next(
 
 
 def test_reconstructions_stand_below_the_images_and_samples_last(shown):
-    assert list(shown("tiny-autoencoder")) == ["test image", "reconstruction"]
     assert list(shown("tiny-denoising")) == ["noisy", "denoised"]
     assert list(shown("tiny-vae")) == ["test image", "reconstruction", "samples"]
     assert len(shown("tiny-vae")["samples"]) == 10
@@ -161,8 +160,8 @@ def test_no_export_at_all_is_an_error(folder, tmp_path, image_data):
 
 
 def test_a_broken_manifest_and_a_broken_graph_are_named(exports, tmp_path, image_data):
-    shutil.copytree(exports / "tiny-autoencoder", tmp_path / "tiny-autoencoder")
-    graph = tmp_path / "tiny-autoencoder" / "1" / "reconstruct.onnx"
+    shutil.copytree(exports / "tiny-vae", tmp_path / "tiny-vae")
+    graph = tmp_path / "tiny-vae" / "1" / "reconstruct.onnx"
     graph.write_bytes(b"no graph")
     with pytest.raises(ExportError, match="reconstruct fails"):
         draw_gallery(tmp_path, image_data, tmp_path / "gallery.png")
