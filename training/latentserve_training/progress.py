@@ -63,7 +63,7 @@ class Progress:
         parts = [f"loss {value.item():.5g}" for name, value in losses.items() if name == "loss"]
         parts += [f"{skipped_steps} skipped"] if skipped_steps else []
         # Not refreshed here: tqdm draws ten times a second at most.
-        self._bar.set_postfix_str(", ".join([*parts, self._left()]), refresh=False)
+        self._bar.set_postfix_str(", ".join([*parts, f"run: {self._left()}"]), refresh=False)
 
     def finish_epoch(self, row: dict[str, Any]) -> None:
         """Print the line of an epoch, a row of ``metrics.jsonl``."""

@@ -57,7 +57,7 @@ def test_the_bar_shows_loss_skipped_steps_and_time_left():
     progress._bar.set_postfix_str = lambda text, refresh: written.append(text)
     progress.show({"kl": torch.tensor(1.0), "loss": torch.tensor(2.5)}, skipped_steps=1)
     progress._bar.disable = True  # there is no terminal to clean up
-    assert written == ["loss 2.5, 1 skipped, 30 s left"]
+    assert written == ["loss 2.5, 1 skipped, run: 30 s left"]
 
 
 def test_other_processes_are_quiet(capsys):
