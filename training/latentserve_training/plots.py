@@ -72,11 +72,16 @@ def _curve_names(history: Sequence[dict[str, Any]]) -> list[str]:
     ]
     names = list(dict.fromkeys(names))
     # A plain autoencoder's loss is its squared error: the same curve twice tells nothing.
-    if len(names) == 2 and all(
-        row.get(f"train_{names[1]}") == row.get("train_loss") for row in history
-    ):
-        return names[1:]
-    return names
+    twice = any(name != "loss" and _same_curves(history, name, "loss") for name in names)
+    return [name for name in names if name != "loss" or not twice]
+
+
+def _same_curves(history: Sequence[dict[str, Any]], first: str, second: str) -> bool:
+    return all(
+        row.get(f"{split}_{first}") == row.get(f"{split}_{second}")
+        for row in history
+        for split in SPLITS
+    )
 
 
 def _draw_curve(axes: Axes, history: Sequence[dict[str, Any]], name: str, best_epoch: int) -> None:
