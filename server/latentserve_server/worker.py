@@ -12,7 +12,7 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from multiprocessing.connection import Connection
 
 from latentserve_server import exit_status, logs
@@ -153,9 +153,9 @@ class _Orders:
             answer = LatentserveError(f"a worker failed to reload: {type(error).__name__}")
         self._link.answer(question, answer)
 
-    def _call(self, function: object, *arguments: object) -> None:
+    def _call(self, function: Callable[..., None], *arguments: object) -> None:
         try:
-            self._loop.call_soon_threadsafe(function, *arguments)  # type: ignore[arg-type]
+            self._loop.call_soon_threadsafe(function, *arguments)
         except RuntimeError:  # the loop is closed: the worker is at its end
             log.debug("an order came too late")
 
