@@ -70,8 +70,16 @@ def _add_classifier(commands: "argparse._SubParsersAction[argparse.ArgumentParse
     classifier.add_argument(
         "--out", type=Path, metavar="ONNX", help="(default: runs/<name>/<name>.onnx)"
     )
-    classifier.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="override the configuration"
+    _add_set(classifier)
+
+
+def _add_set(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override the configuration, for example training.epochs=3; may be repeated",
     )
 
 
