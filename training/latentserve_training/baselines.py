@@ -25,6 +25,11 @@ class PCA:
     variances: Array  # [pixels], descending, 0 or more; of the population: divided by n
     directions: Array  # [pixels, pixels], one eigenvector per column
 
+    def coordinates(self, images: Array, dim: int) -> Array:
+        """Rows ``[n, pixels]`` along the first ``dim`` directions, ``[n, dim]``: PCA's codes."""
+        coordinates: Array = (images - self.mean) @ self.directions[:, :dim]
+        return coordinates
+
     def reconstruct(self, images: Array, dim: int) -> Array:
         """Project rows ``[n, pixels]`` onto the first ``dim`` directions and back."""
         basis = self.directions[:, :dim]

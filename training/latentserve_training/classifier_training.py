@@ -133,7 +133,7 @@ def train_classifier(config: ClassifierConfig, data: ImageData, out: Path) -> Cl
             f"{data.name} has no labels, which a classifier learns: put train-labels-idx1-ubyte "
             "and t10k-labels-idx1-ubyte beside the images"
         )
-    started_s = time.monotonic()
+    started_s, revision = time.monotonic(), source_revision()
     torch.set_num_threads(config.training.threads)
     torch.manual_seed(config.seed)
     classes = int(max(data.labels.all_train.max(), data.labels.test.max())) + 1
@@ -157,7 +157,12 @@ def train_classifier(config: ClassifierConfig, data: ImageData, out: Path) -> Cl
             scheduler.step()
         share = accuracy(network, data.validation, data.labels.validation)
         tqdm.write(f"epoch {epoch}/{config.training.epochs}: {share:.2%} of the validation images")
-    return _write(network, config, data, classes, out, time.monotonic() - started_s)
+    card = {
+        "classes": classes,
+        "seconds": round(time.monotonic() - started_s, 1),
+        "revision": revision,
+    }
+    return _write(network, config, data, out, card)
 
 
 def accuracy(network: Network, images: Tensor, labels: Tensor) -> float:
@@ -209,9 +214,8 @@ def _write(
     network: Network,
     config: ClassifierConfig,
     data: ImageData,
-    classes: int,
     out: Path,
-    seconds: float,
+    card: dict[str, Any],
 ) -> Classifier:
     graph = Graph(out.name, network.eval(), "images", ("features", "logits"), ())
     proto = convert(graph, data.image_shape, latent_dim=0)
@@ -219,12 +223,11 @@ def _write(
     content = proto.SerializeToString(deterministic=True)
     assert data.labels is not None  # noqa: S101  checked by train_classifier
     channels, height, width = data.image_shape
-    card: dict[str, Any] = {
+    card = {
         "name": config.name,
         "sha256": hashlib.sha256(content).hexdigest(),
         "bytes": len(content),
         "image": {"channels": channels, "height": height, "width": width},
-        "classes": classes,
         "features": config.model.features,
         "accuracy": {
             "value": 100.0 * accuracy(network, data.test, data.labels.test),
@@ -233,10 +236,9 @@ def _write(
         },
         "data": {"name": data.name, "sha256": data.sha256, "train_samples": len(data.train)},
         "config": config.as_dict(),
-        "seconds": round(seconds, 1),
         "command": _command(config, data),
         "libraries": library_versions(),
-        "revision": source_revision(),
+        **card,
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_bytes(content)

@@ -143,4 +143,4 @@ def metrics_table(metrics: dict[str, Metric]) -> str:
 def _verdict(metric: Metric) -> str:
     if metric.baseline_name is None:
         return ""
-    return f"({metric.baseline_name}{'' if metric.beats_baseline else ', NOT beaten'})"
+    return f"({metric.baseline_name}{', NOT beaten' if metric.beats_baseline is False else ''})"

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from latentserve_training.classifier_training import load_classifier_config, train_classifier
 from latentserve_training.config import parse_config
 from latentserve_training.data import ImageData, Labels
 from latentserve_training.loops import train
@@ -86,3 +87,21 @@ def finished_run(tmp_path_factory, make_config, image_data):
         return folder
 
     return finish
+
+
+@pytest.fixture(scope="session")
+def classifier_file(tmp_path_factory, image_data):
+    """A classifier of the sides of the blobs: ONNX, with its card beside it."""
+    changes = {
+        "model": {"channels": [4, 6], "features": 5},
+        "training": {"epochs": 12, "batch_size": 20, "max_shift_pixels": 0},
+        "optimizer": {"warmup_steps": 4, "learning_rate": 1e-2},
+    }
+    overrides = [
+        f"{table}.{key}={value}"
+        for table, values in changes.items()
+        for key, value in values.items()
+    ]
+    path = tmp_path_factory.mktemp("classifier") / "sides.onnx"
+    train_classifier(load_classifier_config("mnist", overrides), image_data, path)
+    return path

@@ -19,7 +19,8 @@ from latentserve_training.scaling import to_float
 def test_every_metric_of_a_kind_is_computed(kind, make_config, image_data):
     model = build_model(make_config(kind), image_data.image_shape)
     metrics = evaluate(model, image_data)
-    assert tuple(metrics) == model.metrics
+    without_classifier = ("test_classes_covered", "test_histogram_kl")  # nobody knows these images
+    assert list(metrics) == [name for name in model.metrics if name not in without_classifier]
     for metric in metrics.values():
         assert math.isfinite(metric.value)
         assert metric.baseline_value is None or math.isfinite(metric.baseline_value)

@@ -18,6 +18,15 @@ from latentserve_training.errors import NonFiniteLossError
 from latentserve_training.scaling import to_float
 
 VALIDATION_BATCH = 500
+SAMPLE_METRICS = (  # keys of evaluate.METRICS for kinds with a prior
+    "test_frechet_distance",
+    "test_precision",
+    "test_recall",
+    "test_density",
+    "test_coverage",
+    "test_classes_covered",
+    "test_histogram_kl",
+)
 
 ImageShape = tuple[int, int, int]
 """Channels, height, width."""

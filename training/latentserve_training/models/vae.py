@@ -15,7 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from latentserve_training.losses import gaussian_log_likelihood, kl_to_standard_normal
-from latentserve_training.models.base import Graph, GraphModule, ImageShape, LatentModel
+from latentserve_training.models.base import (
+    SAMPLE_METRICS,
+    Graph,
+    GraphModule,
+    ImageShape,
+    LatentModel,
+)
 from latentserve_training.models.blocks import ConvDecoder, ConvEncoder
 
 # exp stays finite, and a posterior as narrow as e^-5 or as wide as e^5 σ of the prior is enough.
@@ -44,7 +50,7 @@ class VAE(LatentModel):
     kind = "vae"
     title = "Gaussian variational autoencoder (learned σ)"
     prior = "standard_normal"
-    metrics = ("test_elbo_nats", "test_mse")
+    metrics = ("test_elbo_nats", "test_mse", *SAMPLE_METRICS)
     figures = ("reconstructions", "samples")
 
     def __init__(self, image_shape: ImageShape, config: VAEConfig) -> None:
