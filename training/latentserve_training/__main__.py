@@ -56,8 +56,29 @@ def _parser() -> argparse.ArgumentParser:
         "--revision", help="of the training code, to record (default: the run's, or git's)"
     )
     _add_evaluate(commands)
+    _add_results(commands)
     _add_classifier(commands)
     return parser
+
+
+def _add_results(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    results = commands.add_parser(
+        "results", help="record what runs reached, and write RESULTS.md from all records"
+    )
+    results.add_argument(
+        "runs", type=Path, nargs="*", metavar="RUN", help="finished runs to record (default: none)"
+    )
+    results.add_argument(
+        "--results",
+        type=Path,
+        metavar="DIR",
+        help="folder of the records; RESULTS.md is written beside it (default: training/results)",
+    )
+    results.add_argument(
+        "--on-this-machine",
+        action="store_true",
+        help="runs that do not say which machine trained them were trained on this one",
+    )
 
 
 def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -209,10 +230,23 @@ def _evaluate(options: argparse.Namespace) -> None:
     print(f"measured now: {', '.join(answer.measured) or 'nothing'}; {stored}")
 
 
+def _results(options: argparse.Namespace) -> None:
+    from latentserve_training.records import Records, record_of
+    from latentserve_training.results import DEFAULT_FOLDER, write_results
+    from latentserve_training.run_folder import RunFolder
+
+    records = Records(options.results or DEFAULT_FOLDER)
+    found = [record_of(RunFolder(run), options.on_this_machine) for run in options.runs]
+    for record in found:  # not before all of them could be read
+        print(f"recorded in {records.add(record)}")
+    print(f"written: {write_results(records.folder)}")
+
+
 COMMANDS = {
     "train": _train,
     "evaluate": _evaluate,
     "export": _export,
+    "results": _results,
     "train-classifier": _train_classifier,
 }
 
