@@ -218,7 +218,6 @@ def _evaluate(options: argparse.Namespace) -> None:
         classifier=options.classifier,
         store=not options.dry_run,
     )
-    print(f"measuring {options.folder}; all figures take minutes with 10,000 images", flush=True)
     answer = evaluate_folder(options.folder, options.data, request)
     print(f"\n{metrics_table(answer.metrics)}\n")
     if options.verbose:

@@ -7,6 +7,7 @@ Baselines are fitted on all training images, the validation images included: the
 the model did.
 """
 
+import time
 from collections.abc import Iterable
 
 import torch
@@ -51,14 +52,17 @@ def measure(subject: Subject, names: Iterable[str], progress: bool = False) -> d
     Args:
         subject: A model in evaluation mode, on the CPU.
         names: Keys of ``METRICS``.
-        progress: Show what is being measured.
+        progress: Say what is being measured, and how long it took.
     """
     metrics = {}
     shown = tqdm(list(names), unit="metric", leave=False, disable=None if progress else True)
     with torch.inference_mode():
         for name in shown:
             shown.set_description(name)
+            started_s = time.monotonic()
             metrics[name] = METRICS[name](subject)
+            if progress:
+                tqdm.write(f"{name}: {time.monotonic() - started_s:.1f} s")
     return {name: metric for name, metric in metrics.items() if metric is not None}
 
 

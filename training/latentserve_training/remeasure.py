@@ -87,6 +87,11 @@ def evaluate_folder(folder: Path, data_folder: Path | None, request: Request) ->
         samples=request.samples,
     )
     names = _names(request.metrics, subject)
+    print(
+        f"measuring {len(names)} figures of {target.config.name} on {len(subject.data.test):,} "
+        f"test images of {data.name}",
+        flush=True,
+    )
     measured = measure(subject, names, progress=True)
     left = {
         name: "there is nothing to measure it with: no labels, or no classifier that knows them"
