@@ -24,7 +24,7 @@ from latentserve_training.models.base import ImageShape
 from latentserve_training.scaling import to_float
 
 SHIPPED = Path(__file__).parent / "classifiers" / "mnist.onnx"
-BATCH = 500
+BATCH = 200
 TRAIN_AGAIN = "train one with train-classifier"
 
 
