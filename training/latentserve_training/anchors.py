@@ -2,7 +2,7 @@
 
 import math
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from latentserve_training.errors import ConfigError
 from latentserve_training.reproduction import flat_values
 
-COMPARISONS = ("value", "times_baseline", "below_baseline", "times")
+COMPARISONS = ("value", "times_baseline", "below_baseline")
 LABELS = ("verified by running", "read in source", "derived", "recalled, not verified")
 
 
@@ -36,7 +36,6 @@ class Figure:
     metric: str
     anchors: tuple[Anchor, ...]
     compare: str = "value"  # one of COMPARISONS
-    against: Mapping[str, Any] | None = None  # as ``where``, for "times"
     at_most: float = math.inf
     at_least: float = -math.inf
     seeds: int = 1  # runs that are wanted
@@ -46,8 +45,6 @@ class Figure:
             raise ValueError(f"compare is {self.compare!r}; it must be one of {COMPARISONS}")
         if math.isinf(self.at_most) == math.isinf(self.at_least):
             raise ValueError("give one of at_most and at_least")
-        if (self.against is None) == (self.compare == "times"):
-            raise ValueError('against belongs to compare = "times"')
 
     @property
     def reach(self) -> str:
@@ -60,23 +57,18 @@ class Figure:
         """Whether the condition holds."""
         return self.at_least <= value <= self.at_most
 
-    def value_of(self, record: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> float:
-        """The figure of one record; NaN where it does not have it.
-
-        Args:
-            record: One that :func:`is_of` approves.
-            records: All, to compare with.
-        """
-        value, baseline = _metric(record, self.metric)
-        if self.compare == "times_baseline":
-            return value / baseline
-        if self.compare == "below_baseline":
-            return baseline - value
-        if self.compare == "times":
-            others = [other for other in records if is_of(other, self.against or {})]
-            values = [_metric(other, self.metric)[0] for other in others]
-            return value / (sum(values) / len(values)) if values else math.nan
-        return value
+    def value_of(self, record: Mapping[str, Any]) -> float:
+        """The figure of a record that :func:`is_of` approves; NaN where it does not have it."""
+        metric = record["metrics"].get(self.metric)
+        if metric is None:
+            return math.nan
+        value = float(metric["value"])
+        if self.compare == "value":
+            return value
+        if metric["baseline"] is None:
+            return math.nan
+        baseline = float(metric["baseline"]["value"])
+        return baseline - value if self.compare == "below_baseline" else value / baseline
 
 
 def is_of(record: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
@@ -104,11 +96,3 @@ def read_anchors(path: Path) -> tuple[Figure, ...]:
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path} is no list of figures to reach: {error}") from error
-
-
-def _metric(record: Mapping[str, Any], name: str) -> tuple[float, float]:
-    metric = record["metrics"].get(name)
-    if metric is None:
-        return math.nan, math.nan
-    baseline = metric["baseline"]
-    return metric["value"], math.nan if baseline is None else baseline["value"]

@@ -45,7 +45,8 @@ def render(records: Sequence[Record], figures: Sequence[Figure]) -> str:
     """
     parts = [INTRODUCTION]
     if figures:
-        rows = [row for figure in figures for row in _figure_rows(figure, records)]
+        by_name = {figure.name: _measured_rows(figure.name, figures, records) for figure in figures}
+        rows = [row for name in by_name for row in by_name[name]]
         head = ("figure", "anchor", "to reach", "ours", "reached", "model", "seeds")
         parts += ["## Figures to reach\n", *_table(head, rows)]
     by_kind = sorted(records, key=lambda record: record["config"]["kind"])
@@ -56,18 +57,28 @@ def render(records: Sequence[Record], figures: Sequence[Figure]) -> str:
     return "\n".join(parts)
 
 
-def _figure_rows(figure: Figure, records: Sequence[Record]) -> Iterator[tuple[str, ...]]:
+def _measured_rows(
+    name: str, figures: Sequence[Figure], records: Sequence[Record]
+) -> list[tuple[str, ...]]:
+    """Of all figures of one name: it may be measured in several ways, one of which is enough."""
+    of_name = [figure for figure in figures if figure.name == name]
+    rows = [row for figure in of_name for row in _figure_rows(figure, records)]
+    return rows or [(*_start(of_name[0]), "not measured", "", "", "")]
+
+
+def _start(figure: Figure) -> tuple[str, str, str]:
     anchors = "<br>".join(
         f"{anchor.text} ({anchor.source}; {anchor.how_sure})" for anchor in figure.anchors
     )
-    start = (figure.name, anchors, figure.reach)
-    found = False
+    return figure.name, anchors, figure.reach
+
+
+def _figure_rows(figure: Figure, records: Sequence[Record]) -> Iterator[tuple[str, ...]]:
     for name, runs in _by_name(record for record in records if is_of(record, figure.where)):
-        values = [figure.value_of(run, records) for run in runs]
+        values = [figure.value_of(run) for run in runs]
         values = [value for value in values if not math.isnan(value)]
         if not values:
             continue
-        found = True
         reached = sum(map(figure.is_reached_by, values))
         verdict = REACHED if reached == len(values) else NOT_REACHED
         if len(values) > 1:
@@ -75,9 +86,7 @@ def _figure_rows(figure: Figure, records: Sequence[Record]) -> Iterator[tuple[st
         seeds = str(len(values))
         if len(values) < figure.seeds:
             seeds += f" of {figure.seeds} wanted"
-        yield (*start, _spread(values), verdict, name, seeds)
-    if not found:
-        yield (*start, "not measured", "", "", "")
+        yield (*_start(figure), _spread(values), verdict, name, seeds)
 
 
 def _model(name: str, runs: Sequence[Record]) -> list[str]:
