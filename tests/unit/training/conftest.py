@@ -9,6 +9,7 @@ import torch
 from latentserve_training.classifier_training import load_classifier_config, train_classifier
 from latentserve_training.config import parse_config
 from latentserve_training.data import ImageData, Labels
+from latentserve_training.export import export_run
 from latentserve_training.loops import train
 from latentserve_training.report import finish_run
 from latentserve_training.run_folder import RunFolder
@@ -87,6 +88,18 @@ def finished_run(tmp_path_factory, make_config, image_data):
         return folder
 
     return finish
+
+
+@pytest.fixture(scope="session")
+def exported_run(tmp_path_factory, finished_run):
+    """The export of that run, which takes a second: to change it, copy it first."""
+
+    @functools.cache
+    def export(kind):
+        folder = tmp_path_factory.mktemp("exports")
+        return export_run(finished_run(kind), folder, revision="none").folder
+
+    return export
 
 
 @pytest.fixture(scope="session")
