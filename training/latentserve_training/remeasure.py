@@ -20,7 +20,7 @@ from latentserve_training.errors import DataError, EvaluationError
 from latentserve_training.evaluate import METRICS, applicable, measure
 from latentserve_training.exported import MANIFEST_FILE, load_export
 from latentserve_training.measure import SAMPLES, Metric, Subject
-from latentserve_training.report import load_model, read_evaluation
+from latentserve_training.report import load_finished_model, load_model, read_evaluation
 from latentserve_training.run_folder import RunFolder, write_json
 
 
@@ -192,7 +192,7 @@ def _open_run(run: RunFolder) -> _Target:
 
     def subject(data: ImageData) -> Subject:
         twin_model = None if twin is None else load_model(parse_config(twin.config), twin)
-        return Subject(load_model(config, checkpoint), data, twin_model)
+        return Subject(load_finished_model(config, checkpoint, run), data, twin_model)
 
     return _Target(
         config=config,

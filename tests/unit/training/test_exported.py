@@ -7,10 +7,10 @@ import torch
 
 from latentserve_training.checkpoint import load_checkpoint
 from latentserve_training.errors import EvaluationError, ExportError
-from latentserve_training.evaluate import measure
+from latentserve_training.evaluate import applicable, measure
 from latentserve_training.exported import load_export
 from latentserve_training.measure import Subject
-from latentserve_training.report import load_model
+from latentserve_training.report import load_finished_model, load_model
 from latentserve_training.scaling import to_float
 
 
@@ -59,6 +59,24 @@ def test_only_a_decoder_that_is_not_clipped_answers_for_what_comes_before(kind, 
     with torch.inference_mode():
         unclipped = model.decode_unclipped(latents)
     assert unclipped.isnan().all() == (kind == "linear")
+
+
+def test_an_export_with_a_mixture_draws_from_it(exported_run, finished_run, make_config, tmp_path):
+    run = finished_run("autoencoder", components=3)
+    exported = exported_run("autoencoder", components=3)
+    config = make_config(sampler={"components": 3})
+    torch_model = load_finished_model(config, load_checkpoint(run.best), run)
+    model = load_export(exported).model
+    assert model.prior == torch_model.prior == "gaussian_mixture"
+    draws = [
+        each.draw_latents(20, torch.Generator().manual_seed(1)) for each in (model, torch_model)
+    ]
+    assert torch.equal(*draws)
+    assert {"test_coverage", "test_code_log_likelihood_nats"} <= {*applicable(model)}
+    folder = shutil.copytree(exported, tmp_path / "1")
+    (folder / "prior.npz").write_bytes(b"something else")
+    with pytest.raises(EvaluationError, match=r"prior\.npz is not the file"):
+        load_export(folder)
 
 
 def test_metrics_are_replaced_and_nothing_else(exported_run, tmp_path):

@@ -50,6 +50,12 @@ def test_a_run_gets_what_training_did_not_measure(run, classifier_file):
     ]
 
 
+def test_a_run_with_a_sampler_is_measured_by_its_samples(finished_run):
+    run = finished_run("autoencoder", components=3)
+    request = Request(["test_coverage", "test_code_log_likelihood_nats"], samples=50, store=False)
+    assert set(evaluate_folder(run.path, None, request).measured) == set(request.metrics)
+
+
 def applicable_to(kind):
     config = parse_config({"name": "x", "kind": kind})
     return applicable(KINDS[kind].build((1, 12, 12), config.model))
