@@ -17,7 +17,7 @@ Binarisation = Literal["none", "static", "dynamic"]
 
 def dynamic_bits(images: Tensor, generator: torch.Generator) -> Tensor:
     """Bits as floats, ``[n, c, h, w]`` like the images in [0, 1], drawn anew at each call."""
-    thresholds = torch.rand(images.shape, generator=generator, dtype=images.dtype)
+    thresholds = torch.rand(images.shape, generator=generator)
     return (thresholds.to(images.device) < images).to(images.dtype)
 
 
