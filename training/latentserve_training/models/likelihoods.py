@@ -26,14 +26,17 @@ AVERAGED_BATCHES = 100  # that the running mean of the optimal σ² looks back o
 
 
 class Likelihood(nn.Module, ABC):
-    """p(x|z) for a decoder's outputs ``[k · n, c, h, w]``, k for each of n images."""
+    """p(x|z) for a decoder's outputs ``[k · n, c, h, w]``, k for each of n images.
+
+    It holds σ, but is no network: it has no ``forward``, and always computes in float32.
+    """
 
     @abstractmethod
     def mean(self, outputs: Tensor) -> Tensor:
         """The mean of p(x|z), in the shape of the outputs."""
 
     @abstractmethod
-    def forward(self, outputs: Tensor, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def log_likelihood(self, outputs: Tensor, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Log p(x|z) in nats, ``[k, n]``, for images ``[n, c, h, w]``; and scalars to report."""
 
     @abstractmethod
@@ -41,7 +44,7 @@ class Likelihood(nn.Module, ABC):
         """The manifest's ``likelihood``."""
 
     def follow(self, reported: dict[str, Tensor], step: int) -> None:
-        """Take note of what :meth:`forward` reported, after ``step`` earlier steps of training."""
+        """Take note of what :meth:`log_likelihood` reported, after ``step`` earlier steps of training."""
         del reported, step  # only an optimal σ keeps anything
 
 
@@ -72,7 +75,7 @@ class GaussianLikelihood(Likelihood):
             return math.log(MINIMUM_SIGMA) + nn.functional.softplus(self.log_sigma_above_minimum)
         return self.sigma.log()
 
-    def forward(self, outputs: Tensor, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def log_likelihood(self, outputs: Tensor, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Log p(x|z) in nats, ``[k, n]``; and σ."""
         means = self.mean(outputs)
         repeated = images.repeat(len(means) // len(images), 1, 1, 1)
@@ -100,7 +103,7 @@ class BernoulliLikelihood(Likelihood):
         """The probability that a pixel is 1, in the shape of the outputs."""
         return torch.sigmoid(outputs)
 
-    def forward(self, outputs: Tensor, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def log_likelihood(self, outputs: Tensor, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Log p(x|z) in nats, ``[k, n]``, from logits: nothing overflows."""
         repeated = images.repeat(len(outputs) // len(images), 1, 1, 1)
         return -cross_entropy(outputs, repeated).view(-1, len(images)), {}

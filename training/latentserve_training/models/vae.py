@@ -164,7 +164,7 @@ class VAE(LatentModel):
         mean, log_variance = self.encode(images)
         latents = self.reparameterize(mean, log_variance, generator)
         outputs = self.decoder(latents.flatten(0, 1))
-        log_likelihood, reported = self.observation(outputs, images)
+        log_likelihood, reported = self.observation.log_likelihood(outputs, images)
         kl = kl_by_latent(mean, log_variance)
         loss: Tensor
         weight = self.kl_weight() if self.training else 1.0

@@ -29,7 +29,7 @@ def test_a_gaussian_sums_log_densities_for_each_draw(sigma_mode, linear, outputs
     likelihood = GaussianLikelihood(sigma_mode, 0.2, linear)
     means = outputs if linear else torch.sigmoid(outputs)
     expected = Normal(means.view(2, 3, 16), 0.2).log_prob(images.view(3, 16)).sum(2)
-    actual, reported = likelihood(outputs, images)
+    actual, reported = likelihood.log_likelihood(outputs, images)
     torch.testing.assert_close(actual, expected)
     assert reported["sigma"].item() == pytest.approx(0.2)
     assert likelihood.describe() == {"family": "gaussian", "sigma": pytest.approx(0.2)}
@@ -38,7 +38,7 @@ def test_a_gaussian_sums_log_densities_for_each_draw(sigma_mode, linear, outputs
 def test_a_bernoulli_sums_log_probabilities_for_each_draw(outputs, images):
     bits = (images > 0.5).float()
     expected = Bernoulli(logits=outputs.view(2, 3, 16)).log_prob(bits.view(3, 16)).sum(2)
-    actual, reported = BernoulliLikelihood()(outputs, bits)
+    actual, reported = BernoulliLikelihood().log_likelihood(outputs, bits)
     torch.testing.assert_close(actual, expected)
     assert reported == {}
 
@@ -53,7 +53,7 @@ def test_the_learned_sigma_is_at_rest_where_it_is_the_root_mean_squared_error(ou
     error = (torch.sigmoid(outputs) - images.repeat(2, 1, 1, 1)).square().mean().sqrt().item()
     for sigma, direction in ((0.8 * error, 1), (error, 0), (1.25 * error, -1)):
         likelihood = GaussianLikelihood("learned", sigma)
-        likelihood(outputs, images)[0].mean().backward()
+        likelihood.log_likelihood(outputs, images)[0].mean().backward()
         gradient = likelihood.log_sigma_above_minimum.grad.item()
         assert (
             gradient == pytest.approx(0, abs=1e-3) if direction == 0 else gradient * direction > 1
@@ -71,12 +71,12 @@ def test_sigma_stays_above_its_minimum_and_keeps_a_gradient():
 
 def test_the_optimal_sigma_of_a_batch_is_better_than_any_other(outputs, images):
     optimal = GaussianLikelihood("optimal", 0.3)
-    best, reported = optimal(outputs, images)
+    best, reported = optimal.log_likelihood(outputs, images)
     error = (torch.sigmoid(outputs) - images.repeat(2, 1, 1, 1)).square().mean().sqrt().item()
     # The soft minimum adds a little: log(1 + minimum / error) to log σ.
     assert reported["sigma"].item() == pytest.approx(error + MINIMUM_SIGMA, rel=1e-5)
     for factor in (0.9, 1.1):
-        other, _ = GaussianLikelihood("fixed", factor * error)(outputs, images)
+        other, _ = GaussianLikelihood("fixed", factor * error).log_likelihood(outputs, images)
         assert other.mean() < best.mean()
 
 
@@ -89,16 +89,16 @@ def test_an_optimal_sigma_is_kept_for_images_that_come_alone(outputs, images):
     likelihood = GaussianLikelihood("optimal", 0.3)
     sigmas = []
     for step in range(3):
-        _, reported = likelihood(outputs * (step + 1), images)
+        _, reported = likelihood.log_likelihood(outputs * (step + 1), images)
         likelihood.follow(reported, step)
         sigmas.append(reported["sigma"].item())
     kept = math.sqrt(sum(sigma**2 for sigma in sigmas) / 3)
     assert likelihood.describe()["sigma"] == pytest.approx(kept)
 
     likelihood.eval()
-    whole, reported = likelihood(outputs, images)
+    whole, reported = likelihood.log_likelihood(outputs, images)
     assert reported["sigma"].item() == pytest.approx(kept)
-    alone, _ = likelihood(outputs[::3], images[:1])
+    alone, _ = likelihood.log_likelihood(outputs[::3], images[:1])
     torch.testing.assert_close(alone, whole[:, :1])
     assert GaussianLikelihood("optimal", 0.1).state_dict().keys() == {"sigma"}
 

@@ -65,7 +65,7 @@ def by_hand(vae, images, generator):
     mean, log_variance = vae.encode(images)
     latents = vae.reparameterize(mean, log_variance, generator)
     log_likelihood = torch.stack(
-        [vae.observation(vae.decoder(draw), images)[0][0] for draw in latents]
+        [vae.observation.log_likelihood(vae.decoder(draw), images)[0][0] for draw in latents]
     )
     log_ratio = log_prior_over_posterior(latents, mean, log_variance)
     return log_likelihood, log_likelihood + log_ratio, kl_to_standard_normal(mean, log_variance)
