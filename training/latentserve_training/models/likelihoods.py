@@ -44,7 +44,7 @@ class Likelihood(nn.Module, ABC):
         """The manifest's ``likelihood``."""
 
     def follow(self, reported: dict[str, Tensor], step: int) -> None:
-        """Take note of what :meth:`log_likelihood` reported, after ``step`` earlier steps of training."""
+        """Take note of what :meth:`log_likelihood` reported, after ``step`` earlier steps."""
         del reported, step  # only an optimal σ keeps anything
 
 
@@ -53,13 +53,20 @@ class GaussianLikelihood(Likelihood):
 
     sigma: Tensor
 
-    def __init__(self, sigma_mode: SigmaMode, initial_sigma: float, linear: bool = False) -> None:
+    def __init__(
+        self,
+        sigma_mode: SigmaMode,
+        initial_sigma: float,
+        minimum_sigma: float = MINIMUM_SIGMA,
+        linear: bool = False,
+    ) -> None:
         super().__init__()
         self.sigma_mode = sigma_mode
+        self.log_minimum = math.log(minimum_sigma)
         self.linear = linear
         if sigma_mode == "learned":
-            # The inverse of log_above_minimum, so that training starts at initial_sigma exactly.
-            ratio = initial_sigma / MINIMUM_SIGMA
+            # The inverse of the softplus below, so that training starts at initial_sigma exactly.
+            ratio = initial_sigma / minimum_sigma
             self.log_sigma_above_minimum = nn.Parameter(torch.tensor(math.log(ratio - 1.0)))
         else:
             self.register_buffer("sigma", torch.tensor(initial_sigma))
@@ -72,7 +79,7 @@ class GaussianLikelihood(Likelihood):
     def log_sigma(self) -> Tensor:
         """Scalar log σ that holds for any image."""
         if self.sigma_mode == "learned":
-            return math.log(MINIMUM_SIGMA) + nn.functional.softplus(self.log_sigma_above_minimum)
+            return self.log_minimum + nn.functional.softplus(self.log_sigma_above_minimum)
         return self.sigma.log()
 
     def log_likelihood(self, outputs: Tensor, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -80,7 +87,9 @@ class GaussianLikelihood(Likelihood):
         means = self.mean(outputs)
         repeated = images.repeat(len(means) // len(images), 1, 1, 1)
         optimal = self.sigma_mode == "optimal" and self.training
-        log_sigma = optimal_log_sigma(means, repeated) if optimal else self.log_sigma
+        log_sigma = (
+            optimal_log_sigma(means, repeated, self.log_minimum) if optimal else self.log_sigma
+        )
         log_likelihood = gaussian_log_likelihood(means, log_sigma, repeated)
         return log_likelihood.view(-1, len(images)), {"sigma": log_sigma.exp()}
 
@@ -113,11 +122,11 @@ class BernoulliLikelihood(Likelihood):
         return {"family": "bernoulli"}
 
 
-def optimal_log_sigma(means: Tensor, images: Tensor) -> Tensor:
+def optimal_log_sigma(means: Tensor, images: Tensor, log_minimum: float) -> Tensor:
     """Log σ at which the images are likeliest: σ² is the mean squared error over all pixels.
 
     Rybkin et al. 2020 (2006.13202). Scalar, and differentiable: the loss becomes
     half the logarithm of the error for each pixel. Kept softly above the minimum, as there.
     """
     log_sigma = 0.5 * (means - images).square().mean().log()
-    return math.log(MINIMUM_SIGMA) + nn.functional.softplus(log_sigma - math.log(MINIMUM_SIGMA))
+    return log_minimum + nn.functional.softplus(log_sigma - log_minimum)

@@ -59,7 +59,8 @@ class VAEConfig(NetworkConfig):
     latent_dim: int = 20
     likelihood: Literal["gaussian", "bernoulli"] = "gaussian"
     sigma_mode: SigmaMode = "learned"  # of a Gaussian
-    initial_sigma: float = 0.3  # of a Gaussian, in the units of [0, 1] pixels
+    initial_sigma: float = 0.3  # in the units of [0, 1] pixels
+    minimum_sigma: float = MINIMUM_SIGMA  # a higher one: blurrier images, better samples
     output: Literal["sigmoid", "linear"] = "sigmoid"  # linear: clipped only in what is served
     binarisation: Binarisation = "none"  # of the images, for a Bernoulli; none: grey levels
     objective: Literal["elbo", "iwae"] = "elbo"
@@ -71,8 +72,10 @@ class VAEConfig(NetworkConfig):
         super().__post_init__()
         if self.latent_dim < 1:
             raise ValueError("latent_dim must be 1 or more")
-        if not self.initial_sigma > MINIMUM_SIGMA:
-            raise ValueError(f"initial_sigma must be above {MINIMUM_SIGMA}")
+        if not self.minimum_sigma >= MINIMUM_SIGMA:
+            raise ValueError(f"minimum_sigma must be {MINIMUM_SIGMA} or more")
+        if not self.initial_sigma > self.minimum_sigma:
+            raise ValueError(f"initial_sigma must be above minimum_sigma, {self.minimum_sigma}")
         if self.likelihood == "gaussian" and self.binarisation != "none":
             raise ValueError('binarisation is for likelihood = "bernoulli": a Gaussian of bits')
         if self.likelihood == "bernoulli" and self.output == "linear":
@@ -229,7 +232,8 @@ def build_likelihood(config: VAEConfig) -> Likelihood:
     """p(x|z) as configured."""
     if config.likelihood == "bernoulli":
         return BernoulliLikelihood()
-    return GaussianLikelihood(config.sigma_mode, config.initial_sigma, config.output == "linear")
+    linear = config.output == "linear"
+    return GaussianLikelihood(config.sigma_mode, config.initial_sigma, config.minimum_sigma, linear)
 
 
 def title_of(config: VAEConfig) -> str:

@@ -26,7 +26,7 @@ def images():
 @pytest.mark.parametrize("linear", [False, True])
 @pytest.mark.parametrize("sigma_mode", ["fixed", "learned"])
 def test_a_gaussian_sums_log_densities_for_each_draw(sigma_mode, linear, outputs, images):
-    likelihood = GaussianLikelihood(sigma_mode, 0.2, linear)
+    likelihood = GaussianLikelihood(sigma_mode, 0.2, linear=linear)
     means = outputs if linear else torch.sigmoid(outputs)
     expected = Normal(means.view(2, 3, 16), 0.2).log_prob(images.view(3, 16)).sum(2)
     actual, reported = likelihood.log_likelihood(outputs, images)
@@ -69,6 +69,16 @@ def test_sigma_stays_above_its_minimum_and_keeps_a_gradient():
     assert likelihood.log_sigma_above_minimum.grad > 0
 
 
+def test_a_higher_minimum_holds_for_every_mode_that_has_one(outputs, images):
+    for mode in ("learned", "optimal"):
+        likelihood = GaussianLikelihood(mode, 0.6, minimum_sigma=0.5)
+        if mode == "learned":
+            with torch.no_grad():
+                likelihood.log_sigma_above_minimum.fill_(-20.0)
+        _, reported = likelihood.log_likelihood(0.01 * outputs, images)
+        assert reported["sigma"].item() >= 0.5
+
+
 def test_the_optimal_sigma_of_a_batch_is_better_than_any_other(outputs, images):
     optimal = GaussianLikelihood("optimal", 0.3)
     best, reported = optimal.log_likelihood(outputs, images)
@@ -81,7 +91,7 @@ def test_the_optimal_sigma_of_a_batch_is_better_than_any_other(outputs, images):
 
 
 def test_images_that_are_copied_exactly_leave_the_optimal_sigma_finite(images):
-    log_sigma = optimal_log_sigma(images, images)
+    log_sigma = optimal_log_sigma(images, images, math.log(MINIMUM_SIGMA))
     assert log_sigma.item() == pytest.approx(math.log(MINIMUM_SIGMA))
 
 

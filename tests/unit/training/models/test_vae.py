@@ -235,6 +235,8 @@ def test_the_title_says_what_is_special():
     [
         ({"latent_dim": 0}, "latent_dim"),
         ({"initial_sigma": MINIMUM_SIGMA}, "initial_sigma"),
+        ({"minimum_sigma": 0.4}, "initial_sigma must be above minimum_sigma"),
+        ({"minimum_sigma": 0.0}, "minimum_sigma"),
         ({"binarisation": "static"}, "binarisation"),
         ({"likelihood": "bernoulli", "output": "linear"}, "output"),
         ({"samples": 0}, "samples"),
