@@ -1,6 +1,7 @@
 """The command line: ``latentserve-training train`` and ``latentserve-training export``."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,11 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _train(options)
         else:
             _export(options)
-    except TrainingError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
-    except OSError as error:  # a full disk, a folder without permission
-        print(f"error: {error}", file=sys.stderr)
+    except (TrainingError, OSError) as error:  # OSError: a full disk, a folder without permission
+        print(f"error: {_which_process()}{error}", file=sys.stderr)
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
         how_to_go_on = "; add --resume to go on after the last whole epoch"
@@ -73,8 +71,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _which_process() -> str:
+    """Which of torchrun's processes speaks, where there are several."""
+    count = os.environ.get("WORLD_SIZE", "1")
+    return "" if count == "1" else f"process {os.environ.get('RANK', '?')} of {count}: "
+
+
 def _train(options: argparse.Namespace) -> None:
     # Imported here: torch takes seconds to load, and --help needs none of it.
+    from latentserve_training import distributed
     from latentserve_training.checkpoint import load_checkpoint
     from latentserve_training.config import load_config
     from latentserve_training.data import download_mnist, load_data
@@ -83,16 +88,22 @@ def _train(options: argparse.Namespace) -> None:
     from latentserve_training.run_folder import RunFolder
 
     config = load_config(options.config, options.set)
+    distributed.join(config.training.device)
     data_folder = options.data
     if options.download:
         data_folder = data_folder or Path("data")
         if data_folder.is_file():
             raise DataError(f"{data_folder} is a file, not a folder to download into")
-        download_mnist(data_folder)
+        if distributed.is_first():
+            download_mnist(data_folder)
+        distributed.wait_for_all()
     data = load_data(config.data, config.seed, data_folder)
     folder = RunFolder(options.out or Path("runs") / config.name)
-    print(f"{config.name}: {len(data.train):,} training images of {data.name}", flush=True)
+    if distributed.is_first():
+        print(f"{config.name}: {len(data.train):,} training images of {data.name}", flush=True)
     best = train(config, data, folder, options.resume)
+    if not distributed.leave():
+        return  # torchrun waits for the first process, which measures alone
     print(f"measuring epoch {best.epoch}, the best on the validation images", flush=True)
     history = load_checkpoint(folder.last).history
     metrics = finish_run(config, data, best, history, folder)

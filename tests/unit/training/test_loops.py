@@ -7,10 +7,11 @@ import torch
 
 from latentserve_training.checkpoint import load_checkpoint
 from latentserve_training.errors import CheckpointError, ConfigError, NonFiniteLossError
-from latentserve_training.loops import build_model, learning_rate_factor, train, validate
+from latentserve_training.loops import build_model, train, validate
 from latentserve_training.models.base import OptimizerConfig
 from latentserve_training.models.registry import KINDS
 from latentserve_training.run_folder import RunFolder
+from latentserve_training.schedule import learning_rate_factor
 
 
 class Stopped(Exception):

@@ -8,12 +8,14 @@ with a single loss implement :meth:`LatentModel.losses`; adversarial kinds also 
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from latentserve_training import distributed
 from latentserve_training.errors import NonFiniteLossError
 from latentserve_training.scaling import to_float
 
@@ -194,7 +196,7 @@ class LatentModel(nn.Module, ABC):
             NonFiniteLossError: If a loss or a gradient is NaN or infinite; no weight has changed.
         """
         losses = self.losses(images, generator)
-        minimise(losses["loss"], optimizers["model"], config.max_gradient_norm)
+        minimise(losses["loss"], optimizers["model"], config.max_gradient_norm, losses)
         return {name: value.detach() for name, value in losses.items()}
 
 
@@ -216,14 +218,27 @@ def autoencoder_graphs(model: LatentModel) -> tuple[Graph, ...]:
     )
 
 
-def minimise(loss: Tensor, optimizer: torch.optim.Optimizer, max_gradient_norm: float) -> None:
+def minimise(
+    loss: Tensor,
+    optimizer: torch.optim.Optimizer,
+    max_gradient_norm: float,
+    terms: Mapping[str, Tensor] | None = None,
+) -> None:
     """Take one step of ``optimizer`` down the gradient of ``loss``.
+
+    Args:
+        loss: Scalar.
+        optimizer: Of the weights to change.
+        max_gradient_norm: See :func:`take_step`.
+        terms: What the loss consists of, by name: an error then says which of them is not finite.
 
     Raises:
         NonFiniteLossError: If the loss or its gradient is NaN or infinite; no weight has changed.
     """
     optimizer.zero_grad(set_to_none=True)
-    require_finite("the loss", loss)
+    if not bool(torch.isfinite(loss)):
+        _refuse_everywhere(optimizer, max_gradient_norm)
+        raise NonFiniteLossError(f"the loss is {loss.item()}{_name_bad_terms(terms or {})}")
     loss.backward()  # type: ignore[no-untyped-call]
     take_step(optimizer, max_gradient_norm)
 
@@ -231,16 +246,43 @@ def minimise(loss: Tensor, optimizer: torch.optim.Optimizer, max_gradient_norm: 
 def take_step(optimizer: torch.optim.Optimizer, max_gradient_norm: float) -> None:
     """Step with the gradients that are there, at most ``max_gradient_norm`` long (0: any).
 
-    Every kind's steps come through here, so what concerns all of them belongs here.
+    Every kind's steps come through here: where several processes train the model, the gradients
+    are averaged over them first. So all must come here alike; what decides whether there is a step
+    must be the same in every process.
 
     Raises:
         NonFiniteLossError: If the gradient is NaN or infinite; no weight has changed.
     """
-    parameters = [each for group in optimizer.param_groups for each in group["params"]]
+    parameters = _parameters(optimizer)
+    distributed.average_gradients(parameters)
     limit = max_gradient_norm if max_gradient_norm > 0 else float("inf")
     norm = nn.utils.clip_grad_norm_(parameters, limit)
     require_finite("the gradient", norm)
     optimizer.step()
+
+
+def _refuse_everywhere(optimizer: torch.optim.Optimizer, max_gradient_norm: float) -> None:
+    """Let the other processes, which wait for this one's gradients, skip the step as well."""
+    if distributed.size() == 1:
+        return
+    for parameter in _parameters(optimizer):
+        parameter.grad = torch.full_like(parameter, float("nan"))
+    with suppress(NonFiniteLossError):  # the loss that the caller tells of is what caused it
+        take_step(optimizer, max_gradient_norm)
+    optimizer.zero_grad(set_to_none=True)
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [each for group in optimizer.param_groups for each in group["params"]]
+
+
+def _name_bad_terms(terms: Mapping[str, Tensor]) -> str:
+    bad = [
+        f"{name} {value.item()}"
+        for name, value in terms.items()
+        if name != "loss" and not bool(torch.isfinite(value).all())
+    ]
+    return f" ({', '.join(bad)})" if bad else ""
 
 
 def require_finite(what: str, value: Tensor) -> None:
