@@ -43,6 +43,7 @@ MID_COURSE = {  # settings that change in the course of a training, of which a p
         "binarisation": "static",
         "objective": "iwae",
         "samples": 2,
+        "one_sample_steps": 8,
         "kl_warmup_steps": 12,
     },
 }

@@ -8,7 +8,8 @@ as the mean over K draws z = μ + σε, ε ~ N(0, I), through which the gradient
 
 Burda et al. 2015 (1509.00519): the importance-weighted bound, with ``objective = "iwae"``,
     log 1/K Σ_k w_k,  w_k = p(x|z_k) p(z_k) / q(z_k|x),
-is tighter, and equals log p(x) in the limit.
+is tighter, and equals log p(x) in the limit. Each draw costs a pass of the decoder, and early on
+one is as good as many: the first ``one_sample_steps`` take one, with the ELBO.
 
 Against latents that collapse onto the prior: ``kl_warmup_steps``, over which the weight of the KL
 rises from 0 to 1 (Bowman et al. 2015, 1511.06349; Sønderby et al. 2016, 1602.02282), and
@@ -65,6 +66,7 @@ class VAEConfig(NetworkConfig):
     binarisation: Binarisation = "none"  # of the images, for a Bernoulli; none: grey levels
     objective: Literal["elbo", "iwae"] = "elbo"
     samples: int = 1  # K: latents drawn for an image
+    one_sample_steps: int = 0  # steps with K = 1 at first
     kl_warmup_steps: int = 0
     free_bits: float = 0.0  # nats per latent
 
@@ -88,8 +90,8 @@ class VAEConfig(NetworkConfig):
             raise ValueError('objective = "iwae" with one sample is the ELBO: raise samples')
         if self.objective == "iwae" and self.free_bits > 0:
             raise ValueError('free_bits needs objective = "elbo": the other bound has no KL term')
-        if self.kl_warmup_steps < 0:
-            raise ValueError("kl_warmup_steps must be 0 or more")
+        if min(self.kl_warmup_steps, self.one_sample_steps) < 0:
+            raise ValueError("kl_warmup_steps and one_sample_steps must be 0 or more")
         if not self.free_bits >= 0:
             raise ValueError("free_bits must be 0 or more")
 
@@ -128,11 +130,10 @@ class VAE(LatentModel):
         return mean, log_variance.clamp(-LOG_VARIANCE_LIMIT, LOG_VARIANCE_LIMIT)
 
     def reparameterize(
-        self, mean: Tensor, log_variance: Tensor, generator: torch.Generator
+        self, mean: Tensor, log_variance: Tensor, samples: int, generator: torch.Generator
     ) -> Tensor:
-        """Draw z = μ + σε, ``[K, n, d]`` (Kingma & Welling 2013, section 2.4)."""
-        shape = (self.config.samples, *mean.shape)
-        noise = torch.randn(shape, generator=generator, dtype=mean.dtype)
+        """Draw z = μ + σε, ``[samples, n, d]`` (Kingma & Welling 2013, section 2.4)."""
+        noise = torch.randn(samples, *mean.shape, generator=generator, dtype=mean.dtype)
         return mean + torch.exp(0.5 * log_variance) * noise.to(mean.device)
 
     def decode_unclipped(self, latents: Tensor) -> Tensor:
@@ -160,18 +161,20 @@ class VAE(LatentModel):
     def losses(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Minus the bound, and the terms of the ELBO, in nats per image; σ in the pixels' units.
 
-        In training mode the KL is weighted by its warm-up and spared its free bits; otherwise the
-        loss is the bound itself.
+        In training mode the first steps draw fewer samples, and the KL has its warm-up and its
+        free bits; otherwise the loss is the bound itself.
         """
         images = self.observe(images, generator)
         mean, log_variance = self.encode(images)
-        latents = self.reparameterize(mean, log_variance, generator)
+        one_sample = self.training and int(self.steps) < self.config.one_sample_steps
+        samples = 1 if one_sample else self.config.samples
+        latents = self.reparameterize(mean, log_variance, samples, generator)
         outputs = self.decoder(latents.flatten(0, 1))
         log_likelihood, reported = self.observation.log_likelihood(outputs, images)
         kl = kl_by_latent(mean, log_variance)
         loss: Tensor
         weight = self.kl_weight() if self.training else 1.0
-        if self.config.objective == "iwae":
+        if self.config.objective == "iwae" and samples > 1:
             log_ratio = log_prior_over_posterior(latents, mean, log_variance)
             loss = -importance_weighted_bound(log_likelihood + weight * log_ratio).mean()
         else:

@@ -63,7 +63,7 @@ class Losses(torch.nn.Module):
 def by_hand(vae, images, generator):
     """log p(x|z) and log weights, ``[K, n]`` each, and the KL ``[n]``, of the losses' own draws."""
     mean, log_variance = vae.encode(images)
-    latents = vae.reparameterize(mean, log_variance, generator)
+    latents = vae.reparameterize(mean, log_variance, vae.config.samples, generator)
     log_likelihood = torch.stack(
         [vae.observation.log_likelihood(vae.decoder(draw), images)[0][0] for draw in latents]
     )
@@ -137,6 +137,21 @@ def test_the_weight_of_the_kl_acts_on_an_iwae_too(images):
     weighted = log_likelihood + 0.25 * (log_weights - log_likelihood)
     expected = -(torch.logsumexp(weighted, 0) - math.log(3)).mean()
     torch.testing.assert_close(vae.losses(images, seeded())["loss"], expected)
+
+
+def test_the_first_steps_take_one_sample_and_the_elbo(images):
+    vae, plain = build(**IWAE, one_sample_steps=2), build()
+    optimizers = vae.optimizers(OptimizerConfig())
+    for _ in range(2):
+        plain.load_state_dict(vae.state_dict())
+        assert vae.losses(images, seeded()) == plain.losses(images, seeded())
+        vae.training_step(images, optimizers, seeded(), OptimizerConfig())
+    whole = build(**IWAE)
+    whole.load_state_dict(vae.state_dict())
+    assert vae.losses(images, seeded()) == whole.losses(images, seeded())
+    # What selects the epoch is the same bound from the first epoch on.
+    fresh, other = build(**IWAE, one_sample_steps=2).eval(), build(**IWAE).eval()
+    assert fresh.losses(images, seeded()) == other.losses(images, seeded())
 
 
 def test_free_bits_are_a_floor_for_each_latent_of_the_batch():
@@ -243,6 +258,7 @@ def test_the_title_says_what_is_special():
         ({"objective": "iwae"}, "raise samples"),
         ({"objective": "iwae", "samples": 2, "free_bits": 0.1}, "free_bits"),
         ({"kl_warmup_steps": -1}, "kl_warmup_steps"),
+        ({"one_sample_steps": -1}, "one_sample_steps"),
         ({"free_bits": -0.1}, "free_bits"),
         ({"free_bits": math.nan}, "free_bits"),
         ({"hidden": (0,)}, "hidden"),
