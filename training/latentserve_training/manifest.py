@@ -89,10 +89,12 @@ def golden_array(operation: str, tensor_name: str) -> str:
 
 def describe(config: RunConfig, model: LatentModel, evaluation: dict[str, Any]) -> str:
     """One sentence for a person."""
-    _, height, width = model.image_shape
+    channels, height, width = model.image_shape
+    colour = " RGB" if channels == 3 else ""
+    data = evaluation["data"]
     return (
-        f"{model.title} with {model.latent_dim} latents for {height}×{width} images, trained on "
-        f"{evaluation['data']['train_samples']:,} images of {evaluation['data']['name']}."
+        f"{model.title} with {model.latent_dim} latents for {height}×{width}{colour} images, "
+        f"trained on {data['train_samples']:,} images of {data['name']}."
     )
 
 

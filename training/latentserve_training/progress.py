@@ -63,7 +63,7 @@ class Progress:
         parts = [f"loss {value.item():.5g}" for name, value in losses.items() if name == "loss"]
         parts += [f"{skipped_steps} skipped"] if skipped_steps else []
         # Not refreshed here: tqdm draws ten times a second at most.
-        self._bar.set_postfix_str(", ".join([*parts, self._left()]), refresh=False)
+        self._bar.set_postfix_str(", ".join([*parts, f"run: {self._left()}"]), refresh=False)
 
     def finish_epoch(self, row: dict[str, Any]) -> None:
         """Print the line of an epoch, a row of ``metrics.jsonl``."""
@@ -73,8 +73,8 @@ class Progress:
             if key in row
         ]
         parts.append(f"{row['seconds']:.0f} s")
-        if row["skipped_steps"]:
-            parts.append(f"{row['skipped_steps']} steps skipped")
+        if skipped := row["skipped_steps"]:
+            parts.append(f"{skipped} step{'s' if skipped > 1 else ''} skipped")
         if row["epoch"] < self._epochs:
             parts.append(self._left())
         self.say(f"epoch {row['epoch']}/{self._epochs}: {', '.join(parts)}")

@@ -83,7 +83,8 @@ class LatentModel(nn.Module, ABC):
     title: str  # how the kind is called in a sentence
     prior: ClassVar[str] = "none"  # what Sample draws latents from: "standard_normal" or "none"
     metrics: ClassVar[tuple[str, ...]] = ("test_mse",)  # keys of evaluate.METRICS
-    figures: ClassVar[tuple[str, ...]] = ("reconstructions",)  # keys of plots.FIGURES
+    # Keys of figures.FIGURES.
+    figures: ClassVar[tuple[str, ...]] = ("reconstructions", "latents", "interpolation")
 
     def __init__(self, image_shape: ImageShape, latent_dim: int) -> None:
         super().__init__()
@@ -257,7 +258,8 @@ def take_step(optimizer: torch.optim.Optimizer, max_gradient_norm: float) -> Non
     distributed.average_gradients(parameters)
     limit = max_gradient_norm if max_gradient_norm > 0 else float("inf")
     norm = nn.utils.clip_grad_norm_(parameters, limit)
-    require_finite("the gradient", norm)
+    if not bool(torch.isfinite(norm)):  # the same in every process, so they need not ask each other
+        raise NonFiniteLossError(f"the gradient is {norm.item()}")
     optimizer.step()
 
 
@@ -286,6 +288,15 @@ def _name_bad_terms(terms: Mapping[str, Tensor]) -> str:
 
 
 def require_finite(what: str, value: Tensor) -> None:
-    """Raise NonFiniteLossError, naming ``what``, unless every element is finite."""
-    if not bool(torch.isfinite(value).all()):
-        raise NonFiniteLossError(f"{what} is {value.detach().flatten()[0].item()}")
+    """Raise unless every element is finite, in every process that trains this model.
+
+    To be called by all of them alike, and so not in validation, which the first one does alone.
+
+    Raises:
+        NonFiniteLossError: Naming ``what``.
+    """
+    bad = value.detach()[~torch.isfinite(value.detach())]
+    if not distributed.is_true_of_all(not len(bad)):
+        raise NonFiniteLossError(
+            f"{what} is {bad[0].item() if len(bad) else 'not finite in another process'}"
+        )

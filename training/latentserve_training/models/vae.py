@@ -108,7 +108,7 @@ class VAE(LatentModel):
         "test_active_units",
         "test_mse",
     )
-    figures = ("reconstructions", "samples")
+    figures = ("reconstructions", "samples", "latents", "interpolation")
 
     steps: Tensor
     binarisation_seed: Tensor
