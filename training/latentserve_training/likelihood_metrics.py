@@ -137,13 +137,13 @@ def measure_bounds(subject: Subject, samples: int, rows: Tensor | None = None) -
 def elbo_nats(subject: Subject, samples: int = ELBO_SAMPLES) -> Metric:
     """The evidence lower bound, against the exact log-likelihood of a simpler model."""
     elbo = measure_bounds(subject, samples).elbo
-    name, baseline = baseline_log_likelihood(subject)
+    baseline_name, baseline_value = baseline_log_likelihood(subject)
     return Metric(
         value=float(elbo.mean()),
         unit="nats per image",
         higher_is_better=True,
-        baseline_name=name,
-        baseline_value=float(baseline.mean()),
+        baseline_name=baseline_name,
+        baseline_value=baseline_value,
         samples=len(elbo),
         estimator=(
             f"mean over the test images, 95 % ±{interval(elbo):.2g} over images, with {samples} "
@@ -166,7 +166,7 @@ def log_likelihood_nats(
             much less from image to image than log p(x) does, so a few hundred do.
     """
     test = subject.data.test
-    name, baseline = baseline_log_likelihood(subject)
+    baseline_name, baseline_value = baseline_log_likelihood(subject)
     if not 0 < images < len(test):
         values = measure_bounds(subject, samples).log_likelihood
         value, error, which = float(values.mean()), interval(values), "mean over the test images"
@@ -193,8 +193,8 @@ def log_likelihood_nats(
         value=value,
         unit="nats per image",
         higher_is_better=True,
-        baseline_name=name,
-        baseline_value=float(baseline.mean()),
+        baseline_name=baseline_name,
+        baseline_value=baseline_value,
         samples=count,
         estimator=(
             f"importance-weighted bound with {samples} posterior samples for each image, a lower "
@@ -247,15 +247,19 @@ def active_units(subject: Subject) -> Metric:
     )
 
 
-def baseline_log_likelihood(subject: Subject) -> tuple[str, Array]:
-    """The exact log-likelihood of a simpler model, in nats for each test image, and its name."""
+def baseline_log_likelihood(subject: Subject) -> tuple[str | None, float | None]:
+    """What the exact log-likelihood of a simpler model is called, and its mean in nats per image.
+
+    None for a Gaussian with a latent for every pixel: probabilistic PCA has fewer.
+    """
     if is_bernoulli(subject.model):
-        bits = observed_test_images(subject)
-        values = independent_pixels_log_likelihood(subject.data.all_train, to_bit_rows(bits))
-        return "independent pixels, log p(x)", values
-    dim = subject.model.latent_dim
-    values = subject.pca.log_likelihood(to_rows(subject.data.test), dim)
-    return f"exact pPCA-{dim} log p(x)", values
+        bits = to_bit_rows(observed_test_images(subject))
+        values = independent_pixels_log_likelihood(subject.data.all_train, bits)
+        return "independent pixels, log p(x)", float(values.mean())
+    dim, rows = subject.model.latent_dim, to_rows(subject.data.test)
+    if dim >= rows.shape[1]:
+        return None, None
+    return f"exact pPCA-{dim} log p(x)", float(subject.pca.log_likelihood(rows, dim).mean())
 
 
 def independent_pixels_log_likelihood(train: Tensor, bits: Array) -> Array:

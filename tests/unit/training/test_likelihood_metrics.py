@@ -27,6 +27,7 @@ from latentserve_training.scaling import to_float
 
 DIM = 3
 LINEAR = {"network": "mlp", "hidden": [], "output": "linear"}
+PARTS = ("train", "validation", "test")
 BITS = {"likelihood": "bernoulli", "binarisation": "dynamic"}
 
 
@@ -207,6 +208,18 @@ def test_a_pixel_never_seen_set_is_not_impossible():
     train = torch.zeros(9, 1, 1, 1, dtype=torch.uint8)
     values = independent_pixels_log_likelihood(train, np.array([[1.0], [0.0]]))
     np.testing.assert_allclose(values, np.log([0.05, 0.95]))
+
+
+def test_with_a_latent_for_every_pixel_there_is_no_simpler_model(make_config, image_data):
+    tiny = dataclasses.replace(
+        image_data, **{part: getattr(image_data, part)[..., ::4, ::4] for part in PARTS}
+    )
+    fields = {"network": "mlp", "hidden": [5], "latent_dim": 9}
+    subject = Subject(build_model(make_config("vae", model=fields), (1, 3, 3)), tiny)
+    with torch.inference_mode():
+        metric = log_likelihood_nats(subject, samples=2)
+    assert (metric.baseline_name, metric.baseline_value) == (None, None)
+    assert metric.beats_baseline is None
 
 
 def test_active_units_are_those_whose_mean_moves(exact, image_data, capsys):
