@@ -90,7 +90,7 @@ class LatentModel(nn.Module, ABC):
     """A model of images in [0, 1], float ``[n, c, h, w]``, with latents ``[n, latent_dim]``."""
 
     kind: ClassVar[str]
-    title: ClassVar[str]  # how the kind is called in a sentence
+    title: str  # how the kind is called in a sentence
     # Why no mixture can be fitted to the codes of this kind; "" where one can.
     no_sampler_because: ClassVar[str] = ""
     # These three are the kind's, until a mixture gives the model a prior.
@@ -139,6 +139,10 @@ class LatentModel(nn.Module, ABC):
     @abstractmethod
     def decode(self, latents: Tensor) -> Tensor:
         """Latents ``[n, d]`` to images ``[n, c, h, w]`` in [0, 1]."""
+
+    def decode_unclipped(self, latents: Tensor) -> Tensor:
+        """Latents to images before they are clipped to [0, 1], where the kind clips them."""
+        return self.decode(latents)
 
     def encode(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Images ``[n, c, h, w]`` to the code's mean, and its log-variance if there is one."""
