@@ -17,6 +17,11 @@ METRICS: dict[str, MetricFunction] = (
 )
 
 
+def metric_function(name: str) -> MetricFunction:
+    """What measures the figure of that name: one of METRICS, or one of them at a noise level."""
+    return METRICS.get(name) or reconstruction_metrics.metric_at_level(name)
+
+
 def evaluate(
     model: LatentModel, data: ImageData, reference: LatentModel | None = None
 ) -> dict[str, Metric]:
@@ -26,5 +31,5 @@ def evaluate(
             each.eval().cpu()
     subject = Subject(model, data, reference)
     with torch.inference_mode():
-        metrics = {name: METRICS[name](subject) for name in model.metrics}
+        metrics = {name: metric_function(name)(subject) for name in model.metrics}
     return {name: metric for name, metric in metrics.items() if metric is not None}

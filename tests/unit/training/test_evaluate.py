@@ -7,7 +7,7 @@ import torch
 
 from latentserve_training import measure
 from latentserve_training.baselines import fit_pca, to_rows
-from latentserve_training.evaluate import evaluate
+from latentserve_training.evaluate import evaluate, metric_function
 from latentserve_training.loops import build_model
 from latentserve_training.measure import Metric, Subject
 from latentserve_training.models.registry import KINDS
@@ -104,6 +104,44 @@ def test_lost_pixels_are_measured_beside_the_corrupted_images(
     assert tuple(metrics) == ("test_psnr_db",), "there is nothing to clip"
     assert metrics["test_psnr_db"].value == metrics["test_psnr_db"].baseline_value
     assert "0.2 of the pixels set to 0" in metrics["test_psnr_db"].estimator
+
+
+def test_each_level_of_noise_is_a_figure_of_its_own(make_config, image_data, monkeypatch):
+    config = make_config("denoising", model={"noise_sigma": 0.5, "measured_levels": [0.2, 0.05]})
+    model = build_model(config, image_data.image_shape)
+    monkeypatch.setattr(model, "reconstruct", lambda images: images)
+    metrics = evaluate(model, image_data)
+    assert tuple(metrics) == (
+        "test_psnr_db",
+        "test_psnr_clipped_input_db",
+        "test_psnr_db_at_0.2",
+        "test_psnr_db_at_0.05",
+        "test_psnr_clipped_input_db_at_0.2",
+        "test_psnr_clipped_input_db_at_0.05",
+    )
+    for sigma in (0.2, 0.05):
+        metric = metrics[f"test_psnr_db_at_{sigma}"]
+        assert metric.value == pytest.approx(-20 * math.log10(sigma), abs=0.1)
+        assert f"white noise of σ {sigma} added" in metric.estimator
+        clipped = metrics[f"test_psnr_clipped_input_db_at_{sigma}"]
+        assert clipped.value == clipped.baseline_value > metric.value
+        assert f"white noise of σ {sigma} added" in clipped.estimator
+
+
+def test_the_wiener_filter_is_told_the_level_that_is_measured(make_config, image_data):
+    config = make_config("denoising", model={"noise_sigma": 0.5, "measured_levels": [0.2]})
+    model, clean = build_model(config, image_data.image_shape), to_float(image_data.test)
+    noisy = model.corrupt(clean, torch.Generator().manual_seed(measure.NOISE_SEED), 0.2)
+    filtered = Subject(model, image_data).pca.wiener_filter(noisy.flatten(1).double().numpy(), 0.2)
+    expected = psnr_db(filtered, clean.flatten(1).double().numpy())
+    metrics = evaluate(model, image_data)
+    assert metrics["test_psnr_db_at_0.2"].baseline_value == pytest.approx(expected)
+    assert metrics["test_psnr_db"].baseline_value < expected - 2
+
+
+def test_a_figure_that_nothing_measures_is_an_error():
+    with pytest.raises(KeyError, match="test_beauty"):
+        metric_function("test_beauty_at_0.2")
 
 
 def test_wiener_baseline_beats_the_noise(make_config, image_data):

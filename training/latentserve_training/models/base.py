@@ -80,7 +80,8 @@ class LatentModel(nn.Module, ABC):
     kind: ClassVar[str]
     title: ClassVar[str]  # how the kind is called in a sentence
     prior: ClassVar[str] = "none"  # what Sample draws latents from: "standard_normal" or "none"
-    metrics: ClassVar[tuple[str, ...]] = ("test_mse",)  # keys of evaluate.METRICS
+    # What evaluate.metric_function takes; a kind whose configuration adds some sets it in __init__.
+    metrics: tuple[str, ...] = ("test_mse",)
     figures: ClassVar[tuple[str, ...]] = ("reconstructions",)  # keys of plots.FIGURES
 
     def __init__(self, image_shape: ImageShape, latent_dim: int) -> None:

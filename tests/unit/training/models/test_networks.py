@@ -12,6 +12,7 @@ from latentserve_training.models.networks import (
 NETWORKS = [
     {"network": "conv", "channels": (4, 6)},
     {"network": "residual", "channels": (4, 6), "residual_blocks": 2},
+    {"network": "residual", "channels": (4, 6), "code_channels": 2},
     {"network": "mlp", "hidden": (20, 10)},
     {"network": "mlp", "hidden": ()},
 ]
@@ -42,9 +43,19 @@ def test_a_residual_block_starts_as_the_identity():
     assert torch.equal(ResidualBlock(4)(features), features)
 
 
+def test_fewer_channels_for_the_code_shrink_the_dense_layer():
+    config = NetworkConfig(network="residual", channels=(4, 6), code_channels=2)
+    encoder, decoder = build_encoder((1, 12, 12), config, 7), build_decoder((1, 12, 12), config, 7)
+    assert encoder.project.in_features == decoder.expand.out_features == 2 * 3 * 3
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
-    [({"residual_blocks": 0}, "residual_blocks must be 1"), ({"hidden": (4, 0)}, "hidden must")],
+    [
+        ({"residual_blocks": 0}, "residual_blocks must be 1"),
+        ({"code_channels": -1}, "code_channels must be 0"),
+        ({"hidden": (4, 0)}, "hidden must"),
+    ],
 )
 def test_impossible_networks_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):
