@@ -30,8 +30,8 @@ class NetworkConfig:
     network: Literal["conv", "residual", "mlp"] = "conv"
     channels: tuple[int, ...] = (24, 48)  # of each encoder stage; the decoder mirrors them
     residual_blocks: int = 1  # at each size, with residual
-    # Channels that a 1×1 convolution leaves for the dense layer to the code, with residual; 0 leaves
-    # them all. Wide codes need it: that layer holds most of their weights.
+    # Channels that a 1×1 convolution leaves for the dense layer to the code, with residual; 0: all
+    # of them. Wide codes need it: that layer holds most of their weights.
     code_channels: int = 0
     hidden: tuple[int, ...] = (400,)  # widths between pixels and latents, with mlp; may be empty
 
