@@ -58,7 +58,7 @@ class DenoisingAutoencoder(Autoencoder):
 
     kind = "denoising"
     title = "Denoising autoencoder"
-    metrics = ("test_psnr_db", "test_psnr_clipped_input_db")
+    metrics: tuple[str, ...] = ("test_psnr_db", "test_psnr_clipped_input_db")
     figures = ("denoised",)
 
     def __init__(self, image_shape: ImageShape, config: DenoisingConfig) -> None:

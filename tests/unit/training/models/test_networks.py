@@ -2,12 +2,18 @@ import pytest
 import torch
 from torch import nn
 
+from latentserve_training.graphs import check_parity, convert
 from latentserve_training.models.networks import (
     NetworkConfig,
     ResidualBlock,
     build_decoder,
     build_encoder,
 )
+from latentserve_training.models.registry import KINDS
+
+def takes_a_network(kind):
+    return issubclass(KINDS[kind].config, NetworkConfig)
+
 
 NETWORKS = [
     {"network": "conv", "channels": (4, 6)},
@@ -25,6 +31,23 @@ def test_images_become_codes_and_codes_images(fields, image_shape):
     code = build_encoder(image_shape, config, 7)(torch.rand(5, *image_shape))
     assert code.shape == (5, 7)
     assert build_decoder(image_shape, config, 7)(code).shape == (5, *image_shape)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if takes_a_network(kind)])
+# test_export.py exports the default network of every kind.
+@pytest.mark.parametrize("fields", NETWORKS[2:4], ids=["residual", "mlp"])
+def test_the_graphs_give_what_torch_gives(kind, fields):
+    image_shape, latent_dim = (1, 12, 12), 7
+    torch.manual_seed(0)
+    registered = KINDS[kind]
+    model = registered.build(image_shape, registered.config(latent_dim=latent_dim, **fields))
+    with torch.no_grad():
+        for parameter in model.parameters():  # some start as zero, and would hide a mistake
+            parameter += 0.1 * torch.randn_like(parameter)
+    for graph in model.graphs():
+        proto = convert(graph.evaluating(), image_shape, latent_dim)
+        assert check_parity(proto, graph, image_shape, latent_dim) < 1e-5
 
 
 def test_an_mlp_without_hidden_layers_is_linear():
