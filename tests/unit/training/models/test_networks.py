@@ -11,6 +11,7 @@ from latentserve_training.models.networks import (
 )
 from latentserve_training.models.registry import KINDS
 
+
 def takes_a_network(kind):
     return issubclass(KINDS[kind].config, NetworkConfig)
 
