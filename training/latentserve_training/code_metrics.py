@@ -10,6 +10,7 @@ from latentserve_training.models.base import LatentModel
 from latentserve_training.models.contractive import ContractiveAutoencoder
 from latentserve_training.models.sparse import SparseAutoencoder
 from latentserve_training.probe import fit_probe
+from latentserve_training.sampler import encode_images, fit_mixture
 from latentserve_training.scaling import to_float
 
 ZERO = 1e-3  # a latent below it counts as zero: a sigmoid never is
@@ -88,7 +89,8 @@ def probe_accuracy(subject: Subject) -> Metric | None:
     if labels is None:
         return None
     accuracies = []
-    for encode in (_encoder(subject), _pixels):
+    model = _sparse_model(subject)
+    for encode in (model.probe_features, _pixels):
         train, held_out, test = (
             _in_batches(encode, images) for images in (data.train, data.validation, data.test)
         )
@@ -102,8 +104,37 @@ def probe_accuracy(subject: Subject) -> Metric | None:
         baseline_value=100.0 * accuracies[1],
         samples=len(data.test),
         estimator=(
-            "multinomial logistic regression of the latents, fitted on the training images and "
-            "their labels, its weight decay chosen on held-out ones; the encoder saw no labels"
+            f"multinomial logistic regression of the latents{_probed_units(model)}, fitted on the "
+            "training images and their labels, its weight decay chosen on held-out ones; the "
+            "encoder saw no labels"
+        ),
+    )
+
+
+def code_log_likelihood(subject: Subject) -> Metric | None:
+    """How likely the codes are under the mixture that Sample draws from, beside one Gaussian.
+
+    None without a mixture.
+    """
+    model, mixture = subject.model, subject.model.mixture
+    if mixture is None:
+        return None
+    test = encode_images(model, subject.data.test)
+    codes = encode_images(model, subject.data.train).double().numpy()
+    gaussian = fit_mixture(codes, 1, "full", seed=0)
+    return Metric(
+        value=float(mixture.log_density(test).mean()),
+        unit="nats per code",
+        higher_is_better=True,
+        baseline_name="one Gaussian",
+        baseline_value=float(gaussian.log_density(test).mean()),
+        samples=len(test),
+        estimator=(
+            f"mean over the test images of the log-density of their code, {model.latent_dim} "
+            f"numbers, under the mixture of {mixture.components} Gaussians that was fitted to "
+            "codes of training images; baseline: one Gaussian with a full covariance, fitted to "
+            "those of all training images. A density: it depends on the scale of the codes, so "
+            "models do not compare"
         ),
     )
 
@@ -115,14 +146,23 @@ def _mean_jacobian_norm(subject: Subject, model: LatentModel) -> float:
     return float(torch.stack(norms).sum()) / len(subject.data.test)
 
 
-def _encoder(subject: Subject) -> Callable[[Tensor], Tensor]:
+def _sparse_model(subject: Subject) -> SparseAutoencoder:
     if not isinstance(subject.model, SparseAutoencoder):
         raise TypeError("these figures are those of a sparse autoencoder's latents")
-    return subject.model.encode
+    return subject.model
+
+
+def _probed_units(model: SparseAutoencoder) -> str:
+    config = model.config
+    if config.sparsity != "top_k" or config.probe_active in (0, config.active):
+        return ""
+    return (
+        f", the {config.probe_active} largest of each image instead of the {config.active} served"
+    )
 
 
 def _active(subject: Subject, images: Tensor) -> Tensor:
-    return _encoder(subject)(images).abs() > ZERO
+    return _sparse_model(subject).encode(images).abs() > ZERO
 
 
 def _in_batches(encode: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
@@ -139,4 +179,5 @@ METRICS: dict[str, MetricFunction] = {
     "test_share_of_zeros": share_of_zeros,
     "test_dead_units": dead_units,
     "test_probe_accuracy": probe_accuracy,
+    "test_code_log_likelihood_nats": code_log_likelihood,
 }

@@ -104,7 +104,11 @@ def denoising_baseline(subject: Subject, noisy: np.ndarray, level: float) -> tup
     """
     model = denoising_model(subject)
     if model.corruption == "gaussian":
-        return "Wiener filter in the PCA basis", subject.pca.wiener_filter(noisy, level)
+        filtered = subject.pca.wiener_filter(noisy, level)
+        known = "the PCA basis"
+        if subject.pca.rest_directions:
+            known = f"{len(subject.pca.variances)} PCA directions"
+        return f"Wiener filter in {known}", filtered
     return "the corrupted images", noisy
 
 

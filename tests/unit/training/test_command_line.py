@@ -13,6 +13,7 @@ from latentserve_training.__main__ import main
         (["train", "--config", "absent"], "error: there is no preset 'absent'"),
         (["train", "--config", "mnist-ae", "--set", "epochs=1"], "did you mean 'training.epochs'?"),
         (["train", "--config", "mnist-ae", "--data", "absent"], "error: there is no folder absent"),
+        (["train", "--config", "mnist-ae", "--data", "mnits"], "did you mean 'mnist'?"),
         (["export", "absent"], "error: there is no checkpoint"),
     ],
 )
@@ -32,6 +33,13 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, capsys):
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert out in error
+
+
+def test_a_download_into_a_file_is_refused(tmp_path, capsys):
+    path = tmp_path / "own.npz"
+    path.write_bytes(b"")
+    assert main(["train", "--config", "mnist-ae", "--data", str(path), "--download"]) == 1
+    assert f"{path} is a file, not a folder to download into" in capsys.readouterr().err
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch):

@@ -57,6 +57,23 @@ def test_figures_of_a_sparse_code_are_those_of_its_latents(make_config, image_da
     assert metrics["test_dead_units"].value == dead >= 1
 
 
+def test_the_probe_classifies_what_is_meant_for_it(make_config, image_data, monkeypatch):
+    config = make_config("sparse", model={"active": 2, "probe_active": 5})
+    model = build_model(config, image_data.image_shape)
+    monkeypatch.setattr(model, "probe_features", which_half_is_brighter)
+    metrics = evaluate(model, image_data)
+    assert metrics["test_probe_accuracy"].value == 100.0
+    assert (
+        "the 5 largest of each image instead of the 2" in metrics["test_probe_accuracy"].estimator
+    )
+    assert metrics["test_share_of_zeros"].value == pytest.approx(4 / 6)
+
+
+def which_half_is_brighter(images):
+    left, right = images.flatten(2).sum(1).unflatten(1, images.shape[2:]).sum(1).chunk(2, dim=1)
+    return (right.sum(1) - left.sum(1)).sign()[:, None]
+
+
 def test_the_jacobian_is_measured_beside_a_plain_model(make_config, image_data):
     model, plain = (
         build_model(make_config("contractive", model=weight), image_data.image_shape)
