@@ -112,7 +112,7 @@ class SparseAutoencoder(LatentModel):
         return self.code(images, self.config.active)
 
     def probe_features(self, images: Tensor) -> Tensor:
-        """What the linear probe classifies, ``[n, d]``: latents, of more units if it was said so."""
+        """What the linear probe classifies, ``[n, d]``: latents, of probe_active units."""
         return self.code(images, self.config.probe_active or self.config.active)
 
     def draw(self, latents: Tensor) -> Tensor:
