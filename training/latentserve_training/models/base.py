@@ -93,9 +93,10 @@ class LatentModel(nn.Module, ABC):
     title: str  # how the kind is called in a sentence
     # Why no mixture can be fitted to the codes of this kind; "" where one can.
     no_sampler_because: ClassVar[str] = ""
-    # These three are the kind's, until a mixture gives the model a prior.
+    # These three are the kind's, until a mixture gives the model a prior or its configuration says
+    # what else to measure.
     prior: str = "none"  # what Sample draws from: "standard_normal", "gaussian_mixture" or "none"
-    metrics: tuple[str, ...] = ("test_mse",)  # keys of evaluate.METRICS
+    metrics: tuple[str, ...] = ("test_mse",)  # what evaluate.metric_function takes
     figures: tuple[str, ...] = ("reconstructions", "latents", "interpolation")  # of figures.FIGURES
 
     def __init__(self, image_shape: ImageShape, latent_dim: int) -> None:
@@ -173,6 +174,10 @@ class LatentModel(nn.Module, ABC):
         """The code's mean and, where the encoder gives one, its log-variance; each ``[n, d]``."""
         encoded = self.encode(images)
         return encoded if isinstance(encoded, tuple) else (encoded, None)
+
+    def probe_features(self, images: Tensor) -> Tensor:
+        """What the linear probe classifies, ``[n, d]``: the mean, unless a kind says more."""
+        return self.posterior(images)[0]
 
     def draw_latents(self, count: int, generator: torch.Generator) -> Tensor:
         """Draw ``[count, d]`` from the prior, on the CPU, as Sample does.
