@@ -52,7 +52,7 @@ class DenoisingAutoencoder(Autoencoder):
     kind = "denoising"
     title = "Denoising convolutional autoencoder"
     metrics = ("test_psnr_db", "test_psnr_clipped_input_db")
-    figures = ("denoised",)
+    figures = ("denoised", "latents", "interpolation")
 
     def __init__(self, image_shape: ImageShape, config: DenoisingConfig) -> None:
         super().__init__(image_shape, config)
