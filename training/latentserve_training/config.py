@@ -18,6 +18,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from latentserve_training.errors import ConfigError
 from latentserve_training.models.base import OptimizerConfig
 from latentserve_training.models.registry import KINDS
+from latentserve_training.sampler import SamplerConfig
 
 PACKAGE = Path(__file__).parent
 # Inside an installed package; in a checkout they lie one level up, where people look for them.
@@ -94,6 +95,7 @@ class RunConfig:
     data: DataConfig
     optimizer: OptimizerConfig
     training: LoopConfig
+    sampler: SamplerConfig
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values only, as in the TOML file."""
@@ -152,6 +154,7 @@ def _tables(kind_name: str) -> dict[str, type[Any]]:
         "data": DataConfig,
         "optimizer": OptimizerConfig,
         "training": LoopConfig,
+        "sampler": SamplerConfig,
     }
 
 

@@ -25,6 +25,7 @@ from latentserve_training.models.registry import KINDS
 from latentserve_training.precision import explain_compiler_limits, prepare_networks
 from latentserve_training.progress import Progress
 from latentserve_training.run_folder import RunFolder, write_json, write_text
+from latentserve_training.sampler import check_sampler
 from latentserve_training.scaling import to_float
 from latentserve_training.schedule import LearningRateSchedule
 
@@ -65,6 +66,7 @@ def train(
     if distributed.is_first():
         folder.create(resume)
     model = build_model(config, data.image_shape)
+    check_sampler(config.sampler, model, len(data.train))
     if not resume:  # or the checkpoint holds what came of it
         model.prepare(data.train)
     model.to(device)
@@ -226,8 +228,7 @@ def _write_epoch(state: Checkpoint, folder: RunFolder) -> None:
 
 
 def _require_same_run(state: Checkpoint, config: RunConfig, data: ImageData) -> None:
-    # Parsed anew: what was added to the configuration since then has its default there.
-    before, now = _flat(parse_config(state.config).as_dict()), _flat(config.as_dict())
+    before, now = _flat(_with_defaults(state.config)), _flat(config.as_dict())
     for key in sorted((before.keys() | now.keys()) - CHANGEABLE):
         if before.get(key) != now.get(key):
             raise CheckpointError(
@@ -243,6 +244,14 @@ def _require_same_run(state: Checkpoint, config: RunConfig, data: ImageData) -> 
         )
     if state.data_sha256 != data.sha256:
         raise CheckpointError("cannot resume: the training images are not those of this run")
+
+
+def _with_defaults(before: dict[str, Any]) -> dict[str, Any]:
+    """An older run's configuration with the keys added since: their defaults change nothing."""
+    try:
+        return parse_config(before).as_dict()
+    except ConfigError:  # a key is gone since: the comparison names it
+        return before
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

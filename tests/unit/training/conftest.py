@@ -79,10 +79,14 @@ def finished_run(tmp_path_factory, make_config, image_data):
     """One run of each kind for all tests: to change it, copy it first."""
 
     @functools.cache
-    def finish(kind):
-        config, folder = make_config(kind), RunFolder(tmp_path_factory.mktemp("runs") / kind)
+    def finish_once(kind, components):
+        config = make_config(kind, sampler={"components": components})
+        folder = RunFolder(tmp_path_factory.mktemp("runs") / kind)
         best = train(config, image_data, folder)
         finish_run(config, image_data, best, best.history, folder)
         return folder
+
+    def finish(kind, components=0):
+        return finish_once(kind, components)
 
     return finish
