@@ -7,6 +7,7 @@
     ├── DataError             image files that are missing, broken or too few
     ├── CheckpointError       a run folder that cannot be read or continued
     ├── NonFiniteLossError    training diverged
+    ├── ProcessGroupError     another process of torchrun has failed
     └── ExportError           a model that must not be published
         └── ParityError       the ONNX graph differs from the torch model
 
@@ -32,6 +33,10 @@ class CheckpointError(TrainingError):
 
 class NonFiniteLossError(TrainingError):
     """A loss or gradient that is NaN or infinite."""
+
+
+class ProcessGroupError(TrainingError):
+    """The other processes that train the same model cannot be reached."""
 
 
 class ExportError(TrainingError):

@@ -8,12 +8,14 @@ with a single loss implement :meth:`LatentModel.losses`; adversarial kinds also 
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from latentserve_training import distributed
 from latentserve_training.errors import NonFiniteLossError
 from latentserve_training.mixture import LatentMixture
 from latentserve_training.scaling import to_float
@@ -86,7 +88,8 @@ class LatentModel(nn.Module, ABC):
     # what else to measure.
     prior: str = "none"  # what Sample draws from: "standard_normal", "gaussian_mixture" or "none"
     metrics: tuple[str, ...] = ("test_mse",)  # what evaluate.metric_function takes
-    figures: tuple[str, ...] = ("reconstructions",)  # keys of plots.FIGURES
+    # Keys of figures.FIGURES.
+    figures: tuple[str, ...] = ("reconstructions", "latents", "interpolation")
 
     def __init__(self, image_shape: ImageShape, latent_dim: int) -> None:
         super().__init__()
@@ -203,7 +206,7 @@ class LatentModel(nn.Module, ABC):
             NonFiniteLossError: If a loss or a gradient is NaN or infinite; no weight has changed.
         """
         losses = self.losses(images, generator)
-        minimise(losses["loss"], optimizers["model"], config.max_gradient_norm)
+        minimise(losses["loss"], optimizers["model"], config.max_gradient_norm, losses)
         return {name: value.detach() for name, value in losses.items()}
 
 
@@ -227,14 +230,27 @@ def autoencoder_graphs(model: LatentModel) -> tuple[Graph, ...]:
     )
 
 
-def minimise(loss: Tensor, optimizer: torch.optim.Optimizer, max_gradient_norm: float) -> None:
+def minimise(
+    loss: Tensor,
+    optimizer: torch.optim.Optimizer,
+    max_gradient_norm: float,
+    terms: Mapping[str, Tensor] | None = None,
+) -> None:
     """Take one step of ``optimizer`` down the gradient of ``loss``.
+
+    Args:
+        loss: Scalar.
+        optimizer: Of the weights to change.
+        max_gradient_norm: See :func:`take_step`.
+        terms: What the loss consists of, by name: an error then says which of them is not finite.
 
     Raises:
         NonFiniteLossError: If the loss or its gradient is NaN or infinite; no weight has changed.
     """
     optimizer.zero_grad(set_to_none=True)
-    require_finite("the loss", loss)
+    if not bool(torch.isfinite(loss)):
+        _refuse_everywhere(optimizer, max_gradient_norm)
+        raise NonFiniteLossError(f"the loss is {loss.item()}{_name_bad_terms(terms or {})}")
     loss.backward()  # type: ignore[no-untyped-call]
     take_step(optimizer, max_gradient_norm)
 
@@ -242,19 +258,56 @@ def minimise(loss: Tensor, optimizer: torch.optim.Optimizer, max_gradient_norm: 
 def take_step(optimizer: torch.optim.Optimizer, max_gradient_norm: float) -> None:
     """Step with the gradients that are there, at most ``max_gradient_norm`` long (0: any).
 
-    Every kind's steps come through here, so what concerns all of them belongs here.
+    Every kind's steps come through here: where several processes train the model, the gradients
+    are averaged over them first. So all must come here alike; what decides whether there is a step
+    must be the same in every process.
 
     Raises:
         NonFiniteLossError: If the gradient is NaN or infinite; no weight has changed.
     """
-    parameters = [each for group in optimizer.param_groups for each in group["params"]]
+    parameters = _parameters(optimizer)
+    distributed.average_gradients(parameters)
     limit = max_gradient_norm if max_gradient_norm > 0 else float("inf")
     norm = nn.utils.clip_grad_norm_(parameters, limit)
-    require_finite("the gradient", norm)
+    if not bool(torch.isfinite(norm)):  # the same in every process, so they need not ask each other
+        raise NonFiniteLossError(f"the gradient is {norm.item()}")
     optimizer.step()
 
 
+def _refuse_everywhere(optimizer: torch.optim.Optimizer, max_gradient_norm: float) -> None:
+    """Let the other processes, which wait for this one's gradients, skip the step as well."""
+    if distributed.size() == 1:
+        return
+    for parameter in _parameters(optimizer):
+        parameter.grad = torch.full_like(parameter, float("nan"))
+    with suppress(NonFiniteLossError):  # the loss that the caller tells of is what caused it
+        take_step(optimizer, max_gradient_norm)
+    optimizer.zero_grad(set_to_none=True)
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [each for group in optimizer.param_groups for each in group["params"]]
+
+
+def _name_bad_terms(terms: Mapping[str, Tensor]) -> str:
+    bad = [
+        f"{name} {value.item()}"
+        for name, value in terms.items()
+        if name != "loss" and not bool(torch.isfinite(value).all())
+    ]
+    return f" ({', '.join(bad)})" if bad else ""
+
+
 def require_finite(what: str, value: Tensor) -> None:
-    """Raise NonFiniteLossError, naming ``what``, unless every element is finite."""
-    if not bool(torch.isfinite(value).all()):
-        raise NonFiniteLossError(f"{what} is {value.detach().flatten()[0].item()}")
+    """Raise unless every element is finite, in every process that trains this model.
+
+    To be called by all of them alike, and so not in validation, which the first one does alone.
+
+    Raises:
+        NonFiniteLossError: Naming ``what``.
+    """
+    bad = value.detach()[~torch.isfinite(value.detach())]
+    if not distributed.is_true_of_all(not len(bad)):
+        raise NonFiniteLossError(
+            f"{what} is {bad[0].item() if len(bad) else 'not finite in another process'}"
+        )

@@ -45,7 +45,7 @@ class VAE(LatentModel):
     title = "Gaussian variational autoencoder (learned σ)"
     prior = "standard_normal"
     metrics = ("test_elbo_nats", "test_mse")
-    figures = ("reconstructions", "samples")
+    figures = ("reconstructions", "samples", "latents", "interpolation")
 
     def __init__(self, image_shape: ImageShape, config: VAEConfig) -> None:
         super().__init__(image_shape, config.latent_dim)
