@@ -23,6 +23,7 @@ from latentserve_training.data import ImageData
 from latentserve_training.errors import DataError, ExportError
 from latentserve_training.loops import build_model
 from latentserve_training.measure import NOISE_SEED
+from latentserve_training.mixture import read_mixture
 from latentserve_training.plots import COLUMNS, INK, MUTED, Row, mosaic, save
 from latentserve_training.scaling import to_float
 
@@ -81,6 +82,7 @@ def draw_gallery(exports: Path, data: ImageData, path: Path) -> list[str]:
         The names of the models, from top to bottom.
 
     Raises:
+        CheckpointError: If the mixture of a prior cannot be read.
         ExportError: If there is no export, or one cannot be read or run.
         DataError: If the images do not have a model's shape.
     """
@@ -155,22 +157,18 @@ def draw_prior(folder: Path, latent: dict[str, Any], count: int) -> np.ndarray:
     """Draw float32 ``[count, d]`` from the prior that a manifest names.
 
     Raises:
-        ExportError: If the prior is one that this version does not know, or cannot be read.
+        CheckpointError: If the mixture cannot be read.
+        ExportError: If the prior is one that this version does not know.
     """
-    rng = np.random.default_rng(NOISE_SEED)
-    noise = rng.standard_normal((count, latent["dim"]))
+    generator = torch.Generator().manual_seed(NOISE_SEED)
     if latent["prior"] == "standard_normal":
-        return noise.astype(np.float32)
-    if latent["prior"] != "gaussian_mixture":
+        latents = torch.randn(count, latent["dim"], generator=generator)
+    elif latent["prior"] == "gaussian_mixture":
+        latents = read_mixture(folder / latent["mixture"]["file"]).draw(count, generator)
+    else:
         raise ExportError(f"{folder}: the prior {latent['prior']!r} is not known to this version")
-    try:
-        with np.load(folder / latent["mixture"]["file"]) as arrays:
-            weights, means, factors = (arrays[each] for each in ("weights", "means", "factors"))
-    except (OSError, ValueError, KeyError) as error:
-        raise ExportError(f"{folder}: the mixture cannot be read: {error}") from error
-    chosen = rng.choice(len(weights), count, p=weights / weights.sum())
-    drawn = means[chosen] + np.einsum("nij,nj->ni", factors[chosen], noise)
-    return np.asarray(drawn, dtype=np.float32)
+    drawn: np.ndarray = latents.numpy()
+    return drawn
 
 
 def describe_headline(manifest: dict[str, Any]) -> str:

@@ -72,11 +72,16 @@ def _curve_names(history: Sequence[dict[str, Any]]) -> list[str]:
     ]
     names = list(dict.fromkeys(names))
     # A plain autoencoder's loss is its squared error: the same curve twice tells nothing.
-    if len(names) == 2 and all(
-        row.get(f"train_{names[1]}") == row.get("train_loss") for row in history
-    ):
-        return names[1:]
-    return names
+    twice = any(name != "loss" and _same_curves(history, name, "loss") for name in names)
+    return [name for name in names if name != "loss" or not twice]
+
+
+def _same_curves(history: Sequence[dict[str, Any]], first: str, second: str) -> bool:
+    return all(
+        row.get(f"{split}_{first}") == row.get(f"{split}_{second}")
+        for row in history
+        for split in SPLITS
+    )
 
 
 def _draw_curve(axes: Axes, history: Sequence[dict[str, Any]], name: str, best_epoch: int) -> None:
@@ -121,25 +126,32 @@ def draw_reconstructions(
 
 
 def draw_denoised(subject: Subject, metrics: dict[str, Metric], title: str, path: Path) -> None:
-    """Draw noisy test images, the model's answer and, if there is one, the Wiener filter's."""
+    """Draw noisy test images, the model's answer and, if there is one, the Wiener filter's.
+
+    So for each level that was measured, the lowest first.
+    """
     model = denoising_model(subject)
-    test = subject.data.test[:COLUMNS]
+    levels = {model.level: metrics["test_psnr_db"]}
+    levels |= {level: metrics[f"test_psnr_db_at_{level:g}"] for level in model.measured_levels}
+    rows: list[Row] = [("test image", to_float(subject.data.test[:COLUMNS]).numpy())]
+    for level, metric in sorted(levels.items()):
+        rows += _denoised_rows(subject, level, metric)
+    draw_rows(rows, f"{title}: denoised test images", path)
+
+
+def _denoised_rows(subject: Subject, level: float, metric: Metric) -> list[Row]:
+    model, test = denoising_model(subject), subject.data.test[:COLUMNS]
     with torch.inference_mode():
-        noisy = model.corrupt(to_float(test), torch.Generator().manual_seed(NOISE_SEED))
+        noisy = model.corrupt(to_float(test), torch.Generator().manual_seed(NOISE_SEED), level)
         denoised = model.reconstruct(noisy).numpy()
-    metric = metrics["test_psnr_db"]
     gaussian = model.corruption == "gaussian"
-    noise = f"noise σ {model.level:g}" if gaussian else f"{100 * model.level:g} % lost"
-    rows = [
-        ("test image", to_float(test).numpy()),
-        (noise, noisy.numpy()),
-        (f"model\n{metric.value:.2f} dB", denoised),
-    ]
+    noise = f"noise σ {level:g}" if gaussian else f"{100 * level:g} % lost"
+    rows = [(noise, noisy.numpy()), (f"model\n{metric.value:.2f} dB", denoised)]
     if gaussian:
-        _, filtered = denoising_baseline(subject, noisy.flatten(1).double().numpy())
+        _, filtered = denoising_baseline(subject, noisy.flatten(1).double().numpy(), level)
         label = f"Wiener filter\n{metric.baseline_value:.2f} dB"
         rows.append((label, filtered.reshape(test.shape)))
-    draw_rows(rows, f"{title}: denoised test images", path)
+    return rows
 
 
 def draw_samples(subject: Subject, metrics: dict[str, Metric], title: str, path: Path) -> None:

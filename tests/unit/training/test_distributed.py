@@ -131,6 +131,7 @@ def test_a_run_of_two_is_not_resumed_by_one(folder):
 def test_torchrun_trains_and_measures_once(tmp_path):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     small = ["data.max_train_images=64", "data.max_test_images=20", "training.epochs=1"]
+    small += ["sampler.components=0"]
     command = ["train", "--config", "mnist-ae", "--out", str(tmp_path / "run")]
     completed = subprocess.run(
         [*torchrun, "-m", "latentserve_training", *command, *(f"--set={each}" for each in small)],

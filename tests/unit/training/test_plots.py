@@ -118,6 +118,18 @@ def test_a_corruption_without_a_filter_is_drawn_without_one(tmp_path, make_confi
     assert_has_ink(path)
 
 
+def test_each_level_of_noise_has_rows_of_its_own(tmp_path, make_config, image_data):
+    def height(levels):
+        config = make_config("denoising", model={"noise_sigma": 0.5, "measured_levels": levels})
+        model, path = build_model(config, image_data.image_shape), tmp_path / "denoised.png"
+        FIGURES["denoised"](Subject(model, image_data), evaluate(model, image_data), "tiny", path)
+        assert_has_ink(path)
+        return imread(path).shape[0]
+
+    row = 0.62 * 150  # pixels
+    assert height([0.2]) - height([]) == pytest.approx(3 * row, abs=2)
+
+
 def assert_has_ink(path):
     pixels = imread(path)[..., :3]
     assert min(pixels.shape[:2]) > 200

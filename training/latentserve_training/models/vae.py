@@ -33,6 +33,7 @@ from latentserve_training.losses import (
     log_prior_over_posterior,
 )
 from latentserve_training.models.base import (
+    SAMPLE_METRICS,
     Graph,
     GraphModule,
     ImageShape,
@@ -107,6 +108,7 @@ class VAE(LatentModel):
         "test_kl_nats",
         "test_active_units",
         "test_mse",
+        *SAMPLE_METRICS,
     )
     figures = ("reconstructions", "samples", "latents", "interpolation")
 
