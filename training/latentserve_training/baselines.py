@@ -42,6 +42,16 @@ class PCA:
         """How many directions are not known one by one: 0 unless the images are large."""
         return len(self.mean) - len(self.variances)
 
+    def coordinates(self, images: Array, dim: int) -> Array:
+        """Rows ``[n, pixels]`` along the first ``dim`` directions, ``[n, dim]``: PCA's codes.
+
+        Raises:
+            ValueError: If fewer directions are known.
+        """
+        self._require(dim)
+        coordinates: Array = (images - self.mean) @ self.directions[:, :dim]
+        return coordinates
+
     def reconstruct(self, images: Array, dim: int) -> Array:
         """Project rows ``[n, pixels]`` onto the first ``dim`` directions and back.
 

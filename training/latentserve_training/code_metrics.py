@@ -1,17 +1,13 @@
-"""Metrics of what an encoder gives: how steady and how sparse it is, what it says of the class."""
-
-from collections.abc import Callable
+"""Metrics of what an encoder gives: how steady and how sparse it is."""
 
 import torch
 from torch import Tensor
 
-from latentserve_training.measure import BATCH, Metric, MetricFunction, Subject, mean_squared_error
+from latentserve_training.measure import Metric, MetricFunction, Subject, mean_squared_error
 from latentserve_training.models.base import LatentModel
 from latentserve_training.models.contractive import ContractiveAutoencoder
 from latentserve_training.models.sparse import SparseAutoencoder
-from latentserve_training.probe import fit_probe
 from latentserve_training.sampler import encode_images, fit_mixture
-from latentserve_training.scaling import to_float
 
 ZERO = 1e-3  # a latent below it counts as zero: a sigmoid never is
 PLAIN = "plain autoencoder"
@@ -80,37 +76,6 @@ def dead_units(subject: Subject) -> Metric:
     )
 
 
-def probe_accuracy(subject: Subject) -> Metric | None:
-    """Accuracy of a linear classifier of the codes, beside one of the pixels.
-
-    None without labels: they are no part of the training and may be missing.
-    """
-    data, labels = subject.data, subject.data.labels
-    if labels is None:
-        return None
-    accuracies = []
-    model = _sparse_model(subject)
-    for encode in (model.probe_features, _pixels):
-        train, held_out, test = (
-            _in_batches(encode, images) for images in (data.train, data.validation, data.test)
-        )
-        probe = fit_probe(train, labels.train, held_out, labels.validation)
-        accuracies.append(probe.accuracy(test, labels.test))
-    return Metric(
-        value=100.0 * accuracies[0],
-        unit="% of the test images",
-        higher_is_better=True,
-        baseline_name="the same classifier of the pixels",
-        baseline_value=100.0 * accuracies[1],
-        samples=len(data.test),
-        estimator=(
-            f"multinomial logistic regression of the latents{_probed_units(model)}, fitted on the "
-            "training images and their labels, its weight decay chosen on held-out ones; the "
-            "encoder saw no labels"
-        ),
-    )
-
-
 def code_log_likelihood(subject: Subject) -> Metric | None:
     """How likely the codes are under the mixture that Sample draws from, beside one Gaussian.
 
@@ -152,25 +117,8 @@ def _sparse_model(subject: Subject) -> SparseAutoencoder:
     return subject.model
 
 
-def _probed_units(model: SparseAutoencoder) -> str:
-    config = model.config
-    if config.sparsity != "top_k" or config.probe_active in (0, config.active):
-        return ""
-    return (
-        f", the {config.probe_active} largest of each image instead of the {config.active} served"
-    )
-
-
 def _active(subject: Subject, images: Tensor) -> Tensor:
     return _sparse_model(subject).encode(images).abs() > ZERO
-
-
-def _in_batches(encode: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    return torch.cat([encode(to_float(batch)) for batch in torch.split(images, BATCH)])
-
-
-def _pixels(images: Tensor) -> Tensor:
-    return images.flatten(1)
 
 
 METRICS: dict[str, MetricFunction] = {
@@ -178,6 +126,5 @@ METRICS: dict[str, MetricFunction] = {
     "test_mse_beside_plain": mse_beside_plain,
     "test_share_of_zeros": share_of_zeros,
     "test_dead_units": dead_units,
-    "test_probe_accuracy": probe_accuracy,
     "test_code_log_likelihood_nats": code_log_likelihood,
 }

@@ -113,13 +113,24 @@ def load_config(preset: str, overrides: Iterable[str] = ()) -> RunConfig:
     Raises:
         ConfigError: If the preset cannot be read, or a key or value is not valid.
     """
+    return parse_config(read_preset(preset, overrides))
+
+
+def read_preset(
+    preset: str, overrides: Iterable[str] = (), folder: Path = PRESETS_FOLDER
+) -> dict[str, Any]:
+    """The plain values of a preset, overrides applied, nothing checked.
+
+    Raises:
+        ConfigError: If it cannot be read, or an override is not ``key=value``.
+    """
     try:
-        values = tomllib.loads(_preset_path(preset).read_text(encoding="utf-8"))
+        values = tomllib.loads(_preset_path(preset, folder).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"cannot read the configuration {preset!r}: {error}") from error
     for override in overrides:
         _apply_override(values, override)
-    return parse_config(values)
+    return values
 
 
 def parse_config(values: Mapping[str, Any]) -> RunConfig:
@@ -131,7 +142,15 @@ def parse_config(values: Mapping[str, Any]) -> RunConfig:
     kind_name = values.get("kind")
     if kind_name not in KINDS:
         raise ConfigError(f"kind is {kind_name!r}; it must be one of: {', '.join(sorted(KINDS))}")
-    tables = _tables(kind_name)
+    return RunConfig(**parse_values(values, _tables(kind_name)))
+
+
+def parse_values(values: Mapping[str, Any], tables: Mapping[str, type[Any]]) -> dict[str, Any]:
+    """Check plain values against the top-level keys and the config class of each table.
+
+    Raises:
+        ConfigError: If a key is unknown or missing, or a value has the wrong type or range.
+    """
     _refuse_unknown(values, tables)
     for key, expected in TOP_LEVEL.items():
         if key in values:
@@ -145,7 +164,7 @@ def parse_config(values: Mapping[str, Any]) -> RunConfig:
     if seed < 0:
         raise ConfigError(f"seed is {seed}; it must be 0 or more")
     parsed = {table: _parse_table(table, of, values.get(table, {})) for table, of in tables.items()}
-    return RunConfig(name=name, kind=kind_name, seed=seed, **parsed)
+    return {"name": name, "kind": values["kind"], "seed": seed, **parsed}
 
 
 def _tables(kind_name: str) -> dict[str, type[Any]]:
@@ -158,12 +177,12 @@ def _tables(kind_name: str) -> dict[str, type[Any]]:
     }
 
 
-def _preset_path(preset: str) -> Path:
+def _preset_path(preset: str, folder: Path) -> Path:
     if preset.endswith(".toml"):
         return Path(preset)
-    path = PRESETS_FOLDER / f"{preset}.toml"
+    path = folder / f"{preset}.toml"
     if not path.is_file():
-        names = sorted(entry.stem for entry in PRESETS_FOLDER.glob("*.toml"))
+        names = sorted(entry.stem for entry in folder.glob("*.toml"))
         raise ConfigError(
             f"there is no preset {preset!r}; there are: {', '.join(names) or 'none'}. "
             "A configuration of your own is given by its path, ending in .toml"

@@ -7,6 +7,7 @@
     ├── DataError             image files that are missing, broken or too few
     ├── CheckpointError       a run folder that cannot be read or continued
     ├── NonFiniteLossError    training diverged
+    ├── EvaluationError       what cannot be measured, or not with what was given
     ├── ProcessGroupError     another process of torchrun has failed
     └── ExportError           a model that must not be published
         └── ParityError       the ONNX graph differs from the torch model
@@ -33,6 +34,10 @@ class CheckpointError(TrainingError):
 
 class NonFiniteLossError(TrainingError):
     """A loss or gradient that is NaN or infinite."""
+
+
+class EvaluationError(TrainingError):
+    """What cannot be measured: an unknown metric, no run and no export, an altered classifier."""
 
 
 class ProcessGroupError(TrainingError):

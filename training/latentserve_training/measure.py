@@ -6,14 +6,19 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from onnxruntime import InferenceSession
 from torch import Tensor
 
 from latentserve_training.baselines import PCA, fit_pca
+from latentserve_training.classifier import Classifier, shipped_classifier
+from latentserve_training.comparison import Comparison, PrincipalComponents
 from latentserve_training.data import ImageData
 from latentserve_training.models.base import LatentModel
 from latentserve_training.scaling import to_float
 
 BATCH = 500
+SAMPLES = 10_000  # drawn from the prior, where it has one
+REAL_IMAGES = "real images"  # a baseline's name: no rival, but what a perfect model would score
 NOISE_SEED = 1234  # of the test noise: figures of two runs differ by their models alone
 
 
@@ -36,10 +41,24 @@ class Metric:
         baseline = None if value is None else {"name": name, "value": value}
         return plain | {"baseline": baseline}
 
+    @classmethod
+    def from_manifest(cls, metric: dict[str, Any]) -> "Metric":
+        """What :meth:`as_manifest` gave."""
+        baseline = metric["baseline"] or {"name": None, "value": None}
+        return cls(
+            value=metric["value"],
+            unit=metric["unit"],
+            higher_is_better=metric.get("higher_is_better", True),
+            baseline_name=baseline["name"],
+            baseline_value=baseline["value"],
+            samples=metric["samples"],
+            estimator=metric["estimator"],
+        )
+
     @property
     def beats_baseline(self) -> bool | None:
-        """Whether the model is better; None without a baseline."""
-        if self.baseline_value is None:
+        """Whether the model is better; None without a baseline, or where it is the limit."""
+        if self.baseline_value is None or self.baseline_name == REAL_IMAGES:
             return None
         difference = self.value - self.baseline_value
         return difference > 0 if self.higher_is_better else difference < 0
@@ -52,12 +71,23 @@ class Subject:
     model: LatentModel
     data: ImageData
     reference: LatentModel | None = None  # trained for comparison, where the kind has one
+    classifier: Classifier | None = None  # None for the shipped one, where it fits the images
+    samples: int = SAMPLES
+    decoder: InferenceSession | None = None  # None to export the model's own
 
     @cached_property
     def pca(self) -> PCA:
         """Fitted once, on first use: it takes some seconds for 60,000 images."""
         dim = max(self.model.latent_dim, self.model.numbers_per_image)
         return fit_pca(self.data.all_train, min(dim, self.data.train[0].numel()))
+
+    @cached_property
+    def comparison(self) -> Comparison:
+        """Samples and real images, seen through the classifier's features."""
+        embedder = self.classifier or shipped_classifier(self.data.image_shape)
+        if embedder is None:
+            return Comparison(self.model, self.data, PrincipalComponents(self.pca), self.samples)
+        return Comparison(self.model, self.data, embedder, self.samples)
 
     def test_batches(self) -> Iterator[Tensor]:
         """Float test images ``[n, c, h, w]``."""

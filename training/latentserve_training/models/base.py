@@ -21,6 +21,15 @@ from latentserve_training.mixture import LatentMixture
 from latentserve_training.scaling import to_float
 
 VALIDATION_BATCH = 500
+SAMPLE_METRICS = (  # keys of evaluate.METRICS for kinds with a prior
+    "test_frechet_distance",
+    "test_precision",
+    "test_recall",
+    "test_density",
+    "test_coverage",
+    "test_classes_covered",
+    "test_histogram_kl",
+)
 
 ImageShape = tuple[int, int, int]
 """Channels, height, width."""
@@ -81,15 +90,14 @@ class LatentModel(nn.Module, ABC):
     """A model of images in [0, 1], float ``[n, c, h, w]``, with latents ``[n, latent_dim]``."""
 
     kind: ClassVar[str]
-    title: ClassVar[str]  # how the kind is called in a sentence
+    title: str  # how the kind is called in a sentence
     # Why no mixture can be fitted to the codes of this kind; "" where one can.
     no_sampler_because: ClassVar[str] = ""
     # These three are the kind's, until a mixture gives the model a prior or its configuration says
     # what else to measure.
     prior: str = "none"  # what Sample draws from: "standard_normal", "gaussian_mixture" or "none"
     metrics: tuple[str, ...] = ("test_mse",)  # what evaluate.metric_function takes
-    # Keys of figures.FIGURES.
-    figures: tuple[str, ...] = ("reconstructions", "latents", "interpolation")
+    figures: tuple[str, ...] = ("reconstructions", "latents", "interpolation")  # of figures.FIGURES
 
     def __init__(self, image_shape: ImageShape, latent_dim: int) -> None:
         super().__init__()
@@ -124,9 +132,18 @@ class LatentModel(nn.Module, ABC):
         """How many numbers a code holds that are not zero: what PCA gets as well, as a baseline."""
         return self.latent_dim
 
+    @property
+    def has_encoder(self) -> bool:
+        """Whether images have codes: a generator alone draws them only."""
+        return type(self).encode is not LatentModel.encode
+
     @abstractmethod
     def decode(self, latents: Tensor) -> Tensor:
         """Latents ``[n, d]`` to images ``[n, c, h, w]`` in [0, 1]."""
+
+    def decode_unclipped(self, latents: Tensor) -> Tensor:
+        """Latents to images before they are clipped to [0, 1], where the kind clips them."""
+        return self.decode(latents)
 
     def encode(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Images ``[n, c, h, w]`` to the code's mean, and its log-variance if there is one."""
@@ -157,6 +174,10 @@ class LatentModel(nn.Module, ABC):
         """The code's mean and, where the encoder gives one, its log-variance; each ``[n, d]``."""
         encoded = self.encode(images)
         return encoded if isinstance(encoded, tuple) else (encoded, None)
+
+    def probe_features(self, images: Tensor) -> Tensor:
+        """What the linear probe classifies, ``[n, d]``: the mean, unless a kind says more."""
+        return self.posterior(images)[0]
 
     def draw_latents(self, count: int, generator: torch.Generator) -> Tensor:
         """Draw ``[count, d]`` from the prior, on the CPU, as Sample does.
