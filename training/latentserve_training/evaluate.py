@@ -12,6 +12,7 @@ from latentserve_training import (
     generative_metrics,
     likelihood_metrics,
     reconstruction_metrics,
+    twin_metrics,
 )
 from latentserve_training.classifier import Classifier
 from latentserve_training.data import ImageData
@@ -23,6 +24,7 @@ METRICS: dict[str, MetricFunction] = (
     | likelihood_metrics.METRICS
     | code_metrics.METRICS
     | generative_metrics.METRICS
+    | twin_metrics.METRICS
 )
 
 

@@ -106,8 +106,10 @@ def train(
         row |= {f"validation_{name}": value for name, value in validation.items()}
         row["seconds"] = round(time.monotonic() - started_s, 3)
         history.append(row)
+        # An adversarial kind has a loss for each network, and no single one.
+        trained = f"loss {row['train_loss']:.5g}, " if "train_loss" in row else ""
         tqdm.write(
-            f"epoch {epoch}/{config.training.epochs}: loss {row['train_loss']:.5g}, "
+            f"epoch {epoch}/{config.training.epochs}: {trained}"
             f"validation {validation['loss']:.5g}, {row['seconds']:.0f} s"
         )
         improved = validation["loss"] < best_loss

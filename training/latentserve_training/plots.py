@@ -32,11 +32,11 @@ Row = tuple[str, np.ndarray]
 
 
 def draw_curves(history: Sequence[dict[str, Any]], best_epoch: int, title: str, path: Path) -> None:
-    """Draw every loss over the epochs, training beside validation."""
-    names = [key.removeprefix("train_") for key in history[0] if key.startswith("train_")]
+    """Draw every loss over the epochs, training beside validation where there are both."""
+    names = list(dict.fromkeys(_without_split(key) for key in history[0] if _without_split(key)))
     # A plain autoencoder's loss is its squared error: the same curve twice tells nothing.
-    if len(names) == 2 and all(row[f"train_{names[1]}"] == row["train_loss"] for row in history):
-        names = names[1:]
+    if any(name != "loss" and _same_curve(history, name, "loss") for name in names):
+        names.remove("loss")
     columns = 1 if len(names) == 1 else 2
     rows = math.ceil(len(names) / columns)
     figure = Figure(figsize=(4.8 * columns, 3.3 * rows + 0.3), layout="constrained")
@@ -46,11 +46,12 @@ def draw_curves(history: Sequence[dict[str, Any]], best_epoch: int, title: str, 
         unused.remove()
     for axes, name in zip(panels, names, strict=False):
         marker = "o" if len(epochs) == 1 else None
-        for prefix, colour in SPLITS.items():
-            values = [row[f"{prefix}_{name}"] for row in history]
+        curves = _curves(history, name)
+        for prefix, values in curves.items():
+            colour = SPLITS[prefix]
             axes.plot(epochs, values, color=colour, label=prefix, marker=marker, linewidth=1.8)
         if len(history) > ZOOM_AFTER_EPOCHS:
-            _zoom(axes, [row[f"{prefix}_{name}"] for prefix in SPLITS for row in history[1:]])
+            _zoom(axes, [value for values in curves.values() for value in values[1:]])
         axes.axvline(best_epoch, color=MUTED, linewidth=0.8, linestyle=":", label="best epoch")
         axes.set_title(_LABELS.get(name, name), fontsize=10, color=INK)
         axes.set_xlabel("epoch", fontsize=9, color=INK)
@@ -113,6 +114,22 @@ def draw_samples(subject: Subject, metrics: dict[str, Metric], title: str, path:
     _draw_rows(rows, f"{title}: {SAMPLES} samples from the prior", path)
 
 
+def _without_split(key: str) -> str:
+    """The loss of a column such as ``train_kl``; empty for what is no loss."""
+    split, _, name = key.partition("_")
+    return name if split in SPLITS else ""
+
+
+def _curves(history: Sequence[dict[str, Any]], name: str) -> dict[str, list[float]]:
+    """The values of a loss over the epochs, for each split that has it."""
+    keys = {prefix: f"{prefix}_{name}" for prefix in SPLITS if f"{prefix}_{name}" in history[0]}
+    return {prefix: [row[key] for row in history] for prefix, key in keys.items()}
+
+
+def _same_curve(history: Sequence[dict[str, Any]], first: str, second: str) -> bool:
+    return _curves(history, first) == _curves(history, second)
+
+
 def _zoom(axes: Axes, values: Sequence[float]) -> None:
     """Fit the axis to these values: the first epoch would leave the others a flat line."""
     margin = 0.05 * (max(values) - min(values)) or 1.0
@@ -160,6 +177,13 @@ _LABELS = {
     "jacobian": "‖∂h/∂x‖²",
     "penalty": "sparsity penalty, unweighted",
     "sigma": "σ of the decoder",
+    "discriminator_loss": "discriminator's loss (log 4: cannot tell)",
+    "generator_loss": "generator's adversarial loss",
+    "feature_error": "−E[log p(Dis_l(x)|z)], nats per image",
+    "frechet_distance": "Fréchet distance of samples",
+    "coverage": "coverage: images with a sample near",
+    "diversity": "variance of samples / of images",
+    "classes_covered": "classes among the samples",
 }
 
 FIGURES: dict[str, Callable[[Subject, dict[str, Metric], str, Path], None]] = {

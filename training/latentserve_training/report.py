@@ -16,7 +16,7 @@ from latentserve_training.evaluate import evaluate
 from latentserve_training.loops import build_model, train
 from latentserve_training.measure import Metric, Subject
 from latentserve_training.models.base import LatentModel
-from latentserve_training.models.registry import KINDS
+from latentserve_training.models.registry import KINDS, kind_of
 from latentserve_training.plots import FIGURES, draw_curves
 from latentserve_training.provenance import library_versions, source_revision
 from latentserve_training.run_folder import RunFolder, write_json
@@ -47,7 +47,8 @@ def train_reference(config: RunConfig, data: ImageData, folder: RunFolder) -> La
     reference = KINDS[config.kind].reference
     if reference is None:
         return None
-    config = replace(config, model=reference(config.model))
+    model = reference(config.model)
+    config = replace(config, kind=kind_of(model), model=model)
     print(f"training the reference of {config.name}, to measure it against", flush=True)
     own_folder = RunFolder(folder.path / "reference")
     # One that is complete, or was interrupted, is not trained again.

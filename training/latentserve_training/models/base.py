@@ -221,6 +221,31 @@ def autoencoder_graphs(model: LatentModel) -> tuple[Graph, ...]:
     )
 
 
+def variational_graphs(model: LatentModel) -> tuple[Graph, ...]:
+    """Encode to a mean and a log-variance; decode, which also serves Sample; and reconstruct.
+
+    Sample is decode: z is the server's to draw.
+    """
+    outputs = ("mean", "log_variance")
+    return (
+        Graph("encode.onnx", GraphModule(model, "encode"), "images", outputs, ("encode",)),
+        Graph(
+            "decode.onnx",
+            GraphModule(model, "decode"),
+            "latents",
+            ("images",),
+            ("decode", "sample"),
+        ),
+        Graph(
+            "reconstruct.onnx",
+            GraphModule(model, "reconstruct"),
+            "images",
+            ("reconstruction",),
+            ("reconstruct",),
+        ),
+    )
+
+
 def minimise(loss: Tensor, optimizer: torch.optim.Optimizer, max_gradient_norm: float) -> None:
     """Take one step of ``optimizer`` down the gradient of ``loss``.
 
