@@ -43,18 +43,19 @@ class SampleQuality:
     classes_covered: int | None  # with the classifier
     classes: int | None
 
-    def complaint(self) -> str | None:
-        """What has collapsed, if anything has."""
-        if self.diversity < LEAST_DIVERSITY:
-            return f"they vary {self.diversity:.2f} times as much as the images"
+    def complaints(self) -> list[str]:
+        """What has collapsed."""
+        found = []
         if self.classes is not None and self.classes_covered != self.classes:
-            return f"they show {self.classes_covered} of {self.classes} classes"
-        return None
+            found.append(f"they show {self.classes_covered} of {self.classes} classes")
+        if self.diversity < LEAST_DIVERSITY:
+            found.append(f"they vary {self.diversity:.2f} times as much as the images")
+        return found
 
     def warn(self) -> None:
         """Log a warning if the samples have collapsed."""
-        if complaint := self.complaint():
-            logger.warning("the samples have collapsed: %s", complaint)
+        if found := self.complaints():
+            logger.warning("the samples have collapsed: %s", " and ".join(found))
 
     def as_losses(self) -> dict[str, float]:
         """For ``LatentModel.validation_losses``: the Fréchet distance selects the best epoch."""
@@ -75,10 +76,12 @@ class SampleMonitor(nn.Module):
     mean: Tensor
     directions: Tensor
 
-    def __init__(self, image_shape: ImageShape, kind: MonitorFeatures) -> None:
+    def __init__(
+        self, image_shape: ImageShape, kind: MonitorFeatures, longest_side: int = LONGEST_SIDE
+    ) -> None:
         super().__init__()
         channels, height, width = image_shape
-        self.size = (min(height, LONGEST_SIDE), min(width, LONGEST_SIDE))
+        self.size = (min(height, longest_side), min(width, longest_side))
         self.classifier: Classifier | None = None
         if kind == "classifier":
             self.classifier = load_classifier()
