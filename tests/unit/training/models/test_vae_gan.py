@@ -8,7 +8,7 @@ from latentserve_training.errors import NonFiniteLossError
 from latentserve_training.graphs import check_parity, convert
 from latentserve_training.models.base import OptimizerConfig
 from latentserve_training.models.registry import KINDS, kind_of
-from latentserve_training.models.vae_gan import Terms, VAEGAN, VAEGANConfig, relative_error
+from latentserve_training.models.vae_gan import VAEGAN, Terms, VAEGANConfig, relative_error
 
 SHAPE = (1, 4, 8)
 NETWORKS = ("encoder", "decoder", "discriminator")
