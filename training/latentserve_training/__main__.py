@@ -1,4 +1,4 @@
-"""The command line: ``latentserve-training train`` and ``latentserve-training export``."""
+"""The command line: ``latentserve-training`` and a command, such as ``train`` or ``export``."""
 
 import argparse
 import sys
@@ -55,8 +55,66 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument(
         "--revision", help="of the training code, to record (default: the run's, or git's)"
     )
+    _add_evaluate(commands)
+    _add_results(commands)
     _add_classifier(commands)
     return parser
+
+
+def _add_results(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    results = commands.add_parser(
+        "results", help="record what runs reached, and write RESULTS.md from all records"
+    )
+    results.add_argument(
+        "runs", type=Path, nargs="*", metavar="RUN", help="finished runs to record (default: none)"
+    )
+    results.add_argument(
+        "--results",
+        type=Path,
+        metavar="DIR",
+        help="folder of the records; RESULTS.md is written beside it (default: training/results)",
+    )
+    results.add_argument(
+        "--on-this-machine",
+        action="store_true",
+        help="runs that do not say which machine trained them were trained on this one",
+    )
+
+
+def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="measure all that a run or an export can be measured by, and store it there",
+    )
+    evaluate.add_argument(
+        "folder", type=Path, metavar="RUN_OR_EXPORT", help="what train or export wrote"
+    )
+    _add_data(evaluate)
+    evaluate.add_argument(
+        "--metrics", metavar="A,B", default="", help="only these (default: all that the kind has)"
+    )
+    evaluate.add_argument(
+        "--samples", type=_count, metavar="N", help="to draw from the prior (default: 10000)"
+    )
+    evaluate.add_argument(
+        "--images", type=_count, metavar="N", help="of the test, the first N (default: all)"
+    )
+    evaluate.add_argument(
+        "--classifier",
+        type=Path,
+        metavar="ONNX",
+        help="what train-classifier wrote (default: the shipped one for 28x28 grey images)",
+    )
+    evaluate.add_argument("--dry-run", action="store_true", help="print only, store nothing")
+    evaluate.add_argument(
+        "--verbose", action="store_true", help="print how each figure was measured as well"
+    )
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of 1 or more")
+    return int(text)
 
 
 def _add_classifier(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -148,7 +206,48 @@ def _train_classifier(options: argparse.Namespace) -> None:
     print(f"next: latentserve-training evaluate RUN --classifier {out}")
 
 
-COMMANDS = {"train": _train, "export": _export, "train-classifier": _train_classifier}
+def _evaluate(options: argparse.Namespace) -> None:
+    from latentserve_training.measure import SAMPLES
+    from latentserve_training.remeasure import Request, evaluate_folder
+    from latentserve_training.report import metrics_table
+
+    request = Request(
+        metrics=[name.strip() for name in options.metrics.split(",") if name.strip()],
+        samples=options.samples or SAMPLES,
+        images=options.images or 0,
+        classifier=options.classifier,
+        store=not options.dry_run,
+    )
+    answer = evaluate_folder(options.folder, options.data, request)
+    print(f"\n{metrics_table(answer.metrics)}\n")
+    if options.verbose:
+        for name, metric in answer.metrics.items():
+            print(f"{name}: {metric.samples:,} samples; {metric.estimator}\n")
+    for name, reason in answer.left.items():
+        print(f"{name}: {reason}")
+    stored = "nothing was stored" if options.dry_run else f"stored in {options.folder}"
+    print(f"measured now: {', '.join(answer.measured) or 'nothing'}; {stored}")
+
+
+def _results(options: argparse.Namespace) -> None:
+    from latentserve_training.records import Records, record_of
+    from latentserve_training.results import DEFAULT_FOLDER, write_results
+    from latentserve_training.run_folder import RunFolder
+
+    records = Records(options.results or DEFAULT_FOLDER)
+    found = [record_of(RunFolder(run), options.on_this_machine) for run in options.runs]
+    for record in found:  # not before all of them could be read
+        print(f"recorded in {records.add(record)}")
+    print(f"written: {write_results(records.folder)}")
+
+
+COMMANDS = {
+    "train": _train,
+    "evaluate": _evaluate,
+    "export": _export,
+    "results": _results,
+    "train-classifier": _train_classifier,
+}
 
 
 if __name__ == "__main__":

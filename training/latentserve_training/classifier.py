@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 
 from latentserve_training.errors import EvaluationError
+from latentserve_training.graphs import start_session
 from latentserve_training.models.base import ImageShape
 from latentserve_training.scaling import to_float
 
 SHIPPED = Path(__file__).parent / "classifiers" / "mnist.onnx"
-BATCH = 500
+BATCH = 200
 TRAIN_AGAIN = "train one with train-classifier"
 
 
@@ -100,10 +101,7 @@ def load_classifier(path: Path = SHIPPED) -> Classifier:
             f"the classifier {path} has the sha256 {digest}, but its card says {expected}: figures "
             f"would not compare; fetch both files again or {TRAIN_AGAIN}"
         )
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    return Classifier(session, card)
+    return Classifier(start_session(content), card)
 
 
 def shipped_classifier(image_shape: ImageShape) -> Classifier | None:

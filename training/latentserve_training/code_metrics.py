@@ -1,16 +1,14 @@
-"""Metrics of what an encoder gives: how steady and how sparse it is, what it says of the class."""
+"""Metrics of what an encoder gives: how steady and how sparse it is."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from latentserve_training.measure import BATCH, Metric, MetricFunction, Subject, mean_squared_error
+from latentserve_training.measure import Metric, MetricFunction, Subject, mean_squared_error
 from latentserve_training.models.base import LatentModel
 from latentserve_training.models.contractive import ContractiveAutoencoder
 from latentserve_training.models.sparse import SparseAutoencoder
-from latentserve_training.probe import fit_probe
-from latentserve_training.scaling import to_float
 
 ZERO = 1e-3  # a latent below it counts as zero: a sigmoid never is
 PLAIN = "plain autoencoder"
@@ -79,35 +77,6 @@ def dead_units(subject: Subject) -> Metric:
     )
 
 
-def probe_accuracy(subject: Subject) -> Metric | None:
-    """Accuracy of a linear classifier of the codes, beside one of the pixels.
-
-    None without labels: they are no part of the training and may be missing.
-    """
-    data, labels = subject.data, subject.data.labels
-    if labels is None:
-        return None
-    accuracies = []
-    for encode in (_encoder(subject), _pixels):
-        train, held_out, test = (
-            _in_batches(encode, images) for images in (data.train, data.validation, data.test)
-        )
-        probe = fit_probe(train, labels.train, held_out, labels.validation)
-        accuracies.append(probe.accuracy(test, labels.test))
-    return Metric(
-        value=100.0 * accuracies[0],
-        unit="% of the test images",
-        higher_is_better=True,
-        baseline_name="the same classifier of the pixels",
-        baseline_value=100.0 * accuracies[1],
-        samples=len(data.test),
-        estimator=(
-            "multinomial logistic regression of the latents, fitted on the training images and "
-            "their labels, its weight decay chosen on held-out ones; the encoder saw no labels"
-        ),
-    )
-
-
 def _mean_jacobian_norm(subject: Subject, model: LatentModel) -> float:
     if not isinstance(model, ContractiveAutoencoder):
         raise TypeError("only a contractive autoencoder knows the Jacobian of its latents")
@@ -125,18 +94,9 @@ def _active(subject: Subject, images: Tensor) -> Tensor:
     return _encoder(subject)(images).abs() > ZERO
 
 
-def _in_batches(encode: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    return torch.cat([encode(to_float(batch)) for batch in torch.split(images, BATCH)])
-
-
-def _pixels(images: Tensor) -> Tensor:
-    return images.flatten(1)
-
-
 METRICS: dict[str, MetricFunction] = {
     "test_jacobian": jacobian_norm,
     "test_mse_beside_plain": mse_beside_plain,
     "test_share_of_zeros": share_of_zeros,
     "test_dead_units": dead_units,
-    "test_probe_accuracy": probe_accuracy,
 }

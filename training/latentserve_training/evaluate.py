@@ -1,44 +1,78 @@
 """Measures a trained model on the test images, each figure beside its baseline.
 
 A model names the metrics that suit its kind (``LatentModel.metrics``); ``METRICS`` computes them.
+Those are measured after every training, in a minute at most; the others that it can have
+(:func:`applicable`) are left to the ``evaluate`` command.
 Baselines are fitted on all training images, the validation images included: they see no less than
 the model did.
 """
 
+import time
+from collections.abc import Iterable
+
 import torch
+from tqdm import tqdm
 
 from latentserve_training import (
     code_metrics,
     generative_metrics,
+    latency_metrics,
     likelihood_metrics,
     reconstruction_metrics,
+    representation_metrics,
     twin_metrics,
 )
-from latentserve_training.classifier import Classifier
 from latentserve_training.data import ImageData
 from latentserve_training.measure import Metric, MetricFunction, Subject
-from latentserve_training.models.base import LatentModel
+from latentserve_training.models.base import SAMPLE_METRICS, LatentModel
 
 METRICS: dict[str, MetricFunction] = (
     reconstruction_metrics.METRICS
     | likelihood_metrics.METRICS
     | code_metrics.METRICS
+    | representation_metrics.METRICS
     | generative_metrics.METRICS
+    | latency_metrics.METRICS
     | twin_metrics.METRICS
 )
+OF_ENCODERS = ("test_reconstruction_frechet", *representation_metrics.METRICS)
 
 
 def evaluate(
-    model: LatentModel,
-    data: ImageData,
-    reference: LatentModel | None = None,
-    classifier: Classifier | None = None,
+    model: LatentModel, data: ImageData, reference: LatentModel | None = None
 ) -> dict[str, Metric]:
     """Compute the model's metrics; the models are left in evaluation mode, on the CPU."""
     for each in (model, reference):
         if each is not None:
             each.eval().cpu()
-    subject = Subject(model, data, reference, classifier)
+    return measure(Subject(model, data, reference), model.metrics)
+
+
+def measure(subject: Subject, names: Iterable[str], progress: bool = False) -> dict[str, Metric]:
+    """Compute these metrics; one that the subject does not have is left out.
+
+    Args:
+        subject: A model in evaluation mode, on the CPU.
+        names: Keys of ``METRICS``.
+        progress: Say what is being measured, and how long it took.
+    """
+    metrics = {}
+    shown = tqdm(list(names), unit="metric", leave=False, disable=None if progress else True)
     with torch.inference_mode():
-        metrics = {name: METRICS[name](subject) for name in model.metrics}
+        for name in shown:
+            shown.set_description(name)
+            started_s = time.monotonic()
+            metrics[name] = METRICS[name](subject)
+            if progress:
+                tqdm.write(f"{name}: {time.monotonic() - started_s:.1f} s")
     return {name: metric for name, metric in metrics.items() if metric is not None}
+
+
+def applicable(model: LatentModel) -> tuple[str, ...]:
+    """The model's metrics, and all others that a model of its kind can have."""
+    names = list(model.metrics)
+    if model.prior != "none":
+        names += SAMPLE_METRICS
+    if model.has_encoder:
+        names += OF_ENCODERS
+    return tuple(dict.fromkeys([*names, *latency_metrics.METRICS]))

@@ -157,13 +157,12 @@ def check_parity(
     return largest
 
 
-def start_session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    """An ONNX Runtime session on one CPU thread."""
+def start_session(model: onnx.ModelProto | bytes) -> onnxruntime.InferenceSession:
+    """An ONNX Runtime session on one CPU thread; of a model, or of what a file holds of one."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    content = model if isinstance(model, bytes) else model.SerializeToString()
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
 def run_torch(graph: Graph, inputs: Tensor) -> tuple[np.ndarray, ...]:

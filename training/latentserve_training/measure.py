@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from onnxruntime import InferenceSession
 from torch import Tensor
 
 from latentserve_training.baselines import PCA, fit_pca
@@ -40,6 +41,20 @@ class Metric:
         baseline = None if value is None else {"name": name, "value": value}
         return plain | {"baseline": baseline}
 
+    @classmethod
+    def from_manifest(cls, metric: dict[str, Any]) -> "Metric":
+        """What :meth:`as_manifest` gave."""
+        baseline = metric["baseline"] or {"name": None, "value": None}
+        return cls(
+            value=metric["value"],
+            unit=metric["unit"],
+            higher_is_better=metric.get("higher_is_better", True),
+            baseline_name=baseline["name"],
+            baseline_value=baseline["value"],
+            samples=metric["samples"],
+            estimator=metric["estimator"],
+        )
+
     @property
     def beats_baseline(self) -> bool | None:
         """Whether the model is better; None without a baseline, or where it is the limit."""
@@ -58,6 +73,7 @@ class Subject:
     reference: LatentModel | None = None  # trained for comparison, where the kind has one
     classifier: Classifier | None = None  # None for the shipped one, where it fits the images
     samples: int = SAMPLES
+    decoder: InferenceSession | None = None  # None to export the model's own
 
     @cached_property
     def pca(self) -> PCA:

@@ -1,5 +1,6 @@
 """Where a model comes from: library versions and the revision of this code."""
 
+import os
 import platform
 import subprocess
 from importlib import metadata
@@ -27,6 +28,30 @@ def source_revision() -> str:
     if tracked is None or commit is None:
         return UNKNOWN
     return f"{commit}-dirty" if _git(package, "status", "--porcelain", ".") else commit
+
+
+def machine(device: str = "cpu") -> dict[str, str | int]:
+    """What figures of time depend on.
+
+    Args:
+        device: ``cuda`` to name the GPU as well.
+    """
+    described: dict[str, str | int] = {"cpu": cpu_name(), "cores": os.cpu_count() or 1}
+    if device == "cuda":
+        import torch
+
+        described["gpu"] = torch.cuda.get_device_name() if torch.cuda.is_available() else UNKNOWN
+    return described
+
+
+def cpu_name() -> str:
+    """The processor's model, as far as the operating system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return next(iter(names), "") or platform.processor() or platform.machine() or UNKNOWN
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

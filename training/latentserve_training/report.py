@@ -9,16 +9,17 @@ import numpy as np
 import torch
 
 from latentserve_training.checkpoint import Checkpoint
-from latentserve_training.config import RunConfig
+from latentserve_training.config import PRESETS_FOLDER, RunConfig, load_config
 from latentserve_training.data import ImageData
-from latentserve_training.errors import CheckpointError
+from latentserve_training.errors import CheckpointError, ConfigError
 from latentserve_training.evaluate import evaluate
 from latentserve_training.loops import build_model, train
 from latentserve_training.measure import Metric, Subject
 from latentserve_training.models.base import LatentModel
 from latentserve_training.models.registry import KINDS, kind_of
 from latentserve_training.plots import FIGURES, draw_curves
-from latentserve_training.provenance import library_versions, source_revision
+from latentserve_training.provenance import library_versions, machine, source_revision
+from latentserve_training.reproduction import command_of
 from latentserve_training.run_folder import RunFolder, write_json
 
 EXAMPLE_IMAGES = 8
@@ -84,11 +85,25 @@ def finish_run(
                 "train_samples": len(data.train),
             },
             "metrics": {name: metric.as_manifest() for name, metric in metrics.items()},
+            "training_seconds": round(sum(row.get("seconds", 0.0) for row in history), 1),
+            "machine": machine(config.training.device),
+            "command": training_command(config, data.name),
             "libraries": library_versions(),
             "revision": source_revision(),
         },
     )
     return metrics
+
+
+def training_command(config: RunConfig, data_name: str) -> str:
+    """What to type to train such a model: the nearest preset, and what differs from it."""
+    presets = {}
+    for path in PRESETS_FOLDER.glob("*.toml"):
+        try:
+            presets[path.stem] = load_config(str(path)).as_dict()
+        except ConfigError:  # no reason to lose a trained model
+            continue
+    return command_of("train", config.as_dict(), presets, data_name)
 
 
 def read_evaluation(folder: RunFolder) -> dict[str, Any]:

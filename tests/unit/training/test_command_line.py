@@ -1,10 +1,13 @@
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 
+from latentserve_training import remeasure
 from latentserve_training.__main__ import main
+from latentserve_training.classifier import load_classifier
 
 
 @pytest.mark.parametrize(
@@ -14,6 +17,14 @@ from latentserve_training.__main__ import main
         (["train", "--config", "mnist-ae", "--set", "epochs=1"], "did you mean 'training.epochs'?"),
         (["train", "--config", "mnist-ae", "--data", "absent"], "error: there is no folder absent"),
         (["export", "absent"], "error: there is no checkpoint"),
+        (["evaluate", "absent"], "error: absent is neither a run"),
+        (["evaluate", ".", "--classifier", "absent.onnx"], "error: . is neither a run"),
+        (["results", "absent"], "error: absent has no readable evaluation.json"),
+        (
+            ["train-classifier", "--config", "absent"],
+            "there is no preset 'absent'; there are: mnist",
+        ),
+        (["train-classifier", "--set", "epochs=1"], "did you mean 'training.epochs'?"),
     ],
 )
 def test_a_users_error_is_one_line(arguments, message, capsys):
@@ -32,6 +43,49 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, capsys):
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert out in error
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "many"])
+def test_a_number_of_images_is_1_or_more(count, capsys):
+    with pytest.raises(SystemExit):
+        main(["evaluate", "run", "--images", count])
+    assert "is no number of 1 or more" in capsys.readouterr().err
+
+
+def test_a_run_is_measured_again_and_printed(
+    finished_run, image_data, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(remeasure, "load_data", lambda config, seed, folder: image_data)
+    run = shutil.copytree(finished_run("sparse").path, tmp_path / "run")
+    command = ["evaluate", str(run), "--metrics", "test_mse, test_knn_accuracy"]
+    assert main([*command, "--images", "20", "--verbose"]) == 0
+    output = capsys.readouterr().out
+    assert "test_knn_accuracy: 20 samples; vote of the 5 training images" in output
+    assert "test_mse: stored is one of 60 samples" in output
+    assert f"measured now: test_knn_accuracy; stored in {run}" in output
+    assert main([*command, "--dry-run"]) == 0
+    assert "nothing was stored" in capsys.readouterr().out
+
+
+def test_results_of_runs_are_recorded_and_written(finished_run, tmp_path, capsys):
+    folder = tmp_path / "results"
+    assert main(["results", str(finished_run("sparse").path), "--results", str(folder)]) == 0
+    assert (folder / "tiny-sparse-seed3.json").is_file()
+    page = tmp_path / "RESULTS.md"
+    assert "### tiny-sparse" in page.read_text(encoding="utf-8")
+    assert f"written: {page}" in capsys.readouterr().out
+
+
+def test_a_classifier_is_trained_on_the_digits_of_the_package(tmp_path, capsys):
+    out = tmp_path / "new" / "c.onnx"
+    few = ["data.max_train_images=60", "data.max_test_images=20", "training.epochs=1"]
+    few += ["model.channels=[2,3]", "data.validation_fraction=0.2"]
+    settings = [word for setting in few for word in ("--set", setting)]
+    assert main(["train-classifier", "--out", str(out), *settings]) == 0
+    assert "its test images" in capsys.readouterr().out
+    card = load_classifier(out).card
+    assert card["accuracy"]["samples"] == 20
+    assert "--data" not in card["command"]
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch):

@@ -117,6 +117,11 @@ class LatentModel(nn.Module, ABC):
         """How many numbers a code holds that are not zero: what PCA gets as well, as a baseline."""
         return self.latent_dim
 
+    @property
+    def has_encoder(self) -> bool:
+        """Whether images have codes: a generator alone draws them only."""
+        return type(self).encode is not LatentModel.encode
+
     @abstractmethod
     def decode(self, latents: Tensor) -> Tensor:
         """Latents ``[n, d]`` to images ``[n, c, h, w]`` in [0, 1]."""

@@ -1,0 +1,113 @@
+import json
+import math
+import shutil
+
+import pytest
+import torch
+
+from latentserve_training.checkpoint import load_checkpoint
+from latentserve_training.errors import EvaluationError, ExportError
+from latentserve_training.evaluate import measure
+from latentserve_training.export import export_run
+from latentserve_training.exported import load_export
+from latentserve_training.measure import Subject
+from latentserve_training.report import load_model
+from latentserve_training.scaling import to_float
+
+
+@pytest.fixture(scope="module")
+def exported(finished_run, tmp_path_factory):
+    """Of a kind, on first use; to change it, copy it first."""
+    folders = {}
+
+    def get(kind):
+        if kind not in folders:
+            exports = tmp_path_factory.mktemp("exports")
+            folders[kind] = export_run(finished_run(kind), exports, revision="none").folder
+        return folders[kind]
+
+    return get
+
+
+@pytest.mark.parametrize("kind", ["vae", "denoising"])
+def test_the_graphs_answer_as_the_torch_model_does(
+    kind, exported, finished_run, make_config, image_data
+):
+    export = load_export(exported(kind))
+    torch_model = load_model(make_config(kind), load_checkpoint(finished_run(kind).best))
+    images = to_float(image_data.test)
+    with torch.inference_mode():
+        mean, log_variance = export.model.posterior(images)
+        expected_mean, expected_log_variance = torch_model.posterior(images)
+        assert torch.allclose(mean, expected_mean, atol=1e-5)
+        assert (log_variance is None) == (expected_log_variance is None)
+        for ours, theirs in (
+            (export.model.decode(mean), torch_model.decode(mean)),
+            (export.model.reconstruct(images), torch_model.reconstruct(images)),
+        ):
+            assert torch.allclose(ours, theirs, atol=1e-5)
+    assert export.model.likelihood() == torch_model.likelihood()
+    assert export.model.prior == torch_model.prior
+
+
+def test_figures_of_an_export_are_those_of_its_run(exported, finished_run, image_data):
+    export = load_export(exported("denoising"))
+    stored = json.loads(finished_run("denoising").evaluation.read_text())["metrics"]
+    measured = measure(Subject(export.model, image_data), stored)
+    for name, metric in measured.items():
+        assert metric.value == pytest.approx(stored[name]["value"], rel=1e-5)
+
+
+def test_what_needs_the_weights_is_nan(exported, image_data):
+    export = load_export(exported("contractive"))
+    metric = measure(Subject(export.model, image_data), ["test_jacobian"])["test_jacobian"]
+    assert math.isnan(metric.value)
+    assert all(weights.isnan().all() for weights in export.model.parameters())
+
+
+@pytest.mark.parametrize("kind", ["vae", "linear"])
+def test_only_a_decoder_that_is_not_clipped_answers_for_what_comes_before(kind, exported):
+    model = load_export(exported(kind)).model
+    if not hasattr(model, "decode_unclipped"):
+        return
+    latents = torch.randn(4, model.latent_dim)
+    with torch.inference_mode():
+        unclipped = model.decode_unclipped(latents)
+    assert unclipped.isnan().all() == (kind == "linear")
+
+
+def test_metrics_are_replaced_and_nothing_else(exported, tmp_path):
+    folder = shutil.copytree(exported("vae"), tmp_path / "1")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    export = load_export(folder)
+    metrics = export.manifest["metrics"]
+    changed = metrics | {"test_mse": metrics["test_mse"] | {"value": 0.5}}
+    export.store_metrics(changed)
+    after = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert {name for name in after if after[name] != before.get(name)} == {"manifest.json"}
+    manifest = json.loads(after["manifest.json"])
+    assert manifest == json.loads(before["manifest.json"]) | {"metrics": changed}
+    export.store_metrics(metrics)
+    assert (folder / "manifest.json").read_bytes() == before["manifest.json"], "the same format"
+
+
+def test_a_figure_that_is_none_is_not_stored(exported, tmp_path):
+    folder = shutil.copytree(exported("vae"), tmp_path / "1")
+    export = load_export(folder)
+    metrics = export.manifest["metrics"]
+    with pytest.raises(ExportError, match="test_mse"):
+        export.store_metrics(metrics | {"test_mse": metrics["test_mse"] | {"value": math.nan}})
+    assert load_export(folder).manifest["metrics"] == metrics
+
+
+def test_an_altered_or_missing_file_is_refused(exported, tmp_path):
+    folder = shutil.copytree(exported("vae"), tmp_path / "1")
+    (folder / "decode.onnx").write_bytes(b"something else")
+    with pytest.raises(EvaluationError, match=r"decode\.onnx is not the file"):
+        load_export(folder)
+    (folder / "decode.onnx").unlink()
+    with pytest.raises(EvaluationError, match=r"decode\.onnx cannot be read"):
+        load_export(folder)
+    (folder / "manifest.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(EvaluationError, match="is no export of this version"):
+        load_export(folder)
