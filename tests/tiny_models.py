@@ -15,6 +15,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from reference_draw import mixture_row
+
 SIZE = 4
 PIXELS = SIZE * SIZE
 DIM = 3
@@ -24,6 +26,19 @@ _generator = np.random.default_rng(7)
 ENCODER = (_generator.standard_normal((PIXELS, DIM)) / PIXELS).astype(np.float32)
 LOG_VARIANCE = (_generator.standard_normal((PIXELS, DIM)) / PIXELS).astype(np.float32)
 DECODER = _generator.standard_normal((DIM, PIXELS)).astype(np.float32)
+
+# A mixture of three, far apart in the first latent, so that a test can tell them.
+WEIGHTS = np.array([0.5, 0.3, 0.2])
+MEANS = np.array([[-9, 0, 1], [0, 1, 0], [9, 0, -1]], dtype=np.float32)
+FACTORS = np.array(
+    [
+        [[1.0, 0, 0], [0.5, 0.25, 0], [-0.3, 0.7, 0.1]],
+        [[0.2, 0, 0], [0.0, 0.3, 0], [0.0, 0.0, 0.4]],
+        [[0.9, 0, 0], [-0.9, 0.1, 0], [0.6, 0.6, 0.6]],
+    ],
+    dtype=np.float32,
+)
+SAMPLE_SEED = 2**64 - 1
 
 KINDS = {
     "autoencoder": ("encode", "decode", "reconstruct"),
@@ -53,18 +68,41 @@ def images(rows: int, seed: int = 0) -> Floats:
     return np.random.default_rng(seed).random((rows, 1, SIZE, SIZE), dtype=np.float32)
 
 
+def mixture(seed: int, offset: int, rows: int, temperature: float = 1.0) -> Floats:
+    """The latents that the tiny mixture draws, [rows, DIM]."""
+    weights, means, factors = WEIGHTS.tolist(), MEANS.tolist(), FACTORS.tolist()
+    drawn = [
+        mixture_row(weights, means, factors, seed, offset + row, temperature) for row in range(rows)
+    ]
+    return np.array(drawn, dtype=np.float32)
+
+
 def write_model(
-    root: Path, name: str, *, kind: str = "vae", version: int = 1, tolerance: float = 1e-5
+    root: Path,
+    name: str,
+    *,
+    kind: str = "vae",
+    version: int = 1,
+    tolerance: float = 1e-5,
+    with_mixture: bool = False,
 ) -> Path:
-    """Write <root>/<name>/<version>/ and return it."""
+    """Write <root>/<name>/<version>/ and return it.
+
+    `with_mixture`: it samples from a Gaussian mixture, and its golden file says what that draws.
+    """
     folder = root / name / str(version)
     folder.mkdir(parents=True)
     operations = KINDS[kind]
+    prior = "standard_normal" if "sample" in operations else "none"
+    if with_mixture:
+        operations, prior = (*operations, "sample"), "gaussian_mixture"
+        np.savez(folder / "prior.npz", weights=WEIGHTS, means=MEANS, factors=FACTORS)
     x, z = images(2), np.ones((2, DIM), dtype=np.float32)
+    drawn = mixture(SAMPLE_SEED, 0, 5) if with_mixture else z
     table: dict[str, tuple[dict[str, Any], list[Floats], list[Floats]]] = {
         "encode": (_spec("encode", "images", "mean"), [x], [encode(x)]),
         "decode": (_spec("decode", "latents", "images"), [z], [decode(z)]),
-        "sample": (_spec("decode", "latents", "images"), [z], [decode(z)]),
+        "sample": (_spec("decode", "latents", "images"), [drawn], [decode(drawn)]),
         "reconstruct": (
             _spec("reconstruct", "images", "reconstruction"),
             [x],
@@ -89,14 +127,14 @@ def write_model(
     np.savez(folder / "golden.npz", **arrays)  # type: ignore[arg-type]  # numpy's stub is narrow
     for file in {table[operation][0]["file"] for operation in operations}:
         onnx.save(_graph(file.removesuffix(".onnx"), kind), folder / file)
-    manifest = {
+    manifest: dict[str, Any] = {
         "schema_version": 1,
         "name": name,
         "version": version,
         "kind": kind,
         "description": f"A tiny {kind} for tests.",
         "image": {"channels": 1, "height": SIZE, "width": SIZE},
-        "latent": {"dim": DIM, "prior": "standard_normal" if "sample" in operations else "none"},
+        "latent": {"dim": DIM, "prior": prior},
         "operations": {operation: table[operation][0] for operation in operations},
         "likelihood": {"family": "gaussian", "sigma": 0.1} if kind == "vae" else None,
         "files": {},
@@ -118,6 +156,9 @@ def write_model(
             }
         },
     }
+    if with_mixture:
+        manifest["latent"]["mixture"] = {"file": "prior.npz", "components": len(WEIGHTS)}
+        manifest["golden"]["sample_seed"] = SAMPLE_SEED
     write_manifest(folder, manifest)
     return folder
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -11,6 +9,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from latentserve_server.arrays import opened_arrays
 from latentserve_server.device import Device, check_session
 from latentserve_server.errors import ManifestError
 from latentserve_server.manifest import Manifest, OperationSpec
@@ -70,11 +69,7 @@ class OnnxEngine:
         golden = self._manifest.golden
         largest = 0.0
         try:
-            with (
-                # Opened here, because np.load leaves a file that it cannot read open.
-                (self._manifest.folder / golden.file).open("rb") as file,
-                np.load(file, allow_pickle=False) as arrays,
-            ):
+            with opened_arrays(self._manifest.folder, golden.file) as arrays:
                 for operation, spec in self._manifest.operations.items():
                     inputs = [arrays[golden.inputs[operation][name]] for name in spec.inputs]
                     outputs = self.run(operation, inputs)
@@ -87,8 +82,6 @@ class OnnxEngine:
                                 f"by {difference:.2g}, the tolerance is {golden.tolerance:g}"
                             )
                         largest = max(largest, difference)
-        except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-            raise ManifestError(f"{golden.file} is not usable: {error}") from error
         except _RuntimeFailure as error:
             raise ManifestError(f"the golden inputs cannot be run: {_short(error)}") from error
         return largest

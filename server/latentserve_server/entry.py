@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from latentserve_server.batcher import Batcher
 from latentserve_server.manifest import Manifest
+from latentserve_server.prior import Prior
 
 
 class State(enum.Enum):
@@ -25,9 +26,12 @@ class ServedModel:
     engine ends with the last call that holds it: a swap fails nobody, a long stream included.
     """
 
-    def __init__(self, manifest: Manifest, provider: str, batcher: Batcher) -> None:
+    def __init__(
+        self, manifest: Manifest, provider: str, batcher: Batcher, prior: Prior | None
+    ) -> None:
         self.manifest = manifest
         self.provider = provider
+        self.prior = prior
         self.batcher = batcher
         weakref.finalize(self, batcher.end).atexit = False
 

@@ -13,6 +13,7 @@ from latentserve_server.batcher import Batcher, Observer, Runner
 from latentserve_server.entry import Entry, ServedModel, State
 from latentserve_server.errors import ManifestError
 from latentserve_server.manifest import MANIFEST_NAME, Manifest, read_manifest
+from latentserve_server.prior import check_draw, read_prior
 
 log = logging.getLogger(__name__)
 
@@ -66,11 +67,13 @@ class Loader:
         return Entry(name, version, State.LOADING, manifest=manifest)
 
     def load(self, entry: Entry) -> Entry:
-        """Return a loading entry ready or refused: golden outputs repeated, batches warmed up."""
+        """Return a loading entry ready or refused: golden results repeated, batches warmed up."""
         assert entry.manifest is not None  # noqa: S101 - read gives every loading entry one
         try:
+            prior = read_prior(entry.manifest)
+            drawn_difference = check_draw(entry.manifest, prior)
             engine = self._build_engine(entry.manifest)
-            difference = engine.check_golden()
+            difference = max(engine.check_golden(), drawn_difference)
             engine.warm_up((1, self._max_batch_rows))
         except ManifestError as error:
             return refused(entry, error)
@@ -89,7 +92,7 @@ class Loader:
             engine.provider,
             difference,
         )
-        model = ServedModel(entry.manifest, engine.provider, batcher)
+        model = ServedModel(entry.manifest, engine.provider, batcher, prior)
         return Entry(entry.name, entry.version, State.READY, manifest=entry.manifest, model=model)
 
 

@@ -19,6 +19,8 @@ from jsonschema import Draft202012Validator
 from latentserve_server.errors import ManifestError
 
 MANIFEST_NAME = "manifest.json"
+MAX_MIXTURE_VALUES = 2**22
+"""Values of all covariance factors of a mixture: 16 MB."""
 _MAX_MANIFEST_BYTES = 4 * 2**20
 
 
@@ -51,13 +53,25 @@ class OperationSpec:
 
 
 @dataclass(frozen=True)
+class MixtureSpec:
+    """Where the Gaussian mixture lies that latents are drawn from, and how large it is."""
+
+    file: str
+    components: int
+
+
+@dataclass(frozen=True)
 class Golden:
-    """Inputs with the outputs that torch gave: operation -> tensor name -> array name."""
+    """Inputs with the outputs that torch gave: operation -> tensor name -> array name.
+
+    With a `sample_seed`, the inputs of `sample` are what this seed draws from the prior.
+    """
 
     file: str
     inputs: dict[str, dict[str, str]]
     outputs: dict[str, dict[str, str]]
     tolerance: float
+    sample_seed: int | None
 
 
 @dataclass(frozen=True)
@@ -84,6 +98,7 @@ class Manifest:
     image: ImageSpec
     latent_dim: int
     prior: str
+    mixture: MixtureSpec | None
     operations: dict[str, OperationSpec]
     likelihood_family: str
     likelihood_sigma: float
@@ -149,6 +164,7 @@ def _refuse_constant(name: str) -> None:
 def _parse(document: dict[str, Any], digest: str, folder: Path) -> Manifest:
     likelihood = document["likelihood"] or {}
     golden = document["golden"]
+    mixture = document["latent"].get("mixture")
     return Manifest(
         name=document["name"],
         version=document["version"],
@@ -157,13 +173,20 @@ def _parse(document: dict[str, Any], digest: str, folder: Path) -> Manifest:
         image=ImageSpec(**document["image"]),
         latent_dim=document["latent"]["dim"],
         prior=document["latent"]["prior"],
+        mixture=MixtureSpec(**mixture) if mixture else None,
         operations={
             name: OperationSpec(spec["file"], tuple(spec["inputs"]), tuple(spec["outputs"]))
             for name, spec in document["operations"].items()
         },
         likelihood_family=likelihood.get("family", ""),
         likelihood_sigma=likelihood.get("sigma", 0.0),
-        golden=Golden(golden["file"], golden["inputs"], golden["outputs"], golden["tolerance"]),
+        golden=Golden(
+            golden["file"],
+            golden["inputs"],
+            golden["outputs"],
+            golden["tolerance"],
+            golden.get("sample_seed"),
+        ),
         metrics=tuple(_parse_metric(name, entry) for name, entry in document["metrics"].items()),
         digest=digest,
         folder=folder,
@@ -193,9 +216,19 @@ def _check_names(manifest: Manifest, document: dict[str, Any]) -> None:
         )
     if "sample" in manifest.operations and manifest.prior == "none":
         raise ManifestError("the operation sample needs a prior, but latent.prior is none")
+    if manifest.golden.sample_seed is not None and "sample" not in manifest.operations:
+        raise ManifestError("golden.sample_seed is given, but there is no operation sample")
     listed = document["files"]
     wanted = {f"operations.{op}": spec.file for op, spec in manifest.operations.items()}
     wanted["golden"] = manifest.golden.file
+    if manifest.mixture:
+        wanted["latent.mixture"] = manifest.mixture.file
+        values = manifest.mixture.components * manifest.latent_dim**2
+        if values > MAX_MIXTURE_VALUES:
+            raise ManifestError(
+                f"latent.mixture has {values} values in its factors, components x dim x dim; "
+                f"{MAX_MIXTURE_VALUES} at most"
+            )
     for owner, file in wanted.items():
         if file not in listed:
             raise ManifestError(f"{owner} names {file}, which is not listed in files")

@@ -127,6 +127,7 @@ class ModelService:
         model.latent.dim = manifest.latent_dim
         model.latent.prior = manifest.prior
         model.latent.has_log_variance = manifest.has_log_variance
+        model.latent.mixture_components = manifest.mixture.components if manifest.mixture else 0
         model.operations.extend(sorted(_OPERATIONS[name] for name in manifest.operations))
         if manifest.likelihood_family:
             model.likelihood.family = manifest.likelihood_family

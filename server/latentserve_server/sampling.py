@@ -1,4 +1,4 @@
-"""Reproducible standard-normal rows from a counter-based generator.
+"""Reproducible standard-normal rows, and uniform numbers, from a counter-based generator.
 
 Row r of a stream depends on (seed, domain, r) and the row's length alone, so it is the
 same whatever the batch, the worker or the machine, and a client in any language can
@@ -12,6 +12,7 @@ predict it. docs/sampling.md is the specification; in short:
   u = ((a >> 11) + 1) / 2^53 in (0, 1], v = (b >> 11) / 2^53 in [0, 1),
   sqrt(-2 ln u) cos(2 pi v) and sqrt(-2 ln u) sin(2 pi v).
 * Times the temperature, in float64; then rounded to float32.
+* A uniform number per row takes one block: row r block r, (a >> 11) / 2^53 in [0, 1).
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ PRIOR = 0
 """Domain of the latents that Sample draws."""
 POSTERIOR = 1
 """Domain of the noise that Encode with a seed adds."""
+MIXTURE = 2
+"""Domain of the uniform numbers that choose the component of a mixture."""
 
 MAX_OFFSET = 2**62
 """The highest row that a request may start at."""
@@ -48,11 +51,7 @@ def standard_normal(
     by `temperature`.
     """
     blocks = -(-dim // _WORDS_PER_BLOCK)
-    # numpy increments the counter before it makes a block, hence the - 1.
-    generator = np.random.Philox(
-        counter=(offset * blocks - 1) % _COUNTERS, key=np.array([seed, domain], dtype=np.uint64)
-    )
-    words = generator.random_raw(rows * blocks * _WORDS_PER_BLOCK).reshape(-1, 2)
+    words = _words(seed, domain, offset * blocks, rows * blocks).reshape(-1, 2)
     u = ((words[:, 0] >> np.uint64(11)) + np.uint64(1)).astype(np.float64) * _TWO_TO_MINUS_53
     v = (words[:, 1] >> np.uint64(11)).astype(np.float64) * _TWO_TO_MINUS_53
     radius = np.sqrt(-2.0 * np.log(u))
@@ -62,3 +61,17 @@ def standard_normal(
     np.multiply(radius, np.sin(angle), out=normal[:, 1])
     normal *= temperature
     return normal.reshape(rows, blocks * _WORDS_PER_BLOCK)[:, :dim].astype(np.float32)
+
+
+def uniform(seed: int, domain: int, *, offset: int, rows: int) -> NDArray[np.float64]:
+    """Return the numbers of rows `offset` to `offset + rows - 1`, in [0, 1), float64 [rows]."""
+    words = _words(seed, domain, offset, rows)[::_WORDS_PER_BLOCK]
+    return (words >> np.uint64(11)).astype(np.float64) * _TWO_TO_MINUS_53
+
+
+def _words(seed: int, domain: int, first_block: int, blocks: int) -> NDArray[np.uint64]:
+    # numpy increments the counter before it makes a block, hence the - 1.
+    generator = np.random.Philox(
+        counter=(first_block - 1) % _COUNTERS, key=np.array([seed, domain], dtype=np.uint64)
+    )
+    return generator.random_raw(blocks * _WORDS_PER_BLOCK)

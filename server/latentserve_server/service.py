@@ -22,6 +22,7 @@ from latentserve_server.call import Call, Done, Reply, UnaryMethod, parse
 from latentserve_server.entry import ServedModel
 from latentserve_server.errors import InvalidRequest, OperationNotSupported
 from latentserve_server.manifest import Manifest
+from latentserve_server.prior import Prior
 from latentserve_server.repository import Repository
 from latentserve_server.ticket import Completion, Rows
 
@@ -139,7 +140,7 @@ class GenerativeService:
         model = self._resolve(message.model, "sample")
         form = codec.check_format(message.output_format)
         draw = _Draw.of(message, max_count=self.max_request_rows)
-        latents = draw.latents(0, draw.count, model.manifest.latent_dim)
+        latents = draw.latents(_prior(model), 0, draw.count)
 
         def build(completion: Completion) -> Message:
             return pb.SampleResponse(
@@ -211,15 +212,10 @@ class _Draw:
         seed = message.seed if message.HasField("seed") else sampling.fresh_seed()
         return cls(seed, message.offset, message.count, temperature)
 
-    def latents(self, first: int, rows: int, dim: int) -> NDArray[np.float32]:
+    def latents(self, prior: Prior, first: int, rows: int) -> NDArray[np.float32]:
         """Return rows `first` to `first + rows` of this draw, float32 [rows, dim]."""
-        return sampling.standard_normal(
-            self.seed,
-            sampling.PRIOR,
-            offset=self.offset + first,
-            rows=rows,
-            dim=dim,
-            temperature=self.temperature,
+        return prior.draw(
+            self.seed, offset=self.offset + first, rows=rows, temperature=self.temperature
         )
 
 
@@ -230,6 +226,7 @@ class SampleStream:
         self, model: ServedModel, draw: _Draw, form: int, include_latents: bool, chunk_rows: int
     ) -> None:
         self._model = model
+        self._prior = _prior(model)
         self._draw = draw
         self._form = form
         self._include_latents = include_latents
@@ -246,7 +243,7 @@ class SampleStream:
         first = self._next_row
         rows = min(self._chunk_rows, self._draw.count - first)
         self._next_row += rows
-        latents = self._draw.latents(first, rows, self._model.manifest.latent_dim)
+        latents = self._draw.latents(self._prior, first, rows)
 
         def build(completion: Completion) -> Message:
             return pb.SampleStreamResponse(
@@ -257,6 +254,11 @@ class SampleStream:
             )
 
         return _submit(self._model, "sample", Rows(latents), deadline, done, build, self._form)
+
+
+def _prior(model: ServedModel) -> Prior:
+    assert model.prior is not None  # noqa: S101 - no manifest has `sample` without a prior
+    return model.prior
 
 
 def _submit(

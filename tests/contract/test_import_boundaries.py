@@ -98,7 +98,10 @@ def violations(path: Path, forbidden: tuple[str, ...]) -> set[str]:
     return {name for name in imports_of(path) for package in forbidden if belongs(name, package)}
 
 
-@pytest.mark.parametrize("name", ["batcher", "engine", "repository", "manifest", "sampling"])
+CORE = ["arrays", "batcher", "engine", "repository", "manifest", "prior", "sampling"]
+
+
+@pytest.mark.parametrize("name", CORE)
 def test_the_core_knows_no_grpc_no_asyncio_and_no_wire_messages(name: str) -> None:
     path = SERVER / f"{name}.py"
     assert violations(path, ("grpc", "asyncio", "latentserve", "google.protobuf")) == set()
@@ -123,7 +126,9 @@ def test_only_the_codec_turns_bytes_into_arrays_and_files_into_pixels() -> None:
 
 LAYERS = [
     "errors",
+    "arrays",
     "manifest",
+    "prior",
     "batcher",
     "repository",
     "codec",

@@ -18,7 +18,7 @@ QUICK = ["training.epochs=1", "data.max_train_images=300", "data.max_test_images
 @pytest.mark.parametrize(
     ("preset", "figures"),
     [
-        ("mnist-ae", {"curves", "reconstructions"}),
+        ("mnist-ae", {"curves", "reconstructions", "samples"}),
         ("mnist-contractive", {"curves", "reconstructions"}),
         ("mnist-dae", {"curves", "denoised"}),
         ("mnist-linear", {"curves", "reconstructions"}),

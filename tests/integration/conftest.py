@@ -22,11 +22,12 @@ def transport(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def tiny_exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One tiny model of each kind; the VAE in two versions."""
+    """One tiny model of each kind; the VAE in two versions; an autoencoder with a mixture."""
     root = tmp_path_factory.mktemp("exports")
     for kind in tiny_models.KINDS:
         tiny_models.write_model(root, f"tiny-{kind}", kind=kind)
     tiny_models.write_model(root, "tiny-vae", version=3)
+    tiny_models.write_model(root, "tiny-mixture", kind="autoencoder", with_mixture=True)
     return root
 
 

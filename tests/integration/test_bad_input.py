@@ -319,7 +319,9 @@ def test_not_found_lists_the_models(server: Server) -> None:
         )
     info: Any = details(error)[error_details_pb2.ErrorInfo]
     assert info.reason == "MODEL_NOT_FOUND"
-    assert info.metadata["models"] == "tiny-autoencoder, tiny-denoising, tiny-gan, tiny-vae"
+    assert info.metadata["models"] == (
+        "tiny-autoencoder, tiny-denoising, tiny-gan, tiny-mixture, tiny-vae"
+    )
 
 
 def test_a_missing_operation_lists_what_there_is(server: Server) -> None:

@@ -14,6 +14,7 @@ import tiny_models
 from latentserve.v1 import generative_service_pb2 as pb
 from latentserve.v1 import model_service_pb2 as models_pb
 from latentserve.v1 import tensor_pb2
+from latentserve_client import Client, cli
 from latentserve_server import sampling
 from served import Server, ref
 
@@ -104,6 +105,54 @@ def test_sample_decodes_the_documented_latents(server: Server) -> None:
     np.testing.assert_allclose(floats(reply.images.tensor), tiny_models.decode(z), atol=1e-6)
 
 
+@pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
+def test_sample_of_a_mixture_decodes_the_documented_latents(
+    server: Server, temperature: float
+) -> None:
+    model = ref("tiny-mixture")
+    request = pb.SampleRequest(
+        model=model, count=12, seed=5, offset=2, temperature=temperature, include_latents=True
+    )
+    with server.generative() as stub:
+        reply = stub.Sample(request, timeout=TIMEOUT_S)
+        decoded = stub.Decode(
+            pb.DecodeRequest(model=model, latents=reply.latents), timeout=TIMEOUT_S
+        )
+    z = tiny_models.mixture(5, 2, 12, float(np.float32(temperature)))
+    np.testing.assert_allclose(floats(reply.latents), z, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(floats(reply.images.tensor), tiny_models.decode(z), atol=1e-6)
+    np.testing.assert_allclose(
+        floats(decoded.images.tensor), floats(reply.images.tensor), atol=1e-6
+    )
+
+
+def test_at_temperature_0_a_mixture_gives_the_means_of_its_components(server: Server) -> None:
+    with server.generative() as stub:
+        request = pb.SampleRequest(
+            model=ref("tiny-mixture"), count=32, seed=1, temperature=0, include_latents=True
+        )
+        found = floats(stub.Sample(request, timeout=TIMEOUT_S).latents)
+    assert {tuple(row) for row in found.tolist()} == {
+        tuple(row) for row in tiny_models.MEANS.tolist()
+    }
+
+
+def test_the_client_samples_from_a_mixture_and_names_it(
+    server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Client(server.address, timeout_s=TIMEOUT_S, model="tiny-mixture") as client:
+        latent = client.model().latent
+        result = client.sample(4, seed=5, offset=2, include_latents=True)
+    assert (latent.prior, latent.mixture_components) == ("gaussian_mixture", 3)
+    z = tiny_models.mixture(5, 2, 4)
+    np.testing.assert_allclose(result.latents, z, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(result.images, tiny_models.decode(z), atol=1e-6)
+    assert cli.main(["models", "--server", server.address, "--model", "tiny-mixture"]) == 0
+    assert "3 values, prior gaussian_mixture of 3" in capsys.readouterr().out
+    assert cli.main(["models", "--server", server.address, "--model", "tiny-vae"]) == 0
+    assert "3 values, prior standard_normal\n" in capsys.readouterr().out
+
+
 def test_sample_without_a_seed_returns_the_one_it_drew(server: Server) -> None:
     with server.generative() as stub:
         first = stub.Sample(pb.SampleRequest(count=2, include_latents=True), timeout=TIMEOUT_S)
@@ -115,10 +164,15 @@ def test_sample_without_a_seed_returns_the_one_it_drew(server: Server) -> None:
     assert first.latents.data == again.latents.data
 
 
-def test_a_stream_is_one_sample_in_chunks_and_can_be_resumed(server: Server) -> None:
+@pytest.mark.parametrize("name", ["tiny-vae", "tiny-mixture"])
+def test_a_stream_is_one_sample_in_chunks_and_can_be_resumed(server: Server, name: str) -> None:
     with server.generative() as stub:
-        whole = stub.Sample(pb.SampleRequest(count=30, seed=8, include_latents=True))
-        request = pb.SampleStreamRequest(count=30, seed=8, chunk_rows=7, include_latents=True)
+        whole = stub.Sample(
+            pb.SampleRequest(model=ref(name), count=30, seed=8, include_latents=True)
+        )
+        request = pb.SampleStreamRequest(
+            model=ref(name), count=30, seed=8, chunk_rows=7, include_latents=True
+        )
         chunks = list(stub.SampleStream(request, timeout=TIMEOUT_S))
         request.offset, request.count = 14, 16
         rest = list(stub.SampleStream(request, timeout=TIMEOUT_S))
@@ -130,14 +184,28 @@ def test_a_stream_is_one_sample_in_chunks_and_can_be_resumed(server: Server) -> 
     np.testing.assert_allclose(streamed, floats(whole.images.tensor), atol=1e-6)
 
 
-def test_latents_of_a_seed_do_not_depend_on_neighbours_or_batches(server: Server) -> None:
-    expected = sampling.standard_normal(77, sampling.PRIOR, offset=0, rows=64, dim=tiny_models.DIM)
+@pytest.mark.parametrize("name", ["tiny-vae", "tiny-mixture"])
+def test_latents_of_a_seed_do_not_depend_on_neighbours_or_batches(
+    server: Server, name: str
+) -> None:
+    with server.generative() as stub:
+        expected = np.concatenate(
+            [
+                floats(chunk.latents)
+                for chunk in stub.SampleStream(
+                    pb.SampleStreamRequest(
+                        model=ref(name), count=64, seed=77, chunk_rows=32, include_latents=True
+                    ),
+                    timeout=TIMEOUT_S,
+                )
+            ]
+        )
     pieces = [(start, rows) for rows in (1, 3, 8, 20) for start in range(0, 64 - rows, 5)]
     with server.generative() as stub, ThreadPoolExecutor(16) as pool:
 
         def draw(piece: tuple[int, int]) -> bytes:
             request = pb.SampleRequest(
-                count=piece[1], seed=77, offset=piece[0], include_latents=True
+                model=ref(name), count=piece[1], seed=77, offset=piece[0], include_latents=True
             )
             reply = stub.Sample(request, timeout=TIMEOUT_S)
             images = floats(reply.images.tensor)
@@ -228,14 +296,18 @@ def test_models_are_described(server: Server) -> None:
         ("tiny-autoencoder", 1),
         ("tiny-denoising", 1),
         ("tiny-gan", 1),
+        ("tiny-mixture", 1),
         ("tiny-vae", 3),
         ("tiny-vae", 1),
     ]
     assert reply.default_model == "tiny-vae"
-    vae = reply.models[3]
+    mixture, vae = reply.models[3:5]
+    assert (mixture.latent.prior, mixture.latent.mixture_components) == ("gaussian_mixture", 3)
+    assert models_pb.OPERATION_SAMPLE in mixture.operations
     assert vae.state == models_pb.Model.STATE_READY
     assert (vae.image.channels, vae.image.height, vae.image.width) == (1, 4, 4)
     assert (vae.latent.dim, vae.latent.prior) == (tiny_models.DIM, "standard_normal")
+    assert vae.latent.mixture_components == 0
     assert vae.latent.has_log_variance
     assert (vae.likelihood.family, vae.likelihood.sigma) == ("gaussian", 0.1)
     assert (vae.limits.max_request_rows, vae.limits.max_batch_rows) == (32, 8)

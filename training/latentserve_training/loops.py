@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from latentserve_training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from latentserve_training.config import RunConfig
+from latentserve_training.config import RunConfig, parse_config
 from latentserve_training.data import ImageData
 from latentserve_training.errors import CheckpointError, ConfigError, NonFiniteLossError
 from latentserve_training.models.base import (
@@ -27,6 +27,7 @@ from latentserve_training.models.base import (
 )
 from latentserve_training.models.registry import KINDS
 from latentserve_training.run_folder import RunFolder, write_json, write_text
+from latentserve_training.sampler import check_sampler
 from latentserve_training.scaling import to_float
 
 
@@ -61,6 +62,7 @@ def train(
     torch.set_num_threads(config.training.threads)
     folder.create(resume)
     model = build_model(config, data.image_shape)
+    check_sampler(config.sampler, model, len(data.train))
     if not resume:  # or the checkpoint holds what came of it
         model.prepare(data.train)
     model.to(device)
@@ -200,7 +202,7 @@ def _device(name: str) -> torch.device:
 
 
 def _require_same_run(state: Checkpoint, config: RunConfig, data: ImageData) -> None:
-    before, now = _flat(state.config), _flat(config.as_dict())
+    before, now = _flat(_with_defaults(state.config)), _flat(config.as_dict())
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key):
             raise CheckpointError(
@@ -209,6 +211,14 @@ def _require_same_run(state: Checkpoint, config: RunConfig, data: ImageData) -> 
             )
     if state.data_sha256 != data.sha256:
         raise CheckpointError("cannot resume: the training images are not those of this run")
+
+
+def _with_defaults(before: dict[str, Any]) -> dict[str, Any]:
+    """An older run's configuration with the keys added since: their defaults change nothing."""
+    try:
+        return parse_config(before).as_dict()
+    except ConfigError:  # a key is gone since: the comparison names it
+        return before
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

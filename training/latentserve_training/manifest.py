@@ -9,10 +9,12 @@ import jsonschema
 
 from latentserve_training.config import RunConfig
 from latentserve_training.errors import ExportError
+from latentserve_training.mixture import MIXTURE_FILE
 from latentserve_training.models.base import Graph, LatentModel
 
 SCHEMA_VERSION = 1
 GOLDEN_FILE = "golden.npz"
+GOLDEN_SEED = 11  # what the golden latents of sample are drawn with
 GOLDEN_TOLERANCE = 1e-4  # room for another processor or a GPU; the parity gate here has 1e-5
 
 
@@ -55,7 +57,7 @@ def build_manifest(
         "kind": config.kind,
         "description": describe(config, model, evaluation),
         "image": {"channels": channels, "height": height, "width": width},
-        "latent": {"dim": model.latent_dim, "prior": model.prior},
+        "latent": _latent(model),
         "operations": operations,
         "likelihood": model.likelihood(),
         "files": files,
@@ -70,7 +72,8 @@ def build_manifest(
                 for operation, graph in operations.items()
             },
             "tolerance": GOLDEN_TOLERANCE,
-        },
+        }
+        | ({"sample_seed": GOLDEN_SEED} if "sample" in operations else {}),
         "training": {
             "config": config.as_dict(),
             "data": evaluation["data"],
@@ -82,6 +85,13 @@ def build_manifest(
     }
 
 
+def _latent(model: LatentModel) -> dict[str, Any]:
+    latent: dict[str, Any] = {"dim": model.latent_dim, "prior": model.prior}
+    if model.mixture is not None:
+        latent["mixture"] = {"file": MIXTURE_FILE, "components": model.mixture.components}
+    return latent
+
+
 def golden_array(operation: str, tensor_name: str) -> str:
     """The name of an array in the golden file."""
     return f"{operation}_{tensor_name}"
@@ -89,10 +99,12 @@ def golden_array(operation: str, tensor_name: str) -> str:
 
 def describe(config: RunConfig, model: LatentModel, evaluation: dict[str, Any]) -> str:
     """One sentence for a person."""
-    _, height, width = model.image_shape
+    channels, height, width = model.image_shape
+    colour = " RGB" if channels == 3 else ""
+    data = evaluation["data"]
     return (
-        f"{model.title} with {model.latent_dim} latents for {height}×{width} images, trained on "
-        f"{evaluation['data']['train_samples']:,} images of {evaluation['data']['name']}."
+        f"{model.title} with {model.latent_dim} latents for {height}×{width}{colour} images, "
+        f"trained on {data['train_samples']:,} images of {data['name']}."
     )
 
 

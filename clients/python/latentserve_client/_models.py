@@ -22,8 +22,9 @@ class LatentSpec:
     """The latents of a model."""
 
     dim: int  # values per image
-    prior: str  # "standard_normal", or "none" where the model cannot sample
+    prior: str  # "standard_normal", "gaussian_mixture", or "none" where the model cannot sample
     has_log_variance: bool  # whether encode returns one and takes a seed
+    mixture_components: int = 0  # of a gaussian_mixture; 0 with another prior
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,12 @@ def from_model(model: pb.Model) -> Model:
         kind=model.kind,
         description=model.description,
         image=ImageSpec(model.image.channels, model.image.height, model.image.width),
-        latent=LatentSpec(model.latent.dim, model.latent.prior, model.latent.has_log_variance),
+        latent=LatentSpec(
+            model.latent.dim,
+            model.latent.prior,
+            model.latent.has_log_variance,
+            model.latent.mixture_components,
+        ),
         operations=tuple(_enum(pb.Operation, "OPERATION_", value) for value in model.operations),
         likelihood=(
             Likelihood(model.likelihood.family, model.likelihood.sigma)

@@ -1,7 +1,7 @@
 """Show what latentserve does: `python -m latentserve_client.demo`.
 
-Starts a server on the exported models, sends handwritten digits through all five calls, prints
-what came back, draws it as one picture and stops the server.
+Starts a server on the exported models, sends handwritten digits through all five calls and then
+through every model there is, prints what came back, draws it as one picture and stops the server.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -38,11 +39,15 @@ SAMPLES = 20
 T = TypeVar("T")
 
 
+Line = tuple[str, str, str, str, str]
+"""Call, model, images, milliseconds, result."""
+
+
 @dataclass(frozen=True)
 class Step:
-    """One call of the demonstration: a line of the table and a section of the picture."""
+    """A call, or the same call to several models: its lines of the table, and its picture."""
 
-    line: tuple[str, str, str, str, str]  # call, model, images, milliseconds, result
+    lines: tuple[Line, ...]
     section: Section
 
 
@@ -82,11 +87,12 @@ def _run(args: argparse.Namespace) -> int:
             raise ServerFailed("the server has no model for 28x28 digits; see `latentserve models`")
         provider = next(model.provider for model in models if model.state == "ready")
         print(f"Serving on {provider}.\n")
-        print(table(("call", "model", "images", "ms", "result"), [step.line for step in steps]))
+        lines = [line for step in steps for line in step.lines]
+        print(table(("call", "model", "images", "ms", "result"), lines))
         draw(
             [step.section for step in steps],
             title="latentserve",
-            note=f"Handwritten digits through {len(steps)} gRPC calls, answered on {provider}",
+            note=f"Handwritten digits through {len(lines)} gRPC calls, answered on {provider}",
         ).save(args.out)
         print(f"\nThe picture of it: {args.out}")
         if server is not None:
@@ -112,7 +118,17 @@ def run_calls(client: Client, models: ModelList) -> list[Step]:
         steps.append(_denoise(client, model, clean))
     if model := choose_model(models, ("sample",), "mnist-vae", any_size=True):
         steps.append(_sample(client, model))
-    return steps
+    return steps + _every_model(client, models, images, clean)
+
+
+def newest_ready(models: ModelList) -> list[Model]:
+    """The highest ready version of every model, by name."""
+    newest: dict[str, Model] = {}
+    for model in models:
+        known = newest.get(model.name)
+        if model.state == "ready" and (known is None or model.version > known.version):
+            newest[model.name] = model
+    return [newest[name] for name in sorted(newest)]
 
 
 def choose_model(
@@ -124,12 +140,14 @@ def choose_model(
         for model in models
         if model.state == "ready"
         and set(operations) <= set(model.operations)
-        and (
-            any_size or (model.image.channels, model.image.height, model.image.width) == (1, 28, 28)
-        )
+        and (any_size or _takes_digits(model))
     ]
     able.sort(key=lambda model: (model.name != favourite, model.name, -model.version))
     return able[0] if able else None
+
+
+def _takes_digits(model: Model) -> bool:
+    return (model.image.channels, model.image.height, model.image.width) == (1, 28, 28)
 
 
 def _encode_and_decode(
@@ -209,10 +227,43 @@ def _sample(client: Client, model: Model) -> Step:
 def _step(
     call: str, model: Model, count: int, ms: float, result: str, note: str, rows: tuple[Row, ...]
 ) -> Step:
-    name = f"{model.name} v{model.version}"
-    return Step(
-        (call, name, str(count), f"{ms:.1f}", result), Section(call, f"{name} · {note}", rows)
-    )
+    heading = f"{_name(model)} · {note}"
+    return Step((_line(call, model, count, ms, result),), Section(call, heading, rows))
+
+
+def _every_model(
+    client: Client, models: ModelList, images: NDArray[np.uint8], clean: NDArray[np.float32]
+) -> list[Step]:
+    """The digits through every model that encodes, and a sample of every one that can."""
+    able = [model for model in newest_ready(models) if _takes_digits(model)]
+    steps: list[Step] = []
+    if encoding := [model for model in able if "reconstruct" in model.operations]:
+        rows, lines = [Row("digits", images)], []
+        for model in encoding:
+            result, ms = _timed(partial(client.reconstruct, images, model=model.ref))
+            mse = float(np.mean(np.square(result.images - clean)))
+            rows.append(Row(model.name, result.images))
+            lines.append(_line("Reconstruct", model, len(images), ms, f"MSE {mse:.4f}"))
+        note = "the same digits, through the code of each model"
+        steps.append(Step(tuple(lines), Section("Every encoder", note, tuple(rows))))
+    if sampling := [model for model in able if "sample" in model.operations]:
+        rows, lines = [], []
+        for model in sampling:
+            count = min(len(images), model.limits.max_request_rows or len(images))
+            drawn, ms = _timed(partial(client.sample, count, model=model.ref, seed=SAMPLE_SEED))
+            rows.append(Row(model.name, drawn.images))
+            lines.append(_line("Sample", model, count, ms, f"seed {drawn.seed}"))
+        note = f"what each of them draws with seed {SAMPLE_SEED}; none was chosen by hand"
+        steps.append(Step(tuple(lines), Section("Every generator", note, tuple(rows))))
+    return steps
+
+
+def _name(model: Model) -> str:
+    return f"{model.name} v{model.version}"
+
+
+def _line(call: str, model: Model, count: int, ms: float, result: str) -> Line:
+    return call, _name(model), str(count), f"{ms:.1f}", result
 
 
 def _timed(call: Callable[[], T]) -> tuple[T, float]:

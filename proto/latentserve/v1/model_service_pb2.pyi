@@ -136,14 +136,16 @@ class ImageSpec(_message.Message):
     def __init__(self, channels: _Optional[int] = ..., height: _Optional[int] = ..., width: _Optional[int] = ...) -> None: ...
 
 class LatentSpec(_message.Message):
-    __slots__ = ("dim", "prior", "has_log_variance")
+    __slots__ = ("dim", "prior", "has_log_variance", "mixture_components")
     DIM_FIELD_NUMBER: _ClassVar[int]
     PRIOR_FIELD_NUMBER: _ClassVar[int]
     HAS_LOG_VARIANCE_FIELD_NUMBER: _ClassVar[int]
+    MIXTURE_COMPONENTS_FIELD_NUMBER: _ClassVar[int]
     dim: int
     prior: str
     has_log_variance: bool
-    def __init__(self, dim: _Optional[int] = ..., prior: _Optional[str] = ..., has_log_variance: _Optional[bool] = ...) -> None: ...
+    mixture_components: int
+    def __init__(self, dim: _Optional[int] = ..., prior: _Optional[str] = ..., has_log_variance: _Optional[bool] = ..., mixture_components: _Optional[int] = ...) -> None: ...
 
 class Likelihood(_message.Message):
     __slots__ = ("family", "sigma")

@@ -110,7 +110,7 @@ def test_says_what_is_wrong(client, ten):
     with pytest.raises(NotFound, match="mnist-ae"):
         client.sample(model="nope")
     with pytest.raises(NoSuchOperation):
-        client.sample(model="mnist-ae")
+        client.sample(model="mnist-sparse")
     with pytest.raises(NotFound, match="nope"):
         client.health("nope")
 

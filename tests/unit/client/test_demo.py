@@ -7,6 +7,7 @@ import PIL.Image
 import pytest
 from unit.client.fake_server import Failure, fake_model
 
+from latentserve.v1 import model_service_pb2 as models_pb2
 from latentserve_client import Client, ModelList, demo
 from latentserve_client._server_process import ServerFailed, ServerProcess, free_address
 
@@ -32,7 +33,9 @@ def test_shows_all_calls_of_a_running_server(server, tmp_path, capsys):
     out = tmp_path / "demo.png"
     assert demo.main(["--server", server.address, "--out", str(out)]) == 0
     methods = [seen.method for seen in server.seen]
-    assert methods == ["ListModels", "Encode", "Decode", "Reconstruct", "Denoise", "Sample"]
+    five = ["Encode", "Decode", "Reconstruct", "Denoise", "Sample"]
+    assert methods[:6] == ["ListModels", *five]
+    assert set(methods[6:]) == {"Reconstruct", "Sample"}
     text = capsys.readouterr().out
     for word in ("Encode", "Decode", "Reconstruct", "Denoise", "Sample", "PSNR", "MSE", str(out)):
         assert word in text
@@ -45,13 +48,30 @@ def test_shows_all_calls_of_a_running_server(server, tmp_path, capsys):
 def test_sends_the_first_ten_digits(server):
     with Client(server.address) as client:
         steps = demo.run_calls(client, client.models())
-    assert len(steps) == 5
+    headings = [step.section.heading for step in steps]
+    assert headings[:5] == ["Encode", "Decode", "Reconstruct", "Denoise", "Sample"]
     sent = {seen.method: seen.request for seen in server.seen}
     assert list(sent["Encode"].images.tensor.shape) == [10, 1, 28, 28]
     assert sent["Sample"].seed == demo.SAMPLE_SEED
     noisy = np.frombuffer(sent["Denoise"].images.tensor.data, np.float32)
     assert noisy.min() >= 0
     assert noisy.max() <= 1
+
+
+def test_shows_the_newest_version_of_every_model(server):
+    generator = fake_model("digits-gan", 3)
+    del generator.operations[:]
+    generator.operations.append(models_pb2.OPERATION_SAMPLE)
+    server.models.append(generator)
+    with Client(server.address) as client:
+        steps = demo.run_calls(client, client.models())
+    encoders, generators = steps[5:]
+    assert [line[:2] for line in encoders.lines] == [("Reconstruct", "mnist-vae v2")]
+    assert [row.caption for row in encoders.section.rows] == ["digits", "mnist-vae"]
+    assert [line[:2] for line in generators.lines] == [
+        ("Sample", "digits-gan v3"),
+        ("Sample", "mnist-vae v2"),
+    ]
 
 
 def test_leaves_out_what_no_model_can_do(server):

@@ -13,7 +13,7 @@ import pytest
 
 import tiny_models
 from latentserve_server.errors import ManifestError
-from latentserve_server.manifest import Metric, read_manifest
+from latentserve_server.manifest import Metric, MixtureSpec, read_manifest
 
 Document = dict[str, Any]
 
@@ -64,6 +64,19 @@ def test_the_digest_is_the_sha256_of_the_manifest(folder: Path) -> None:
     document["description"] += " Changed."
     tiny_models.write_manifest(folder, document)
     assert read_manifest(folder).digest != before
+
+
+def test_a_mixture_and_the_golden_draw_of_it_are_read(tmp_path: Path) -> None:
+    folder = tiny_models.write_model(tmp_path, "tiny", kind="autoencoder", with_mixture=True)
+    manifest = read_manifest(folder)
+    assert manifest.prior == "gaussian_mixture"
+    assert manifest.mixture == MixtureSpec("prior.npz", 3)
+    assert manifest.golden.sample_seed == tiny_models.SAMPLE_SEED
+
+
+def test_without_a_mixture_there_is_none(folder: Path) -> None:
+    manifest = read_manifest(folder)
+    assert (manifest.mixture, manifest.golden.sample_seed) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +144,9 @@ def _drop(path: str) -> Callable[[Document], None]:
     return change
 
 
-LIES: dict[str, tuple[Callable[[Document], None], list[str]]] = {
+MIXTURE = {"file": "prior.npz", "components": 3}
+
+LIES: dict[str, tuple[Callable[[Document], object], list[str]]] = {
     "an unknown field": (_set("colour", "blue"), ["colour"]),
     "an unknown field deep inside": (_set("image/depth", 8), ["$.image", "depth"]),
     "a schema version of the future": (_set("schema_version", 2), ["$.schema_version", "1"]),
@@ -178,6 +193,43 @@ LIES: dict[str, tuple[Callable[[Document], None], list[str]]] = {
         ["golden", "golden.npz", "not listed in files"],
     ),
     "sample without a prior": (_set("latent/prior", "none"), ["sample", "prior"]),
+    "a mixture of a standard-normal prior": (
+        _set("latent/mixture", MIXTURE),
+        ["$.latent", "mixture"],
+    ),
+    "a mixture that is not there": (
+        _set("latent/prior", "gaussian_mixture"),
+        ["$.latent", "'mixture' is a required property"],
+    ),
+    "a mixture of no component": (
+        _set(
+            "latent",
+            {"dim": 3, "prior": "gaussian_mixture", "mixture": {**MIXTURE, "components": 0}},
+        ),
+        ["$.latent.mixture.components", "0"],
+    ),
+    "a mixture that is not listed": (
+        _set("latent", {"dim": 3, "prior": "gaussian_mixture", "mixture": MIXTURE}),
+        ["latent.mixture names prior.npz", "not listed in files"],
+    ),
+    "a mixture too large for the memory": (
+        _set(
+            "latent",
+            {"dim": 65536, "prior": "gaussian_mixture", "mixture": {**MIXTURE, "components": 1}},
+        ),
+        ["latent.mixture has 4294967296 values", "4194304 at most"],
+    ),
+    "a golden seed beyond 64 bits": (
+        _set("golden/sample_seed", 2**64),
+        ["$.golden.sample_seed", str(2**64)],
+    ),
+    "a golden seed of a model that does not sample": (
+        lambda document: [
+            _drop("operations/sample")(document),
+            _set("golden/sample_seed", 1)(document),
+        ],
+        ["golden.sample_seed", "no operation sample"],
+    ),
     "golden without one input": (
         _set("golden/inputs/decode", {}),
         ["golden", "decode", "latents"],

@@ -8,32 +8,7 @@ import numpy as np
 import pytest
 
 from latentserve_server import sampling
-
-MASK = 2**64 - 1
-
-
-def philox_block(counter: int, seed: int, domain: int) -> list[int]:
-    """Philox 4x64-10 (Salmon et al. 2011) in plain integers."""
-    c = [(counter >> (64 * i)) & MASK for i in range(4)]
-    k = [seed, domain]
-    for _ in range(10):
-        low, high = 0xD2E7470EE14C6C93 * c[0], 0xCA5A826395121157 * c[2]
-        c = [(high >> 64) ^ c[1] ^ k[0], high & MASK, (low >> 64) ^ c[3] ^ k[1], low & MASK]
-        k = [(k[0] + 0x9E3779B97F4A7C15) & MASK, (k[1] + 0xBB67AE8584CAA73B) & MASK]
-    return c
-
-
-def row(seed: int, domain: int, index: int, dim: int, temperature: float = 1.0) -> list[float]:
-    """One row by the specification."""
-    blocks = -(-dim // 4)
-    values: list[float] = []
-    for block in range(index * blocks, (index + 1) * blocks):
-        words = philox_block(block, seed, domain)
-        for a, b in (words[:2], words[2:]):
-            u, v = ((a >> 11) + 1) / 2**53, (b >> 11) / 2**53
-            radius = math.sqrt(-2.0 * math.log(u))
-            values += [radius * math.cos(2 * math.pi * v), radius * math.sin(2 * math.pi * v)]
-    return [value * temperature for value in values[:dim]]
+from reference_draw import normal_row, philox_block
 
 
 def test_reference_philox_gives_the_known_answers_of_random123() -> None:
@@ -50,7 +25,7 @@ def test_reference_philox_gives_the_known_answers_of_random123() -> None:
 @pytest.mark.parametrize("offset", [0, 1, 12345, sampling.MAX_OFFSET])
 def test_rows_are_what_the_specification_says(dim: int, seed: int, offset: int) -> None:
     rows = sampling.standard_normal(seed, sampling.PRIOR, offset=offset, rows=3, dim=dim)
-    expected = [row(seed, sampling.PRIOR, offset + k, dim) for k in range(3)]
+    expected = [normal_row(seed, sampling.PRIOR, offset + k, dim) for k in range(3)]
     assert rows.dtype == np.float32
     np.testing.assert_allclose(rows, np.array(expected, dtype=np.float32), rtol=2e-7, atol=1e-37)
 
@@ -89,3 +64,19 @@ def test_values_are_standard_normal() -> None:
     assert abs(values.var() - 1) < 5 * math.sqrt(2 / values.size)
     assert abs((values**4).mean() - 3) < 5 * math.sqrt(96 / values.size)
     assert abs((np.abs(values) < 1.959964).mean() - 0.95) < 5 * math.sqrt(0.0475 / values.size)
+
+
+@pytest.mark.parametrize("offset", [0, 1, sampling.MAX_OFFSET])
+def test_uniform_numbers_are_what_the_specification_says(offset: int) -> None:
+    found = sampling.uniform(2**64 - 1, sampling.MIXTURE, offset=offset, rows=7)
+    expected = [
+        (philox_block(offset + row, 2**64 - 1, sampling.MIXTURE)[0] >> 11) / 2**53
+        for row in range(7)
+    ]
+    assert found.tolist() == expected
+
+
+def test_the_normal_stream_is_the_one_that_was_published() -> None:
+    """Bits of a row, written down before there was any other stream: a change breaks clients."""
+    row = sampling.standard_normal(7, sampling.PRIOR, offset=5, rows=1, dim=3)
+    assert row.tobytes().hex() == "b33a15c061d8bcbe4d0650bf"

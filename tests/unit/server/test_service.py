@@ -50,6 +50,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Repository]
     for kind in tiny_models.KINDS:
         tiny_models.write_model(root, kind, kind=kind)
     tiny_models.write_model(root, "vae", kind="vae", version=2)
+    tiny_models.write_model(root, "mixture", kind="autoencoder", with_mixture=True)
     repository = Repository(
         root,
         Loader(
@@ -246,6 +247,16 @@ def test_sample_decodes_the_prior_stream_of_its_seed(call: Caller, name: str, ro
     np.testing.assert_array_equal(to_array(reply.latents), z)
     assert to_array(reply.images.tensor) == close_to(tiny_models.decode(z))
     assert reply.seed == 3
+
+
+def test_sample_of_a_mixture_decodes_what_its_page_says(call: Caller) -> None:
+    rows, temperature = MAX_REQUEST_ROWS, 0.25
+    reply = call.sample(
+        model=model("mixture"), count=rows, seed=3, temperature=temperature, include_latents=True
+    )
+    z = tiny_models.mixture(3, 0, rows, temperature)
+    np.testing.assert_allclose(to_array(reply.latents), z, rtol=1e-6, atol=1e-6)
+    assert to_array(reply.images.tensor) == close_to(tiny_models.decode(z))
 
 
 @pytest.mark.parametrize("skip", [1, 7, 8, MAX_REQUEST_ROWS - 1])
@@ -567,7 +578,7 @@ def test_a_seed_for_a_model_without_log_variance_is_refused(call: Caller) -> Non
 def test_an_unknown_model_is_not_found_with_the_names_there_are(call: Caller, method: str) -> None:
     with pytest.raises(ModelNotFound) as refused:
         REQUESTS[method](call, "mnist")
-    assert refused.value.metadata["models"] == "autoencoder, denoising, gan, vae"
+    assert refused.value.metadata["models"] == "autoencoder, denoising, gan, mixture, vae"
 
 
 @pytest.mark.parametrize(
@@ -655,7 +666,7 @@ class IdleBatchers:
             max_batch_rows=MAX_BATCH_ROWS,
             queue_rows=MAX_REQUEST_ROWS,
         )
-        self.model = ServedModel(model.manifest, model.provider, self.batcher)
+        self.model = ServedModel(model.manifest, model.provider, self.batcher, model.prior)
         self.service = GenerativeService(
             self,  # type: ignore[arg-type]  # only `resolve` is used
             max_request_rows=MAX_REQUEST_ROWS,

@@ -9,6 +9,7 @@ import torch
 from latentserve_training.classifier_training import load_classifier_config, train_classifier
 from latentserve_training.config import parse_config
 from latentserve_training.data import ImageData, Labels
+from latentserve_training.export import export_run
 from latentserve_training.loops import train
 from latentserve_training.report import finish_run
 from latentserve_training.run_folder import RunFolder
@@ -82,13 +83,32 @@ def finished_run(tmp_path_factory, make_config, image_data):
     """One run of each kind for all tests: to change it, copy it first."""
 
     @functools.cache
-    def finish(kind):
-        config, folder = make_config(kind), RunFolder(tmp_path_factory.mktemp("runs") / kind)
+    def finish_once(kind, components):
+        config = make_config(kind, sampler={"components": components})
+        folder = RunFolder(tmp_path_factory.mktemp("runs") / kind)
         best = train(config, image_data, folder)
         finish_run(config, image_data, best, best.history, folder)
         return folder
 
+    def finish(kind, components=0):
+        return finish_once(kind, components)
+
     return finish
+
+
+@pytest.fixture(scope="session")
+def exported_run(tmp_path_factory, finished_run):
+    """The export of that run, which takes a second: to change it, copy it first."""
+
+    @functools.cache
+    def export_once(kind, components):
+        folder = tmp_path_factory.mktemp("exports")
+        return export_run(finished_run(kind, components), folder, revision="none").folder
+
+    def export(kind, components=0):
+        return export_once(kind, components)
+
+    return export
 
 
 @pytest.fixture(scope="session")

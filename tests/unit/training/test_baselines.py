@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from latentserve_training.baselines import fit_pca, to_rows
+from latentserve_training import baselines
+from latentserve_training.baselines import fit_pca, mean_row, to_rows
 
 
 @pytest.fixture
@@ -91,3 +92,69 @@ def test_wiener_filter_shrinks_by_the_share_of_signal():
     gains = [each / (each + noise_sigma**2) for each in variance]
     np.testing.assert_allclose(filtered, deviation * gains)
     assert math.isclose(pca.mean[0], 100 / 255)
+
+
+@pytest.fixture
+def smooth_images():
+    """500 images of 200 pixels whose variance falls by a fifth from direction to direction."""
+    rng = np.random.default_rng(0)
+    directions = np.linalg.qr(rng.normal(size=(200, 200)))[0]
+    rows = 128 + 150 * rng.normal(size=(500, 200)) * 0.9 ** np.arange(200) @ directions.T
+    return torch.from_numpy(rows.clip(0, 255).astype(np.uint8)).reshape(500, 1, 10, 20)
+
+
+@pytest.fixture
+def both_fits(smooth_images, monkeypatch):
+    """The exact one, and what large images get."""
+    exact = fit_pca(smooth_images)
+    monkeypatch.setattr(baselines, "EXACT_PIXELS", 199)
+    monkeypatch.setattr(baselines, "LEADING_DIRECTIONS", 20)
+    monkeypatch.setattr(baselines, "CHUNK_PIXELS", 200 * 70)
+    return exact, fit_pca(smooth_images, 8)
+
+
+def test_large_images_get_the_leading_directions_of_the_exact_fit(both_fits, smooth_images):
+    exact, leading = both_fits
+    assert leading.directions.shape == (200, 20)
+    assert (exact.rest_directions, leading.rest_directions) == (0, 180)
+    rows = to_rows(smooth_images)
+    for dim in (1, 8, 20):
+        errors = [np.square(pca.reconstruct(rows, dim) - rows).sum() for pca in both_fits]
+        assert errors[0] <= errors[1] * (1 + 1e-12), "the exact one is the best there is"
+        assert errors[1] == pytest.approx(errors[0], rel=1e-4)
+    np.testing.assert_allclose(leading.variances, exact.variances[:20], rtol=1e-3)
+    np.testing.assert_allclose(leading.directions.T @ leading.directions, np.eye(20), atol=1e-12)
+
+
+def test_large_images_keep_the_variance_of_all_directions(both_fits, smooth_images):
+    exact, leading = both_fits
+    assert leading.variances.sum() + leading.rest_variance == pytest.approx(exact.variances.sum())
+    for dim in (1, 8, 20):
+        assert leading.noise_variance(dim) == pytest.approx(exact.noise_variance(dim), rel=1e-4)
+        densities = [pca.log_likelihood(to_rows(smooth_images), dim).mean() for pca in both_fits]
+        assert densities[1] == pytest.approx(densities[0], rel=1e-4)
+
+
+def test_the_wiener_filter_of_large_images_is_nearly_the_exact_one(both_fits, smooth_images):
+    rows = to_rows(smooth_images)
+    noisy = rows + 0.3 * np.random.default_rng(1).normal(size=rows.shape)
+    exact, leading = (np.square(pca.wiener_filter(noisy, 0.3) - rows).mean() for pca in both_fits)
+    assert leading == pytest.approx(exact, rel=0.03)
+
+
+def test_directions_that_are_not_known_are_not_made_up(both_fits, smooth_images):
+    leading, rows = both_fits[1], to_rows(smooth_images)
+    for measure in (leading.reconstruct, leading.log_likelihood):
+        with pytest.raises(ValueError, match="only 20 directions are known, not 21"):
+            measure(rows, 21)
+    assert fit_pca(smooth_images, 60).directions.shape == (200, 60)
+
+
+def test_fewer_images_than_directions_are_fitted_exactly(both_fits, smooth_images):
+    few = smooth_images[:9]
+    rows = to_rows(few)
+    np.testing.assert_allclose(fit_pca(few).reconstruct(rows, 8), rows, atol=1e-9)
+
+
+def test_the_mean_is_that_of_all_chunks(both_fits, smooth_images):
+    np.testing.assert_allclose(mean_row(smooth_images), to_rows(smooth_images).mean(0))

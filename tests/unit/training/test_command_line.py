@@ -16,6 +16,7 @@ from latentserve_training.classifier import load_classifier
         (["train", "--config", "absent"], "error: there is no preset 'absent'"),
         (["train", "--config", "mnist-ae", "--set", "epochs=1"], "did you mean 'training.epochs'?"),
         (["train", "--config", "mnist-ae", "--data", "absent"], "error: there is no folder absent"),
+        (["train", "--config", "mnist-ae", "--data", "mnits"], "did you mean 'mnist'?"),
         (["export", "absent"], "error: there is no checkpoint"),
         (["evaluate", "absent"], "error: absent is neither a run"),
         (["evaluate", ".", "--classifier", "absent.onnx"], "error: . is neither a run"),
@@ -86,6 +87,13 @@ def test_a_classifier_is_trained_on_the_digits_of_the_package(tmp_path, capsys):
     card = load_classifier(out).card
     assert card["accuracy"]["samples"] == 20
     assert "--data" not in card["command"]
+
+
+def test_a_download_into_a_file_is_refused(tmp_path, capsys):
+    path = tmp_path / "own.npz"
+    path.write_bytes(b"")
+    assert main(["train", "--config", "mnist-ae", "--data", str(path), "--download"]) == 1
+    assert f"{path} is a file, not a folder to download into" in capsys.readouterr().err
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch):

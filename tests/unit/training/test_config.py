@@ -55,6 +55,13 @@ def test_overrides_are_typed(override, expected):
     assert type(value) is type(expected)
 
 
+@pytest.mark.parametrize(("text", "size"), [("0", None), ("28", (28, 28)), ("[24, 32]", (24, 32))])
+def test_an_image_size_is_a_side_or_both(text, size):
+    config = load_config("mnist-ae", [f"data.image_size={text}"])
+    assert config.data.size == size
+    assert parse_config(json.loads(json.dumps(config.as_dict()))) == config
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -74,6 +81,13 @@ def test_overrides_are_typed(override, expected):
         ("model.latent_dim=0", "latent_dim must be 1 or more"),
         ("optimizer.learning_rate=-1.0", "learning_rate must be above 0"),
         ("data.validation_fraction=1.0", "validation_fraction must lie between 0 and 1"),
+        ("data.test_fraction=0.0", "test_fraction must lie between 0 and 1"),
+        ("data.image_size=-8", r"image_size must be 0 \(as they are\), a side, or \[height, width"),
+        ("data.image_size=[8]", "image_size must be 0"),
+        ("data.image_size=[8, 0]", "image_size must be 0"),
+        ("data.image_size=true", "data.image_size is True; it must be of type int"),
+        ("data.image_size=['a', 8]", "data.image_size is 'a'; it must be of type int"),
+        ("data.channels=2", r"channels must be 0 \(as they are\), 1 \(grey\) or 3 \(RGB\)"),
         ("kind=diffusion", "kind is 'diffusion'; it must be one of: autoencoder, .*, vae"),
         ("seed=-1", "seed is -1"),
         ("name=''", "name is ''; .*lower-case letters"),

@@ -16,8 +16,10 @@ from latentserve_training.checkpoint import load_checkpoint, save_checkpoint
 from latentserve_training.errors import CheckpointError, ConfigError, ExportError
 from latentserve_training.export import export_run
 from latentserve_training.manifest import validate_manifest
+from latentserve_training.mixture import read_mixture
 from latentserve_training.models.registry import KINDS
 from latentserve_training.run_folder import RunFolder
+from latentserve_training.sample_stream import sample_latents
 
 OPERATIONS = {
     "autoencoder": {"encode", "decode", "reconstruct"},
@@ -38,8 +40,11 @@ def exported(tmp_path_factory, finished_run):
     """One export of each kind for all tests that only look at it."""
 
     @functools.cache
-    def export(kind):
-        return export_run(finished_run(kind), tmp_path_factory.mktemp("exports"))
+    def export_once(kind, components):
+        return export_run(finished_run(kind, components), tmp_path_factory.mktemp("exports"))
+
+    def export(kind, components=0):
+        return export_once(kind, components)
 
     return export
 
@@ -80,6 +85,35 @@ def test_an_export_keeps_its_promises(kind, exported):
     assert (manifest["likelihood"] is None) == (kind != "vae")
     assert_files_are_as_described(folder, manifest)
     assert_golden_outputs_repeat(folder, manifest)
+
+
+def test_an_export_with_a_sampler_brings_the_mixture_and_the_operation(exported, finished_run):
+    folder = exported("autoencoder", components=3).folder
+    manifest = read_manifest(folder)
+    validate_manifest(manifest)
+    assert manifest["latent"] == {
+        "dim": 3,
+        "prior": "gaussian_mixture",
+        "mixture": {"file": "prior.npz", "components": 3},
+    }
+    assert manifest["operations"]["sample"] == manifest["operations"]["decode"]
+    mixture = (folder / "prior.npz").read_bytes()
+    assert mixture == finished_run("autoencoder", components=3).mixture.read_bytes()
+    assert_files_are_as_described(folder, manifest)
+    assert_golden_outputs_repeat(folder, manifest)
+
+
+@pytest.mark.parametrize(("kind", "components"), [("autoencoder", 3), ("vae", 0)])
+def test_the_golden_latents_of_sample_are_what_their_seed_draws(exported, kind, components):
+    folder = exported(kind, components).folder
+    seed = read_manifest(folder)["golden"]["sample_seed"]
+    mixture = read_mixture(folder / "prior.npz") if components else None
+    with np.load(folder / "golden.npz") as arrays:
+        np.testing.assert_array_equal(arrays["sample_latents"], sample_latents(seed, 8, 3, mixture))
+
+
+def test_a_model_that_does_not_sample_has_no_golden_seed(exported):
+    assert "sample_seed" not in read_manifest(exported("autoencoder").folder)["golden"]
 
 
 def assert_files_are_as_described(folder, manifest):

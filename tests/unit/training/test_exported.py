@@ -7,33 +7,18 @@ import torch
 
 from latentserve_training.checkpoint import load_checkpoint
 from latentserve_training.errors import EvaluationError, ExportError
-from latentserve_training.evaluate import measure
-from latentserve_training.export import export_run
+from latentserve_training.evaluate import applicable, measure
 from latentserve_training.exported import load_export
 from latentserve_training.measure import Subject
-from latentserve_training.report import load_model
+from latentserve_training.report import load_finished_model, load_model
 from latentserve_training.scaling import to_float
-
-
-@pytest.fixture(scope="module")
-def exported(finished_run, tmp_path_factory):
-    """Of a kind, on first use; to change it, copy it first."""
-    folders = {}
-
-    def get(kind):
-        if kind not in folders:
-            exports = tmp_path_factory.mktemp("exports")
-            folders[kind] = export_run(finished_run(kind), exports, revision="none").folder
-        return folders[kind]
-
-    return get
 
 
 @pytest.mark.parametrize("kind", ["vae", "denoising"])
 def test_the_graphs_answer_as_the_torch_model_does(
-    kind, exported, finished_run, make_config, image_data
+    kind, exported_run, finished_run, make_config, image_data
 ):
-    export = load_export(exported(kind))
+    export = load_export(exported_run(kind))
     torch_model = load_model(make_config(kind), load_checkpoint(finished_run(kind).best))
     images = to_float(image_data.test)
     with torch.inference_mode():
@@ -50,24 +35,24 @@ def test_the_graphs_answer_as_the_torch_model_does(
     assert export.model.prior == torch_model.prior
 
 
-def test_figures_of_an_export_are_those_of_its_run(exported, finished_run, image_data):
-    export = load_export(exported("denoising"))
+def test_figures_of_an_export_are_those_of_its_run(exported_run, finished_run, image_data):
+    export = load_export(exported_run("denoising"))
     stored = json.loads(finished_run("denoising").evaluation.read_text())["metrics"]
     measured = measure(Subject(export.model, image_data), stored)
     for name, metric in measured.items():
         assert metric.value == pytest.approx(stored[name]["value"], rel=1e-5)
 
 
-def test_what_needs_the_weights_is_nan(exported, image_data):
-    export = load_export(exported("contractive"))
+def test_what_needs_the_weights_is_nan(exported_run, image_data):
+    export = load_export(exported_run("contractive"))
     metric = measure(Subject(export.model, image_data), ["test_jacobian"])["test_jacobian"]
     assert math.isnan(metric.value)
     assert all(weights.isnan().all() for weights in export.model.parameters())
 
 
 @pytest.mark.parametrize("kind", ["vae", "linear"])
-def test_only_a_decoder_that_is_not_clipped_answers_for_what_comes_before(kind, exported):
-    model = load_export(exported(kind)).model
+def test_only_a_decoder_that_is_not_clipped_answers_for_what_comes_before(kind, exported_run):
+    model = load_export(exported_run(kind)).model
     if not hasattr(model, "decode_unclipped"):
         return
     latents = torch.randn(4, model.latent_dim)
@@ -76,8 +61,26 @@ def test_only_a_decoder_that_is_not_clipped_answers_for_what_comes_before(kind, 
     assert unclipped.isnan().all() == (kind == "linear")
 
 
-def test_metrics_are_replaced_and_nothing_else(exported, tmp_path):
-    folder = shutil.copytree(exported("vae"), tmp_path / "1")
+def test_an_export_with_a_mixture_draws_from_it(exported_run, finished_run, make_config, tmp_path):
+    run = finished_run("autoencoder", components=3)
+    exported = exported_run("autoencoder", components=3)
+    config = make_config(sampler={"components": 3})
+    torch_model = load_finished_model(config, load_checkpoint(run.best), run)
+    model = load_export(exported).model
+    assert model.prior == torch_model.prior == "gaussian_mixture"
+    draws = [
+        each.draw_latents(20, torch.Generator().manual_seed(1)) for each in (model, torch_model)
+    ]
+    assert torch.equal(*draws)
+    assert {"test_coverage", "test_code_log_likelihood_nats"} <= {*applicable(model)}
+    folder = shutil.copytree(exported, tmp_path / "1")
+    (folder / "prior.npz").write_bytes(b"something else")
+    with pytest.raises(EvaluationError, match=r"prior\.npz is not the file"):
+        load_export(folder)
+
+
+def test_metrics_are_replaced_and_nothing_else(exported_run, tmp_path):
+    folder = shutil.copytree(exported_run("vae"), tmp_path / "1")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     export = load_export(folder)
     metrics = export.manifest["metrics"]
@@ -91,8 +94,8 @@ def test_metrics_are_replaced_and_nothing_else(exported, tmp_path):
     assert (folder / "manifest.json").read_bytes() == before["manifest.json"], "the same format"
 
 
-def test_a_figure_that_is_none_is_not_stored(exported, tmp_path):
-    folder = shutil.copytree(exported("vae"), tmp_path / "1")
+def test_a_figure_that_is_none_is_not_stored(exported_run, tmp_path):
+    folder = shutil.copytree(exported_run("vae"), tmp_path / "1")
     export = load_export(folder)
     metrics = export.manifest["metrics"]
     with pytest.raises(ExportError, match="test_mse"):
@@ -100,8 +103,8 @@ def test_a_figure_that_is_none_is_not_stored(exported, tmp_path):
     assert load_export(folder).manifest["metrics"] == metrics
 
 
-def test_an_altered_or_missing_file_is_refused(exported, tmp_path):
-    folder = shutil.copytree(exported("vae"), tmp_path / "1")
+def test_an_altered_or_missing_file_is_refused(exported_run, tmp_path):
+    folder = shutil.copytree(exported_run("vae"), tmp_path / "1")
     (folder / "decode.onnx").write_bytes(b"something else")
     with pytest.raises(EvaluationError, match=r"decode\.onnx is not the file"):
         load_export(folder)

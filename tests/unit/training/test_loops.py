@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from latentserve_training.checkpoint import load_checkpoint
+from latentserve_training.checkpoint import load_checkpoint, save_checkpoint
 from latentserve_training.errors import CheckpointError, ConfigError, NonFiniteLossError
 from latentserve_training.loops import build_model, learning_rate_factor, train, validate
 from latentserve_training.models.base import OptimizerConfig
@@ -141,6 +141,30 @@ def test_only_the_same_configuration_is_resumed(tmp_path, make_config, image_dat
     changed = make_config(training={"batch_size": 16})
     with pytest.raises(CheckpointError, match=r"training\.batch_size was 32 and is now 16"):
         train(changed, image_data, RunFolder(tmp_path), resume=True)
+
+
+def test_a_run_from_before_a_key_was_there_is_resumed(tmp_path, make_config, image_data):
+    folder = RunFolder(tmp_path)
+    best = train(make_config(), image_data, folder)
+    state = load_checkpoint(folder.last)
+    older = {table: values for table, values in state.config.items() if table != "sampler"}
+    save_checkpoint(dataclasses.replace(state, config=older), folder.last)
+    again = train(make_config(), image_data, folder, resume=True)
+    assert again.best_epoch == best.best_epoch
+    changed = make_config(sampler={"components": 2})
+    with pytest.raises(CheckpointError, match=r"sampler\.components was 0 and is now 2"):
+        train(changed, image_data, folder, resume=True)
+
+
+def test_a_run_with_a_key_that_is_gone_is_not_resumed(tmp_path, make_config, image_data):
+    folder = RunFolder(tmp_path)
+    train(make_config(), image_data, folder)
+    state = load_checkpoint(folder.last)
+    save_checkpoint(
+        dataclasses.replace(state, config=state.config | {"flux": {"capacity": 1.21}}), folder.last
+    )
+    with pytest.raises(CheckpointError, match=r"cannot resume: flux\.capacity was 1\.21"):
+        train(make_config(), image_data, folder, resume=True)
 
 
 def test_only_the_same_images_are_resumed(tmp_path, make_config, image_data):

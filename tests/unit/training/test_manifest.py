@@ -4,7 +4,12 @@ import pytest
 
 from latentserve_training.errors import ExportError
 from latentserve_training.loops import build_model
-from latentserve_training.manifest import build_manifest, load_schema, validate_manifest
+from latentserve_training.manifest import (
+    build_manifest,
+    describe,
+    load_schema,
+    validate_manifest,
+)
 
 
 @pytest.fixture
@@ -56,6 +61,13 @@ def test_the_description_is_one_sentence(manifest):
         "Gaussian variational autoencoder (learned σ) with 3 latents for 12×12 images, "
         "trained on 160 images of blobs."
     )
+
+
+def test_the_description_says_that_images_are_in_colour(make_config):
+    config = make_config()
+    evaluation = {"data": {"name": "blobs", "train_samples": 160}}
+    description = describe(config, build_model(config, (3, 12, 12)), evaluation)
+    assert "for 12×12 RGB images" in description
 
 
 @pytest.mark.parametrize(

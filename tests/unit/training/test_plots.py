@@ -1,6 +1,8 @@
 import pytest
+import torch
 from matplotlib.image import imread
 
+from latentserve_training.data import ImageData
 from latentserve_training.evaluate import evaluate
 from latentserve_training.loops import build_model
 from latentserve_training.measure import Subject
@@ -55,6 +57,24 @@ def test_every_figure_of_a_kind_is_drawn(kind, tmp_path, make_config, image_data
         path = tmp_path / f"{name}.png"
         FIGURES[name](Subject(model, image_data), metrics, "tiny", path)
         assert_has_ink(path)
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_colours_are_drawn(kind, tmp_path, make_config, image_data):
+    in_colour = ImageData(
+        *(
+            torch.cat([part, part.flip(2), part.flip(3)], 1)
+            for part in (image_data.train, image_data.validation, image_data.test)
+        ),
+        name="coloured blobs",
+        sha256="0" * 64,
+    )
+    model = build_model(make_config(kind), in_colour.image_shape)
+    metrics = evaluate(model, in_colour)
+    path = tmp_path / "figure.png"
+    FIGURES[model.figures[0]](Subject(model, in_colour), metrics, "tiny", path)
+    pixels = imread(path)[..., :3]
+    assert (pixels.max(2) - pixels.min(2)).max() > 0, "every pixel is grey"
 
 
 def test_three_losses_leave_no_empty_panel(tmp_path):

@@ -10,7 +10,6 @@ from latentserve_training.classifier import SHIPPED, load_classifier
 from latentserve_training.config import parse_config
 from latentserve_training.errors import DataError, EvaluationError
 from latentserve_training.evaluate import applicable
-from latentserve_training.export import export_run
 from latentserve_training.models.registry import KINDS
 from latentserve_training.remeasure import Request, evaluate_folder
 from latentserve_training.run_folder import RunFolder
@@ -27,11 +26,6 @@ def run(finished_run, tmp_path):
         return RunFolder(shutil.copytree(finished_run(kind).path, tmp_path / kind))
 
     return copy
-
-
-@pytest.fixture(scope="module")
-def exported_vae(finished_run, tmp_path_factory):
-    return export_run(finished_run("vae"), tmp_path_factory.mktemp("exports"), revision="x").folder
 
 
 def stored_in(folder):
@@ -56,13 +50,19 @@ def test_a_run_gets_what_training_did_not_measure(run, classifier_file):
     ]
 
 
+def test_a_run_with_a_sampler_is_measured_by_its_samples(finished_run):
+    run = finished_run("autoencoder", components=3)
+    request = Request(["test_coverage", "test_code_log_likelihood_nats"], samples=50, store=False)
+    assert set(evaluate_folder(run.path, None, request).measured) == set(request.metrics)
+
+
 def applicable_to(kind):
     config = parse_config({"name": "x", "kind": kind})
     return applicable(KINDS[kind].build((1, 12, 12), config.model))
 
 
-def test_an_export_is_measured_through_its_graphs(exported_vae, tmp_path):
-    folder = shutil.copytree(exported_vae, tmp_path / "1")
+def test_an_export_is_measured_through_its_graphs(exported_run, tmp_path):
+    folder = shutil.copytree(exported_run("vae"), tmp_path / "1")
     before = stored_in(folder)
     answer = evaluate_folder(folder, None, Request(samples=100))
     after = stored_in(folder)
@@ -97,7 +97,7 @@ def test_fewer_images_replace_no_figure_of_more(run):
 
 
 def test_a_contractive_run_has_its_twin_and_its_export_keeps_what_was_measured(
-    run, finished_run, tmp_path
+    run, exported_run, tmp_path
 ):
     wanted = ["test_jacobian", "test_mse_beside_plain"]
     folder = run("contractive").path
@@ -105,7 +105,7 @@ def test_a_contractive_run_has_its_twin_and_its_export_keeps_what_was_measured(
     assert set(evaluate_folder(folder, None, Request(wanted)).measured) == set(wanted)
     assert stored_in(folder)["metrics"] == before
 
-    export = export_run(finished_run("contractive"), tmp_path / "exports", revision="x").folder
+    export = shutil.copytree(exported_run("contractive"), tmp_path / "1")
     answer = evaluate_folder(export, None, Request(wanted))
     assert answer.measured == ()
     assert "needs more than the exported graphs" in answer.left["test_jacobian"]
@@ -140,11 +140,12 @@ def test_a_classifier_of_other_images_is_refused(finished_run):
         evaluate_folder(finished_run("vae").path, None, Request(classifier=SHIPPED))
 
 
-def test_a_folder_that_is_neither_is_refused(tmp_path, exported_vae):
+def test_a_folder_that_is_neither_is_refused(tmp_path, exported_run):
+    exported = exported_run("vae")
     with pytest.raises(EvaluationError, match=r"is neither a run .* nor an export"):
         evaluate_folder(tmp_path, None, Request())
-    with pytest.raises(EvaluationError, match=f"did you mean {exported_vae}"):
-        evaluate_folder(exported_vae.parent, None, Request())
+    with pytest.raises(EvaluationError, match=f"did you mean {exported}"):
+        evaluate_folder(exported.parent, None, Request())
 
 
 def test_every_default_is_that_of_the_measurement():

@@ -10,12 +10,14 @@ from latentserve_training.loops import train
 from latentserve_training.measure import Metric
 from latentserve_training.report import (
     finish_run,
+    load_finished_model,
     load_model,
     metrics_table,
     read_evaluation,
     read_examples,
 )
 from latentserve_training.run_folder import RunFolder
+from latentserve_training.scaling import to_float
 
 
 def test_a_finished_run_holds_what_the_export_and_a_person_need(finished_run, image_data):
@@ -38,6 +40,36 @@ def test_a_finished_run_holds_what_the_export_and_a_person_need(finished_run, im
         "sha256": "0" * 64,
         "train_samples": 160,
     }
+
+
+def test_a_sampler_is_fitted_drawn_and_measured(finished_run, make_config, image_data):
+    folder = finished_run("autoencoder", components=3)
+    config, checkpoint = make_config(sampler={"components": 3}), load_checkpoint(folder.best)
+    assert (folder.path / "samples.png").is_file()
+    model = load_finished_model(config, checkpoint, folder)
+    assert (model.prior, model.mixture.components) == ("gaussian_mixture", 3)
+    measured = read_evaluation(folder)["metrics"]["test_code_log_likelihood_nats"]
+    codes = model.encode(to_float(image_data.test))
+    assert measured["value"] == pytest.approx(model.mixture.log_density(codes).mean().item())
+    assert measured["baseline"]["name"] == "one Gaussian"
+    assert measured["baseline"]["value"] < measured["value"]
+
+    before = folder.mixture.read_bytes()
+    finish_run(config, image_data, checkpoint, checkpoint.history, folder)
+    assert folder.mixture.read_bytes() == before
+    torch.testing.assert_close(
+        model.draw_latents(4, torch.Generator().manual_seed(1)),
+        model.mixture.draw(4, torch.Generator().manual_seed(1)),
+        rtol=0,
+        atol=0,
+    )
+
+
+def test_a_sampler_that_is_missing_says_how_to_finish_the_run(tmp_path, finished_run, make_config):
+    checkpoint = load_checkpoint(finished_run("autoencoder", components=3).best)
+    config = make_config(sampler={"components": 3})
+    with pytest.raises(CheckpointError, match=r"prior\.npz .*train --resume"):
+        load_finished_model(config, checkpoint, RunFolder(tmp_path))
 
 
 def test_a_finished_run_can_be_measured_again(tmp_path, make_config, image_data):

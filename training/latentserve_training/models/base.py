@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from latentserve_training.errors import NonFiniteLossError
+from latentserve_training.mixture import LatentMixture
 from latentserve_training.scaling import to_float
 
 VALIDATION_BATCH = 500
@@ -88,14 +89,25 @@ class LatentModel(nn.Module, ABC):
 
     kind: ClassVar[str]
     title: ClassVar[str]  # how the kind is called in a sentence
-    prior: ClassVar[str] = "none"  # what Sample draws latents from: "standard_normal" or "none"
-    metrics: ClassVar[tuple[str, ...]] = ("test_mse",)  # keys of evaluate.METRICS
-    figures: ClassVar[tuple[str, ...]] = ("reconstructions",)  # keys of plots.FIGURES
+    # Why no mixture can be fitted to the codes of this kind; "" where one can.
+    no_sampler_because: ClassVar[str] = ""
+    # These three are the kind's, until a mixture gives the model a prior.
+    prior: str = "none"  # what Sample draws from: "standard_normal", "gaussian_mixture" or "none"
+    metrics: tuple[str, ...] = ("test_mse",)  # keys of evaluate.METRICS
+    figures: tuple[str, ...] = ("reconstructions",)  # keys of plots.FIGURES
 
     def __init__(self, image_shape: ImageShape, latent_dim: int) -> None:
         super().__init__()
         self.image_shape = image_shape
         self.latent_dim = latent_dim
+        self.mixture: LatentMixture | None = None
+
+    def use_mixture(self, mixture: LatentMixture) -> None:
+        """Sample from a mixture that was fitted to the codes; its figures come on top."""
+        self.mixture = mixture
+        self.prior = "gaussian_mixture"
+        self.metrics = (*type(self).metrics, "test_code_log_likelihood_nats")
+        self.figures = (*type(self).figures, "samples")
 
     def prepare(self, images: Tensor) -> None:
         """Look at the training images, uint8 ``[n, c, h, w]``, once before the first step.
@@ -144,13 +156,11 @@ class LatentModel(nn.Module, ABC):
         """A realistic input of an operation, for the outputs that the server repeats.
 
         Args:
-            operation: One of :meth:`graphs`.
+            operation: One of :meth:`graphs` but ``sample``, whose latents a seed gives.
             images: Test images, ``[n, c, h, w]``.
             latents: Their latents, ``[n, d]``.
             generator: For what has to be drawn.
         """
-        if operation == "sample":
-            return self.draw_latents(len(latents), generator)
         return latents if operation == "decode" else images
 
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -164,6 +174,8 @@ class LatentModel(nn.Module, ABC):
         Raises:
             ValueError: If the model has no prior.
         """
+        if self.mixture is not None:
+            return self.mixture.draw(count, generator)
         if self.prior != "standard_normal":
             raise ValueError(f"a model of kind {self.kind} has no prior to draw from")
         return torch.randn(count, self.latent_dim, generator=generator)
@@ -211,11 +223,13 @@ class LatentModel(nn.Module, ABC):
 def autoencoder_graphs(model: LatentModel) -> tuple[Graph, ...]:
     """Encode, decode and reconstruct of a kind with a deterministic encoder.
 
+    With a prior, decode also serves Sample: the latents are the server's to draw.
     Reconstruct is a graph of its own, so that latents need not leave the device.
     """
+    decoding = ("decode",) if model.prior == "none" else ("decode", "sample")
     return (
         Graph("encode.onnx", GraphModule(model, "encode"), "images", ("mean",), ("encode",)),
-        Graph("decode.onnx", GraphModule(model, "decode"), "latents", ("images",), ("decode",)),
+        Graph("decode.onnx", GraphModule(model, "decode"), "latents", ("images",), decoding),
         Graph(
             "reconstruct.onnx",
             GraphModule(model, "reconstruct"),

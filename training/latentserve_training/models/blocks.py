@@ -28,9 +28,11 @@ def feature_shape(image_shape: ImageShape, widths: tuple[int, ...]) -> ImageShap
     _, height, width = image_shape
     factor = STRIDE ** len(widths)
     if height % factor or width % factor:
+        sides = [max(1, round(side / factor)) * factor for side in (height, width)]
+        nearest = sides[0] if sides[0] == sides[1] else sides
         raise ValueError(
-            f"images of {height}×{width} cannot be halved {len(widths)} times: "
-            "list fewer stages in channels, or pad the images"
+            f"images of {height}×{width} cannot be halved {len(widths)} times: resize them with "
+            f"data.image_size={nearest}, or list fewer stages in model.channels"
         )
     return widths[-1], height // factor, width // factor
 

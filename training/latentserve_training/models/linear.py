@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from latentserve_training.baselines import fit_pca
+from latentserve_training.baselines import fit_pca, mean_row
 from latentserve_training.losses import squared_error
 from latentserve_training.models.base import (
     Graph,
@@ -60,9 +60,9 @@ class LinearAutoencoder(LatentModel):
 
     def prepare(self, images: Tensor) -> None:
         """Set μ to the mean image, and the matrices where they are fitted in closed form."""
-        pca = fit_pca(images)
-        self.mean.copy_(torch.from_numpy(pca.mean))
+        self.mean.copy_(torch.from_numpy(mean_row(images)))
         if self.fit == "closed_form":
+            pca = fit_pca(images, self.latent_dim)
             # The right singular vectors of the centred images, as eigenvectors of the covariance:
             # 784 × 784 instead of 60,000 × 784.
             directions = torch.from_numpy(pca.directions[:, : self.latent_dim].copy())

@@ -63,6 +63,7 @@ class SparseAutoencoder(LatentModel):
 
     kind = "sparse"
     title = "Sparse autoencoder"
+    no_sampler_because = "nearly all its latents are zero for any one image, no Gaussian's are"
     metrics = ("test_mse", "test_probe_accuracy", "test_share_of_zeros", "test_dead_units")
 
     steps: Tensor

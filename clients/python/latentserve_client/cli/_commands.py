@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from latentserve_client import Client, Images, Model
+from latentserve_client import Client, Images, LatentSpec, Model
 from latentserve_client._base import DEFAULT_TIMEOUT_S
 from latentserve_client._results import SampleResult
 from latentserve_client.cli._inputs import Inputs, UsageError, read_inputs, read_latents
@@ -275,13 +275,18 @@ def _size(model: Model) -> str:
     return f"{image.channels}x{image.height}x{image.width}" if image.channels else "-"
 
 
+def _latent(spec: LatentSpec) -> str:
+    parts = f" of {spec.mixture_components}" if spec.mixture_components else ""
+    return f"{spec.dim} values, prior {spec.prior}{parts}"
+
+
 def _describe(model: Model) -> Report:
     facts = [
         ("model", f"{model.name} v{model.version}, {model.state}"),
         ("kind", model.kind),
         ("about", model.description or model.reason),
         ("image", f"{_size(model)} (channels x height x width)"),
-        ("latent", f"{model.latent.dim} values, prior {model.latent.prior}"),
+        ("latent", _latent(model.latent)),
         ("operations", ", ".join(model.operations)),
         ("rows", f"{model.limits.max_request_rows} in one request"),
         ("provider", model.provider),

@@ -14,8 +14,11 @@ def test_encoder_and_decoder_mirror_each_other():
 
 
 def test_sizes_that_cannot_be_halved_are_refused():
-    with pytest.raises(ValueError, match="28×30 cannot be halved 2 times"):
+    both = r"28×30 cannot be halved 2 times: .*data\.image_size=\[28, 32\], .*model\.channels"
+    with pytest.raises(ValueError, match=both):
         feature_shape((1, 28, 30), (8, 16))
+    with pytest.raises(ValueError, match=r"data\.image_size=4,"):
+        feature_shape((1, 1, 1), (8, 16))
 
 
 @pytest.mark.parametrize("widths", [(), (8, 0)])
