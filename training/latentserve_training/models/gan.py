@@ -39,7 +39,7 @@ class GANConfig(AdversarialConfig):
     """The fields of the ``[model]`` table; ``channels`` or ``hidden`` are the generator's."""
 
     latent_dim: int = 64
-    mapping: tuple[int, ...] = (128,)  # widths of layers before the generator's first; may be empty
+    mapping: tuple[int, ...] = ()  # widths of layers before the generator's first
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -131,8 +131,8 @@ class GAN(AdversarialModel):
 def build_generator(image_shape: ImageShape, config: GANConfig) -> nn.Module:
     """A module from latents ``[n, latent_dim]`` to logits ``[n, c, h, w]``.
 
-    A decoder as every kind has it, after a few layers that bend the normal distribution: its first
-    stage is linear, and a digit's strokes agree with each other in no linear way.
+    A decoder as every kind has it; with ``mapping``, after layers that bend the normal distribution
+    (Karras et al. 2018, 1812.04948, section 2): its own first stage is linear.
     """
     layers: list[nn.Module] = []
     for before, after in itertools.pairwise((config.latent_dim, *config.mapping)):
