@@ -18,12 +18,12 @@ QUICK = ["training.epochs=1", "data.max_train_images=300", "data.max_test_images
 @pytest.mark.parametrize(
     ("preset", "figures"),
     [
-        ("mnist-ae", {"curves", "reconstructions", "samples"}),
-        ("mnist-contractive", {"curves", "reconstructions"}),
-        ("mnist-dae", {"curves", "denoised"}),
-        ("mnist-linear", {"curves", "reconstructions"}),
-        ("mnist-sparse", {"curves", "reconstructions"}),
-        ("mnist-vae", {"curves", "reconstructions", "samples"}),
+        ("mnist-ae", {"reconstructions", "samples"}),
+        ("mnist-contractive", {"reconstructions"}),
+        ("mnist-dae", {"denoised"}),
+        ("mnist-linear", {"reconstructions"}),
+        ("mnist-sparse", {"reconstructions"}),
+        ("mnist-vae", {"reconstructions", "samples"}),
     ],
 )
 def test_a_user_trains_and_exports_without_a_network(
@@ -33,7 +33,8 @@ def test_a_user_trains_and_exports_without_a_network(
     overrides = [argument for each in QUICK for argument in ("--set", each)]
     assert main(["train", "--config", preset, *overrides]) == 0
     assert f"next: latentserve-training export runs/{preset}" in capsys.readouterr().out
-    assert {path.stem for path in (tmp_path / "runs" / preset).glob("*.png")} == figures
+    drawn = {path.stem for path in (tmp_path / "runs" / preset).glob("*.png")}
+    assert drawn == figures | {"curves", "latents", "interpolation"}
 
     assert main(["export", f"runs/{preset}"]) == 0
     folder = tmp_path / "exports" / preset / "1"

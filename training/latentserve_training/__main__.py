@@ -1,6 +1,7 @@
 """The command line: ``latentserve-training`` and a command, such as ``train`` or ``export``."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,16 +17,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         COMMANDS[options.command](options)
-    except TrainingError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
-    except OSError as error:  # a full disk, a folder without permission
-        print(f"error: {error}", file=sys.stderr)
+    except (TrainingError, OSError) as error:  # OSError: a full disk, a folder without permission
+        print(f"error: {_which_process()}{error}", file=sys.stderr)
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
         how_to_go_on = "; add --resume to go on after the last whole epoch"
         hint = how_to_go_on if options.command == "train" else ""
-        print(f"\ninterrupted{hint}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # torchrun's others have nothing to add
+            print(f"\ninterrupted{hint}", file=sys.stderr)
         return EXIT_INTERRUPTED
     return 0
 
@@ -56,6 +55,14 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--force", action="store_true", help="replace the version if it exists")
     export.add_argument(
         "--revision", help="of the training code, to record (default: the run's, or git's)"
+    )
+    gallery = commands.add_parser("gallery", help="draw every exported model, a row for each")
+    gallery.add_argument(
+        "--exports", type=Path, default=Path("exports"), metavar="DIR", help="(default: exports)"
+    )
+    gallery.add_argument("--out", type=Path, required=True, metavar="FILE", help="the PNG to write")
+    gallery.add_argument(
+        "--data", metavar="SOURCE", help="whose test images to show, as train takes it"
     )
     _add_evaluate(commands)
     _add_results(commands)
@@ -152,8 +159,15 @@ def _add_data(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _which_process() -> str:
+    """Which of torchrun's processes speaks, where there are several."""
+    count = os.environ.get("WORLD_SIZE", "1")
+    return "" if count == "1" else f"process {os.environ.get('RANK', '?')} of {count}: "
+
+
 def _train(options: argparse.Namespace) -> None:
     # Imported here: torch takes seconds to load, and --help needs none of it.
+    from latentserve_training import distributed
     from latentserve_training.checkpoint import load_checkpoint
     from latentserve_training.config import load_config
     from latentserve_training.data import fetch, load_data
@@ -162,11 +176,17 @@ def _train(options: argparse.Namespace) -> None:
     from latentserve_training.run_folder import RunFolder
 
     config = load_config(options.config, options.set)
-    source = fetch(options.data) if options.download else options.data
+    distributed.join(config.training.device)
+    source = options.data
+    if options.download:
+        source = distributed.from_first(fetch(source) if distributed.is_first() else None)
     data = load_data(config.data, config.seed, source)
     folder = RunFolder(options.out or Path("runs") / config.name)
-    print(f"{config.name}: {len(data.train):,} training images of {data.name}", flush=True)
+    if distributed.is_first():
+        print(f"{config.name}: {len(data.train):,} training images of {data.name}", flush=True)
     best = train(config, data, folder, options.resume)
+    if not distributed.leave():
+        return  # torchrun waits for the first process, which measures alone
     print(f"measuring epoch {best.epoch}, the best on the validation images", flush=True)
     history = load_checkpoint(folder.last).history
     metrics = finish_run(config, data, best, history, folder)
@@ -237,10 +257,21 @@ def _results(options: argparse.Namespace) -> None:
     print(f"written: {write_results(records.folder)}")
 
 
+def _gallery(options: argparse.Namespace) -> None:
+    from latentserve_training.config import DataConfig
+    from latentserve_training.data import load_data
+    from latentserve_training.gallery import draw_gallery
+
+    data = load_data(DataConfig(), 0, options.data)
+    names = draw_gallery(options.exports, data, options.out)
+    print(f"{options.out}: {', '.join(names)}")
+
+
 COMMANDS = {
     "train": _train,
     "evaluate": _evaluate,
     "export": _export,
+    "gallery": _gallery,
     "results": _results,
     "train-classifier": _train_classifier,
 }

@@ -28,11 +28,11 @@ class Checkpoint:
     data_sha256: str
     model: dict[str, Tensor]
     optimizers: dict[str, Any]
-    schedulers: dict[str, Any]
     random_state: Tensor  # of the generator that shuffles and draws noise
     best_epoch: int
     best_loss: float
     history: list[dict[str, Any]]  # one row per epoch, as in metrics.jsonl
+    processes: int = 1  # that trained together; the noise they draw depends on it
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
@@ -57,6 +57,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         content = torch.load(path, map_location="cpu", weights_only=True)
         if content.pop("format") != FORMAT:
             raise CheckpointError(f"{path} was written by another version; train again")
+        content.pop("schedulers", None)  # of runs from before the rate was a function of the step
         return Checkpoint(**content)
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
         first_line = str(error).partition("\n")[0]

@@ -24,12 +24,12 @@ from latentserve_training.config import PRESETS_FOLDER, DataConfig, parse_values
 from latentserve_training.data import ImageData
 from latentserve_training.errors import ConfigError, DataError
 from latentserve_training.graphs import check_parity, convert
-from latentserve_training.loops import learning_rate_factor
 from latentserve_training.models.base import Graph, ImageShape, OptimizerConfig, minimise
 from latentserve_training.provenance import library_versions, source_revision
 from latentserve_training.reproduction import command_of
 from latentserve_training.run_folder import write_json
 from latentserve_training.scaling import to_float
+from latentserve_training.schedule import learning_rate_factor
 
 KIND = "classifier"
 PRESETS = PRESETS_FOLDER / "classifiers"

@@ -1,7 +1,5 @@
 """Metrics of what an encoder gives: how steady and how sparse it is."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -113,14 +111,14 @@ def _mean_jacobian_norm(subject: Subject, model: LatentModel) -> float:
     return float(torch.stack(norms).sum()) / len(subject.data.test)
 
 
-def _encoder(subject: Subject) -> Callable[[Tensor], Tensor]:
+def _sparse_model(subject: Subject) -> SparseAutoencoder:
     if not isinstance(subject.model, SparseAutoencoder):
         raise TypeError("these figures are those of a sparse autoencoder's latents")
-    return subject.model.encode
+    return subject.model
 
 
 def _active(subject: Subject, images: Tensor) -> Tensor:
-    return _encoder(subject)(images).abs() > ZERO
+    return _sparse_model(subject).encode(images).abs() > ZERO
 
 
 METRICS: dict[str, MetricFunction] = {

@@ -69,13 +69,19 @@ class LoopConfig:
     """The fields of the ``[training]`` table."""
 
     epochs: int = 20
-    batch_size: int = 128
+    batch_size: int = 128  # of all processes together
     threads: int = 1  # results repeat bit for bit only for the same number
     device: Literal["cpu", "cuda"] = "cpu"
+    precision: Literal["float32", "bfloat16"] = "float32"  # of the networks, in training steps
+    compile: bool = False  # the networks, by torch.compile: a minute first, faster steps then
+    max_skipped_steps: int = 10  # in a run, because of a loss or gradient that is not finite
+    patience_epochs: int = 0  # without a better validation loss, before training stops; 0: never
 
     def __post_init__(self) -> None:
         if min(self.epochs, self.batch_size, self.threads) < 1:
             raise ValueError("epochs, batch_size and threads must be 1 or more")
+        if min(self.max_skipped_steps, self.patience_epochs) < 0:
+            raise ValueError("max_skipped_steps and patience_epochs must be 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@
     ├── CheckpointError       a run folder that cannot be read or continued
     ├── NonFiniteLossError    training diverged
     ├── EvaluationError       what cannot be measured, or not with what was given
+    ├── ProcessGroupError     another process of torchrun has failed
     └── ExportError           a model that must not be published
         └── ParityError       the ONNX graph differs from the torch model
 
@@ -37,6 +38,10 @@ class NonFiniteLossError(TrainingError):
 
 class EvaluationError(TrainingError):
     """What cannot be measured: an unknown metric, no run and no export, an altered classifier."""
+
+
+class ProcessGroupError(TrainingError):
+    """The other processes that train the same model cannot be reached."""
 
 
 class ExportError(TrainingError):

@@ -38,6 +38,11 @@ METRICS: dict[str, MetricFunction] = (
 OF_ENCODERS = ("test_reconstruction_frechet", *representation_metrics.METRICS)
 
 
+def metric_function(name: str) -> MetricFunction:
+    """What measures the figure of that name: one of METRICS, or one of them at a noise level."""
+    return METRICS.get(name) or reconstruction_metrics.metric_at_level(name)
+
+
 def evaluate(
     model: LatentModel, data: ImageData, reference: LatentModel | None = None
 ) -> dict[str, Metric]:
@@ -53,7 +58,7 @@ def measure(subject: Subject, names: Iterable[str], progress: bool = False) -> d
 
     Args:
         subject: A model in evaluation mode, on the CPU.
-        names: Keys of ``METRICS``.
+        names: What :func:`metric_function` takes.
         progress: Say what is being measured, and how long it took.
     """
     metrics = {}
@@ -62,7 +67,7 @@ def measure(subject: Subject, names: Iterable[str], progress: bool = False) -> d
         for name in shown:
             shown.set_description(name)
             started_s = time.monotonic()
-            metrics[name] = METRICS[name](subject)
+            metrics[name] = metric_function(name)(subject)
             if progress:
                 tqdm.write(f"{name}: {time.monotonic() - started_s:.1f} s")
     return {name: metric for name, metric in metrics.items() if metric is not None}

@@ -8,27 +8,29 @@ bit, as one that was not (on a CPU, with the same number of threads).
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from latentserve_training import distributed
 from latentserve_training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from latentserve_training.config import RunConfig, parse_config
 from latentserve_training.data import ImageData
 from latentserve_training.errors import CheckpointError, ConfigError, NonFiniteLossError
-from latentserve_training.models.base import (
-    ImageShape,
-    LatentModel,
-    OptimizerConfig,
-    require_finite,
-)
+from latentserve_training.guards import StepGuard, has_stalled
+from latentserve_training.models.base import ImageShape, LatentModel, require_finite
 from latentserve_training.models.registry import KINDS
+from latentserve_training.precision import explain_compiler_limits, prepare_networks
+from latentserve_training.progress import Progress
 from latentserve_training.run_folder import RunFolder, write_json, write_text
 from latentserve_training.sampler import check_sampler
 from latentserve_training.scaling import to_float
+from latentserve_training.schedule import LearningRateSchedule
+
+# They decide when a run ends, not what a step does: a resumed run may have others.
+CHANGEABLE = frozenset({"training.max_skipped_steps", "training.patience_epochs"})
 
 
 def build_model(config: RunConfig, image_shape: ImageShape) -> LatentModel:
@@ -55,86 +57,55 @@ def train(
     Raises:
         CheckpointError: If the folder holds a run already, or holds none to resume, or one of
             another configuration or other data.
-        ConfigError: If the model or the device cannot be had.
+        ConfigError: If the model, the device, the precision or a compiler cannot be had.
         NonFiniteLossError: If training diverges; the last good checkpoint stays.
+        ProcessGroupError: If another process that trains the same model has failed.
     """
-    device = _device(config.training.device)
+    device = distributed.choose_device(config.training.device)
     torch.set_num_threads(config.training.threads)
-    folder.create(resume)
+    if distributed.is_first():
+        folder.create(resume)
     model = build_model(config, data.image_shape)
     check_sampler(config.sampler, model, len(data.train))
     if not resume:  # or the checkpoint holds what came of it
         model.prepare(data.train)
     model.to(device)
-    optimizers = model.optimizers(config.optimizer)
+    prepare_networks(model, config.training, device)
+    run = _Run(config, data, model, model.optimizers(config.optimizer))
     steps_per_epoch = math.ceil(len(data.train) / config.training.batch_size)
-    total_steps = steps_per_epoch * config.training.epochs
-    schedulers = {
-        name: torch.optim.lr_scheduler.LambdaLR(
-            optimizer, learning_rate_factor(config.optimizer, total_steps)
-        )
-        for name, optimizer in optimizers.items()
-    }
-    generator = torch.Generator().manual_seed(config.seed)
-    first_epoch, best_epoch, best_loss = 0, 0, math.inf
-    history: list[dict[str, Any]] = []
-
+    epochs, patience = config.training.epochs, config.training.patience_epochs
+    # Before a checkpoint is loaded, which holds the rates of its last step.
+    schedule = LearningRateSchedule(run.optimizers, config.optimizer, steps_per_epoch * epochs)
     if resume:
-        state = load_checkpoint(folder.last)
-        _require_same_run(state, config, data)
-        model.load_state_dict(state.model)
-        for name, optimizer in optimizers.items():
-            optimizer.load_state_dict(state.optimizers[name])
-            schedulers[name].load_state_dict(state.schedulers[name])
-        generator.set_state(state.random_state)
-        first_epoch, history = state.epoch, state.history
-        best_epoch, best_loss = state.best_epoch, state.best_loss
-    else:
+        run.restore(load_checkpoint(folder.last))
+    elif distributed.is_first():
         write_json(folder.config, config.as_dict())
+    guard = StepGuard(config.training.max_skipped_steps, run.skipped_steps)
+    progress = Progress(run.epoch + 1, epochs, steps_per_epoch, quiet=not distributed.is_first())
 
-    for epoch in range(first_epoch + 1, config.training.epochs + 1):
+    while run.epoch < epochs and not has_stalled(run.epoch, run.best_epoch, patience):
         started_s = time.monotonic()
         try:
-            row = _train_epoch(model, optimizers, schedulers, data.train, generator, config, epoch)
-            validation = validate(model, data.validation, config.seed)
-            require_finite("the validation loss", torch.tensor(validation["loss"]))
+            row = _train_epoch(run, schedule, guard, progress)
+            row |= _validate_once(run)
         except NonFiniteLossError as error:
-            kept = f"epoch {epoch - 1} is kept in {folder.last}" if epoch > 1 else "nothing kept"
+            kept = f"epoch {run.epoch} is kept in {folder.last}" if run.epoch else "nothing kept"
             raise NonFiniteLossError(
-                f"training diverged in epoch {epoch}: {error}. Lower optimizer.learning_rate "
-                f"(now {config.optimizer.learning_rate:g}) or set optimizer.max_gradient_norm; "
-                f"{kept}"
+                f"training diverged in epoch {run.epoch + 1}: {error}. Lower "
+                f"optimizer.learning_rate (now {config.optimizer.learning_rate:g}) or set "
+                f"optimizer.max_gradient_norm; {kept}"
             ) from error
-        row |= {f"validation_{name}": value for name, value in validation.items()}
         row["seconds"] = round(time.monotonic() - started_s, 3)
-        history.append(row)
-        # An adversarial kind has a loss for each network, and no single one.
-        trained = f"loss {row['train_loss']:.5g}, " if "train_loss" in row else ""
-        tqdm.write(
-            f"epoch {epoch}/{config.training.epochs}: {trained}"
-            f"validation {validation['loss']:.5g}, {row['seconds']:.0f} s"
+        run.add(row)
+        progress.finish_epoch(row)
+        if distributed.is_first():
+            _write_epoch(run.checkpoint(), folder)
+    if run.epoch < epochs:
+        progress.say(
+            f"stopped early, after epoch {run.epoch}: the validation loss is not better than in "
+            f"epoch {run.best_epoch} (training.patience_epochs = {patience})"
         )
-        improved = validation["loss"] < best_loss
-        if improved:
-            best_epoch, best_loss = epoch, validation["loss"]
-        state = Checkpoint(
-            epoch=epoch,
-            config=config.as_dict(),
-            image_shape=data.image_shape,
-            data_sha256=data.sha256,
-            model=model.state_dict(),
-            optimizers={name: each.state_dict() for name, each in optimizers.items()},
-            schedulers={name: each.state_dict() for name, each in schedulers.items()},
-            random_state=generator.get_state(),
-            best_epoch=best_epoch,
-            best_loss=best_loss,
-            history=history,
-        )
-        # Best before last: a crash between the two repeats an epoch and loses nothing.
-        if improved:
-            save_checkpoint(state, folder.best)
-        save_checkpoint(state, folder.last)
-        write_text(folder.metrics, "".join(json.dumps(entry) + "\n" for entry in history))
+    distributed.wait_for_all()  # until the first has written the last epoch
     return load_checkpoint(folder.best)
 
 
@@ -145,70 +116,132 @@ def validate(model: LatentModel, images: Tensor, seed: int) -> dict[str, float]:
         return model.validation_losses(images, seed)
 
 
-def learning_rate_factor(config: OptimizerConfig, total_steps: int) -> Callable[[int], float]:
-    """Linear warm-up, then half a cosine down to zero (Loshchilov & Hutter 2016, 1608.03983)."""
-    warmup_steps = min(config.warmup_steps, total_steps // 2)
+@dataclass
+class _Run:
+    """A run between two epochs: what its checkpoint holds."""
 
-    def factor(step: int) -> float:
-        if step < warmup_steps:
-            return (step + 1) / warmup_steps
-        progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
-        return 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
+    config: RunConfig
+    data: ImageData
+    model: LatentModel
+    optimizers: dict[str, torch.optim.Optimizer]
+    epoch: int = 0  # epochs finished
+    best_epoch: int = 0
+    best_loss: float = math.inf
+    history: list[dict[str, Any]] = field(default_factory=list)
 
-    return factor
+    def __post_init__(self) -> None:
+        self.generator = torch.Generator().manual_seed(self.config.seed)
+
+    @property
+    def skipped_steps(self) -> int:
+        return sum(row.get("skipped_steps", 0) for row in self.history)
+
+    def restore(self, state: Checkpoint) -> None:
+        _require_same_run(state, self.config, self.data)
+        self.model.load_state_dict(state.model)
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state.optimizers[name])
+        self.generator.set_state(state.random_state)
+        self.epoch, self.history = state.epoch, state.history
+        self.best_epoch, self.best_loss = state.best_epoch, state.best_loss
+
+    def add(self, row: dict[str, Any]) -> None:
+        self.epoch = row["epoch"]
+        self.history.append(row)
+        if row["validation_loss"] < self.best_loss:
+            self.best_epoch, self.best_loss = self.epoch, row["validation_loss"]
+        training = self.config.training
+        if self.epoch < training.epochs:
+            stalled = has_stalled(self.epoch, self.best_epoch, training.patience_epochs)
+            row |= {"stopped_early": True} if stalled else {}
+
+    def checkpoint(self) -> Checkpoint:
+        return Checkpoint(
+            epoch=self.epoch,
+            config=self.config.as_dict(),
+            image_shape=self.data.image_shape,
+            data_sha256=self.data.sha256,
+            model=self.model.state_dict(),
+            optimizers={name: each.state_dict() for name, each in self.optimizers.items()},
+            random_state=self.generator.get_state(),
+            best_epoch=self.best_epoch,
+            best_loss=self.best_loss,
+            history=self.history,
+            processes=distributed.size(),
+        )
 
 
 def _train_epoch(
-    model: LatentModel,
-    optimizers: dict[str, torch.optim.Optimizer],
-    schedulers: dict[str, torch.optim.lr_scheduler.LambdaLR],
-    images: Tensor,
-    generator: torch.Generator,
-    config: RunConfig,
-    epoch: int,
+    run: _Run, schedule: LearningRateSchedule, guard: StepGuard, progress: Progress
 ) -> dict[str, Any]:
-    model.train()
+    """One pass over the images; gives the means of the losses over those of all good steps."""
+    model, images, config = run.model.train(), run.data.train, run.config
     device = next(model.parameters()).device
+    noise = distributed.noise_generator(config.seed, run.epoch + 1, run.generator)
+    order = torch.randperm(len(images), generator=run.generator)
+    batches = torch.split(order, config.training.batch_size)
+    skipped_before, used_images = guard.skipped, 0
     sums: dict[str, Tensor] = {}
-    progress = tqdm(
-        _batches(images, config.training.batch_size, generator),
-        desc=f"epoch {epoch}/{config.training.epochs}",
-        total=math.ceil(len(images) / config.training.batch_size),
-        unit="batch",
-        leave=False,
-        disable=None,  # no bar where nobody watches: in a log file it is one long line
-    )
-    for batch in progress:
-        inputs = to_float(batch).to(device)
-        losses = model.training_step(inputs, optimizers, generator, config.optimizer)
-        for scheduler in schedulers.values():
-            scheduler.step()
+    for index, rows in enumerate(progress.batches(batches, run.epoch + 1)):
+        step = run.epoch * len(batches) + index
+        schedule.set_rates(step)
+        inputs = to_float(images[distributed.own_rows(rows)]).to(device)
+        try:
+            with explain_compiler_limits():
+                losses = model.training_step(inputs, run.optimizers, noise, config.optimizer)
+        except NonFiniteLossError as error:
+            guard.skip(step + 1, error)
+            continue
+        used_images += len(rows)
+        weight = distributed.own_share() * len(rows)  # how many images these losses stand for
         for name, value in losses.items():
-            sums[name] = sums.get(name, torch.zeros((), device=device)) + value * len(batch)
-    return {"epoch": epoch} | {
-        f"train_{name}": value.item() / len(images) for name, value in sums.items()
+            sums[name] = sums.get(name, torch.zeros((), device=device)) + value * weight
+        progress.show(losses, guard.skipped)
+    if not used_images:
+        raise NonFiniteLossError(f"none of its {len(batches)} steps was finite")
+    totals = distributed.sum_over_processes([value.item() for value in sums.values()])
+    means = [total / used_images for total in totals]
+    return {
+        "epoch": run.epoch + 1,
+        **{f"train_{name}": mean for name, mean in zip(sums, means, strict=True)},
+        "skipped_steps": guard.skipped - skipped_before,
     }
 
 
-def _batches(images: Tensor, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    for rows in torch.split(torch.randperm(len(images), generator=generator), batch_size):
-        yield images[rows]
+def _validate_once(run: _Run) -> dict[str, float]:
+    """The validation losses, which the first process computes for all."""
+    distributed.copy_buffers_from_first(run.model)
+    own: dict[str, float] | None = None
+    if distributed.is_first():
+        own = validate(run.model, run.data.validation, run.config.seed)
+    losses = distributed.from_first(own)
+    require_finite("the validation loss", torch.tensor(losses["loss"]))
+    return {f"validation_{name}": value for name, value in losses.items()}
 
 
-def _device(name: str) -> torch.device:
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("training.device is 'cuda', but torch sees no GPU; set it to 'cpu'")
-    return torch.device(name)
+def _write_epoch(state: Checkpoint, folder: RunFolder) -> None:
+    # Best before last: a crash between the two repeats an epoch and loses nothing.
+    if state.best_epoch == state.epoch:
+        save_checkpoint(state, folder.best)
+    save_checkpoint(state, folder.last)
+    write_text(folder.metrics, "".join(json.dumps(entry) + "\n" for entry in state.history))
 
 
 def _require_same_run(state: Checkpoint, config: RunConfig, data: ImageData) -> None:
     before, now = _flat(_with_defaults(state.config)), _flat(config.as_dict())
-    for key in sorted(before.keys() | now.keys()):
+    for key in sorted((before.keys() | now.keys()) - CHANGEABLE):
         if before.get(key) != now.get(key):
             raise CheckpointError(
                 f"cannot resume: {key} was {before.get(key)!r} and is now {now.get(key)!r}; "
                 "repeat the old value, or start a new run with --out"
             )
+    if state.processes != distributed.size():
+        raise CheckpointError(
+            f"cannot resume: {state.processes} processes trained this run, and now there are "
+            f"{distributed.size()}; start torchrun with --nproc-per-node {state.processes}"
+            if state.processes > 1
+            else "cannot resume: a single process trained this run; start it without torchrun"
+        )
     if state.data_sha256 != data.sha256:
         raise CheckpointError("cannot resume: the training images are not those of this run")
 

@@ -51,14 +51,44 @@ def gaussian_log_likelihood(mean: Tensor, log_sigma: Tensor, images: Tensor) -> 
     return -scaled_error - pixels * (log_sigma + HALF_LOG_2PI)
 
 
-def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(N(mean, diag(exp(log_variance))) ‖ N(0, I)) in nats per image.
+def kl_by_latent(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(N(mean, diag(exp(log_variance))) ‖ N(0, I)) in nats, latent by latent: ``[n, d]``.
 
-    Kingma & Welling 2013 (1312.6114), appendix B: ½ Σ (μ² + σ² − 1 − log σ²).
+    Kingma & Welling 2013 (1312.6114), appendix B: ½ (μ² + σ² − 1 − log σ²).
 
     Args:
         mean: ``[n, d]``.
         log_variance: ``[n, d]``, natural logarithm of the variance.
     """
     # expm1 keeps the digits where the posterior is close to the prior.
-    return 0.5 * (mean.square() + torch.expm1(log_variance) - log_variance).sum(1)
+    return 0.5 * (mean.square() + torch.expm1(log_variance) - log_variance)
+
+
+def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(N(mean, diag(exp(log_variance))) ‖ N(0, I)) in nats per image: the sum over latents."""
+    return kl_by_latent(mean, log_variance).sum(1)
+
+
+def log_prior_over_posterior(latents: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
+    """Log p(z) − log q(z|x) at draws from q, in nats; its mean over q is minus the KL.
+
+    Args:
+        latents: ``[k, n, d]``, k draws for each image.
+        mean: Of q, ``[n, d]``.
+        log_variance: Of q, ``[n, d]``.
+
+    Returns:
+        ``[k, n]``. The normalising constants of the two normal densities cancel.
+    """
+    log_prior = latents.square()
+    log_posterior = (latents - mean).square() * torch.exp(-log_variance) + log_variance
+    return 0.5 * (log_posterior - log_prior).sum(2)
+
+
+def importance_weighted_bound(log_weights: Tensor) -> Tensor:
+    """Log 1/k Σ w of k importance weights ``[k, n]`` per image: a lower bound of log p(x), ``[n]``.
+
+    Burda et al. 2015 (1509.00519), equation 8, with w = p(x|z) p(z) / q(z|x) and z from q(z|x).
+    k = 1 gives a one-sample ELBO; the mean over draws rises with k towards log p(x) (theorem 1).
+    """
+    return torch.logsumexp(log_weights, 0) - math.log(len(log_weights))

@@ -4,7 +4,7 @@ Figures are drawn on Agg canvases of their own, without pyplot: no window, no gl
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from latentserve_training.scaling import to_float
 COLUMNS = 10
 SAMPLES = 100
 DPI = 150
+GAP = 0.07  # between images, as a share of their side
 INK, MUTED = "#222222", "#777777"
 SPLITS = {"train": "#9aa5b1", "validation": "#0b6e99"}
 ZOOM_AFTER_EPOCHS = 5
@@ -32,36 +33,78 @@ Row = tuple[str, np.ndarray]
 
 
 def draw_curves(history: Sequence[dict[str, Any]], best_epoch: int, title: str, path: Path) -> None:
-    """Draw every loss over the epochs, training beside validation where there are both."""
-    names = list(dict.fromkeys(_without_split(key) for key in history[0] if _without_split(key)))
-    # A plain autoencoder's loss is its squared error: the same curve twice tells nothing.
-    if any(name != "loss" and _same_curve(history, name, "loss") for name in names):
-        names.remove("loss")
-    columns = 1 if len(names) == 1 else 2
+    """Draw every loss over the epochs, training beside validation, in as many small panels."""
+    names = _curve_names(history)
+    columns = 1 if len(names) == 1 else 2 if len(names) <= 4 else 3
     rows = math.ceil(len(names) / columns)
-    figure = Figure(figsize=(4.8 * columns, 3.3 * rows + 0.3), layout="constrained")
-    epochs = [row["epoch"] for row in history]
+    width, height = (4.8, 3.3) if columns < 3 else (3.6, 2.5)
+    figure = Figure(figsize=(width * columns, height * rows + 0.6), layout="constrained")
     panels = np.ravel(figure.subplots(rows, columns))
     for unused in panels[len(names) :]:
         unused.remove()
     for axes, name in zip(panels, names, strict=False):
-        marker = "o" if len(epochs) == 1 else None
-        curves = _curves(history, name)
-        for prefix, values in curves.items():
-            colour = SPLITS[prefix]
-            axes.plot(epochs, values, color=colour, label=prefix, marker=marker, linewidth=1.8)
-        if len(history) > ZOOM_AFTER_EPOCHS:
-            _zoom(axes, [value for values in curves.values() for value in values[1:]])
-        axes.axvline(best_epoch, color=MUTED, linewidth=0.8, linestyle=":", label="best epoch")
-        axes.set_title(_LABELS.get(name, name), fontsize=10, color=INK)
-        axes.set_xlabel("epoch", fontsize=9, color=INK)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.tick_params(labelsize=8, colors=MUTED)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", color="#e6e6e6", linewidth=0.6)
-        axes.legend(fontsize=8, frameon=False)
+        _draw_curve(axes, history, name, best_epoch)
+    entries = {
+        label: line
+        for axes in panels[: len(names)]
+        for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        entries.values(),
+        entries.keys(),
+        loc="outside lower center",
+        ncols=len(entries),
+        fontsize=8,
+        frameon=False,
+    )
     figure.suptitle(title, fontsize=11, color=INK)
-    _save(figure, path)
+    save(figure, path)
+
+
+def _curve_names(history: Sequence[dict[str, Any]]) -> list[str]:
+    """The losses that were logged, those of training first."""
+    keys = [key for row in history for key in row]
+    names = [
+        key.removeprefix(f"{split}_")
+        for split in SPLITS
+        for key in keys
+        if key.startswith(f"{split}_")
+    ]
+    names = list(dict.fromkeys(names))
+    # A plain autoencoder's loss is its squared error: the same curve twice tells nothing.
+    twice = any(name != "loss" and _same_curves(history, name, "loss") for name in names)
+    return [name for name in names if name != "loss" or not twice]
+
+
+def _same_curves(history: Sequence[dict[str, Any]], first: str, second: str) -> bool:
+    return all(
+        row.get(f"{split}_{first}") == row.get(f"{split}_{second}")
+        for row in history
+        for split in SPLITS
+    )
+
+
+def _draw_curve(axes: Axes, history: Sequence[dict[str, Any]], name: str, best_epoch: int) -> None:
+    curves = {split: f"{split}_{name}" for split in SPLITS if f"{split}_{name}" in history[-1]}
+    rows = [row for row in history if all(key in row for key in curves.values())]
+    for split, key in curves.items():
+        axes.plot(
+            [row["epoch"] for row in rows],
+            [row[key] for row in rows],
+            color=SPLITS[split],
+            label=split,
+            marker="o" if len(rows) == 1 else None,
+            linewidth=1.8,
+        )
+    if len(rows) > ZOOM_AFTER_EPOCHS:
+        _zoom(axes, [row[key] for key in curves.values() for row in rows[1:]])
+    axes.axvline(best_epoch, color=MUTED, linewidth=0.8, linestyle=":", label="best epoch")
+    axes.set_title(_LABELS.get(name, name.replace("_", " ")), fontsize=10, color=INK)
+    axes.set_xlabel("epoch", fontsize=9, color=INK)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.tick_params(labelsize=8, colors=MUTED)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#e6e6e6", linewidth=0.6)
 
 
 def draw_reconstructions(
@@ -79,29 +122,36 @@ def draw_reconstructions(
     if metric.baseline_value is not None:
         pca = subject.pca.reconstruct(to_rows(test), model.numbers_per_image).reshape(test.shape)
         rows.append((f"{metric.baseline_name}\nMSE {metric.baseline_value:.4f}", pca))
-    _draw_rows(rows, f"{title}: reconstructions from {model.numbers_per_image} numbers", path)
+    draw_rows(rows, f"{title}: reconstructions from {model.numbers_per_image} numbers", path)
 
 
 def draw_denoised(subject: Subject, metrics: dict[str, Metric], title: str, path: Path) -> None:
-    """Draw noisy test images, the model's answer and, if there is one, the Wiener filter's."""
+    """Draw noisy test images, the model's answer and, if there is one, the Wiener filter's.
+
+    So for each level that was measured, the lowest first.
+    """
     model = denoising_model(subject)
-    test = subject.data.test[:COLUMNS]
+    levels = {model.level: metrics["test_psnr_db"]}
+    levels |= {level: metrics[f"test_psnr_db_at_{level:g}"] for level in model.measured_levels}
+    rows: list[Row] = [("test image", to_float(subject.data.test[:COLUMNS]).numpy())]
+    for level, metric in sorted(levels.items()):
+        rows += _denoised_rows(subject, level, metric)
+    draw_rows(rows, f"{title}: denoised test images", path)
+
+
+def _denoised_rows(subject: Subject, level: float, metric: Metric) -> list[Row]:
+    model, test = denoising_model(subject), subject.data.test[:COLUMNS]
     with torch.inference_mode():
-        noisy = model.corrupt(to_float(test), torch.Generator().manual_seed(NOISE_SEED))
+        noisy = model.corrupt(to_float(test), torch.Generator().manual_seed(NOISE_SEED), level)
         denoised = model.reconstruct(noisy).numpy()
-    metric = metrics["test_psnr_db"]
     gaussian = model.corruption == "gaussian"
-    noise = f"noise σ {model.level:g}" if gaussian else f"{100 * model.level:g} % lost"
-    rows = [
-        ("test image", to_float(test).numpy()),
-        (noise, noisy.numpy()),
-        (f"model\n{metric.value:.2f} dB", denoised),
-    ]
+    noise = f"noise σ {level:g}" if gaussian else f"{100 * level:g} % lost"
+    rows = [(noise, noisy.numpy()), (f"model\n{metric.value:.2f} dB", denoised)]
     if gaussian:
-        _, filtered = denoising_baseline(subject, noisy.flatten(1).double().numpy())
+        _, filtered = denoising_baseline(subject, noisy.flatten(1).double().numpy(), level)
         label = f"Wiener filter\n{metric.baseline_value:.2f} dB"
         rows.append((label, filtered.reshape(test.shape)))
-    _draw_rows(rows, f"{title}: denoised test images", path)
+    return rows
 
 
 def draw_samples(subject: Subject, metrics: dict[str, Metric], title: str, path: Path) -> None:
@@ -111,23 +161,7 @@ def draw_samples(subject: Subject, metrics: dict[str, Metric], title: str, path:
     with torch.inference_mode():
         samples = model.decode(model.draw_latents(SAMPLES, generator)).numpy()
     rows = [("", samples[start : start + COLUMNS]) for start in range(0, SAMPLES, COLUMNS)]
-    _draw_rows(rows, f"{title}: {SAMPLES} samples from the prior", path)
-
-
-def _without_split(key: str) -> str:
-    """The loss of a column such as ``train_kl``; empty for what is no loss."""
-    split, _, name = key.partition("_")
-    return name if split in SPLITS else ""
-
-
-def _curves(history: Sequence[dict[str, Any]], name: str) -> dict[str, list[float]]:
-    """The values of a loss over the epochs, for each split that has it."""
-    keys = {prefix: f"{prefix}_{name}" for prefix in SPLITS if f"{prefix}_{name}" in history[0]}
-    return {prefix: [row[key] for row in history] for prefix, key in keys.items()}
-
-
-def _same_curve(history: Sequence[dict[str, Any]], first: str, second: str) -> bool:
-    return _curves(history, first) == _curves(history, second)
+    draw_rows(rows, f"{title}: {SAMPLES} samples from the prior", path)
 
 
 def _zoom(axes: Axes, values: Sequence[float]) -> None:
@@ -136,35 +170,58 @@ def _zoom(axes: Axes, values: Sequence[float]) -> None:
     axes.set_ylim(min(values) - margin, max(values) + margin)
 
 
-def _draw_rows(rows: Sequence[Row], title: str, path: Path) -> None:
+def draw_rows(rows: Sequence[Row], title: str, path: Path, headings: Sequence[str] = ()) -> None:
+    """Draw rows of images with a label each and, if given, a heading over each column."""
     columns = max(len(images) for _, images in rows)
     labels_inch = 1.15 if any(label for label, _ in rows) else 0.1
-    cell_inch, title_inch = 0.62, 0.42
+    cell_inch, title_inch = 0.62, 0.62 if headings else 0.42
     width = labels_inch + columns * cell_inch + 0.1
     height = title_inch + len(rows) * cell_inch + 0.1
     figure = Figure(figsize=(width, height))
     figure.text(0.1 / width, 1 - 0.26 / height, title, fontsize=10, color=INK, va="center")
-    for row, (label, images) in enumerate(rows):
-        bottom = (height - title_inch - (row + 1) * cell_inch) / height
-        figure.text(
-            (labels_inch - 0.1) / width,
-            bottom + 0.5 * cell_inch / height,
-            label,
-            fontsize=8,
-            color=INK,
-            ha="right",
-            va="center",
+    for column, heading in enumerate(headings):
+        left = (labels_inch + (column + 0.5) * cell_inch) / width
+        top = 1 - (title_inch - 0.08) / height
+        figure.text(left, top, heading, fontsize=7.5, color=MUTED, ha="center", va="center")
+    for row, (label, _) in enumerate(rows):
+        middle = (height - title_inch - (row + 0.5) * cell_inch) / height
+        left = (labels_inch - 0.1) / width
+        figure.text(left, middle, label, fontsize=8, color=INK, ha="right", va="center")
+    # One picture of them all: hundreds of axes would take seconds.
+    axes = figure.add_axes(
+        (
+            labels_inch / width,
+            0.1 / height,
+            columns * cell_inch / width,
+            len(rows) * cell_inch / height,
         )
+    )
+    axes.imshow(mosaic([images for _, images in rows]), interpolation="nearest", aspect="auto")
+    axes.set_axis_off()
+    save(figure, path)
+
+
+def mosaic(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """Rows of images, ``[n, c, h, w]`` each with one or three channels, as one on white.
+
+    Returns:
+        float ``[rows * s, columns * s, 3]``: squares of s pixels, the images in their middle.
+    """
+    height, width = rows[0].shape[2:]
+    side = max(height, width)
+    side += max(1, round(side * GAP))
+    canvas = np.ones((len(rows) * side, max(map(len, rows)) * side, 3))
+    for row, images in enumerate(rows):
         for column, image in enumerate(images):
-            left = (labels_inch + column * cell_inch) / width
-            axes = figure.add_axes((left, bottom, 0.58 / width, 0.58 / height))
-            pixels = np.clip(image.transpose(1, 2, 0), 0.0, 1.0)
-            axes.imshow(pixels, cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
-            axes.set_axis_off()
-    _save(figure, path)
+            top = row * side + (side - height) // 2
+            left = column * side + (side - width) // 2
+            pixels = np.clip(image.transpose(1, 2, 0), 0.0, 1.0)  # one channel fills all three
+            canvas[top : top + height, left : left + width] = pixels
+    return canvas
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """Write a PNG on white."""
     FigureCanvasAgg(figure)
     figure.savefig(path, dpi=DPI, facecolor="white")
 
@@ -184,10 +241,4 @@ _LABELS = {
     "coverage": "coverage: images with a sample near",
     "diversity": "variance of samples / of images",
     "classes_covered": "classes among the samples",
-}
-
-FIGURES: dict[str, Callable[[Subject, dict[str, Metric], str, Path], None]] = {
-    "reconstructions": draw_reconstructions,
-    "denoised": draw_denoised,
-    "samples": draw_samples,
 }

@@ -1,5 +1,6 @@
 """Metrics of the images that come back: squared error and PSNR, beside exact linear baselines."""
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -17,6 +18,7 @@ from latentserve_training.measure import (
 from latentserve_training.models.denoising import DenoisingAutoencoder
 from latentserve_training.models.linear import LinearAutoencoder
 
+AT_LEVEL = "_at_"
 CORRUPTIONS = {
     "masking": "set to 0",
     "salt_and_pepper": "set to 0 or 1, as often the one as the other",
@@ -40,20 +42,25 @@ def unclipped_mse(subject: Subject) -> Metric:
     )
 
 
-def denoising_psnr_db(subject: Subject) -> Metric:
-    """PSNR of denoised floats; Gaussian noise lets them leave [0, 1]."""
+def denoising_psnr_db(subject: Subject, level: float | None = None) -> Metric:
+    """PSNR of denoised floats; Gaussian noise lets them leave [0, 1].
+
+    Args:
+        subject: A denoising model and its images.
+        level: σ or ν of the test noise; None for the model's own.
+    """
     model = denoising_model(subject)
-    clean, noisy, denoised = _denoise(subject, clipped=False)
-    baseline_name, baseline = denoising_baseline(subject, noisy)
+    level = model.level if level is None else level
+    clean, noisy, denoised = _denoise(subject, level, clipped=False)
+    baseline_name, baseline = denoising_baseline(subject, noisy, level)
     if model.corruption == "gaussian":
         condition = (
-            f"white noise of σ {model.noise_sigma} added to [0, 1] pixels, not clipped, seed "
-            f"{NOISE_SEED}; the baseline's output is clipped"
+            f"white noise of σ {level:g} added to [0, 1] pixels, not clipped, seed {NOISE_SEED}; "
+            "the baseline's output is clipped"
         )
     else:
         condition = (
-            f"a share of {model.level} of the pixels {CORRUPTIONS[model.corruption]}, seed "
-            f"{NOISE_SEED}"
+            f"a share of {level:g} of the pixels {CORRUPTIONS[model.corruption]}, seed {NOISE_SEED}"
         )
     return Metric(
         value=psnr_db(denoised, clean),
@@ -66,7 +73,7 @@ def denoising_psnr_db(subject: Subject) -> Metric:
     )
 
 
-def denoising_psnr_clipped_input_db(subject: Subject) -> Metric | None:
+def denoising_psnr_clipped_input_db(subject: Subject, level: float | None = None) -> Metric | None:
     """PSNR of denoised images whose noise was clipped to [0, 1], as in a PNG.
 
     None for a corruption that stays in [0, 1]: there is nothing to clip.
@@ -74,7 +81,8 @@ def denoising_psnr_clipped_input_db(subject: Subject) -> Metric | None:
     model = denoising_model(subject)
     if model.corruption != "gaussian":
         return None
-    clean, noisy, denoised = _denoise(subject, clipped=True)
+    level = model.level if level is None else level
+    clean, noisy, denoised = _denoise(subject, level, clipped=True)
     return Metric(
         value=psnr_db(denoised, clean),
         unit="dB",
@@ -83,17 +91,20 @@ def denoising_psnr_clipped_input_db(subject: Subject) -> Metric | None:
         baseline_value=psnr_db(noisy, clean),
         samples=len(clean),
         estimator=(
-            f"peak 1, mean squared error over all test images; white noise of σ {model.noise_sigma}"
-            f" added to [0, 1] pixels, then clipped to [0, 1], seed {NOISE_SEED}"
+            f"peak 1, mean squared error over all test images; white noise of σ {level:g} added to "
+            f"[0, 1] pixels, then clipped to [0, 1], seed {NOISE_SEED}"
         ),
     )
 
 
-def denoising_baseline(subject: Subject, noisy: np.ndarray) -> tuple[str, np.ndarray]:
-    """What a model that denoises the rows ``[n, pixels]`` has to beat, and its name."""
+def denoising_baseline(subject: Subject, noisy: np.ndarray, level: float) -> tuple[str, np.ndarray]:
+    """What a model that denoises the rows ``[n, pixels]`` has to beat, and its name.
+
+    The Wiener filter is told the level of the noise; the model is not.
+    """
     model = denoising_model(subject)
     if model.corruption == "gaussian":
-        filtered = subject.pca.wiener_filter(noisy, model.noise_sigma)
+        filtered = subject.pca.wiener_filter(noisy, level)
         known = "the PCA basis"
         if subject.pca.rest_directions:
             known = f"{len(subject.pca.variances)} PCA directions"
@@ -134,13 +145,25 @@ def denoising_model(subject: Subject) -> DenoisingAutoencoder:
     return subject.model
 
 
-def _denoise(subject: Subject, clipped: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def metric_at_level(name: str) -> MetricFunction:
+    """The metric that a name such as ``test_psnr_db_at_0.2`` stands for.
+
+    Raises:
+        KeyError: If it is none of :data:`METRICS_AT_LEVELS` at a level.
+    """
+    stem, _, level = name.rpartition(AT_LEVEL)
+    return functools.partial(METRICS_AT_LEVELS[stem], level=float(level))
+
+
+def _denoise(
+    subject: Subject, level: float, clipped: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Clean, noisy and denoised test images as float64 rows."""
     model = denoising_model(subject)
     generator = torch.Generator().manual_seed(NOISE_SEED)
     rows: tuple[list[np.ndarray], ...] = ([], [], [])
     for images in subject.test_batches():
-        noisy = model.corrupt(images, generator)
+        noisy = model.corrupt(images, generator, level)
         noisy = noisy.clamp(0.0, 1.0) if clipped else noisy
         for kept, batch in zip(rows, (images, noisy, model.reconstruct(noisy)), strict=True):
             kept.append(batch.flatten(1).double().numpy())
@@ -148,9 +171,13 @@ def _denoise(subject: Subject, clipped: bool) -> tuple[np.ndarray, np.ndarray, n
     return clean, noisy_rows, denoised
 
 
+METRICS_AT_LEVELS: dict[str, Callable[..., Metric | None]] = {
+    "test_psnr_db": denoising_psnr_db,
+    "test_psnr_clipped_input_db": denoising_psnr_clipped_input_db,
+}
+
 METRICS: dict[str, MetricFunction] = {
     "test_mse": reconstruction_mse,
     "test_mse_unclipped": unclipped_mse,
-    "test_psnr_db": denoising_psnr_db,
-    "test_psnr_clipped_input_db": denoising_psnr_clipped_input_db,
+    **METRICS_AT_LEVELS,
 }

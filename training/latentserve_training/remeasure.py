@@ -112,14 +112,15 @@ def evaluate_folder(folder: Path, source: Path | str | None, request: Request) -
 def _names(wanted: Sequence[str], subject: Subject) -> tuple[str, ...]:
     possible = applicable(subject.model)
     for name in wanted:
+        if name in possible:
+            continue
         if name not in METRICS:
-            close = difflib.get_close_matches(name, METRICS, 1, cutoff=0.0)
+            close = difflib.get_close_matches(name, [*possible, *METRICS], 1, cutoff=0.0)
             raise EvaluationError(f"there is no metric {name!r}; did you mean {close[0]!r}?")
-        if name not in possible:
-            raise EvaluationError(
-                f"{name} is no figure of a model of kind {subject.model.kind}, which has: "
-                f"{', '.join(possible)}"
-            )
+        raise EvaluationError(
+            f"{name} is no figure of a model of kind {subject.model.kind}, which has: "
+            f"{', '.join(possible)}"
+        )
     return tuple(dict.fromkeys(wanted)) or possible
 
 

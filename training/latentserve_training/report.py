@@ -13,12 +13,13 @@ from latentserve_training.config import PRESETS_FOLDER, RunConfig, load_config
 from latentserve_training.data import ImageData
 from latentserve_training.errors import CheckpointError, ConfigError
 from latentserve_training.evaluate import evaluate
+from latentserve_training.figures import FIGURES
 from latentserve_training.loops import build_model, train
 from latentserve_training.measure import Metric, Subject
 from latentserve_training.mixture import read_mixture
 from latentserve_training.models.base import LatentModel
 from latentserve_training.models.registry import KINDS, kind_of
-from latentserve_training.plots import FIGURES, draw_curves
+from latentserve_training.plots import draw_curves
 from latentserve_training.provenance import library_versions, machine, source_revision
 from latentserve_training.reproduction import command_of
 from latentserve_training.run_folder import RunFolder, write_bytes, write_json

@@ -4,6 +4,7 @@ Beside the same classifiers of the pixels and of PCA's codes, whichever of these
 that tells less than a linear one of its size has lost what matters.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from latentserve_training.data import Labels
 from latentserve_training.measure import BATCH, Metric, MetricFunction, Subject
+from latentserve_training.models.base import LatentModel
+from latentserve_training.models.sparse import SparseAutoencoder
 from latentserve_training.neighbours import vote_of_nearest
 from latentserve_training.probe import fit_probe
 from latentserve_training.scaling import to_float
@@ -37,9 +40,11 @@ def probe_accuracy(subject: Subject) -> Metric | None:
 
     return _beside_linear_codes(
         subject,
+        subject.model.probe_features,
         accuracy,
-        "multinomial logistic regression of the latents, fitted on the training images and "
-        "their labels, its weight decay chosen on held-out ones; the encoder saw no labels",
+        f"multinomial logistic regression of the latents{_probed_units(subject.model)}, fitted on "
+        "the training images and their labels, its weight decay chosen on held-out ones; the "
+        "encoder saw no labels",
     )
 
 
@@ -55,6 +60,7 @@ def knn_accuracy(subject: Subject) -> Metric | None:
 
     return _beside_linear_codes(
         subject,
+        lambda images: subject.model.posterior(images)[0],
         accuracy,
         f"vote of the {NEIGHBOURS} training images, held-out ones included, whose latents are "
         "nearest by the Euclidean distance; of equally common classes the first wins; the encoder "
@@ -63,14 +69,19 @@ def knn_accuracy(subject: Subject) -> Metric | None:
 
 
 def _beside_linear_codes(
-    subject: Subject, accuracy: Callable[[Encode, Labels], float], estimator: str
+    subject: Subject,
+    encode: Encode,
+    accuracy: Callable[[Encode, Labels], float],
+    estimator: str,
 ) -> Metric | None:
     labels = subject.data.labels
     if labels is None:
         return None
     if not subject.model.has_encoder:
         raise TypeError(f"a model of kind {subject.model.kind} has no codes")
-    value = accuracy(lambda images: subject.model.posterior(images)[0], labels)
+    first, *_ = subject.test_batches()
+    # A classifier would make some number of codes that are none, as those of an export may be.
+    value = accuracy(encode, labels) if encode(first).isfinite().all() else math.nan
     others = {name: accuracy(encode, labels) for name, encode in _linear_codes(subject).items()}
     best = max(others, key=lambda name: others[name])
     listed = ", ".join(f"of {name} {100.0 * other:.2f} %" for name, other in others.items())
@@ -82,6 +93,17 @@ def _beside_linear_codes(
         baseline_value=100.0 * others[best],
         samples=len(subject.data.test),
         estimator=f"{estimator}; baseline: the best of the same classifier {listed}",
+    )
+
+
+def _probed_units(model: LatentModel) -> str:
+    if not isinstance(model, SparseAutoencoder) or model.config.sparsity != "top_k":
+        return ""
+    config = model.config
+    if config.probe_active in (0, config.active):
+        return ""
+    return (
+        f", the {config.probe_active} largest of each image instead of the {config.active} served"
     )
 
 

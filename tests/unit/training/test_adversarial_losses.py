@@ -97,9 +97,10 @@ def test_the_slope_penalty_is_half_the_squared_jacobian():
     network = Discriminator((1, 4, 4), DiscriminatorConfig(discriminator_channels=(3,))).double()
     images = torch.rand(5, 1, 4, 4, dtype=torch.float64)
     inputs = images.clone().requires_grad_()
-    penalty = gradient_penalty(network(inputs), inputs)
+    penalty = gradient_penalty(network(inputs)[1], inputs)
     slopes = [
-        torch.autograd.functional.jacobian(lambda x: network(x[None])[0], each) for each in images
+        torch.autograd.functional.jacobian(lambda x: network(x[None])[1][0], each)
+        for each in images
     ]
     expected = torch.stack([0.5 * slope.square().sum() for slope in slopes]).mean()
     torch.testing.assert_close(penalty, expected, rtol=1e-10, atol=0)

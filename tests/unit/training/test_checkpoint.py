@@ -16,7 +16,6 @@ def checkpoint():
         data_sha256="0" * 64,
         model={"weight": torch.arange(6.0).reshape(2, 3)},
         optimizers={"model": {"state": {}, "param_groups": [{"lr": 0.1, "betas": (0.9, 0.99)}]}},
-        schedulers={"model": {"last_epoch": 12}},
         random_state=torch.Generator().get_state(),
         best_epoch=2,
         best_loss=0.5,

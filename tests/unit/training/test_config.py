@@ -65,6 +65,10 @@ def test_an_image_size_is_a_side_or_both(text, size):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        ("training.precision=float16", r"it must be one of: float32, bfloat16"),
+        ("training.compile=1", r"training\.compile is 1; it must be of type bool"),
+        ("training.max_skipped_steps=-1", r"max_skipped_steps and patience_epochs must be 0"),
+        ("training.patience=3", r"did you mean 'training\.patience_epochs'"),
         ("training.epoch=3", r"unknown key 'training.epoch'; did you mean 'training.epochs'\?"),
         ("epochs=3", r"unknown key 'epochs'; did you mean 'training.epochs'\?"),
         ("model.learning_rate=1.0", r"did you mean 'optimizer.learning_rate'\?"),

@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import json
 import math
 
@@ -7,9 +8,10 @@ import torch
 
 from latentserve_training.checkpoint import load_checkpoint, save_checkpoint
 from latentserve_training.errors import CheckpointError, ConfigError, NonFiniteLossError
-from latentserve_training.loops import build_model, learning_rate_factor, train, validate
-from latentserve_training.models.base import OptimizerConfig
+from latentserve_training.loops import build_model, train, validate
+from latentserve_training.models.autoencoder import Autoencoder
 from latentserve_training.models.registry import KINDS
+from latentserve_training.models.vae import VAE
 from latentserve_training.run_folder import RunFolder
 
 
@@ -18,34 +20,50 @@ class Stopped(Exception):
 
 
 @pytest.fixture
-def stop_after_epoch(monkeypatch):
+def stop_after_epoch():
     """Make training fail right after the checkpoint of an epoch, as a power cut would."""
     from latentserve_training import loops
 
-    def arrange(epoch):
+    def arrange(epoch, patches):
         def save_and_stop(checkpoint, path):
             original(checkpoint, path)
             if path.name == "last.pt" and checkpoint.epoch == epoch:
                 raise Stopped
 
-        monkeypatch.setattr(loops, "save_checkpoint", save_and_stop)
+        patches.setattr(loops, "save_checkpoint", save_and_stop)
 
     original = loops.save_checkpoint
-    yield arrange
-    monkeypatch.setattr(loops, "save_checkpoint", original)
+    return arrange
 
 
-@pytest.mark.parametrize("kind", sorted(KINDS))
+MID_COURSE = {  # settings that change in the course of a training, of which a part is over
+    "optimal": {"sigma_mode": "optimal", "samples": 2, "kl_warmup_steps": 12},
+    "iwae": {
+        "likelihood": "bernoulli",
+        "binarisation": "static",
+        "objective": "iwae",
+        "samples": 2,
+        "one_sample_steps": 8,
+        "kl_warmup_steps": 12,
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "model"),
+    [(kind, {}) for kind in sorted(KINDS)] + [("vae", model) for model in MID_COURSE.values()],
+    ids=[*sorted(KINDS), *(f"vae-{name}" for name in MID_COURSE)],
+)
 def test_a_resumed_run_equals_an_uninterrupted_one(
-    kind, tmp_path, make_config, image_data, stop_after_epoch, monkeypatch
+    kind, model, tmp_path, make_config, image_data, stop_after_epoch, monkeypatch
 ):
-    config = make_config(kind, training={"epochs": 4})
+    config = make_config(kind, model=model, training={"epochs": 4})
     whole, parts = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parts")
     train(config, image_data, whole)
-    stop_after_epoch(2)
-    with pytest.raises(Stopped):
-        train(config, image_data, parts)
-    monkeypatch.undo()
+    with monkeypatch.context() as patches:
+        stop_after_epoch(2, patches)
+        with pytest.raises(Stopped):
+            train(config, image_data, parts)
     train(config, image_data, parts, resume=True)
 
     expected, actual = load_checkpoint(whole.last), load_checkpoint(parts.last)
@@ -55,6 +73,158 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     assert torch.equal(expected.random_state, actual.random_state)
     assert (actual.best_epoch, actual.best_loss) == (expected.best_epoch, expected.best_loss)
     assert without_seconds(actual.history) == without_seconds(expected.history)
+
+
+def test_a_run_interrupted_in_the_middle_of_an_epoch_loses_no_more_than_that(
+    tmp_path, make_config, image_data, monkeypatch
+):
+    whole, parts = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parts")
+    config = make_config("vae", training={"epochs": 3})
+    train(config, image_data, whole)
+    steps = itertools.count(1)
+
+    def step(*arguments):
+        if next(steps) == 8:  # the third of the second epoch
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    original = VAE.training_step
+    with monkeypatch.context() as patches:
+        patches.setattr(VAE, "training_step", step)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, image_data, parts)
+    assert load_checkpoint(parts.last).epoch == 1
+    train(config, image_data, parts, resume=True)
+    expected, actual = load_checkpoint(whole.last), load_checkpoint(parts.last)
+    assert all(torch.equal(expected.model[name], actual.model[name]) for name in expected.model)
+
+
+@pytest.mark.parametrize("stopped", [1, 2])
+def test_a_resumed_run_remembers_skipped_steps_and_its_patience(
+    stopped, tmp_path, make_config, image_data, stop_after_epoch, monkeypatch
+):
+    bad_loss_in_step(3, monkeypatch)
+    settings = {"epochs": 9, "patience_epochs": 2, "max_skipped_steps": 1}
+    config = make_config(training=settings, optimizer={"learning_rate": 1e-9})
+    whole, parts = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parts")
+    rising_validation_loss(monkeypatch)
+    train(config, image_data, whole)
+
+    bad_loss_in_step(3, monkeypatch)
+    rising_validation_loss(monkeypatch)
+    with monkeypatch.context() as patches:
+        stop_after_epoch(stopped, patches)
+        with pytest.raises(Stopped):
+            train(config, image_data, parts)
+    train(config, image_data, parts, resume=True)
+
+    expected, actual = load_checkpoint(whole.last), load_checkpoint(parts.last)
+    assert (actual.epoch, actual.best_epoch) == (3, 1)
+    for name, weights in expected.model.items():
+        assert torch.equal(weights, actual.model[name]), name
+    assert without_seconds(actual.history) == without_seconds(expected.history)
+    assert [row["skipped_steps"] for row in actual.history] == [1, 0, 0]
+    assert [row.get("stopped_early") for row in actual.history] == [None, None, True]
+
+
+def bad_loss_in_step(bad_step, monkeypatch):
+    """Let the loss of one training step, counted from 1, be NaN because of one of its terms."""
+    steps = []
+
+    def losses(self, images, generator):
+        given = original(self, images, generator)
+        steps.extend([1] * self.training)
+        if self.training and len(steps) == bad_step:
+            return given | {"loss": given["loss"] * math.nan, "squared_error": torch.tensor(1e39)}
+        return given
+
+    original = bad_loss_in_step.original
+    monkeypatch.setattr(Autoencoder, "losses", losses)
+
+
+bad_loss_in_step.original = Autoencoder.losses
+
+
+def rising_validation_loss(monkeypatch):
+    from latentserve_training import loops
+
+    losses = itertools.count(1.0)
+    monkeypatch.setattr(loops, "validate", lambda *_: {"loss": next(losses)})
+
+
+def test_a_step_that_is_not_finite_changes_nothing_and_the_next_ones_go_on(
+    tmp_path, make_config, image_data, monkeypatch, capsys
+):
+    bad_loss_in_step(2, monkeypatch)
+    folder = RunFolder(tmp_path)
+    train(make_config(training={"epochs": 1}), image_data, folder)
+    (row,) = load_checkpoint(folder.last).history
+    assert row["skipped_steps"] == 1
+    assert 0 < row["train_loss"] < 1e3  # a mean over the good steps
+    assert all(value.isfinite().all() for value in load_checkpoint(folder.last).model.values())
+    assert "1 step skipped" in capsys.readouterr().out
+
+
+def test_too_many_bad_steps_end_training_and_name_step_term_and_cure(
+    tmp_path, make_config, image_data, monkeypatch
+):
+    bad_loss_in_step(8, monkeypatch)
+    config = make_config(training={"epochs": 3, "max_skipped_steps": 0})
+    folder = RunFolder(tmp_path)
+    message = (
+        r"diverged in epoch 2: the loss is nan \(squared_error inf\), in step 8 "
+        r"\(training.max_skipped_steps = 0\). Lower optimizer.learning_rate .* epoch 1 is kept"
+    )
+    with pytest.raises(NonFiniteLossError, match=message):
+        train(config, image_data, folder)
+    assert load_checkpoint(folder.last).epoch == 1
+
+
+def test_an_epoch_without_a_single_good_step_is_divergence(
+    tmp_path, make_config, image_data, monkeypatch
+):
+    def losses(self, images, generator):
+        return {"loss": torch.tensor(math.nan, requires_grad=True)}
+
+    monkeypatch.setattr(Autoencoder, "losses", losses)
+    with pytest.raises(NonFiniteLossError, match="none of its 5 steps was finite"):
+        train(make_config(), image_data, RunFolder(tmp_path))
+
+
+def test_training_stops_when_validation_gets_no_better(
+    tmp_path, make_config, image_data, monkeypatch, capsys
+):
+    from latentserve_training import loops
+
+    losses = iter([3.0, 2.0, 2.5, 2.0, 2.1])
+    monkeypatch.setattr(loops, "validate", lambda *_: {"loss": next(losses)})
+    folder = RunFolder(tmp_path)
+    config = make_config(training={"epochs": 8, "patience_epochs": 3})
+    assert train(config, image_data, folder).epoch == 2
+    assert "stopped early, after epoch 5: " in capsys.readouterr().out
+    # Resumed, it is still over; with more patience, it goes on.
+    assert train(config, image_data, folder, resume=True).epoch == 2
+    losses = iter([1.0, 1.1, 1.2])
+    patient = make_config(training={"epochs": 8, "patience_epochs": 4})
+    assert train(patient, image_data, folder, resume=True).epoch == 6
+    assert load_checkpoint(folder.last).epoch == 8
+
+
+def test_a_run_from_before_a_setting_existed_is_resumed_with_its_default(
+    tmp_path, make_config, image_data, stop_after_epoch, monkeypatch
+):
+    folder, config = RunFolder(tmp_path), make_config()
+    with monkeypatch.context() as patches:
+        stop_after_epoch(1, patches)
+        with pytest.raises(Stopped):
+            train(config, image_data, folder)
+    content = torch.load(folder.last)
+    for added in ("precision", "compile", "max_skipped_steps", "patience_epochs"):
+        del content["config"]["training"][added]
+    del content["processes"]
+    torch.save(content | {"schedulers": {}}, folder.last)
+    train(config, image_data, folder, resume=True)
+    assert load_checkpoint(folder.last).epoch == 2
 
 
 def without_seconds(history):
@@ -183,18 +353,3 @@ def test_a_missing_gpu_is_named(tmp_path, make_config, image_data, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match="torch sees no GPU"):
         train(make_config(training={"device": "cuda"}), image_data, RunFolder(tmp_path))
-
-
-def test_learning_rate_rises_linearly_and_falls_as_a_cosine():
-    factor = learning_rate_factor(OptimizerConfig(warmup_steps=10), total_steps=110)
-    assert factor(0) == pytest.approx(0.1)
-    assert factor(9) == factor(10) == 1.0
-    assert factor(60) == pytest.approx(0.5)
-    assert factor(85) == pytest.approx(0.5 * (1 + math.cos(0.75 * math.pi)))
-    assert factor(110) == pytest.approx(0.0)
-
-
-def test_warm_up_never_takes_more_than_half_of_a_short_run():
-    factor = learning_rate_factor(OptimizerConfig(warmup_steps=1000), total_steps=10)
-    assert factor(5) == 1.0
-    assert factor(9) < 0.2

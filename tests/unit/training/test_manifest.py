@@ -58,7 +58,7 @@ def test_operations_name_their_graph_inputs_and_outputs(manifest):
 
 def test_the_description_is_one_sentence(manifest):
     assert manifest["description"] == (
-        "Gaussian variational autoencoder (learned σ) with 3 latents for 12×12 images, "
+        "Variational autoencoder (Gaussian, learned σ) with 3 latents for 12×12 images, "
         "trained on 160 images of blobs."
     )
 

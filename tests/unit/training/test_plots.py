@@ -1,13 +1,15 @@
+import numpy as np
 import pytest
 import torch
 from matplotlib.image import imread
 
 from latentserve_training.data import ImageData
 from latentserve_training.evaluate import evaluate
+from latentserve_training.figures import FIGURES
 from latentserve_training.loops import build_model
 from latentserve_training.measure import Subject
 from latentserve_training.models.registry import KINDS
-from latentserve_training.plots import FIGURES, SPLITS, draw_curves
+from latentserve_training.plots import SPLITS, draw_curves, mosaic
 
 
 @pytest.mark.parametrize("epochs", [1, 5])
@@ -59,6 +61,18 @@ def test_every_figure_of_a_kind_is_drawn(kind, tmp_path, make_config, image_data
         assert_has_ink(path)
 
 
+def test_many_losses_are_small_panels_three_beside_each_other(tmp_path):
+    """As the adversarial kinds log them: of training alone, of validation alone, and of both."""
+    both = {f"{split}_loss": 1.0 for split in SPLITS}
+    training = {f"train_term_{index}": float(index) for index in range(9)}
+    history = [{"epoch": each, "validation_frechet": 3.0} | both | training for each in (1, 2)]
+    draw_curves(history, 1, "tiny", tmp_path / "curves.png")
+    pixels = imread(tmp_path / "curves.png")
+    assert 1500 < pixels.shape[1] < 1700
+    assert 1500 < pixels.shape[0] < 1700  # four rows
+    assert_has_ink(tmp_path / "curves.png")
+
+
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_colours_are_drawn(kind, tmp_path, make_config, image_data):
     in_colour = ImageData(
@@ -83,10 +97,20 @@ def test_three_losses_leave_no_empty_panel(tmp_path):
         draw_curves([{"epoch": 1} | row], 1, "tiny", tmp_path / "curves.png")
         pixels = imread(tmp_path / "curves.png")[..., :3]
         height, width = pixels.shape[0] // 2, pixels.shape[1] // 2
-        return (pixels[height + 20 :, width:] < 0.9).mean()
+        return (pixels[height + 20 : -80, width:] < 0.9).mean()  # above the legend
 
     assert share_of_ink(loss=2.0, squared_error=1.0, kl=1.0) == 0
     assert share_of_ink(loss=2.0, squared_error=1.0, kl=1.0, sigma=1.0) > 0
+
+
+def test_a_mosaic_holds_grey_and_coloured_images_of_any_shape_on_white():
+    grey, coloured = np.zeros((2, 1, 4, 8)), np.full((3, 3, 4, 8), [[[0.5]], [[0.25]], [[2.0]]])
+    canvas = mosaic([grey, coloured])
+    assert canvas.shape == (18, 27, 3)
+    assert np.array_equal(canvas[4, 4], [0.0, 0.0, 0.0])
+    assert np.array_equal(canvas[13, 22], [0.5, 0.25, 1.0])
+    assert np.array_equal(canvas[4, 22], [1.0, 1.0, 1.0])  # the first row has two images only
+    assert np.array_equal(canvas[0, 4], [1.0, 1.0, 1.0])
 
 
 def test_a_code_larger_than_the_image_is_drawn_without_a_baseline(
@@ -107,6 +131,18 @@ def test_a_corruption_without_a_filter_is_drawn_without_one(tmp_path, make_confi
     path = tmp_path / "denoised.png"
     FIGURES["denoised"](Subject(model, image_data), evaluate(model, image_data), "tiny", path)
     assert_has_ink(path)
+
+
+def test_each_level_of_noise_has_rows_of_its_own(tmp_path, make_config, image_data):
+    def height(levels):
+        config = make_config("denoising", model={"noise_sigma": 0.5, "measured_levels": levels})
+        model, path = build_model(config, image_data.image_shape), tmp_path / "denoised.png"
+        FIGURES["denoised"](Subject(model, image_data), evaluate(model, image_data), "tiny", path)
+        assert_has_ink(path)
+        return imread(path).shape[0]
+
+    row = 0.62 * 150  # pixels
+    assert height([0.2]) - height([]) == pytest.approx(3 * row, abs=2)
 
 
 def assert_has_ink(path):

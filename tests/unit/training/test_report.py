@@ -33,6 +33,8 @@ def test_a_finished_run_holds_what_the_export_and_a_person_need(finished_run, im
         "curves.png",
         "reconstructions.png",
         "samples.png",
+        "latents.png",
+        "interpolation.png",
     }
     assert torch.equal(read_examples(folder), image_data.test[:8])
     assert read_evaluation(folder)["data"] == {

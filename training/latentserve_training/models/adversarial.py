@@ -1,6 +1,6 @@
 """What the kinds with a discriminator share: its training, averaged weights, and the monitor."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -80,6 +80,11 @@ class AdversarialModel(LatentModel):
         quality.warn()
         return quality.as_losses()
 
+    def judge(self, images: Tensor) -> Tensor:
+        """The discriminator's logits, ``[n]``."""
+        logits: Tensor = self.discriminator(images)[1]
+        return logits
+
     def slope_penalty(self, images: Tensor) -> Tensor:
         """The weighted R₁ penalty at images ``[n, c, h, w]`` where it is due, 0 elsewhere.
 
@@ -89,7 +94,7 @@ class AdversarialModel(LatentModel):
         if not self.r1_weight or self.steps.item() % self.r1_interval:
             return torch.zeros((), device=images.device)
         inputs = images.detach().requires_grad_()
-        penalty = gradient_penalty(self.discriminator(inputs), inputs)
+        penalty = gradient_penalty(self.judge(inputs), inputs)
         return self.r1_weight * self.r1_interval * penalty
 
     def adam(self, module: nn.Module, rate: float, config: OptimizerConfig) -> torch.optim.Adam:
@@ -109,12 +114,12 @@ class AveragedWeights(AveragedModel):
         self.requires_grad_(False)
 
 
-def running_mean(decay: float):  # type: ignore[no-untyped-def]
+def running_mean(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
     """The update of an exponential mean whose window grows with the steps taken at first."""
 
-    def update(averaged: Tensor, current: Tensor, steps: Tensor) -> Tensor:
-        kept = torch.clamp((1.0 + steps) / (AVERAGING_WARM_UP + steps), max=decay)
-        return torch.lerp(current, averaged, kept.to(current))
+    def update(averaged: Tensor, current: Tensor, steps: Tensor | int) -> Tensor:
+        kept = min(decay, (1.0 + int(steps)) / (AVERAGING_WARM_UP + int(steps)))
+        return torch.lerp(current, averaged, kept)
 
     return update
 

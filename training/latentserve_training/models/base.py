@@ -8,12 +8,14 @@ with a single loss implement :meth:`LatentModel.losses`; adversarial kinds also 
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from latentserve_training import distributed
 from latentserve_training.errors import NonFiniteLossError
 from latentserve_training.mixture import LatentMixture
 from latentserve_training.scaling import to_float
@@ -88,13 +90,14 @@ class LatentModel(nn.Module, ABC):
     """A model of images in [0, 1], float ``[n, c, h, w]``, with latents ``[n, latent_dim]``."""
 
     kind: ClassVar[str]
-    title: ClassVar[str]  # how the kind is called in a sentence
+    title: str  # how the kind is called in a sentence
     # Why no mixture can be fitted to the codes of this kind; "" where one can.
     no_sampler_because: ClassVar[str] = ""
-    # These three are the kind's, until a mixture gives the model a prior.
+    # These three are the kind's, until a mixture gives the model a prior or its configuration says
+    # what else to measure.
     prior: str = "none"  # what Sample draws from: "standard_normal", "gaussian_mixture" or "none"
-    metrics: tuple[str, ...] = ("test_mse",)  # keys of evaluate.METRICS
-    figures: tuple[str, ...] = ("reconstructions",)  # keys of plots.FIGURES
+    metrics: tuple[str, ...] = ("test_mse",)  # what evaluate.metric_function takes
+    figures: tuple[str, ...] = ("reconstructions", "latents", "interpolation")  # of figures.FIGURES
 
     def __init__(self, image_shape: ImageShape, latent_dim: int) -> None:
         super().__init__()
@@ -138,6 +141,10 @@ class LatentModel(nn.Module, ABC):
     def decode(self, latents: Tensor) -> Tensor:
         """Latents ``[n, d]`` to images ``[n, c, h, w]`` in [0, 1]."""
 
+    def decode_unclipped(self, latents: Tensor) -> Tensor:
+        """Latents to images before they are clipped to [0, 1], where the kind clips them."""
+        return self.decode(latents)
+
     def encode(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Images ``[n, c, h, w]`` to the code's mean, and its log-variance if there is one."""
         raise NotImplementedError(f"a model of kind {self.kind} has no encoder")
@@ -167,6 +174,10 @@ class LatentModel(nn.Module, ABC):
         """The code's mean and, where the encoder gives one, its log-variance; each ``[n, d]``."""
         encoded = self.encode(images)
         return encoded if isinstance(encoded, tuple) else (encoded, None)
+
+    def probe_features(self, images: Tensor) -> Tensor:
+        """What the linear probe classifies, ``[n, d]``: the mean, unless a kind says more."""
+        return self.posterior(images)[0]
 
     def draw_latents(self, count: int, generator: torch.Generator) -> Tensor:
         """Draw ``[count, d]`` from the prior, on the CPU, as Sample does.
@@ -216,7 +227,7 @@ class LatentModel(nn.Module, ABC):
             NonFiniteLossError: If a loss or a gradient is NaN or infinite; no weight has changed.
         """
         losses = self.losses(images, generator)
-        minimise(losses["loss"], optimizers["model"], config.max_gradient_norm)
+        minimise(losses["loss"], optimizers["model"], config.max_gradient_norm, losses)
         return {name: value.detach() for name, value in losses.items()}
 
 
@@ -265,14 +276,27 @@ def variational_graphs(model: LatentModel) -> tuple[Graph, ...]:
     )
 
 
-def minimise(loss: Tensor, optimizer: torch.optim.Optimizer, max_gradient_norm: float) -> None:
+def minimise(
+    loss: Tensor,
+    optimizer: torch.optim.Optimizer,
+    max_gradient_norm: float,
+    terms: Mapping[str, Tensor] | None = None,
+) -> None:
     """Take one step of ``optimizer`` down the gradient of ``loss``.
+
+    Args:
+        loss: Scalar.
+        optimizer: Of the weights to change.
+        max_gradient_norm: See :func:`take_step`.
+        terms: What the loss consists of, by name: an error then says which of them is not finite.
 
     Raises:
         NonFiniteLossError: If the loss or its gradient is NaN or infinite; no weight has changed.
     """
     optimizer.zero_grad(set_to_none=True)
-    require_finite("the loss", loss)
+    if not bool(torch.isfinite(loss)):
+        _refuse_everywhere(optimizer, max_gradient_norm)
+        raise NonFiniteLossError(f"the loss is {loss.item()}{_name_bad_terms(terms or {})}")
     loss.backward()  # type: ignore[no-untyped-call]
     take_step(optimizer, max_gradient_norm)
 
@@ -280,19 +304,56 @@ def minimise(loss: Tensor, optimizer: torch.optim.Optimizer, max_gradient_norm: 
 def take_step(optimizer: torch.optim.Optimizer, max_gradient_norm: float) -> None:
     """Step with the gradients that are there, at most ``max_gradient_norm`` long (0: any).
 
-    Every kind's steps come through here, so what concerns all of them belongs here.
+    Every kind's steps come through here: where several processes train the model, the gradients
+    are averaged over them first. So all must come here alike; what decides whether there is a step
+    must be the same in every process.
 
     Raises:
         NonFiniteLossError: If the gradient is NaN or infinite; no weight has changed.
     """
-    parameters = [each for group in optimizer.param_groups for each in group["params"]]
+    parameters = _parameters(optimizer)
+    distributed.average_gradients(parameters)
     limit = max_gradient_norm if max_gradient_norm > 0 else float("inf")
     norm = nn.utils.clip_grad_norm_(parameters, limit)
-    require_finite("the gradient", norm)
+    if not bool(torch.isfinite(norm)):  # the same in every process, so they need not ask each other
+        raise NonFiniteLossError(f"the gradient is {norm.item()}")
     optimizer.step()
 
 
+def _refuse_everywhere(optimizer: torch.optim.Optimizer, max_gradient_norm: float) -> None:
+    """Let the other processes, which wait for this one's gradients, skip the step as well."""
+    if distributed.size() == 1:
+        return
+    for parameter in _parameters(optimizer):
+        parameter.grad = torch.full_like(parameter, float("nan"))
+    with suppress(NonFiniteLossError):  # the loss that the caller tells of is what caused it
+        take_step(optimizer, max_gradient_norm)
+    optimizer.zero_grad(set_to_none=True)
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [each for group in optimizer.param_groups for each in group["params"]]
+
+
+def _name_bad_terms(terms: Mapping[str, Tensor]) -> str:
+    bad = [
+        f"{name} {value.item()}"
+        for name, value in terms.items()
+        if name != "loss" and not bool(torch.isfinite(value).all())
+    ]
+    return f" ({', '.join(bad)})" if bad else ""
+
+
 def require_finite(what: str, value: Tensor) -> None:
-    """Raise NonFiniteLossError, naming ``what``, unless every element is finite."""
-    if not bool(torch.isfinite(value).all()):
-        raise NonFiniteLossError(f"{what} is {value.detach().flatten()[0].item()}")
+    """Raise unless every element is finite, in every process that trains this model.
+
+    To be called by all of them alike, and so not in validation, which the first one does alone.
+
+    Raises:
+        NonFiniteLossError: Naming ``what``.
+    """
+    bad = value.detach()[~torch.isfinite(value.detach())]
+    if not distributed.is_true_of_all(not len(bad)):
+        raise NonFiniteLossError(
+            f"{what} is {bad[0].item() if len(bad) else 'not finite in another process'}"
+        )

@@ -29,6 +29,7 @@ class DenoisingConfig(AutoencoderConfig):
     # Lowest and highest σ or ν to train with, drawn uniformly; empty for the one above, at which
     # the model is measured either way.
     level_range: tuple[float, ...] = ()
+    measured_levels: tuple[float, ...] = ()  # σ or ν to measure as well, each a figure of its own
     clipped_share: float = 0.5  # of the training images: noisy pixels clipped to [0, 1]
 
     def __post_init__(self) -> None:
@@ -39,6 +40,12 @@ class DenoisingConfig(AutoencoderConfig):
             raise ValueError("corrupted_share must lie between 0 and 1")
         if not 0 <= self.clipped_share <= 1:
             raise ValueError("clipped_share must lie in [0, 1]")
+        if len(set(self.measured_levels)) < len(self.measured_levels):
+            raise ValueError("measured_levels must list each level once")
+        if self.measured_levels and not min(self.measured_levels) > 0:
+            raise ValueError("measured_levels must be above 0")
+        if self.corruption != "gaussian" and max(self.measured_levels, default=0) > 1:
+            raise ValueError("measured_levels are shares here: 1 at most")
         if self.level_range:
             if len(self.level_range) != 2 or not 0 <= self.level_range[0] < self.level_range[1]:
                 raise ValueError("level_range must be empty or [lowest, highest], 0 or more")
@@ -50,9 +57,9 @@ class DenoisingAutoencoder(Autoencoder):
     """x̃ → x̂; the corruption belongs to training and is in no graph."""
 
     kind = "denoising"
-    title = "Denoising convolutional autoencoder"
-    metrics = ("test_psnr_db", "test_psnr_clipped_input_db")
-    figures = ("denoised",)
+    title = "Denoising autoencoder"
+    metrics: tuple[str, ...] = ("test_psnr_db", "test_psnr_clipped_input_db")
+    figures = ("denoised", "latents", "interpolation")
 
     def __init__(self, image_shape: ImageShape, config: DenoisingConfig) -> None:
         super().__init__(image_shape, config)
@@ -62,6 +69,9 @@ class DenoisingAutoencoder(Autoencoder):
         self.clipped_share = config.clipped_share
         gaussian = config.corruption == "gaussian"
         self.level = config.noise_sigma if gaussian else config.corrupted_share
+        self.measured_levels = config.measured_levels
+        for name in DenoisingAutoencoder.metrics:
+            self.metrics += tuple(f"{name}_at_{level:g}" for level in config.measured_levels)
 
     def corrupt(
         self, images: Tensor, generator: torch.Generator, level: float | Tensor | None = None

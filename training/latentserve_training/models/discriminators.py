@@ -48,7 +48,7 @@ class DiscriminatorConfig(NetworkConfig):
 
 
 class Discriminator(nn.Module):
-    """Images ``[n, c, h, w]`` in [0, 1] to logits ``[n]``, positive for real ones.
+    """Images ``[n, c, h, w]`` in [0, 1] to features, and logits ``[n]``, positive for real ones.
 
     ``spectral_norm`` (Miyato et al. 2018, 1802.05957) divides each weight by its largest singular
     value, followed by one power iteration per training step: D's slope is then bounded by 1.
@@ -79,12 +79,8 @@ class Discriminator(nn.Module):
                 if isinstance(layer, nn.Conv2d | nn.Linear):
                     spectral_norm(layer)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits ``[n]``."""
-        return self.with_features(images, layer=1)[1]
-
-    def with_features(self, images: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        """The features of stage ``layer``, 1 or more, as rows ``[n, f]``; and the logits."""
+    def forward(self, images: Tensor, layer: int = 1) -> tuple[Tensor, Tensor]:
+        """The features of stage ``layer``, 1 or more, as rows ``[n, f]``; and logits ``[n]``."""
         hidden = 2.0 * images - 1.0  # centred on the middle grey, as weights are on zero
         features = hidden
         for depth, stage in enumerate(self.stages, start=1):

@@ -55,7 +55,7 @@ class GAN(AdversarialModel):
     kind = "gan"
     title = "Generative adversarial network"
     metrics = SAMPLE_METRICS
-    figures = ("samples",)
+    figures = ("samples", "interpolation")
 
     def __init__(self, image_shape: ImageShape, config: GANConfig) -> None:
         super().__init__(image_shape, config.latent_dim, config)
@@ -76,9 +76,9 @@ class GAN(AdversarialModel):
 
     def losses(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """What each of the two minimises; there is no single ``"loss"``."""
-        fake_logits = self.discriminator(self.generate(self.draw_like(images, generator)))
+        fake_logits = self.judge(self.generate(self.draw_like(images, generator)))
         return {
-            "discriminator_loss": discriminator_loss(self.discriminator(images), fake_logits),
+            "discriminator_loss": discriminator_loss(self.judge(images), fake_logits),
             "generator_loss": generator_loss(fake_logits, self.objective),
         }
 
@@ -104,13 +104,14 @@ class GAN(AdversarialModel):
                 discriminator's answers are the cause, no weight has changed.
         """
         samples = self.generate(self.draw_like(images, generator))
-        fake_logits = self.discriminator(samples.detach())
-        loss = discriminator_loss(self.discriminator(images), fake_logits)
-        penalised = loss + self.slope_penalty(images)
-        minimise(penalised, optimizers["discriminator"], config.max_gradient_norm)
+        fake_logits = self.judge(samples.detach())
+        loss = discriminator_loss(self.judge(images), fake_logits)
+        penalty, limit = self.slope_penalty(images), config.max_gradient_norm
+        terms = {"discriminator_loss": loss, "slope_penalty": penalty}
+        minimise(loss + penalty, optimizers["discriminator"], limit, terms)
         with frozen(self.discriminator):
-            deceit = generator_loss(self.discriminator(samples), self.objective)
-            minimise(deceit, optimizers["generator"], config.max_gradient_norm)
+            deceit = generator_loss(self.judge(samples), self.objective)
+            minimise(deceit, optimizers["generator"], limit)
         self.averaged_generator.update_parameters(self.generator)
         self.steps += 1
         return detached({"discriminator_loss": loss, "generator_loss": deceit})

@@ -30,11 +30,16 @@ class NetworkConfig:
     network: Literal["conv", "residual", "mlp"] = "conv"
     channels: tuple[int, ...] = (24, 48)  # of each encoder stage; the decoder mirrors them
     residual_blocks: int = 1  # at each size, with residual
+    # Channels that a 1×1 convolution leaves for the dense layer to the code, with residual; 0: all
+    # of them. Wide codes need it: that layer holds most of their weights.
+    code_channels: int = 0
     hidden: tuple[int, ...] = (400,)  # widths between pixels and latents, with mlp; may be empty
 
     def __post_init__(self) -> None:
         if self.residual_blocks < 1:
             raise ValueError("residual_blocks must be 1 or more")
+        if self.code_channels < 0:
+            raise ValueError("code_channels must be 0 (all) or more")
         if any(width < 1 for width in self.hidden):
             raise ValueError(f"hidden must list positive widths, not {list(self.hidden)}")
 
@@ -48,7 +53,7 @@ def build_encoder(image_shape: ImageShape, config: NetworkConfig, outputs: int) 
     if config.network == "mlp":
         return MLPEncoder(image_shape, config.hidden, outputs)
     if config.network == "residual":
-        return ResidualEncoder(image_shape, config.channels, config.residual_blocks, outputs)
+        return ResidualEncoder(image_shape, config, outputs)
     return ConvEncoder(image_shape, config.channels, outputs)
 
 
@@ -57,7 +62,7 @@ def build_decoder(image_shape: ImageShape, config: NetworkConfig, latent_dim: in
     if config.network == "mlp":
         return MLPDecoder(image_shape, config.hidden, latent_dim)
     if config.network == "residual":
-        return ResidualDecoder(image_shape, config.channels, config.residual_blocks, latent_dim)
+        return ResidualDecoder(image_shape, config, latent_dim)
     return ConvDecoder(image_shape, config.channels, latent_dim)
 
 
@@ -109,17 +114,18 @@ class ResidualBlock(nn.Module):
 class ResidualEncoder(nn.Module):
     """Images ``[n, c, h, w]`` to ``[n, outputs]``: halve, then residual blocks, for each width."""
 
-    def __init__(
-        self, image_shape: ImageShape, widths: tuple[int, ...], blocks: int, outputs: int
-    ) -> None:
+    def __init__(self, image_shape: ImageShape, config: NetworkConfig, outputs: int) -> None:
         super().__init__()
-        features = feature_shape(image_shape, widths)
+        channels, height, width = feature_shape(image_shape, config.channels)
         stages: list[nn.Module] = []
-        for before, after in itertools.pairwise((image_shape[0], *widths)):
+        for before, after in itertools.pairwise((image_shape[0], *config.channels)):
             stages += [nn.Conv2d(before, after, KERNEL, STRIDE, PADDING)]
-            stages += [ResidualBlock(after) for _ in range(blocks)] + [nn.SiLU()]
+            stages += [ResidualBlock(after) for _ in range(config.residual_blocks)] + [nn.SiLU()]
+        if config.code_channels:
+            stages += [nn.Conv2d(channels, config.code_channels, 1)]
+            channels = config.code_channels
         self.stages = nn.Sequential(*stages)
-        self.project = nn.Linear(math.prod(features), outputs)
+        self.project = nn.Linear(channels * height * width, outputs)
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode a batch."""
@@ -130,15 +136,16 @@ class ResidualEncoder(nn.Module):
 class ResidualDecoder(nn.Module):
     """Latents ``[n, latent_dim]`` to logits ``[n, c, h, w]``, mirroring ResidualEncoder."""
 
-    def __init__(
-        self, image_shape: ImageShape, widths: tuple[int, ...], blocks: int, latent_dim: int
-    ) -> None:
+    def __init__(self, image_shape: ImageShape, config: NetworkConfig, latent_dim: int) -> None:
         super().__init__()
-        self.features = feature_shape(image_shape, widths)
+        channels, height, width = feature_shape(image_shape, config.channels)
+        self.features = (config.code_channels or channels, height, width)
         self.expand = nn.Linear(latent_dim, math.prod(self.features))
         stages: list[nn.Module] = []
-        for before, after in itertools.pairwise((*reversed(widths), image_shape[0])):
-            stages += [ResidualBlock(before) for _ in range(blocks)] + [nn.SiLU()]
+        if config.code_channels:
+            stages += [nn.Conv2d(config.code_channels, channels, 1)]
+        for before, after in itertools.pairwise((*reversed(config.channels), image_shape[0])):
+            stages += [ResidualBlock(before) for _ in range(config.residual_blocks)] + [nn.SiLU()]
             stages += [nn.ConvTranspose2d(before, after, KERNEL, STRIDE, PADDING)]
         self.stages = nn.Sequential(*stages)
 

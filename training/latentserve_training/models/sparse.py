@@ -1,11 +1,14 @@
 """The sparse autoencoder: many units, few of them awake for any one image.
 
-One layer with the same weights in both directions, h = a(W x + b), x̂ = sigmoid(Wᵀ h + c), and one
-of three ways to keep h sparse:
+One layer with the same weights in both directions, h = a(W x + b), and either x̂ = sigmoid(Wᵀ h + c)
+or, as Makhzani & Frey have it, x̂ = Wᵀ h + c; then the mean image is taken from x before and added
+to x̂ after. With that, and no sigmoid to bend them, codes say more of the class. Three ways to keep
+h sparse:
 
 ``top_k``, Makhzani & Frey 2013 (1312.5663): a keeps the k largest of W x + b and zeroes the rest;
     minimise ‖x − x̂‖². k falls from all units to its value over the first steps (section 2.3 there),
-    or units that lose the first rounds are never trained: they stay dead.
+    or units that lose the first rounds are never trained: they stay dead. A classifier is better
+    served by more units than the decoder, α k with α from 1 to 3 (section 2.2): ``probe_active``.
 ``l1``, Olshausen & Field 1996 (Nature 381): a = relu; minimise ‖x − x̂‖² + λ Σ_j |h_j|. The rows of
     W are divided by their length: otherwise a small h and a large W would cost nothing.
 ``kl``, Ng 2011 (CS294A lecture notes), section 3: a = sigmoid; minimise
@@ -40,7 +43,9 @@ class SparseConfig:
 
     latent_dim: int = 192
     sparsity: Literal["top_k", "l1", "kl"] = "top_k"
+    output: Literal["sigmoid", "linear"] = "sigmoid"  # linear: clipped to [0, 1] where served
     active: int = 25  # k: units left awake for an image, with top_k
+    probe_active: int = 0  # α k: units left to the linear probe, with top_k; 0 for as many as k
     anneal_steps: int = 2000  # over which k falls to that, with top_k
     penalty_weight: float = 0.1  # λ, with l1 and kl, for errors summed over pixels
     target_activity: float = 0.05  # ρ, with kl
@@ -50,6 +55,8 @@ class SparseConfig:
             raise ValueError("latent_dim must be 1 or more")
         if not 1 <= self.active <= self.latent_dim and self.sparsity == "top_k":
             raise ValueError(f"active must lie between 1 and latent_dim, {self.latent_dim}")
+        if not 0 <= self.probe_active <= self.latent_dim:
+            raise ValueError(f"probe_active must lie between 0 and latent_dim, {self.latent_dim}")
         if self.anneal_steps < 0:
             raise ValueError("anneal_steps must be 0 or more")
         if not self.penalty_weight >= 0:
@@ -67,18 +74,25 @@ class SparseAutoencoder(LatentModel):
     metrics = ("test_mse", "test_probe_accuracy", "test_share_of_zeros", "test_dead_units")
 
     steps: Tensor
+    mean: Tensor
 
     def __init__(self, image_shape: ImageShape, config: SparseConfig) -> None:
         super().__init__(image_shape, config.latent_dim)
         self.config = config
         self.layer = TiedLayer(image_shape, config.latent_dim, unit_rows=config.sparsity == "l1")
         self.register_buffer("steps", torch.tensor(0))  # taken so far; decides k
+        self.register_buffer("mean", torch.zeros(image_shape))  # of the images; 0 with a sigmoid
 
     @property
     def numbers_per_image(self) -> int:
         """With top_k, k; which of the units they belong to comes on top."""
         top_k = self.config.sparsity == "top_k"
         return self.config.active if top_k else self.latent_dim
+
+    def prepare(self, images: Tensor) -> None:
+        """Set the mean image, if the output is linear."""
+        if self.config.output == "linear":
+            self.mean.copy_(images.double().mean(0) / 255.0)
 
     def activate(self, inputs: Tensor, active: int) -> Tensor:
         """The units' answer to W x + b, both ``[n, d]``; ``active`` is k, with top_k."""
@@ -88,13 +102,28 @@ class SparseAutoencoder(LatentModel):
             return torch.sigmoid(inputs)
         return keep_largest(inputs, active)
 
+    def code(self, images: Tensor, active: int) -> Tensor:
+        """Images ``[n, c, h, w]`` to latents ``[n, d]`` with ``active`` units awake, if top_k."""
+        centred = images - self.mean if self.config.output == "linear" else images
+        return self.activate(self.layer.encode(centred), active)
+
     def encode(self, images: Tensor) -> Tensor:
         """Images ``[n, c, h, w]`` to latents ``[n, d]``."""
-        return self.activate(self.layer.encode(images), self.config.active)
+        return self.code(images, self.config.active)
+
+    def probe_features(self, images: Tensor) -> Tensor:
+        """What the linear probe classifies, ``[n, d]``: latents, of probe_active units."""
+        return self.code(images, self.config.probe_active or self.config.active)
+
+    def draw(self, latents: Tensor) -> Tensor:
+        """Latents ``[n, d]`` to images ``[n, c, h, w]``, which leave [0, 1] if output is linear."""
+        drawn = self.layer.decode(latents)
+        return drawn + self.mean if self.config.output == "linear" else torch.sigmoid(drawn)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents ``[n, d]`` to images ``[n, c, h, w]`` in [0, 1]."""
-        return torch.sigmoid(self.layer.decode(latents))
+        drawn = self.draw(latents)
+        return drawn.clamp(0.0, 1.0) if self.config.output == "linear" else drawn
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """Images to their reconstructions, both ``[n, c, h, w]``."""
@@ -103,8 +132,8 @@ class SparseAutoencoder(LatentModel):
     def losses(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """The squared error per image and, with l1 and kl, the penalty."""
         active = self.annealed_active() if self.training else self.config.active
-        code = self.activate(self.layer.encode(images), active)
-        error = squared_error(self.decode(code), images).mean()
+        code = self.code(images, active)
+        error = squared_error(self.draw(code), images).mean()
         if self.config.sparsity == "top_k":
             return {"loss": error, "squared_error": error}
         if self.config.sparsity == "l1":

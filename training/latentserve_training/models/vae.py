@@ -1,70 +1,130 @@
-"""The Gaussian variational autoencoder with a Gaussian decoder and one learned σ.
+"""The variational autoencoder: a distribution of images, by way of a code with a prior.
 
 Kingma & Welling 2013 (1312.6114): maximise the evidence lower bound
     ELBO(x) = E_q(z|x)[log p(x|z)] − KL(q(z|x) ‖ p(z)),
-    q(z|x) = N(μ(x), diag(exp(log_variance(x)))),  p(z) = N(0, I),  p(x|z) = N(g(z), σ²I).
-Rybkin et al. 2020 (2006.13202): σ is learned with the weights. A fixed σ is a hidden weight on the
-KL term; with σ = 1 and pixels in [0, 1] most latents collapse onto the prior.
+    q(z|x) = N(μ(x), diag(exp(log_variance(x)))),  p(z) = N(0, I),
+with p(x|z) Gaussian or Bernoulli (``likelihoods.py``), the KL in closed form, and the expectation
+as the mean over K draws z = μ + σε, ε ~ N(0, I), through which the gradient passes.
+
+Burda et al. 2015 (1509.00519): the importance-weighted bound, with ``objective = "iwae"``,
+    log 1/K Σ_k w_k,  w_k = p(x|z_k) p(z_k) / q(z_k|x),
+is tighter, and equals log p(x) in the limit. Each draw costs a pass of the decoder, and early on
+one is as good as many: the first ``one_sample_steps`` take one, with the ELBO.
+
+Against latents that collapse onto the prior: ``kl_warmup_steps``, over which the weight of the KL
+rises from 0 to 1 (Bowman et al. 2015, 1511.06349; Sønderby et al. 2016, 1602.02282), and
+``free_bits``, nats that a latent's KL costs at least (Kingma et al. 2016, 1606.04934). Both bend
+the training alone: the best epoch is selected by the bound itself.
+
+``network = "mlp"``, ``hidden = []``, ``output = "linear"`` is probabilistic PCA as a VAE (Dai et
+al. 2018, 1706.05148; Lucas et al. 2019, 1911.02469), whose exact log p(x) is known.
 """
 
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from latentserve_training.losses import gaussian_log_likelihood, kl_to_standard_normal
+from latentserve_training.losses import (
+    importance_weighted_bound,
+    kl_by_latent,
+    log_prior_over_posterior,
+)
 from latentserve_training.models.base import (
     SAMPLE_METRICS,
     Graph,
-    GraphModule,
     ImageShape,
     LatentModel,
+    OptimizerConfig,
+    variational_graphs,
 )
-from latentserve_training.models.blocks import ConvDecoder, ConvEncoder
+from latentserve_training.models.binarisation import Binarisation, dynamic_bits, static_bits
+from latentserve_training.models.likelihoods import (
+    MINIMUM_SIGMA,
+    BernoulliLikelihood,
+    GaussianLikelihood,
+    Likelihood,
+    SigmaMode,
+)
+from latentserve_training.models.networks import NetworkConfig, build_decoder, build_encoder
 
 # exp stays finite, and a posterior as narrow as e^-5 or as wide as e^5 σ of the prior is enough.
 LOG_VARIANCE_LIMIT = 10.0
-MINIMUM_SIGMA = 0.0025  # below a pixel level of 256: a smaller σ would only fit the rounding
 
 
 @dataclass(frozen=True, kw_only=True)
-class VAEConfig:
+class VAEConfig(NetworkConfig):
     """The fields of the ``[model]`` table."""
 
-    latent_dim: int = 16
-    channels: tuple[int, ...] = (24, 48)  # width of each encoder stage; the decoder mirrors them
-    initial_sigma: float = 0.3  # of the decoder, in the units of [0, 1] pixels
+    latent_dim: int = 20
+    likelihood: Literal["gaussian", "bernoulli"] = "gaussian"
+    sigma_mode: SigmaMode = "learned"  # of a Gaussian
+    initial_sigma: float = 0.3  # in the units of [0, 1] pixels
+    minimum_sigma: float = MINIMUM_SIGMA  # a higher one: blurrier images, better samples
+    output: Literal["sigmoid", "linear"] = "sigmoid"  # linear: clipped only in what is served
+    binarisation: Binarisation = "none"  # of the images, for a Bernoulli; none: grey levels
+    objective: Literal["elbo", "iwae"] = "elbo"
+    samples: int = 1  # K: latents drawn for an image
+    one_sample_steps: int = 0  # steps with K = 1 at first
+    kl_warmup_steps: int = 0
+    free_bits: float = 0.0  # nats per latent
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.latent_dim < 1:
             raise ValueError("latent_dim must be 1 or more")
-        if not self.initial_sigma > MINIMUM_SIGMA:
-            raise ValueError(f"initial_sigma must be above {MINIMUM_SIGMA}")
+        if not self.minimum_sigma >= MINIMUM_SIGMA:
+            raise ValueError(f"minimum_sigma must be {MINIMUM_SIGMA} or more")
+        if not self.initial_sigma > self.minimum_sigma:
+            raise ValueError(f"initial_sigma must be above minimum_sigma, {self.minimum_sigma}")
+        if self.likelihood == "gaussian" and self.binarisation != "none":
+            raise ValueError('binarisation is for likelihood = "bernoulli": a Gaussian of bits')
+        if self.likelihood == "bernoulli" and self.output == "linear":
+            raise ValueError(
+                'output = "linear" gives no probabilities: a Bernoulli needs "sigmoid"'
+            )
+        if self.samples < 1:
+            raise ValueError("samples must be 1 or more")
+        if self.objective == "iwae" and self.samples == 1:
+            raise ValueError('objective = "iwae" with one sample is the ELBO: raise samples')
+        if self.objective == "iwae" and self.free_bits > 0:
+            raise ValueError('free_bits needs objective = "elbo": the other bound has no KL term')
+        if min(self.kl_warmup_steps, self.one_sample_steps) < 0:
+            raise ValueError("kl_warmup_steps and one_sample_steps must be 0 or more")
+        if not self.free_bits >= 0:
+            raise ValueError("free_bits must be 0 or more")
 
 
 class VAE(LatentModel):
     """x → q(z|x) → z → p(x|z)."""
 
     kind = "vae"
-    title = "Gaussian variational autoencoder (learned σ)"
     prior = "standard_normal"
-    metrics = ("test_elbo_nats", "test_mse", *SAMPLE_METRICS)
-    figures = ("reconstructions", "samples")
+    metrics = (
+        "test_elbo_nats",
+        "test_log_likelihood_nats",
+        "test_kl_nats",
+        "test_active_units",
+        "test_mse",
+        *SAMPLE_METRICS,
+    )
+    figures = ("reconstructions", "samples", "latents", "interpolation")
+
+    steps: Tensor
+    binarisation_seed: Tensor
 
     def __init__(self, image_shape: ImageShape, config: VAEConfig) -> None:
         super().__init__(image_shape, config.latent_dim)
-        self.encoder = ConvEncoder(image_shape, config.channels, 2 * config.latent_dim)
-        self.decoder = ConvDecoder(image_shape, config.channels, config.latent_dim)
-        # The inverse of the softplus below, so that training starts at initial_sigma exactly.
-        ratio = config.initial_sigma / MINIMUM_SIGMA
-        self.log_sigma_above_minimum = nn.Parameter(torch.tensor(math.log(ratio - 1.0)))
-
-    @property
-    def log_sigma(self) -> Tensor:
-        """Scalar log σ, kept above its minimum by a clamp that lets the gradient through."""
-        return math.log(MINIMUM_SIGMA) + nn.functional.softplus(self.log_sigma_above_minimum)
+        self.config = config
+        self.title = title_of(config)
+        self.encoder = build_encoder(image_shape, config, 2 * config.latent_dim)
+        self.decoder = build_decoder(image_shape, config, config.latent_dim)
+        self.observation = build_likelihood(config)
+        self.register_buffer("steps", torch.tensor(0))  # taken so far; decides the KL's weight
+        # From the run's seed, which the weights are drawn from as well.
+        self.register_buffer("binarisation_seed", torch.randint(2**31, ()))
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Images ``[n, c, h, w]`` to the posterior's mean and log-variance, each ``[n, d]``."""
@@ -72,68 +132,109 @@ class VAE(LatentModel):
         return mean, log_variance.clamp(-LOG_VARIANCE_LIMIT, LOG_VARIANCE_LIMIT)
 
     def reparameterize(
-        self, mean: Tensor, log_variance: Tensor, generator: torch.Generator
+        self, mean: Tensor, log_variance: Tensor, samples: int, generator: torch.Generator
     ) -> Tensor:
-        """Draw z = μ + σε, ε ~ N(0, I), ``[n, d]`` (Kingma & Welling 2013, section 2.4)."""
-        noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype)
+        """Draw z = μ + σε, ``[samples, n, d]`` (Kingma & Welling 2013, section 2.4)."""
+        noise = torch.randn(samples, *mean.shape, generator=generator, dtype=mean.dtype)
         return mean + torch.exp(0.5 * log_variance) * noise.to(mean.device)
+
+    def decode_unclipped(self, latents: Tensor) -> Tensor:
+        """Latents ``[n, d]`` to the mean of p(x|z), ``[n, c, h, w]``."""
+        return self.observation.mean(self.decoder(latents))
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents ``[n, d]`` to the mean of p(x|z), ``[n, c, h, w]`` in [0, 1]."""
-        return torch.sigmoid(self.decoder(latents))
+        images = self.decode_unclipped(latents)
+        return images.clamp(0.0, 1.0) if self.config.output == "linear" else images
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """Decode the posterior's mean: no randomness, the same answer every time."""
         mean, _ = self.encode(images)
         return self.decode(mean)
 
-    def elbo_terms(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """One-sample estimate of E[log p(x|z)], and the exact KL; ELBO = first − second.
-
-        Returns:
-            Two tensors ``[n]``, in nats per image.
-        """
-        mean, log_variance = self.encode(images)
-        decoded = self.decode(self.reparameterize(mean, log_variance, generator))
-        log_likelihood = gaussian_log_likelihood(decoded, self.log_sigma, images)
-        return log_likelihood, kl_to_standard_normal(mean, log_variance)
+    def observe(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Images in [0, 1] as encoder and likelihood see them: bits, where they are binarised."""
+        if self.config.binarisation == "dynamic":
+            return dynamic_bits(images, generator)
+        if self.config.binarisation == "static":
+            return static_bits(images, int(self.binarisation_seed))
+        return images
 
     def losses(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """−ELBO and its two terms, in nats per image; σ in the pixels' units."""
-        log_likelihood, kl = self.elbo_terms(images, generator)
-        return {
-            "loss": (kl - log_likelihood).mean(),
-            "log_likelihood": log_likelihood.mean(),
-            "kl": kl.mean(),
-            "sigma": self.log_sigma.exp(),
-        }
+        """Minus the bound, and the terms of the ELBO, in nats per image; σ in the pixels' units.
+
+        In training mode the first steps draw fewer samples, and the KL has its warm-up and its
+        free bits; otherwise the loss is the bound itself.
+        """
+        images = self.observe(images, generator)
+        mean, log_variance = self.encode(images)
+        one_sample = self.training and int(self.steps) < self.config.one_sample_steps
+        samples = 1 if one_sample else self.config.samples
+        latents = self.reparameterize(mean, log_variance, samples, generator)
+        outputs = self.decoder(latents.flatten(0, 1))
+        log_likelihood, reported = self.observation.log_likelihood(outputs, images)
+        kl = kl_by_latent(mean, log_variance)
+        loss: Tensor
+        weight = self.kl_weight() if self.training else 1.0
+        if self.config.objective == "iwae" and samples > 1:
+            log_ratio = log_prior_over_posterior(latents, mean, log_variance)
+            loss = -importance_weighted_bound(log_likelihood + weight * log_ratio).mean()
+        else:
+            spared = self.config.free_bits if self.training else 0.0
+            loss = weight * with_free_bits(kl, spared) - log_likelihood.mean()
+        terms = {"log_likelihood": log_likelihood.mean(), "kl": kl.sum(1).mean()}
+        return {"loss": loss, **terms, **reported}
+
+    def kl_weight(self) -> float:
+        """The weight of the KL in the next step of the training, in (0, 1]."""
+        return min(1.0, (self.steps.item() + 1) / max(1, self.config.kl_warmup_steps))
+
+    def training_step(
+        self,
+        images: Tensor,
+        optimizers: Mapping[str, torch.optim.Optimizer],
+        generator: torch.Generator,
+        config: OptimizerConfig,
+    ) -> dict[str, Tensor]:
+        """A step as usual, and counted: the count is a buffer, so a resumed run goes on with it."""
+        losses = super().training_step(images, optimizers, generator, config)
+        self.observation.follow(losses, int(self.steps))
+        self.steps += 1
+        return losses
 
     def likelihood(self) -> dict[str, Any]:
-        """Gaussian, with the σ that was learned."""
-        return {"family": "gaussian", "sigma": float(self.log_sigma.detach().exp())}
+        """Bernoulli, or Gaussian with its σ."""
+        return self.observation.describe()
 
     def graphs(self) -> tuple[Graph, ...]:
         """Encode, decode (which also serves Sample: z is the server's to draw) and reconstruct."""
-        return (
-            Graph(
-                "encode.onnx",
-                GraphModule(self, "encode"),
-                "images",
-                ("mean", "log_variance"),
-                ("encode",),
-            ),
-            Graph(
-                "decode.onnx",
-                GraphModule(self, "decode"),
-                "latents",
-                ("images",),
-                ("decode", "sample"),
-            ),
-            Graph(
-                "reconstruct.onnx",
-                GraphModule(self, "reconstruct"),
-                "images",
-                ("reconstruction",),
-                ("reconstruct",),
-            ),
-        )
+        return variational_graphs(self)
+
+
+def build_likelihood(config: VAEConfig) -> Likelihood:
+    """p(x|z) as configured."""
+    if config.likelihood == "bernoulli":
+        return BernoulliLikelihood()
+    linear = config.output == "linear"
+    return GaussianLikelihood(config.sigma_mode, config.initial_sigma, config.minimum_sigma, linear)
+
+
+def title_of(config: VAEConfig) -> str:
+    """How a model of this configuration is called in a sentence."""
+    linear = config.output == "linear" and config.network == "mlp" and not config.hidden
+    name = "Linear variational" if linear else "Variational"
+    if config.objective == "iwae":
+        name = "Importance-weighted"
+    if config.likelihood == "gaussian":
+        return f"{name} autoencoder (Gaussian, {config.sigma_mode} σ)"
+    pixels = {"none": "grey pixels"}.get(config.binarisation, f"{config.binarisation} bits")
+    return f"{name} autoencoder (Bernoulli, {pixels})"
+
+
+def with_free_bits(kl: Tensor, free_nats: float) -> Tensor:
+    """Σ_j max(λ, mean over the batch of KL_j) for a KL ``[n, d]``, in nats per image.
+
+    Kingma et al. 2016 (1606.04934): below λ a latent has nothing to gain from coming closer to
+    the prior.
+    """
+    return kl.mean(0).clamp(min=free_nats).sum()

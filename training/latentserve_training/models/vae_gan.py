@@ -33,12 +33,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from latentserve_training import distributed
 from latentserve_training.adversarial_losses import (
     equilibrium_gate,
     fake_cost,
     generator_loss,
     real_cost,
 )
+from latentserve_training.errors import NonFiniteLossError
 from latentserve_training.losses import kl_to_standard_normal, squared_error
 from latentserve_training.models.adversarial import (
     AdversarialConfig,
@@ -52,7 +54,6 @@ from latentserve_training.models.base import (
     Graph,
     ImageShape,
     OptimizerConfig,
-    require_finite,
     take_step,
     variational_graphs,
 )
@@ -97,7 +98,13 @@ class VAEGANConfig(AdversarialConfig):
 
     def plain_vae(self) -> VAEConfig:
         """The VAE with the same encoder and decoder, which this kind is measured against."""
-        return VAEConfig(latent_dim=self.latent_dim, channels=self.channels)
+        return VAEConfig(
+            latent_dim=self.latent_dim,
+            network=self.network,
+            channels=self.channels,
+            residual_blocks=self.residual_blocks,
+            hidden=self.hidden,
+        )
 
 
 @dataclass(frozen=True)
@@ -139,7 +146,7 @@ class VAEGAN(AdversarialModel):
         "test_frechet_beside_vae",
         "test_mse_beside_vae",
     )
-    figures = ("reconstructions", "samples")
+    figures = ("reconstructions", "samples", "latents", "interpolation")
 
     def __init__(self, image_shape: ImageShape, config: VAEGANConfig) -> None:
         super().__init__(image_shape, config.latent_dim, config)
@@ -170,9 +177,9 @@ class VAEGAN(AdversarialModel):
         reconstructions = torch.sigmoid(self.decoder(latents))
         samples = torch.sigmoid(self.decoder(noise[1]))
         layer = self.config.feature_layer
-        features, real = self.discriminator.with_features(images, layer)
-        rebuilt_features, rebuilt = self.discriminator.with_features(reconstructions, layer)
-        sampled = self.discriminator(samples)
+        features, real = self.discriminator(images, layer)
+        rebuilt_features, rebuilt = self.discriminator(reconstructions, layer)
+        sampled = self.judge(samples)
         share = self.pixel_share()
         error = (1.0 - share) * relative_error(rebuilt_features, features)
         if share:
@@ -223,43 +230,44 @@ class VAEGAN(AdversarialModel):
             NonFiniteLossError: If a term or a gradient is NaN or infinite; no weight has changed.
         """
         terms = self.terms(images, generator)
-        penalty = self.slope_penalty(images)
-        self.route_gradients(terms, penalty)
+        self.route_gradients(terms, self.slope_penalty(images))
+        complaint = self.complaint(terms)
+        if not distributed.is_true_of_all(not complaint):
+            raise NonFiniteLossError(complaint or "in another process, a loss is not finite")
         train_discriminator, train_decoder = self.due(terms)
-        networks = {"encoder": True, "decoder": train_decoder, "discriminator": train_discriminator}
-        for name in networks:
-            for weights in getattr(self, name).parameters():
-                require_finite(f"the gradient of the {name}", weights.grad)
-        for name, due in networks.items():
-            if due:
-                take_step(optimizers[name], config.max_gradient_norm)
+        take_step(optimizers["encoder"], config.max_gradient_norm)
+        if train_decoder:
+            take_step(optimizers["decoder"], config.max_gradient_norm)
+        if train_discriminator:
+            take_step(optimizers["discriminator"], config.max_gradient_norm)
         self.averaged_encoder.update_parameters(self.encoder)
         self.averaged_decoder.update_parameters(self.decoder)
         self.steps += 1
         return detached(terms.as_losses())
 
     def route_gradients(self, terms: Terms, penalty: Tensor) -> None:
-        """Give each network the gradient that Algorithm 1 says, and nothing else.
+        """Give each network the gradient that Algorithm 1 says, and nothing else."""
+        _set_gradients(self.encoder, terms.prior + terms.likelihood)
+        _set_gradients(self.decoder, self.config.gamma * terms.likelihood + terms.deceit)
+        _set_gradients(self.discriminator, terms.gan + penalty)
 
-        Raises:
-            NonFiniteLossError: If a term is NaN or infinite.
-        """
-        wholes = {
-            self.encoder: terms.prior + terms.likelihood,
-            self.decoder: self.config.gamma * terms.likelihood + terms.deceit,
-            self.discriminator: terms.gan + penalty,
-        }
-        for whole in wholes.values():
-            require_finite("the loss", whole)
-        for network, whole in wholes.items():
-            _set_gradients(network, whole)
+    def complaint(self, terms: Terms) -> str:
+        """What is NaN or infinite in this step, before any of it is taken; empty if nothing is."""
+        for name, value in terms.as_losses().items():
+            if not bool(torch.isfinite(value)):
+                return f"the loss is {value.item()} ({name})"
+        for name in ("encoder", "decoder", "discriminator"):
+            gradients = [each.grad for each in getattr(self, name).parameters()]
+            if not bool(torch.isfinite(nn.utils.get_total_norm(gradients))):
+                return f"the gradient of the {name} is not finite"
+        return ""
 
     def due(self, terms: Terms) -> tuple[bool, bool]:
         """Whether the discriminator and the decoder are trained in this step."""
         if not self.config.equilibrium_margin:
             return True, True
-        costs = terms.real.item(), terms.fake.item()
-        return equilibrium_gate(*costs, self.config.equilibrium_margin)
+        real, fake = distributed.means_over_batch([terms.real.item(), terms.fake.item()])
+        return equilibrium_gate(real, fake, self.config.equilibrium_margin)
 
     def validation_losses(self, images: Tensor, seed: int) -> dict[str, float]:
         """How samples compare with uint8 images, and what reconstruction and code cost."""

@@ -11,7 +11,8 @@ SHAPE = (1, 4, 4)
 
 def build(**fields):
     torch.manual_seed(0)
-    fields = {"latent_dim": 2, "channels": (3,), "discriminator_channels": (3,)} | fields
+    networks = {"channels": (3,), "discriminator_channels": (3,), "mapping": (5,)}
+    fields = {"latent_dim": 2} | networks | fields
     return GAN(SHAPE, GANConfig(**fields))
 
 

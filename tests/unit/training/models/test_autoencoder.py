@@ -1,8 +1,13 @@
+import pytest
 import torch
 
+from latentserve_training.evaluate import evaluate
+from latentserve_training.loops import train
 from latentserve_training.losses import cross_entropy, squared_error
 from latentserve_training.models.autoencoder import Autoencoder, AutoencoderConfig
 from latentserve_training.models.base import OptimizerConfig
+from latentserve_training.report import load_model
+from latentserve_training.run_folder import RunFolder
 
 
 def build(**fields):
@@ -33,6 +38,29 @@ def test_cross_entropy_is_taken_of_logits():
     logits = torch.logit(model.reconstruct(images).double())
     expected = cross_entropy(logits, images.double()).mean()
     torch.testing.assert_close(losses["loss"].double(), expected, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("network", "reconstruction_loss"),
+    [
+        ({"network": "mlp", "hidden": [32]}, "squared_error"),
+        ({"network": "conv", "channels": [8, 16]}, "cross_entropy"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value["network"],
+)
+def test_a_curved_surface_fits_better_than_a_plane(
+    network, reconstruction_loss, make_config, image_data, tmp_path
+):
+    # The images have three degrees of freedom, as many as the code, but no plane holds them.
+    config = make_config(
+        model={"channels": [4, 6], "reconstruction_loss": reconstruction_loss} | network,
+        optimizer={"learning_rate": 1e-2},
+        training={"epochs": 40, "batch_size": 16},
+    )
+    model = load_model(config, train(config, image_data, RunFolder(tmp_path)))
+    metric = evaluate(model, image_data)["test_mse"]
+    assert metric.baseline_name == "PCA-3"
+    assert metric.value < 0.6 * metric.baseline_value
 
 
 def test_a_few_images_can_be_learned_by_heart():

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from latentserve_training.models.base import OptimizerConfig
 from latentserve_training.models.denoising import DenoisingAutoencoder, DenoisingConfig
 
 IMAGES = torch.full((400, 1, 8, 8), 0.5)
@@ -40,6 +41,31 @@ def test_the_target_is_the_clean_image():
         answer = model.reconstruct(sources_seen(model))
     expected = (answer - 0.5).square().flatten(1).sum(1).mean()
     torch.testing.assert_close(losses["loss"], expected)
+
+
+def test_what_is_trained_is_the_score_of_a_gaussian():
+    # Miyasawa 1961, Alain & Bengio 2014 (1211.4246): the best r has r(x̃) − x̃ = σ² ∇ log p(x̃),
+    # where p is the density of the noisy images. Here x ~ N(½, s² I), so p = N(½, (s² + σ²) I).
+    spread, sigma = 0.1, 0.15
+    torch.manual_seed(0)
+    model = DenoisingAutoencoder(
+        (1, 2, 2),
+        DenoisingConfig(
+            network="mlp", hidden=(), latent_dim=4, noise_sigma=sigma, clipped_share=0.0
+        ),
+    )
+    config = OptimizerConfig(learning_rate=2e-2)
+    optimizers, generator = model.optimizers(config), torch.Generator().manual_seed(0)
+    for step in range(600):
+        optimizers["model"].param_groups[0]["lr"] = 2e-2 * (1 - step / 600)
+        clean = 0.5 + spread * torch.randn(1000, 1, 2, 2, generator=generator)
+        model.training_step(clean, optimizers, generator, config)
+    noisy = 0.5 + (spread**2 + sigma**2) ** 0.5 * torch.randn(4000, 1, 2, 2, generator=generator)
+    with torch.inference_mode():
+        moved = (model.reconstruct(noisy) - noisy).flatten(1)
+    score = -(noisy.flatten(1) - 0.5) / (spread**2 + sigma**2)
+    slopes = torch.linalg.lstsq(score, moved).solution / sigma**2
+    torch.testing.assert_close(slopes, torch.eye(4), atol=0.03, rtol=0)
 
 
 def test_one_graph_reconstructs_and_denoises():
@@ -105,6 +131,9 @@ def test_the_noise_of_a_fixed_sigma_is_drawn_as_it_always_was():
         {"noise_sigma": 0.0},
         {"clipped_share": 1.5},
         {"corrupted_share": 0.0},
+        {"measured_levels": (0.2, 0.2)},
+        {"measured_levels": (0.0,)},
+        {"measured_levels": (1.5,), "corruption": "masking"},
         {"level_range": (0.5,)},
         {"level_range": (0.5, 0.5)},
         {"level_range": (-0.1, 0.5)},

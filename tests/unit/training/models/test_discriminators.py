@@ -16,6 +16,10 @@ def build(shape=SHAPE, **fields):
     return Discriminator(shape, DiscriminatorConfig(**fields))
 
 
+def judge(network, batch):
+    return network(batch)[1]
+
+
 def images(count, shape=SHAPE):
     return torch.rand(count, *shape, generator=torch.Generator().manual_seed(1))
 
@@ -23,15 +27,14 @@ def images(count, shape=SHAPE):
 @pytest.mark.parametrize("network", ["conv", "residual", "mlp"])
 @pytest.mark.parametrize("shape", [(1, 8, 12), (3, 4, 4)])
 def test_one_logit_for_each_image(network, shape):
-    assert build(shape, network=network)(images(6, shape)).shape == (6,)
+    assert judge(build(shape, network=network), images(6, shape)).shape == (6,)
 
 
 def test_features_are_those_of_the_stage():
     network, batch = build(), images(6)
-    shapes = [network.with_features(batch, layer)[0].shape for layer in (1, 2, 3)]
+    shapes = [network(batch, layer)[0].shape for layer in (1, 2, 3)]
     assert shapes == [(6, 3 * 4 * 6), (6, 4 * 2 * 3), (6, 5)]
-    _, logits = network.with_features(batch, 2)
-    torch.testing.assert_close(logits, network(batch))
+    torch.testing.assert_close(network(batch, 2)[1], judge(network, batch))
 
 
 @pytest.mark.parametrize("network", ["conv", "mlp"])
@@ -54,16 +57,16 @@ def test_without_it_weights_are_free():
 def test_images_judge_each_other_only_by_their_spread():
     batch = images(6)
     alone = build()
-    torch.testing.assert_close(alone(batch)[:1], alone(batch[:1]))
+    torch.testing.assert_close(judge(alone, batch)[:1], judge(alone, batch[:1]))
     together = build(minibatch_stddev=True)
     same = batch[:1].expand(6, -1, -1, -1)
-    assert not torch.allclose(together(batch)[0], together(same)[0], atol=1e-4)
+    assert not torch.allclose(judge(together, batch)[0], judge(together, same)[0], atol=1e-4)
 
 
 def test_images_that_are_all_alike_leave_the_gradient_finite():
     network = build(minibatch_stddev=True)
     inputs = torch.zeros(4, *SHAPE, requires_grad=True)
-    (gradient,) = torch.autograd.grad(network(inputs).sum(), inputs)
+    (gradient,) = torch.autograd.grad(judge(network, inputs).sum(), inputs)
     assert torch.isfinite(gradient).all()
 
 
@@ -78,11 +81,13 @@ def test_where_the_generator_is_right_training_ends_at_one_half():
 
     for _ in range(400):
         optimizer.zero_grad()
-        discriminator_loss(network(draw()), network(draw())).backward()
+        discriminator_loss(judge(network, draw()), judge(network, draw())).backward()
         optimizer.step()
     with torch.inference_mode():
-        losses = [discriminator_loss(network(draw()), network(draw())) for _ in range(20)]
-        beliefs = torch.sigmoid(network(draw()))
+        losses = [
+            discriminator_loss(judge(network, draw()), judge(network, draw())) for _ in range(20)
+        ]
+        beliefs = torch.sigmoid(judge(network, draw()))
     assert torch.stack(losses).mean().item() == pytest.approx(2.0 * math.log(2.0), abs=0.02)
     assert (beliefs - 0.5).abs().max() < 0.1
 

@@ -17,7 +17,8 @@ CONFIG = OptimizerConfig(learning_rate=1e-2)
 
 def build(shape=SHAPE, **fields):
     torch.manual_seed(0)
-    fields = {"latent_dim": 3, "channels": (3, 4), "discriminator_channels": (3, 4)} | fields
+    networks = {"channels": (3, 4), "discriminator_channels": (3, 4), "mapping": (5,)}
+    fields = {"latent_dim": 3} | networks | fields
     return GAN(shape, GANConfig(**fields))
 
 
@@ -47,7 +48,7 @@ def test_losses_are_those_of_the_two_players(objective):
     model, batch = build(loss=objective), images(5)
     losses = model.losses(batch, torch.Generator().manual_seed(2))
     fakes = model.generate(model.draw_latents(5, torch.Generator().manual_seed(2)))
-    real_logits, fake_logits = model.discriminator(batch), model.discriminator(fakes)
+    real_logits, fake_logits = model.judge(batch), model.judge(fakes)
     expected = discriminator_loss(real_logits, fake_logits)
     torch.testing.assert_close(losses["discriminator_loss"], expected)
     torch.testing.assert_close(losses["generator_loss"], generator_loss(fake_logits, objective))

@@ -3,9 +3,9 @@ import dataclasses
 import pytest
 
 from latentserve_training.evaluate import METRICS
+from latentserve_training.figures import FIGURES
 from latentserve_training.manifest import load_schema
 from latentserve_training.models.registry import KINDS
-from latentserve_training.plots import FIGURES
 
 
 @pytest.mark.parametrize("name", sorted(KINDS))

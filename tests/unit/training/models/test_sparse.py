@@ -134,9 +134,46 @@ def test_the_loss_is_the_error_and_the_weighted_penalty(sparsity):
     torch.testing.assert_close(losses["loss"], error + 0.3 * penalty)
 
 
+def test_a_linear_output_is_centred_and_clipped_only_where_it_is_served():
+    model = build(output="linear")
+    pixels = (255 * images()).byte()
+    model.prepare(pixels)
+    mean = pixels.float().mean(0) / 255
+    zeros = torch.zeros(1, UNITS)
+    torch.testing.assert_close(model.decode(zeros)[0], mean)
+    torch.testing.assert_close(
+        model.layer.encode(images() - mean).topk(3).values.sort().values,
+        model.encode(images()).sort().values[:, -3:],
+    )
+    codes = 10 * torch.randn(5, UNITS, generator=torch.Generator().manual_seed(2))
+    expected = (codes @ model.layer.weight).unflatten(1, SHAPE) + mean
+    assert expected.min() < 0 < 1 < expected.max()
+    torch.testing.assert_close(model.draw(codes), expected)
+    torch.testing.assert_close(model.decode(codes), expected.clamp(0, 1))
+
+
+def test_what_is_learned_of_a_linear_output_is_not_clipped():
+    model = build(output="linear")
+    with torch.no_grad():
+        model.layer.pixel_bias += 5.0  # far above white
+    loss = model.losses(images(), torch.Generator())["loss"]
+    (gradient,) = torch.autograd.grad(loss, model.layer.pixel_bias)
+    assert (gradient > 0).all()
+
+
+def test_the_probe_gets_more_units_than_are_served():
+    model = build(active=3, probe_active=8)
+    features, code = model.probe_features(images()), model.encode(images())
+    assert ((features != 0).sum(1) == 8).all()
+    assert torch.equal(features[code != 0], code[code != 0])
+    assert torch.equal(build(active=3).probe_features(images()), build(active=3).encode(images()))
+
+
+@pytest.mark.parametrize("output", ["sigmoid", "linear"])
 @pytest.mark.parametrize("sparsity", SPARSITIES)
-def test_the_graph_gives_what_torch_gives(sparsity):
-    model = build(sparsity, active=3)
+def test_the_graph_gives_what_torch_gives(sparsity, output):
+    model = build(sparsity, active=3, output=output)
+    model.prepare((255 * images()).byte())
     graph = next(each for each in model.graphs() if each.file == "encode.onnx").evaluating()
     proto = convert(graph, SHAPE, UNITS)
     assert check_parity(proto, graph, SHAPE, UNITS) < 1e-6
@@ -155,6 +192,8 @@ def test_the_graph_gives_what_torch_gives(sparsity):
         {"latent_dim": 0},
         {"active": 0},
         {"active": UNITS + 1},
+        {"probe_active": UNITS + 1},
+        {"probe_active": -1},
         {"anneal_steps": -1},
         {"penalty_weight": -0.1},
         {"target_activity": 1.0},

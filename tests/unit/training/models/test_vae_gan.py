@@ -108,10 +108,10 @@ def test_the_discriminator_sees_images_reconstructions_and_samples():
     noise = torch.randn(2, 6, 3, generator=torch.Generator().manual_seed(2))
     reconstructions = torch.sigmoid(model.decoder(mean + (0.5 * log_variance).exp() * noise[0]))
     samples = torch.sigmoid(model.decoder(noise[1]))
-    judged = model.discriminator(batch)
+    judged = model.judge(batch)
     expected = 0.5 * (
-        discriminator_loss(judged, model.discriminator(reconstructions))
-        + discriminator_loss(judged, model.discriminator(samples))
+        discriminator_loss(judged, model.judge(reconstructions))
+        + discriminator_loss(judged, model.judge(samples))
     )
     torch.testing.assert_close(terms.gan, expected)
 
@@ -131,7 +131,7 @@ def test_the_likelihood_is_a_gaussian_of_so_many_pixels():
     mean, log_variance = model.encoder(batch).chunk(2, dim=1)
     noise = torch.randn(2, 6, 3, generator=torch.Generator().manual_seed(2))
     rebuilt = torch.sigmoid(model.decoder(mean + (0.5 * log_variance).exp() * noise[0]))
-    pair = [model.discriminator.with_features(each, 2)[0] for each in (rebuilt, batch)]
+    pair = [model.discriminator(each, 2)[0] for each in (rebuilt, batch)]
     expected = 0.5 * 32 * relative_error(*pair) / 0.5**2
     torch.testing.assert_close(terms_of(model, batch).likelihood, expected)
 
@@ -205,7 +205,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing(broken):
 
     model.route_gradients = break_one
     before = copy.deepcopy(model.state_dict())
-    with pytest.raises(NonFiniteLossError, match=f"the gradient of the {broken} is nan"):
+    with pytest.raises(NonFiniteLossError, match=f"the gradient of the {broken} is not finite"):
         step(model, images(6))
     assert changed(before, model) == set()
 
@@ -213,7 +213,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing(broken):
 def test_a_term_that_is_not_finite_changes_nothing():
     model = build()
     before = copy.deepcopy(model.state_dict())
-    with pytest.raises(NonFiniteLossError, match="the loss is nan"):
+    with pytest.raises(NonFiniteLossError, match=r"the loss is nan \(discriminator_loss\)"):
         step(model, torch.full((4, *SHAPE), float("nan")))
     assert changed(before, model) == set()
 
