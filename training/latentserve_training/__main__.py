@@ -109,6 +109,18 @@ def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         "--images", type=_count, metavar="N", help="of the test, the first N (default: all)"
     )
     evaluate.add_argument(
+        "--importance-samples",
+        type=_count,
+        metavar="K",
+        help="of log p(x), for each image (default: 64; tables in papers have 5000)",
+    )
+    evaluate.add_argument(
+        "--importance-images",
+        type=_count,
+        metavar="N",
+        help="of log p(x): for so many test images, drawn at random (default: all)",
+    )
+    evaluate.add_argument(
         "--classifier",
         type=Path,
         metavar="ONNX",
@@ -231,6 +243,8 @@ def _evaluate(options: argparse.Namespace) -> None:
         metrics=[name.strip() for name in options.metrics.split(",") if name.strip()],
         samples=options.samples or SAMPLES,
         images=options.images or 0,
+        importance_samples=options.importance_samples or 0,
+        importance_images=options.importance_images or 0,
         classifier=options.classifier,
         store=not options.dry_run,
     )

@@ -27,7 +27,6 @@ from latentserve_training.scaling import to_float
 
 ELBO_SAMPLES = 16  # latents drawn per test image
 LOG_LIKELIHOOD_SAMPLES = 64  # the same for log p(x) at the end of a run
-TABLE_SAMPLES = 5000  # and for published tables: Burda et al. 2015 and most since
 DECODED_AT_ONCE = 1000  # images, over draws and test images; more only leave the cache
 PROBABILITY_LIMIT = 1e-6  # decoded probabilities are kept this far from 0 and 1
 ACTIVE_VARIANCE = 1e-2  # Burda et al. 2015 (1509.00519): hardly a latent lies near it

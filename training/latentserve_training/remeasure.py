@@ -8,20 +8,24 @@ import dataclasses
 import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from latentserve_training.checkpoint import load_checkpoint
-from latentserve_training.classifier import load_classifier
+from latentserve_training.classifier import Classifier, load_classifier
 from latentserve_training.config import RunConfig, parse_config
 from latentserve_training.data import ImageData, Labels, load_data
 from latentserve_training.errors import DataError, EvaluationError
 from latentserve_training.evaluate import METRICS, applicable, measure
 from latentserve_training.exported import MANIFEST_FILE, load_export
-from latentserve_training.measure import SAMPLES, Metric, Subject
+from latentserve_training.likelihood_metrics import LOG_LIKELIHOOD_SAMPLES, log_likelihood_nats
+from latentserve_training.measure import SAMPLES, Metric, MetricFunction, Subject
 from latentserve_training.report import load_finished_model, load_model, read_evaluation
 from latentserve_training.run_folder import RunFolder, write_json
+
+LOG_LIKELIHOOD = "test_log_likelihood_nats"
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,10 @@ class Request:
     metrics: Sequence[str] = ()  # all that the model can have
     samples: int = SAMPLES  # to draw from the prior
     images: int = 0  # of the test; 0 for all
+    # k of the importance-weighted bound of log p(x), and for how many test images; 0: as at the end
+    # of a training, and for all. Whatever is stored, asking for this replaces it.
+    importance_samples: int = 0
+    importance_images: int = 0
     classifier: Path | None = None  # the shipped one, where it fits
     store: bool = True
 
@@ -69,36 +77,35 @@ def evaluate_folder(folder: Path, source: Path | str | None, request: Request) -
         DataError: If the images cannot be read, or the model was trained on others.
     """
     target = _open(folder)
-    classifier = None if request.classifier is None else load_classifier(request.classifier)
     data = load_data(target.config.data, target.config.seed, source)
     if data.sha256 != target.data_sha256:
         raise DataError(
             f"the training images of {data.name} are not those that {folder} was trained on, so "
             "its test images might be; name the right ones with --data"
         )
-    if classifier is not None and classifier.image_shape != data.image_shape:
-        raise EvaluationError(
-            f"{request.classifier} takes images of {classifier.image_shape}, not "
-            f"{data.image_shape}; train one on these with train-classifier"
-        )
     subject = dataclasses.replace(
         target.subject(_first(data, request.images)),
-        classifier=classifier,
+        classifier=_classifier(request, data),
         samples=request.samples,
     )
-    names = _names(request.metrics, subject)
+    functions = _functions(request)
+    names = _names([*request.metrics, *functions] if request.metrics else (), subject)
+    left = {}
+    if not (request.metrics or functions) and LOG_LIKELIHOOD in target.stored:
+        # It may be one of many more importance samples, which took long.
+        names = tuple(name for name in names if name != LOG_LIKELIHOOD)
+        left[LOG_LIKELIHOOD] = "it stays as it was; name it with --metrics to measure it again"
     print(
         f"measuring {len(names)} figures of {target.config.name} on {len(subject.data.test):,} "
         f"test images of {data.name}",
         flush=True,
     )
-    measured = measure(subject, names, progress=True)
-    left = {
-        name: "there is nothing to measure it with: no labels, or no classifier that knows them"
-        for name in names
-        if name not in measured
-    }
-    merged, kept = _merge(target.stored, measured, target.is_export)
+    measured = measure(subject, names, progress=True, functions=functions)
+    for name in set(names) - set(measured):
+        left[name] = "there is nothing to measure it with: no labels, or no classifier of them"
+    comparable = {name: old for name, old in target.stored.items() if name not in functions}
+    merged, kept = _merge(comparable, measured, target.is_export)
+    merged = target.stored | merged
     if request.store:
         target.store(merged)
     order = dict.fromkeys([*applicable(subject.model), *merged])
@@ -109,7 +116,20 @@ def evaluate_folder(folder: Path, source: Path | str | None, request: Request) -
     )
 
 
+def _classifier(request: Request, data: ImageData) -> Classifier | None:
+    if request.classifier is None:
+        return None
+    classifier = load_classifier(request.classifier)
+    if classifier.image_shape != data.image_shape:
+        raise EvaluationError(
+            f"{request.classifier} takes images of {classifier.image_shape}, not "
+            f"{data.image_shape}; train one on these with train-classifier"
+        )
+    return classifier
+
+
 def _names(wanted: Sequence[str], subject: Subject) -> tuple[str, ...]:
+    """The wanted metrics; all that the model can have, where none is wanted in particular."""
     possible = applicable(subject.model)
     for name in wanted:
         if name in possible:
@@ -122,6 +142,19 @@ def _names(wanted: Sequence[str], subject: Subject) -> tuple[str, ...]:
             f"{', '.join(possible)}"
         )
     return tuple(dict.fromkeys(wanted)) or possible
+
+
+def _functions(request: Request) -> dict[str, MetricFunction]:
+    """Of the metrics that are measured in another way than at the end of a training."""
+    if not (request.importance_samples or request.importance_images):
+        return {}
+    return {
+        LOG_LIKELIHOOD: partial(
+            log_likelihood_nats,
+            samples=request.importance_samples or LOG_LIKELIHOOD_SAMPLES,
+            images=request.importance_images,
+        )
+    }
 
 
 def _merge(

@@ -113,6 +113,36 @@ def test_a_contractive_run_has_its_twin_and_its_export_keeps_what_was_measured(
     assert stored_in(export)["metrics"] == before
 
 
+def test_more_importance_samples_replace_what_is_stored(run, exported_run, tmp_path):
+    name = "test_log_likelihood_nats"
+    request = Request([name], importance_samples=200, importance_images=20)
+    for folder in (run("vae").path, shutil.copytree(exported_run("vae"), tmp_path / "1")):
+        before = stored_in(folder)["metrics"]
+        assert evaluate_folder(folder, None, request).measured == (name,)
+        after = stored_in(folder)["metrics"]
+        assert (before[name]["samples"], after[name]["samples"]) == (60, 20)
+        assert "with 200 posterior samples for each image" in after[name]["estimator"]
+        assert before[name]["baseline"] == after[name]["baseline"]
+        assert list(after) == list(before)
+        assert {**after, name: 0} == {**before, name: 0}
+
+
+def test_a_log_likelihood_that_is_stored_is_not_measured_again_unasked(run):
+    folder = run("vae").path
+    before = stored_in(folder)["metrics"]["test_log_likelihood_nats"]
+    answer = evaluate_folder(folder, None, Request(samples=60))
+    assert stored_in(folder)["metrics"]["test_log_likelihood_nats"] == before
+    assert "name it with --metrics" in answer.left["test_log_likelihood_nats"]
+    named = Request(["test_log_likelihood_nats"], samples=60)
+    assert evaluate_folder(folder, None, named).measured == ("test_log_likelihood_nats",)
+
+
+def test_importance_samples_are_for_models_with_a_likelihood(finished_run):
+    request = Request(["test_mse"], importance_samples=5)
+    with pytest.raises(EvaluationError, match="test_log_likelihood_nats is no figure of a model"):
+        evaluate_folder(finished_run("sparse").path, None, request)
+
+
 @pytest.mark.parametrize(
     ("metrics", "message"),
     [

@@ -6,7 +6,7 @@ to x̂ after. With that, and no sigmoid to bend them, codes say more of the clas
 h sparse:
 
 ``top_k``, Makhzani & Frey 2013 (1312.5663): a keeps the k largest of W x + b and zeroes the rest;
-    minimise ‖x − x̂‖². k falls from all units to its value over the first steps (section 2.3 there),
+    minimise ‖x − x̂‖². k falls from a larger number over the first steps (section 2.3 there),
     or units that lose the first rounds are never trained: they stay dead. A classifier is better
     served by more units than the decoder, α k with α from 1 to 3 (section 2.2): ``probe_active``.
 ``l1``, Olshausen & Field 1996 (Nature 381): a = relu; minimise ‖x − x̂‖² + λ Σ_j |h_j|. The rows of
@@ -46,7 +46,8 @@ class SparseConfig:
     output: Literal["sigmoid", "linear"] = "sigmoid"  # linear: clipped to [0, 1] where served
     active: int = 25  # k: units left awake for an image, with top_k
     probe_active: int = 0  # α k: units left to the linear probe, with top_k; 0 for as many as k
-    anneal_steps: int = 2000  # over which k falls to that, with top_k
+    anneal_from: int = 0  # k at the first step, with top_k; 0 for all units
+    anneal_steps: int = 2000  # over which k falls to active, with top_k
     penalty_weight: float = 0.1  # λ, with l1 and kl, for errors summed over pixels
     target_activity: float = 0.05  # ρ, with kl
 
@@ -55,6 +56,10 @@ class SparseConfig:
             raise ValueError("latent_dim must be 1 or more")
         if not 1 <= self.active <= self.latent_dim and self.sparsity == "top_k":
             raise ValueError(f"active must lie between 1 and latent_dim, {self.latent_dim}")
+        if self.anneal_from and not self.active <= self.anneal_from <= self.latent_dim:
+            raise ValueError(
+                f"anneal_from must be 0 (all units) or lie between active and {self.latent_dim}"
+            )
         if not 0 <= self.probe_active <= self.latent_dim:
             raise ValueError(f"probe_active must lie between 0 and latent_dim, {self.latent_dim}")
         if self.anneal_steps < 0:
@@ -156,9 +161,10 @@ class SparseAutoencoder(LatentModel):
         return losses
 
     def annealed_active(self) -> int:
-        """Units left awake at this step of the training: all at first, then linearly fewer."""
+        """Units left awake at this step of the training: linearly fewer."""
         remaining = max(0.0, 1.0 - self.steps.item() / max(1, self.config.anneal_steps))
-        return round(self.config.active + remaining * (self.latent_dim - self.config.active))
+        first = self.config.anneal_from or self.latent_dim
+        return round(self.config.active + remaining * (first - self.config.active))
 
     def graphs(self) -> tuple[Graph, ...]:
         """Encode, decode and reconstruct; k is a constant in them."""

@@ -74,6 +74,13 @@ def test_k_falls_during_training_and_a_checkpoint_keeps_where_it_was():
     assert resumed.annealed_active() == 3
 
 
+def test_k_may_start_below_all_units():
+    model = build(active=3, anneal_from=7, anneal_steps=4)
+    assert model.annealed_active() == 7
+    trained(model, steps=2)
+    assert model.annealed_active() == 5
+
+
 def test_what_is_served_has_the_final_k_at_any_time():
     model = build(active=3, anneal_steps=10)
     assert ((model.encode(images()) != 0).sum(1) == 3).all()
@@ -194,6 +201,8 @@ def test_the_graph_gives_what_torch_gives(sparsity, output):
         {"active": UNITS + 1},
         {"probe_active": UNITS + 1},
         {"probe_active": -1},
+        {"anneal_from": 2},
+        {"anneal_from": UNITS + 1},
         {"anneal_steps": -1},
         {"penalty_weight": -0.1},
         {"target_activity": 1.0},
