@@ -38,7 +38,7 @@ from latentserve_training.models.base import (
     ImageShape,
     LatentModel,
     OptimizerConfig,
-    variational_graphs,
+    autoencoder_graphs,
 )
 from latentserve_training.models.binarisation import Binarisation, dynamic_bits, static_bits
 from latentserve_training.models.likelihoods import (
@@ -208,7 +208,7 @@ class VAE(LatentModel):
 
     def graphs(self) -> tuple[Graph, ...]:
         """Encode, decode (which also serves Sample: z is the server's to draw) and reconstruct."""
-        return variational_graphs(self)
+        return autoencoder_graphs(self, ("mean", "log_variance"))
 
 
 def build_likelihood(config: VAEConfig) -> Likelihood:

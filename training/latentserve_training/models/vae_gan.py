@@ -54,8 +54,8 @@ from latentserve_training.models.base import (
     Graph,
     ImageShape,
     OptimizerConfig,
+    autoencoder_graphs,
     take_step,
-    variational_graphs,
 )
 from latentserve_training.models.networks import build_decoder, build_encoder
 from latentserve_training.models.vae import LOG_VARIANCE_LIMIT, VAEConfig
@@ -282,7 +282,7 @@ class VAEGAN(AdversarialModel):
 
     def graphs(self) -> tuple[Graph, ...]:
         """Encode, decode (which also serves Sample: z is the server's to draw) and reconstruct."""
-        return variational_graphs(self)
+        return autoencoder_graphs(self, ("mean", "log_variance"))
 
 
 def relative_error(guess: Tensor, truth: Tensor) -> Tensor:
