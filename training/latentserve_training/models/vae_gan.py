@@ -23,8 +23,9 @@ What is added, and can be turned off: the decoder may maximise log Dis of its im
 −L_GAN (``loss``, see ``adversarial_losses.py``); X and X̃ are also compared by their pixels, at
 first or always; R₁ or spectral normalisation; the published code's equilibrium gate.
 
-σ is given in standard deviations of the features (``feature_sigma``) and the sum over features is
-scaled to one term per pixel: features have no scale of their own, and their number is arbitrary.
+What is scaled: X weighs as much as X̃ and X_p together, or Dis would believe in nothing. σ is given
+in standard deviations of the features (``feature_sigma``), and the sum over features counts as one
+term per pixel: features have no scale of their own, and how many there are is arbitrary.
 """
 
 from collections.abc import Mapping
@@ -197,10 +198,9 @@ class VAEGAN(AdversarialModel):
 
     def pixel_share(self) -> float:
         """How much of L_llike compares pixels at this step: all at first, then linearly less."""
-        remaining = max(0.0, 1.0 - self.steps.item() / max(1, self.config.pixel_steps))
-        if not self.config.pixel_steps:
-            remaining = 0.0
-        return self.config.pixel_share + remaining * (1.0 - self.config.pixel_share)
+        share, steps = self.config.pixel_share, self.config.pixel_steps
+        remaining = max(0.0, 1.0 - self.steps.item() / steps) if steps else 0.0
+        return share + remaining * (1.0 - share)
 
     def losses(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """The terms; there is no single ``"loss"``, each network has one of its own."""
