@@ -21,12 +21,13 @@ LINTING := $(VENV)/.linting
 MEMBERS := proto/pyproject.toml server/pyproject.toml clients/python/pyproject.toml
 TYPED := proto/generate.py server/latentserve_server training/latentserve_training clients/python/latentserve_client
 
-.PHONY: help demo serve train export test lint format proto bench clean
+.PHONY: help demo serve train evaluate export test lint format proto bench clean
 
 help:
 	@sed -n '3,4p' Makefile | cut -c3-
 	@echo "  make serve    serve exports/ on $(LISTEN)"
 	@echo "  make train    MODEL=$(MODEL) [ARGS='--data DIR']: train a preset into runs/"
+	@echo "  make evaluate MODEL=$(MODEL) [ARGS='--data DIR']: measure runs/MODEL by all that there is"
 	@echo "  make export   MODEL=$(MODEL): export runs/MODEL into exports/"
 	@echo "  make lint     ruff, mypy, buf, stubs in sync"
 	@echo "  make bench    what one call costs, beside the bare run and an empty call"
@@ -43,6 +44,9 @@ train: $(TRAINING)
 
 export: $(TRAINING)
 	$(BIN)/python -m latentserve_training export runs/$(MODEL) $(ARGS)
+
+evaluate: $(TRAINING)
+	$(BIN)/python -m latentserve_training evaluate runs/$(MODEL) $(ARGS)
 
 test: $(TESTING)
 	$(BIN)/python -m pytest $(ARGS)

@@ -55,9 +55,15 @@ class Server:
             time.sleep(0.02)
         raise AssertionError(f"no {pattern!r} within {limit_s} s:\n{self.log}")
 
-    def wait_until_serving(self) -> None:
-        """Wait for the line that gives the address."""
-        self.address = self.wait_for_log(r"is serving on (\S+)").group(1)
+    def wait_until_serving(self, *, workers: bool = False) -> None:
+        """Wait for the line that gives the address; of several workers, until all serve."""
+        pattern = r"all \d+ workers are serving on ([^, ]+)" if workers else r"is serving on (\S+)"
+        self.address = self.wait_for_log(pattern).group(1)
+
+    def worker_pids(self) -> dict[int, int]:
+        """The present process of each worker, by its number."""
+        found = re.findall(r"worker (\d+) \(process (\d+)\) serves", self.log)
+        return {int(number): int(pid) for number, pid in found}
 
     def stop(self, limit_s: float = 20.0) -> int:
         """Send SIGTERM and return the exit status."""
@@ -118,7 +124,7 @@ def launched(
 def served(exports: Path, log_path: Path, *flags: str, delay_s: float = 0.0) -> Iterator[Server]:
     """Start a server and wait until it serves."""
     with launched(exports, log_path, *flags, delay_s=delay_s) as server:
-        server.wait_until_serving()
+        server.wait_until_serving(workers="--workers" in flags)
         yield server
 
 

@@ -1,9 +1,11 @@
-"""A real server whose engine takes its time: `slow_server.py DELAY_S WARM_UP_DELAY_S [flags]`."""
+"""A real server whose engine takes its time: `slow_server.py DELAY_S WARM_UP_DELAY_S [flags]`.
+
+With --workers it is started again for each of them, as `... --worker FD NUMBER`.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -11,11 +13,16 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from latentserve_server.app import serve
+from latentserve_server import logs
 from latentserve_server.config import read_settings
 from latentserve_server.device import Device
 from latentserve_server.engine import OnnxEngine
+from latentserve_server.errors import EngineStuck
+from latentserve_server.exit_status import end_stuck
 from latentserve_server.manifest import Manifest
+from latentserve_server.process import serve
+from latentserve_server.supervisor import supervise
+from latentserve_server.worker import run_worker
 
 DELAY_S, WARM_UP_DELAY_S = map(float, sys.argv[1:3])
 
@@ -46,6 +53,22 @@ def slow_engine(manifest: Manifest, device: Device, threads: int) -> SlowEngine:
     return SlowEngine(manifest, device, threads=threads)
 
 
+def main(arguments: list[str]) -> int:
+    if arguments[:1] == ["--worker"]:
+        return run_worker(int(arguments[1]), int(arguments[2]), slow_engine)
+    settings = read_settings(arguments)
+    logs.configure(
+        settings.log_format, settings.log_level, log_requests=settings.log_requests == "yes"
+    )
+    if settings.workers > 1:
+        program = [sys.executable, *sys.argv[:3], "--worker"]
+        return supervise(settings, program)
+    try:
+        asyncio.run(serve(settings, slow_engine))
+    except EngineStuck as error:
+        end_stuck(error)
+    return 0
+
+
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    asyncio.run(serve(read_settings(sys.argv[3:]), slow_engine))
+    sys.exit(main(sys.argv[3:]))

@@ -2,38 +2,51 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sys
 
-from latentserve_server import __version__
-from latentserve_server.app import serve
-from latentserve_server.config import read_settings
-from latentserve_server.errors import SettingsError, StartupError
+from latentserve_server import __version__, exit_status, logs
+from latentserve_server.config import Settings, read_settings
+from latentserve_server.errors import EngineStuck, SettingsError, StartupError
 
-EXIT_SETTINGS = 2
-EXIT_STARTUP = 3
+log = logging.getLogger("latentserve_server")
 
 
 def main() -> int:
-    """Serve until a signal; return 0, 2 for bad settings, 3 for a server that cannot start."""
+    """Serve until a signal; return the exit status, see `exit_status`."""
     try:
         settings = read_settings(sys.argv[1:])
     except SettingsError as error:
         print(f"latentserve-server: {error}", file=sys.stderr)
-        return EXIT_SETTINGS
-    logging.basicConfig(
-        level=settings.log_level.upper(),
-        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
-        stream=sys.stderr,
+        return exit_status.SETTINGS
+    logs.configure(
+        settings.log_format,
+        settings.log_level,
+        worker=logs.SUPERVISOR if settings.workers > 1 else None,
+        log_requests=settings.log_requests == "yes",
     )
-    logging.getLogger(__name__).info("latentserve %s: %s", __version__, settings.describe())
+    log.info("latentserve %s: %s", __version__, settings.describe())
     try:
-        asyncio.run(serve(settings))
+        return _serve(settings)
+    except EngineStuck as error:
+        exit_status.end_stuck(error)
     except StartupError as error:
-        print(f"latentserve-server: {error}", file=sys.stderr)
-        return EXIT_SETTINGS if isinstance(error, SettingsError) else EXIT_STARTUP
-    return 0
+        log.error("latentserve-server: %s", error)
+        return exit_status.status_of(error)
+
+
+def _serve(settings: Settings) -> int:
+    # Imported late: a supervisor needs neither gRPC nor ONNX Runtime.
+    if settings.workers > 1:
+        from latentserve_server.supervisor import supervise
+
+        return supervise(settings)
+    import asyncio
+
+    from latentserve_server.process import serve
+
+    asyncio.run(serve(settings))
+    return exit_status.STOPPED
 
 
 if __name__ == "__main__":

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,25 +17,25 @@ from latentserve_server.config import Settings
 from latentserve_server.device import Device
 from latentserve_server.engine import OnnxEngine
 from latentserve_server.entry import State
-from latentserve_server.errors import DeviceUnavailable, NoModels, SettingsError
+from latentserve_server.errors import DeviceUnavailable, EngineStuck, NoModels, SettingsError
+from latentserve_server.listening import endpoint, host
 from latentserve_server.loader import Engine, Loader, fingerprint
 from latentserve_server.manifest import Manifest
 from latentserve_server.metrics import Metrics
+from latentserve_server.metrics_port import serve_metrics
 from latentserve_server.model_service import ModelService
-from latentserve_server.repository import Repository
-from latentserve_server.security import server_credentials, token_guard
+from latentserve_server.repository import Outcome, Repository
 from latentserve_server.service import GenerativeService
-from latentserve_server.transport import Endpoint, Service, Transport
+from latentserve_server.transport import Service, Transport
 from latentserve_server.transport_aio import AioTransport
 from latentserve_server.transport_cq import CompletionQueueTransport
+from latentserve_server.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
-_MIN_MESSAGE_BYTES = 4 * 2**20
-_MAX_MESSAGE_BYTES = 2**31 - 1  # gRPC takes no larger limit
 _CLOSE_TIMEOUT_S = 5.0
 
 
@@ -65,11 +64,19 @@ class App:
     Args:
         settings: what the operator decided.
         engine_factory: another engine, for tests of what a slow or failing one does.
+        reload: does what ReloadModels asks for, where this process is one of several; by
+            default the repository does.
     """
 
-    def __init__(self, settings: Settings, engine_factory: EngineFactory = onnx_engine) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        engine_factory: EngineFactory = onnx_engine,
+        reload: Callable[[Collection[str]], list[Outcome]] | None = None,
+    ) -> None:
         self.settings = settings
         self._engine_factory = engine_factory
+        self._reload_models = reload
         self.port = 0
         self.metrics = Metrics(lambda: self.repository.entries())
         # Decoding and encoding of large requests and PNG files; two keep the cores for models.
@@ -90,6 +97,9 @@ class App:
             on_change=self._on_change,
             on_outcome=self.metrics.reloaded,
         )
+        self._watchdog = Watchdog(self.repository.entries, limit_s=settings.watchdog_s)
+        self._stuck = False
+        self.cut_off = False
         self._threads = settings.threads
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -99,8 +109,9 @@ class App:
     async def start(self) -> None:
         """Listen, load and warm up every model, then turn health to SERVING.
 
-        The port is open while the models load: health says NOT_SERVING and calls get
-        UNAVAILABLE. Raises a StartupError where the server cannot run as asked.
+        A port of its own is open while the models load: health says NOT_SERVING and calls get
+        UNAVAILABLE. A port that others share is opened when they are warm: until then the
+        others take the calls. Raises a StartupError where the server cannot run as asked.
         """
         started = time.monotonic()
         settings = self.settings
@@ -111,20 +122,27 @@ class App:
                 f"--default-model {settings.default_model}: there is no such model in "
                 f"{settings.exports}, only {', '.join(sorted({m.name for m in manifests}))}"
             )
-        self._threads = settings.threads or max(1, device.usable_cores() // max(1, len(manifests)))
+        self._threads = device.engine_threads(
+            settings.threads, workers=settings.workers, models=len(manifests)
+        )
         await self._health.set("", _NOT_SERVING)
         for name in (service.SERVICE_NAME, model_service.SERVICE_NAME):
             await self._health.set(name, _NOT_SERVING)
         for entry in self.repository.entries():
             await self._health.set(entry.name, _NOT_SERVING)
-        if settings.metrics_listen:
-            port = self.metrics.serve(settings.metrics_listen)
-            log.info("metrics are at http://%s:%d/metrics", _host(settings.metrics_listen), port)
-        endpoint = self._endpoint(_message_limit(settings, manifests))
-        self.port = await self._transport.start(endpoint, self._services())
-        await self._load()
-        for name in (service.SERVICE_NAME, model_service.SERVICE_NAME, ""):
-            await self._health.set(name, _SERVING)
+        if settings.metrics_listen and settings.workers == 1:
+            serve_metrics(self.metrics.registry, settings.metrics_listen)
+        where = endpoint(settings, manifests)
+        if settings.shares_port:
+            await self._load()
+            if self._signals:
+                return
+            self.port = await self._transport.start(where, self._services())
+        else:
+            self.port = await self._transport.start(where, self._services())
+            await self._load()
+        await self._health.set(model_service.SERVICE_NAME, _SERVING)
+        await self._set_server_health()
         log.info(
             "latentserve %s is serving on %s with %s, %.1f s after its start",
             __version__,
@@ -134,11 +152,13 @@ class App:
         )
         if settings.poll_s:
             self._spawn(self._poll())
+        if settings.watchdog_s:
+            self._spawn(self._watch())
 
     @property
     def address(self) -> str:
         """HOST:PORT that the server listens on."""
-        return f"{_host(self.settings.listen)}:{self.port}"
+        return f"{host(self.settings.listen)}:{self.port}"
 
     def reload(self) -> None:
         """Look at the model folder again, in the background; what came of it is logged."""
@@ -165,6 +185,19 @@ class App:
     async def _fingerprint(self) -> int:
         return await self._loop.run_in_executor(None, fingerprint, self.settings.exports)
 
+    async def _watch(self) -> None:
+        """Let health follow the watchdog, and end the process where that is wanted."""
+        while True:
+            await asyncio.sleep(self._watchdog.interval_s)
+            for name in self._watchdog.look():
+                await self._set_model_health(name)
+                await self._set_server_health()
+            if self._watchdog.is_stuck() and self.settings.watchdog_exit == "yes":
+                log.error("--watchdog-exit: this process ends, so that it is replaced")
+                self._stuck = True
+                self.handle_signal()
+                return
+
     def handle_signal(self) -> None:
         """Begin the orderly stop; a second signal cuts all waiting short."""
         self._signals += 1
@@ -175,28 +208,46 @@ class App:
         await self._signalled.wait()
 
     async def stop(self) -> None:
-        """Drain and stop: NOT_SERVING, delay, refuse new calls, finish the old, close."""
-        if not self.port:
-            return
+        """Drain and stop: NOT_SERVING, delay, refuse new calls, finish the old, close.
+
+        On a port that others share, callers are sent to them instead of being refused. Raises
+        EngineStuck where the watchdog had asked for the stop.
+        """
         for task in self._tasks:
             task.cancel()
-        settings = self.settings
-        log.info("stopping: %d calls in flight", self._transport.in_flight)
+        drained = await self._drain() if self.port else True
+        loop = asyncio.get_running_loop()
+        limit_s = 0.0 if self._stuck else _CLOSE_TIMEOUT_S
+        await loop.run_in_executor(None, lambda: self.repository.close(timeout_s=limit_s))
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        self.cut_off = not drained
+        if self._stuck:
+            raise EngineStuck("an engine was stuck; calls that waited for it were cut off")
+        if not self.port:
+            return
+        if drained:
+            log.info("stopped: every call was answered")
+        elif self._signals > 1:
+            log.warning("stopped: calls were cut off by a second signal")
+        else:
+            log.warning(
+                "stopped: calls were cut off after the grace of %g s", self.settings.grace_s
+            )
+
+    async def _drain(self) -> bool:
+        """Take the transport down; return whether every call was answered."""
+        settings, transport = self.settings, self._transport
+        log.info("stopping: %d calls in flight", transport.in_flight)
         await self._health.enter_graceful_shutdown()
         if self._signals < 2:
             self._signalled.clear()
         if settings.drain_delay_s:
             # Balancers need a moment to see NOT_SERVING; until then calls are still answered.
             await self._unless_signalled(asyncio.sleep(settings.drain_delay_s))
-        drained = await self._unless_signalled(self._transport.drain(timeout_s=settings.grace_s))
-        await self._transport.stop(0.1)  # what is left are health watches, and calls out of time
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(None, lambda: self.repository.close(timeout_s=_CLOSE_TIMEOUT_S))
-        self._executor.shutdown(wait=False, cancel_futures=True)
-        if drained:
-            log.info("stopped: every call was answered")
-        else:
-            log.warning("stopped: calls were cut off after the grace of %g s", settings.grace_s)
+        take_down = transport.hand_over if settings.shares_port else transport.drain
+        drained = await self._unless_signalled(take_down(timeout_s=settings.grace_s))
+        await transport.stop(0.1)  # what is left are health watches, and calls out of time
+        return drained
 
     async def _unless_signalled(self, waiting: object) -> bool:
         """Wait for `waiting`, or for one more signal; return the result, False if cut short."""
@@ -220,25 +271,6 @@ class App:
     def _build_engine(self, manifest: Manifest) -> Engine:
         return self._engine_factory(manifest, self._device, self._threads)
 
-    def _endpoint(self, message_bytes: int) -> Endpoint:
-        return Endpoint(
-            self.settings.listen,
-            server_credentials(self.settings),
-            token_guard(self.settings),
-            options=(
-                # Otherwise a second server on the port would start and take half the calls.
-                ("grpc.so_reuseport", 0),
-                ("grpc.max_receive_message_length", message_bytes),
-                ("grpc.max_send_message_length", -1),
-                ("grpc.max_concurrent_streams", self.settings.max_concurrent_streams),
-                ("grpc.keepalive_time_ms", 60_000),
-                ("grpc.keepalive_timeout_ms", 20_000),
-                # The default, 5 minutes, hangs up on clients that ping every 10 s, as Go's do.
-                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-                ("grpc.keepalive_permit_without_calls", 1),
-            ),
-        )
-
     def _services(self) -> tuple[Service, ...]:
         settings = self.settings
         generative = GenerativeService(
@@ -252,6 +284,7 @@ class App:
             max_request_rows=settings.max_request_rows,
             max_stream_rows=settings.max_stream_rows,
             max_batch_rows=settings.max_batch_rows,
+            reload=self._reload_models,
         )
         streams = {"SampleStream": generative.sample_stream}
         return (
@@ -287,45 +320,16 @@ class App:
         self._loop.call_soon_threadsafe(self._spawn, self._set_model_health(name))
 
     async def _set_model_health(self, name: str) -> None:
-        await self._health.set(name, _SERVING if self.repository.is_ready(name) else _NOT_SERVING)
+        well = self.repository.is_ready(name) and not self._watchdog.is_stuck(name)
+        await self._health.set(name, _SERVING if well else _NOT_SERVING)
+
+    async def _set_server_health(self) -> None:
+        status = _NOT_SERVING if self._watchdog.is_stuck() else _SERVING
+        for name in (service.SERVICE_NAME, ""):
+            await self._health.set(name, status)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine beside everything else; the loop itself keeps no reference to it."""
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _host(address: str) -> str:
-    return address.rpartition(":")[0]
-
-
-def _message_limit(settings: Settings, manifests: list[Manifest]) -> int:
-    """Return the largest request in bytes.
-
-    It is twice the largest tensor, so that a few rows too many get an error that says so.
-    """
-    values = max((max(m.image.values, m.latent_dim) for m in manifests), default=0)
-    wanted = 2 * settings.max_request_rows * values * 4
-    return min(max(_MIN_MESSAGE_BYTES, wanted), _MAX_MESSAGE_BYTES)
-
-
-async def serve(settings: Settings, engine_factory: EngineFactory = onnx_engine) -> None:
-    """Run a server until SIGTERM or SIGINT, then stop it in order."""
-    app = App(settings, engine_factory)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, app.handle_signal)
-    loop.add_signal_handler(signal.SIGHUP, app.reload)
-    starting = asyncio.ensure_future(app.start())
-    signalled = asyncio.ensure_future(app.wait())
-    await asyncio.wait({starting, signalled}, return_when=asyncio.FIRST_COMPLETED)
-    try:
-        if starting.done():
-            starting.result()
-            await signalled
-    finally:
-        signalled.cancel()
-        await asyncio.wait({starting})  # loading cannot be interrupted; it takes seconds
-        await app.stop()
-    starting.result()

@@ -19,7 +19,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -62,6 +62,19 @@ class Observer:
         """A request ended before its answer: `cancelled` or `expired`."""
 
 
+class Backlog(NamedTuple):
+    """Work that has no answer yet.
+
+    `operation` is what is running, or first in the queue where nothing is. `stalled_s` is the
+    time since a batch finished, or since there is work at all, whichever is shorter.
+    """
+
+    operation: str
+    running_rows: int
+    waiting_rows: int
+    stalled_s: float
+
+
 class Batcher:
     """A bounded queue in front of one engine.
 
@@ -92,6 +105,8 @@ class Batcher:
         self._clock_ns = clock_ns
         self._condition = threading.Condition()
         self._rows_per_s = 0.0
+        self._running: Batch | None = None
+        self._progress_ns = 0
         self._closed = False
         self._buffers: dict[str, tuple[Floats, ...]] = {}
         self._thread: threading.Thread | None = None
@@ -100,6 +115,19 @@ class Batcher:
     def waiting_rows(self) -> int:
         """Rows in the queue, those of running batches not counted."""
         return self._queue.waiting_rows
+
+    def backlog(self) -> Backlog | None:
+        """Return the work that there is, None for an idle engine. Safe from any thread."""
+        with self._condition:
+            running, waiting_rows = self._running, self._queue.waiting_rows
+            if running is not None:
+                operation, running_rows = running.operation, running.rows
+            elif waiting_rows:
+                operation, running_rows = next(iter(self._queue)).operation, 0
+            else:
+                return None
+            stalled_ns = self._clock_ns() - self._progress_ns
+        return Backlog(operation, running_rows, waiting_rows, stalled_ns / 1e9)
 
     def start(self) -> None:
         """Start the thread that runs the batches."""
@@ -125,6 +153,8 @@ class Batcher:
             if not self._queue.has_room(ticket.rows):
                 self._observer.refused("queue_full")
                 raise self._full(ticket.rows)
+            if self._running is None and not self._queue.waiting_rows:
+                self._progress_ns = now_ns
             self._queue.add(ticket)
             self._condition.notify()
         return ticket
@@ -160,12 +190,15 @@ class Batcher:
         """
         with self._condition:
             batch, expired = self._queue.cut(self._max_batch_rows, self._clock_ns() / 1e9)
+            self._running = batch
         for ticket in expired:
             self._observer.dropped(ticket.operation, "expired")
             self._settle(ticket, _too_late())
         if batch is None:
             return bool(expired)
         self._run(batch)
+        with self._condition:
+            self._running = None
         return True
 
     def _loop(self) -> None:
@@ -186,9 +219,11 @@ class Batcher:
         try:
             outputs = self._run_engine(batch)
         except Exception as error:  # noqa: BLE001 - whatever the engine raises, callers get an answer
+            self._progress_ns = self._clock_ns()
             self._recover(batch, error)
             return
-        elapsed_ns = self._clock_ns() - started_ns
+        self._progress_ns = self._clock_ns()
+        elapsed_ns = self._progress_ns - started_ns
         self._learn_rate(batch.rows, elapsed_ns)
         self._observer.ran(batch.operation, batch.rows, elapsed_ns / 1e9)
         offset = 0

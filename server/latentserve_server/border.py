@@ -7,16 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from latentserve_server.errors import Unavailable
-from latentserve_server.metrics import RpcMetrics
+from latentserve_server.rpc import Rpc
 from latentserve_server.security import TokenGuard
 
 
 class CallGate:
-    """Counts the calls in flight, and refuses new ones while the server drains."""
+    """Counts the calls in flight, refuses new ones while the server drains, and holds replies."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._when_idle: Callable[[], None] | None = None
+        self._held: list[Callable[[], None]] | None = None
         self.in_flight = 0
 
     def enter(self) -> None:
@@ -34,6 +35,31 @@ class CallGate:
         if idle is not None:
             idle()
 
+    def hold(self) -> None:
+        """Hold every reply until `release`."""
+        with self._lock:
+            self._held = []
+
+    def release(self) -> None:
+        """Send what was held, and hold no more."""
+        with self._lock:
+            held, self._held = self._held or [], None
+        for send in held:
+            send()
+
+    def pass_out(self, send: Callable[[], None]) -> None:
+        """Send a reply, now or at the release."""
+        with self._lock:
+            if self._held is not None:
+                self._held.append(send)
+                return
+        send()
+
+    @property
+    def holds(self) -> bool:
+        """Whether replies are held; without the lock, for those who can be late by a moment."""
+        return self._held is not None
+
     def close(self, when_idle: Callable[[], None]) -> None:
         """Refuse new calls; `when_idle` is called, from any thread, when the last has ended."""
         with self._lock:
@@ -49,4 +75,4 @@ class Border:
 
     gate: CallGate
     guard: TokenGuard
-    rpc: RpcMetrics
+    rpc: Rpc

@@ -30,7 +30,8 @@ from latentserve_server.border import Border
 from latentserve_server.call import Call, ChunkStream, Done, Reply, UnaryMethod
 from latentserve_server.errors import InvalidRequest
 from latentserve_server.metrics import code_of_leaving
-from latentserve_server.status import explain
+from latentserve_server.request_log import HEAD_BYTES
+from latentserve_server.status import WireStatus, explain
 from latentserve_server.transport import LARGE_REQUEST_BYTES, StreamMethod
 
 log = logging.getLogger(__name__)
@@ -102,6 +103,8 @@ class UnaryCall:
         "_code",
         "_deadline",
         "_due",
+        "_failure",
+        "_head",
         "_lock",
         "_metadata",
         "_method",
@@ -120,6 +123,8 @@ class UnaryCall:
         self._began: float | None = None
         self._admitted = False
         self._code = ""  # of the status that was sent
+        self._failure: WireStatus | None = None
+        self._head = b""
         self._work: Call | None = None
 
     def start(self) -> None:
@@ -152,6 +157,7 @@ class UnaryCall:
                 border.guard.check(method.name, self._metadata)
             if request is None:
                 raise InvalidRequest(f"{method.name} takes exactly one request message, none came")
+            self._head = request[:HEAD_BYTES]
             if border is not None:
                 border.gate.enter()
                 self._admitted = True
@@ -187,7 +193,8 @@ class UnaryCall:
             return
         if self._began is not None:
             code = self._code or code_of_leaving(self._remaining_s())
-            border.rpc.end(code, time.perf_counter() - self._began)
+            failure = self._failure if self._code else None
+            border.rpc.end(code, time.perf_counter() - self._began, self._head, failure)
         if self._admitted:
             border.gate.leave()
 
@@ -229,15 +236,23 @@ class UnaryCall:
             self._fail(error)
 
     def _respond(self, body: bytes) -> None:
-        self._send((*_opening(), *_message(body), *_status(_OK)), self._sent, "OK")
+        self._finish((*_opening(), *_message(body), *_status(_OK)), "OK")
 
     def _fail(self, error: Exception) -> None:
         """End the call with the status of an error, unless nobody is there to hear it."""
         if not self._over:
-            status = explain(error, self._method.name)
+            status = self._failure = explain(error)
             code = grpc.StatusCode[status.code_name].value[0]
             closing = _status(code, status.message.encode(), status.trailers)
-            self._send((*self._unopened(), *closing), self._sent, status.code_name)
+            self._finish((*self._unopened(), *closing), status.code_name)
+
+    def _finish(self, operations: tuple[Any, ...], code: str) -> None:
+        """Send the last batch of a call, unless replies are being held."""
+        border = self._method.border
+        if border is None or not border.gate.holds:
+            self._send(operations, self._sent, code)
+        else:
+            border.gate.pass_out(lambda: self._send(operations, self._sent, code))
 
     def _unopened(self) -> tuple[Any, ...]:
         """Return the initial metadata if it is still to be sent."""
@@ -289,7 +304,7 @@ class StreamCall(UnaryCall):
         operations = (*self._unopened(), *_message(body))
         self._opened = True
         if self._stream is None or self._stream.exhausted:
-            self._send((*operations, *_status(_OK)), self._sent, "OK")
+            self._finish((*operations, *_status(_OK)), "OK")
         else:
             self._send(operations, self._written)
 

@@ -9,15 +9,16 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
 
-from latentserve_server.device import DEVICES
 from latentserve_server.errors import SettingsError
+from latentserve_server.logs import FORMATS, LEVELS
 
 ENVIRONMENT_PREFIX = "LATENTSERVE_"
 # The wire contract's integers.
 _INT32 = 2**31 - 1
 _INT64 = 2**63 - 1
 TRANSPORTS = ("aio", "cq")
-LOG_LEVELS = ("debug", "info", "warning", "error")
+DEVICES = ("auto", "cpu", "cuda")
+YES_OR_NO = ("yes", "no")
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Settings:
     default_model: Annotated[
         str, "the model of requests that name none; empty: the only model there is"
     ] = ""
-    threads: Annotated[int, "ONNX Runtime threads of each model; 0: cores / models"] = 0
+    threads: Annotated[int, "ONNX Runtime threads of each model; 0: cores / workers / models"] = 0
     max_batch_rows: Annotated[int, "rows of one batch, at most"] = 64
     max_request_rows: Annotated[int, "images or latents of one request, at most"] = 1024
     max_stream_rows: Annotated[int, "images of one SampleStream, at most"] = 1_000_000
@@ -62,14 +63,29 @@ class Settings:
     transport: Annotated[str, "aio: grpc.aio; cq: grpcio's completion queue, less CPU per call"] = (
         "aio"
     )
+    workers: Annotated[
+        int, "processes that serve on the port; above 1, one more supervises them"
+    ] = 1
+    reuse_port: Annotated[
+        str, "yes to share the port with another server, for a rolling restart"
+    ] = "no"
+    watchdog_s: Annotated[
+        float, "seconds of work that waits while nothing finishes until health is off; 0: never"
+    ] = 30.0
+    watchdog_exit: Annotated[str, "yes to end a stuck process, to have it replaced"] = "no"
+    log_format: Annotated[str, "readable, or json: one object per line"] = "readable"
     log_level: Annotated[str, "debug, info, warning or error"] = "info"
+    log_requests: Annotated[str, "yes to log every call, and not only the failed ones"] = "no"
 
     def __post_init__(self) -> None:
         _check_choice("device", self.device, DEVICES)
-        _check_choice("allow-plaintext-token", self.allow_plaintext_token, ("yes", "no"))
         _check_choice("transport", self.transport, TRANSPORTS)
-        _check_choice("log-level", self.log_level, LOG_LEVELS)
+        _check_choice("log-format", self.log_format, FORMATS)
+        _check_choice("log-level", self.log_level, LEVELS)
+        for name in ("allow_plaintext_token", "reuse_port", "watchdog_exit", "log_requests"):
+            _check_choice(_flag(name), getattr(self, name), YES_OR_NO)
         for name, lowest, highest in (
+            ("workers", 1, 64),
             ("threads", 0, 1024),
             ("max_batch_rows", 1, _INT32),
             ("max_request_rows", 1, _INT32),
@@ -80,6 +96,7 @@ class Settings:
             ("poll_s", 0, 86_400),
             ("drain_delay_s", 0, 3600),
             ("grace_s", 0, 3600),
+            ("watchdog_s", 0, 86_400),
         ):
             if not lowest <= getattr(self, name) <= highest:
                 raise SettingsError(
@@ -98,6 +115,11 @@ class Settings:
                 f"--exports {self.exports} is not a folder. Train and export a model into it, "
                 "or point it at the folder of your exports"
             )
+
+    @property
+    def shares_port(self) -> bool:
+        """Whether several processes listen on the port."""
+        return self.workers > 1 or self.reuse_port == "yes"
 
     def describe(self) -> str:
         """Return the settings in one line."""

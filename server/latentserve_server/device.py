@@ -20,7 +20,6 @@ log = logging.getLogger(__name__)
 
 CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
-DEVICES = ("auto", "cpu", "cuda")
 
 # Shape arithmetic may stay on the CPU; these carry the work.
 COMPUTE_NODES = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "FusedConv", "FusedGemm"})
@@ -121,6 +120,11 @@ def check_session(session: Any, device: Device) -> None:
         raise DeviceUnavailable(
             f"{device.provider} was asked for, but these nodes run elsewhere: {sorted(stray)}"
         )
+
+
+def engine_threads(wanted: int, *, workers: int, models: int) -> int:
+    """Return the threads of one model's engine: `wanted`, or a fair share of the cores for 0."""
+    return wanted or max(1, usable_cores() // max(1, workers) // max(1, models))
 
 
 def usable_cores() -> int:

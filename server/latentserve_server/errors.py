@@ -5,6 +5,7 @@
     │   ├── SettingsError
     │   ├── DeviceUnavailable
     │   └── NoModels
+    ├── EngineStuck             the process ends, for the watchdog
     ├── ManifestError           one model version is refused; the others are served
     └── CallError               one call fails; the text goes to the caller
         ├── InvalidRequest      INVALID_ARGUMENT
@@ -45,6 +46,10 @@ class DeviceUnavailable(StartupError):
 
 class NoModels(StartupError):
     """Not one model could be served."""
+
+
+class EngineStuck(LatentserveError):
+    """An engine did not finish its work, and the operator wants the process to end then."""
 
 
 class ManifestError(LatentserveError):

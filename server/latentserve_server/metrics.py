@@ -1,4 +1,4 @@
-"""Every metric that the server has, and the port where Prometheus finds them.
+"""Every metric that the server has.
 
 Labels are bounded: models and versions by what is served, methods and operations by the
 contract, reasons by the code. The names of the gRPC metrics are those of the go-grpc and
@@ -16,7 +16,6 @@ from prometheus_client.registry import Collector
 
 from latentserve_server.batcher import Observer
 from latentserve_server.entry import Entry, State
-from latentserve_server.errors import SettingsError
 from latentserve_server.repository import Action, Outcome
 
 # From 100 microseconds, a small model on an idle server, to ten seconds.
@@ -123,22 +122,6 @@ class Metrics:
         ):
             metric.remove_by_labels(labels)
 
-    def serve(self, address: str) -> int:
-        """Serve /metrics on HOST:PORT from a thread of its own; return the port.
-
-        Raises SettingsError where the address cannot be used.
-        """
-        host, _, port = address.rpartition(":")
-        try:
-            server, _ = prometheus_client.start_http_server(
-                int(port), host.strip("[]"), registry=self.registry
-            )
-        except OSError as error:
-            raise SettingsError(
-                f"--metrics-listen {address} cannot be used: {error.strerror}"
-            ) from error
-        return int(server.server_port)
-
 
 class RpcMetrics:
     """The metrics of one method; its labels are looked up once."""
@@ -231,6 +214,11 @@ class _Models(Collector):
         waiting = GaugeMetricFamily(
             "latentserve_queue_rows", "Rows that wait for the engine.", labels=_MODEL
         )
+        stalled = GaugeMetricFamily(
+            "latentserve_stalled_seconds",
+            "Time since a batch finished while there is work, 0 for an idle engine.",
+            labels=_MODEL,
+        )
         for entry in self._entries():
             labels = (entry.name, str(entry.version))
             for possible in State:
@@ -241,4 +229,6 @@ class _Models(Collector):
                     (*labels, manifest.kind, entry.model.provider, manifest.digest), 1.0
                 )
                 waiting.add_metric(labels, float(entry.model.batcher.waiting_rows))
-        yield from (info, state, waiting)
+                backlog = entry.model.batcher.backlog()
+                stalled.add_metric(labels, backlog.stalled_s if backlog else 0.0)
+        yield from (info, state, waiting, stalled)

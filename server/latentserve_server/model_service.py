@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
+
 from google.protobuf.message import Message
 
 from latentserve.v1 import model_service_pb2 as pb
 from latentserve_server.call import Call, Done, Reply, UnaryMethod, parse
 from latentserve_server.entry import Entry, State
-from latentserve_server.repository import Action, Repository
+from latentserve_server.repository import Action, Outcome, Repository
 
 SERVICE_NAME = "latentserve.v1.ModelService"
 
@@ -46,6 +48,7 @@ class ModelService:
     Args:
         repository: the models.
         max_request_rows, max_stream_rows, max_batch_rows: the limits to report.
+        reload: reloads models of these names, all for none; by default `repository.reload`.
     """
 
     def __init__(
@@ -55,8 +58,10 @@ class ModelService:
         max_request_rows: int,
         max_stream_rows: int,
         max_batch_rows: int,
+        reload: Callable[[Collection[str]], list[Outcome]] | None = None,
     ) -> None:
         self._repository = repository
+        self._reload = reload or repository.reload
         self._limits = pb.Limits(
             max_request_rows=max_request_rows,
             max_stream_rows=max_stream_rows,
@@ -91,7 +96,7 @@ class ModelService:
         message = parse(pb.ReloadModelsRequest, request)
 
         def build() -> bytes:
-            outcomes = self._repository.reload(frozenset(message.names))
+            outcomes = self._reload(frozenset(message.names))
             return pb.ReloadModelsResponse(
                 outcomes=[
                     pb.ReloadOutcome(

@@ -5,17 +5,14 @@ It knows the protobuf messages of gRPC's error model, but no transport.
 
 from __future__ import annotations
 
-import logging
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from latentserve_server.errors import CallError, EngineFailure
-
-log = logging.getLogger(__name__)
 
 DOMAIN = "latentserve"
 
@@ -27,35 +24,37 @@ _MAX_VIOLATIONS = 5
 
 @dataclass(frozen=True)
 class WireStatus:
-    """What a failed call is answered with; `trailers` carry the details."""
+    """What a failed call is answered with; `trailers` carry the details.
+
+    `request_id`, `text` and `cause` are for the log: what happened, and the error where it was
+    none that was foreseen. Of these the caller sees the id alone.
+    """
 
     code_name: str
     message: str
     trailers: tuple[tuple[str, str | bytes], ...]
+    request_id: str = ""
+    text: str = ""
+    cause: Exception | None = None
 
 
-def explain(error: Exception, method: str) -> WireStatus:
-    """Return the status of any error, and log what the caller is not told.
+def explain(error: Exception) -> WireStatus:
+    """Return the status of any error.
 
     The one place where an error becomes a status, whatever the transport.
     """
     request_id = secrets.token_hex(8)
-    if not isinstance(error, CallError):
-        log.error("%s failed, request id %s", method, request_id, exc_info=error)
-        error = EngineFailure(str(error))
-    elif isinstance(error, EngineFailure):
-        log.error("%s failed, request id %s: %s", method, request_id, error)
-    else:
-        log.info("%s: %s: %s", method, error.code, error.message)
-    return wire_status(error, request_id=request_id)
+    if isinstance(error, CallError):
+        return wire_status(error, request_id=request_id)
+    status = wire_status(EngineFailure(str(error)), request_id=request_id)
+    return replace(status, text=f"unexpected {type(error).__name__}", cause=error)
 
 
 def wire_status(error: CallError, *, request_id: str) -> WireStatus:
     """Return the status of an error. An EngineFailure's text stays on the server."""
-    message, metadata = error.message, dict(error.metadata)
+    message, metadata = error.message, {**error.metadata, "request_id": request_id}
     if isinstance(error, EngineFailure):
         message = f"internal error; the server's log has the cause under request id {request_id}"
-        metadata["request_id"] = request_id
     message = _cut_message(message)
     details: list[Message] = [
         error_details_pb2.ErrorInfo(
@@ -85,7 +84,7 @@ def wire_status(error: CallError, *, request_id: str) -> WireStatus:
         code=code_pb2.Code.Value(error.code), message=message, details=map(_pack, details)
     )
     trailers.append(("grpc-status-details-bin", status.SerializeToString()))
-    return WireStatus(error.code, message, tuple(trailers))
+    return WireStatus(error.code, message, tuple(trailers), request_id, error.message)
 
 
 def _cut(text: str) -> str:

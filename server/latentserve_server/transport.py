@@ -17,6 +17,12 @@ from latentserve_server.security import TokenGuard
 # Above this, parsing and checking a request takes long enough to leave the transport's thread.
 LARGE_REQUEST_BYTES = 256 * 1024
 
+# See `Transport.hand_over`.
+HOLD_BEFORE_S = 0.1
+HOLD_AFTER_S = 0.2
+# gRPC cuts calls off by itself so much later than we would: `stop` decides, not a race.
+CUT_OFF_MARGIN_S = 5.0
+
 StreamMethod = Callable[[bytes], ChunkStream]
 
 
@@ -70,6 +76,14 @@ class Transport(Protocol):
 
     async def drain(self, *, timeout_s: float) -> bool:
         """Refuse new calls and wait for those in flight; False where some are left."""
+
+    async def hand_over(self, *, timeout_s: float) -> bool:
+        """Close the port while others listen on it, and wait for the calls in flight.
+
+        Callers are told to connect anew (GOAWAY), which takes them to another process. gRPC
+        cancels a call that crosses that message on the wire. So replies are held for a moment
+        around it: a caller who waits for one sends nothing. False where calls are left.
+        """
 
     async def stop(self, grace_s: float) -> None:
         """Cut off what is left after `grace_s`, and close the port."""

@@ -20,17 +20,24 @@ from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from latentserve_server.call import Call, Done, Reply, UnaryMethod
-from latentserve_server.errors import Unavailable
-from latentserve_server.metrics import Metrics, RpcMetrics, code_of_leaving
+from latentserve_server.gate_aio import CallGate
+from latentserve_server.metrics import Metrics, code_of_leaving
+from latentserve_server.request_log import HEAD_BYTES
+from latentserve_server.rpc import Rpc
 from latentserve_server.security import TokenGuard
 from latentserve_server.status import WireStatus, explain
 from latentserve_server.transport import (
+    CUT_OFF_MARGIN_S,
+    HOLD_AFTER_S,
+    HOLD_BEFORE_S,
     LARGE_REQUEST_BYTES,
     Endpoint,
     Service,
     StreamMethod,
     bind,
 )
+
+_LAST_WRITES_S = 0.5
 
 T = TypeVar("T")
 
@@ -44,50 +51,18 @@ def drop_cancellation(record: logging.LogRecord) -> bool:
     return not (record.exc_info and record.exc_info[0] is asyncio.CancelledError)
 
 
-class CallGate:
-    """Counts the calls in flight, and refuses new ones while the server drains."""
-
-    def __init__(self) -> None:
-        self._in_flight = 0
-        self._draining = False
-        self._idle = asyncio.Event()
-        self._idle.set()
-
-    @property
-    def in_flight(self) -> int:
-        """Calls that were admitted and have not ended."""
-        return self._in_flight
-
-    def __enter__(self) -> None:
-        if self._draining:
-            raise Unavailable("the server is shutting down; try another one", retry_after_s=1.0)
-        self._in_flight += 1
-        self._idle.clear()
-
-    def __exit__(self, *_: object) -> None:
-        self._in_flight -= 1
-        if not self._in_flight:
-            self._idle.set()
-
-    async def drain(self, *, timeout_s: float) -> bool:
-        """Refuse new calls and wait for those in flight; False where some are left."""
-        self._draining = True
-        try:
-            await asyncio.wait_for(self._idle.wait(), timeout_s)
-        except TimeoutError:
-            return False
-        return True
-
-
 class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc is untyped
     """The one place where an error becomes a status, and where calls are counted.
 
     Nothing unexpected reaches a caller: see `status`.
     """
 
-    def __init__(self, services: frozenset[str], metrics: Metrics, guard: TokenGuard) -> None:
+    def __init__(
+        self, services: frozenset[str], metrics: Metrics, guard: TokenGuard, gate: CallGate
+    ) -> None:
         self._services = services
         self._guard = guard
+        self._gate = gate
         self._metrics = metrics
         self._handlers: dict[str, Any] = {}
 
@@ -103,14 +78,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
         handler = await continuation(handler_call_details)
         if handler is None or method.strip("/").partition("/")[0] not in self._services:
             return handler
-        rpc = RpcMetrics(self._metrics, method, streaming=bool(handler.response_streaming))
+        rpc = Rpc(self._metrics, method, streaming=bool(handler.response_streaming))
         if handler.response_streaming:
             wrapped = grpc.unary_stream_rpc_method_handler(
-                _guard_stream(handler.unary_stream, method, rpc, self._guard)
+                _guard_stream(handler.unary_stream, method, rpc, self._guard, self._gate)
             )
         else:
             wrapped = grpc.unary_unary_rpc_method_handler(
-                _guard_unary(handler.unary_unary, method, rpc, self._guard)
+                _guard_unary(handler.unary_unary, method, rpc, self._guard, self._gate)
             )
         # As many as the contract has methods: the wrapping is not paid for by every call.
         self._handlers[method] = wrapped
@@ -203,6 +178,7 @@ class AioTransport:
         self._gate = CallGate()
         self._handlers = AioHandlers(self._gate, executor)
         self._server: grpc.aio.Server | None = None
+        self._stopping: asyncio.Future[None] | None = None  # the loop keeps no reference
 
     @property
     def in_flight(self) -> int:
@@ -213,7 +189,7 @@ class AioTransport:
         """Serve and return the port; raises SettingsError if it cannot be had."""
         logging.getLogger("grpc._cython.cygrpc").addFilter(drop_cancellation)
         names = [service.name for service in services]
-        interceptor = CallInterceptor(frozenset(names), self._metrics, endpoint.guard)
+        interceptor = CallInterceptor(frozenset(names), self._metrics, endpoint.guard, self._gate)
         server = grpc.aio.server(interceptors=[interceptor], options=list(endpoint.options))
         server.add_generic_rpc_handlers(
             tuple(
@@ -229,6 +205,23 @@ class AioTransport:
         await server.start()
         self._server = server
         return port
+
+    async def hand_over(self, *, timeout_s: float) -> bool:
+        """Close the port and wait for the calls in flight; see `Transport`."""
+        if self._server is None:
+            return True
+        self._gate.hold()
+        try:
+            await asyncio.sleep(HOLD_BEFORE_S)
+            stopping = asyncio.ensure_future(self._server.stop(timeout_s + CUT_OFF_MARGIN_S))
+            self._stopping = stopping
+            await asyncio.sleep(HOLD_AFTER_S)
+        finally:
+            self._gate.release()
+        drained = await self.drain(timeout_s=timeout_s)
+        # The gate counts a reply as done before it is written. Health's watches never end.
+        await asyncio.wait({stopping}, timeout=_LAST_WRITES_S)
+        return drained
 
     async def drain(self, *, timeout_s: float) -> bool:
         """Refuse new calls and wait for those in flight; False where some are left."""
@@ -257,48 +250,52 @@ def _deadline(context: Any) -> float | None:
     return None if remaining_s is None else time.monotonic() + remaining_s
 
 
-def _guard_unary(behavior: Any, method: str, rpc: RpcMetrics, guard: TokenGuard) -> Any:
+def _guard_unary(behavior: Any, method: str, rpc: Rpc, guard: TokenGuard, gate: CallGate) -> Any:
     async def guarded(request: bytes, context: Any) -> Any:
         started = time.perf_counter()
         rpc.begin()
-        code = "CANCELLED"
+        code, status = "CANCELLED", None
         try:
             guard.check(method, context.invocation_metadata())
             response = await behavior(request, context)
+            await gate.pass_out()
             code = "OK"
             return response
         except asyncio.CancelledError:
             code = code_of_leaving(context.time_remaining())
             raise
         except Exception as error:  # noqa: BLE001 - the border: everything becomes a status
-            status = explain(error, method)
+            status = explain(error)
             code = status.code_name
+            await gate.pass_out()
             await _abort(context, status)
         finally:
-            rpc.end(code, time.perf_counter() - started)
+            rpc.end(code, time.perf_counter() - started, request[:HEAD_BYTES], status)
 
     return guarded
 
 
-def _guard_stream(behavior: Any, method: str, rpc: RpcMetrics, guard: TokenGuard) -> Any:
+def _guard_stream(behavior: Any, method: str, rpc: Rpc, guard: TokenGuard, gate: CallGate) -> Any:
     async def guarded(request: bytes, context: Any) -> AsyncIterator[Any]:
         started = time.perf_counter()
         rpc.begin()
-        code = "CANCELLED"
+        code, status = "CANCELLED", None
         try:
             guard.check(method, context.invocation_metadata())
             async for response in behavior(request, context):
                 yield response
+            await gate.pass_out()
             code = "OK"
         except asyncio.CancelledError:
             code = code_of_leaving(context.time_remaining())
             raise
         except Exception as error:  # noqa: BLE001 - the border: everything becomes a status
-            status = explain(error, method)
+            status = explain(error)
             code = status.code_name
+            await gate.pass_out()
             await _abort(context, status)
         finally:
-            rpc.end(code, time.perf_counter() - started)
+            rpc.end(code, time.perf_counter() - started, request[:HEAD_BYTES], status)
 
     return guarded
 

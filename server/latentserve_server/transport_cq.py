@@ -23,8 +23,16 @@ from latentserve_server.border import Border, CallGate
 from latentserve_server.call import Call, Done, Reply
 from latentserve_server.completion_queue import Arrivals, Method
 from latentserve_server.health import HealthService
-from latentserve_server.metrics import Metrics, RpcMetrics
-from latentserve_server.transport import Endpoint, Service, bind
+from latentserve_server.metrics import Metrics
+from latentserve_server.rpc import Rpc
+from latentserve_server.transport import (
+    CUT_OFF_MARGIN_S,
+    HOLD_AFTER_S,
+    HOLD_BEFORE_S,
+    Endpoint,
+    Service,
+    bind,
+)
 
 log = logging.getLogger(__name__)
 
@@ -49,11 +57,19 @@ class CompletionQueueServer:
         executor: for large requests and slow replies.
         endpoint: where to listen, and whom to let in.
         gate, metrics: count the calls of the services that drain.
+        logged: whether these calls are for the log.
     """
 
     def __init__(
-        self, executor: Executor, endpoint: Endpoint, gate: CallGate, metrics: Metrics
+        self,
+        executor: Executor,
+        endpoint: Endpoint,
+        gate: CallGate,
+        metrics: Metrics,
+        *,
+        logged: bool = True,
     ) -> None:
+        self._logged = logged
         self._executor = executor
         self._endpoint = endpoint
         self._gate = gate
@@ -69,7 +85,7 @@ class CompletionQueueServer:
             name, stream = f"/{service.name}/{short}", service.streams.get(short)
             border = None
             if service.drains:
-                rpc = RpcMetrics(self._metrics, name, streaming=stream is not None)
+                rpc = Rpc(self._metrics, name, streaming=stream is not None, logged=self._logged)
                 border = Border(self._gate, self._endpoint.guard, rpc)
             method = Method(name, self._executor, border, service.unary.get(short), stream)
             self._server._state.server.register_method(method.name)
@@ -128,6 +144,19 @@ class CompletionQueueTransport:
         self._server = server
         return port
 
+    async def hand_over(self, *, timeout_s: float) -> bool:
+        """Close the port and wait for the calls in flight; see `Transport`."""
+        if self._server is None:
+            return True
+        self._gate.hold()
+        try:
+            await asyncio.sleep(HOLD_BEFORE_S)
+            self._server.stop(timeout_s + CUT_OFF_MARGIN_S)
+            await asyncio.sleep(HOLD_AFTER_S)
+        finally:
+            self._gate.release()
+        return await self.drain(timeout_s=timeout_s)
+
     async def drain(self, *, timeout_s: float) -> bool:
         """Refuse new calls and wait for those in flight; False where some are left."""
         loop = asyncio.get_running_loop()
@@ -180,7 +209,7 @@ def _try_out() -> str | None:
     with ThreadPoolExecutor(1, thread_name_prefix="trial") as executor:
         gate = CallGate()
         endpoint = Endpoint("127.0.0.1:0", options=[("grpc.so_reuseport", 0)])
-        server = CompletionQueueServer(executor, endpoint, gate, Metrics(lambda: ()))
+        server = CompletionQueueServer(executor, endpoint, gate, Metrics(lambda: ()), logged=False)
         server.add(Service("latentserve.Trial", {"Echo": echo}))
         port = server.start()
         try:
@@ -189,7 +218,8 @@ def _try_out() -> str | None:
                 call = channel.unary_unary("/latentserve.Trial/Echo")
                 reply = call(b"hello", timeout=_TRIAL_LIMIT_S)
         finally:
-            stopped = server.stop(0.0).wait(_TRIAL_LIMIT_S)
+            # Gracefully: gRPC core writes a line to stderr about connections that are cut off.
+            stopped = server.stop(_TRIAL_LIMIT_S).wait(_TRIAL_LIMIT_S)
     if reply != b"hello" or None in deadlines:
         return f"grpcio {grpc.__version__}: a call to itself came back changed"
     if not stopped or gate.in_flight:

@@ -140,7 +140,11 @@ LAYERS = [
     "border",
     "completion_queue",
     "transport_cq",
+    "watchdog",
     "app",
+    "process",
+    "supervisor",
+    "worker",
     "__main__",
 ]
 

@@ -419,8 +419,9 @@ def test_a_poisoned_row_fails_alone_and_leaks_nothing(slow: Server) -> None:
     request_id = info.metadata["request_id"]
     assert request_id in error.details()
     # The operator finds the cause under the same id.
-    line = next(line for line in slow.log.splitlines() if request_id in line)
+    line = slow.wait_for_log(rf".*{request_id}.*").group()
     assert "secret detail of a failing engine" in line
+    assert "Reconstruct INTERNAL model=" in line
 
 
 @pytest.mark.parametrize("leaving", range(4))

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 import tiny_models
 from latentserve.v1 import generative_service_pb2 as pb
 from latentserve.v1 import model_service_pb2 as models_pb
+from scraped import scrape, value
 from served import Server, launched, ref, served
 
 TIMEOUT_S = 10.0
@@ -36,25 +34,6 @@ def server(exports: Path, tmp_path: Path) -> Iterator[Server]:
     flags = ("--default-model", "tiny-vae", "--metrics-listen", "127.0.0.1:0")
     with served(exports, tmp_path / "log", *flags) as running:
         yield running
-
-
-def scrape(server: Server) -> dict[str, list[tuple[dict[str, str], float]]]:
-    """Return name -> samples."""
-    match = re.search(r"metrics are at (http://\S+)", server.log)
-    assert match
-    with urllib.request.urlopen(match.group(1), timeout=TIMEOUT_S) as reply:  # noqa: S310 - our own
-        text = reply.read().decode()
-    found: dict[str, list[tuple[dict[str, str], float]]] = {}
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            found.setdefault(sample.name, []).append((sample.labels, sample.value))
-    return found
-
-
-def value(server: Server, name: str, **labels: str) -> float:
-    """Return the sum of the samples with these labels."""
-    samples = scrape(server).get(name, [])
-    return sum(number for found, number in samples if labels.items() <= found.items())
 
 
 def test_calls_are_counted_by_method_and_code(server: Server) -> None:

@@ -60,7 +60,9 @@ def service_config(server: str) -> dict[str, Any]:
 
     RESOURCE_EXHAUSTED means a full queue, where the server says how long to wait by
     `grpc-retry-pushback-ms`, but also a message that is too large, where trying again is useless:
-    hence few attempts and the throttle. Health checks are not tried again: they report what is.
+    hence few attempts and the throttle. CANCELLED comes from a server that was closing its port
+    as the call arrived; a call that its caller cancels is not tried again. Health checks are not
+    either: they report what is.
     """
     backoff = {"initialBackoff": "0.1s", "maxBackoff": "2s", "backoffMultiplier": 2}
     config: dict[str, Any] = {
@@ -70,7 +72,7 @@ def service_config(server: str) -> dict[str, Any]:
                 "retryPolicy": {
                     "maxAttempts": MAX_ATTEMPTS,
                     **backoff,
-                    "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
+                    "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED", "RESOURCE_EXHAUSTED"],
                 },
             },
             {
@@ -78,12 +80,13 @@ def service_config(server: str) -> dict[str, Any]:
                 "retryPolicy": {
                     "maxAttempts": MAX_ATTEMPTS,
                     **backoff,
-                    "retryableStatusCodes": ["UNAVAILABLE"],
+                    "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
                 },
             },
         ],
-        # No more retries once half of the tokens are gone: a server in trouble is left alone.
-        "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1},
+        # No more retries once half of the tokens are gone: a server in trouble is left alone. A
+        # worker that dies fails all calls in flight at once, and these must fit into the half.
+        "retryThrottling": {"maxTokens": 200, "tokenRatio": 0.1},
     }
     if server.startswith("dns:///"):
         # One name for several servers: use all of them.

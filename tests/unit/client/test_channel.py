@@ -1,9 +1,10 @@
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from unit.client.fake_server import Failure
 
-from latentserve_client import QueueFull, Unavailable, _channel
+from latentserve_client import Client, QueueFull, Unavailable, _channel
 
 
 def test_tries_again_when_unavailable(client, server):
@@ -44,13 +45,29 @@ def test_does_not_try_again_what_would_fail_again(client, server, code):
     assert len(server.seen) == 1
 
 
+def test_tries_again_what_a_closing_server_cancelled(client, server):
+    server.failures += [Failure("CANCELLED")]
+    assert client.sample().seed == 4711
+    assert len(server.seen) == 2
+
+
 def test_leaves_a_server_in_trouble_alone(client, server):
-    server.failures += [Failure("UNAVAILABLE", pushback_ms=1)] * 100
-    for _ in range(10):
+    server.failures += [Failure("UNAVAILABLE", pushback_ms=1)] * 1000
+    for _ in range(100):
         with pytest.raises(Unavailable):
             client.sample()
-    # Without the throttle it would be 40.
-    assert len(server.seen) <= 20
+    # Without the throttle it would be 400.
+    assert len(server.seen) <= 200
+
+
+def test_tries_all_calls_again_that_fail_together(server):
+    """As when the worker dies that they are all on."""
+    count = 64
+    # So long that no second attempt meets a failure that is meant for a first one.
+    server.failures += [Failure("UNAVAILABLE", pushback_ms=1000)] * count
+    with Client(server.address, timeout_s=20) as client, ThreadPoolExecutor(count) as callers:
+        replies = list(callers.map(lambda _: client.sample(), range(count)))
+    assert len(replies) == count
 
 
 def test_spreads_calls_over_the_addresses_of_a_name_only():

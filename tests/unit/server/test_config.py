@@ -58,7 +58,13 @@ OTHER = {
     "drain_delay_s": "2.5",
     "grace_s": "0.5",
     "transport": "cq",
+    "workers": "2",
+    "reuse_port": "yes",
+    "watchdog_s": "12.5",
+    "watchdog_exit": "yes",
+    "log_format": "json",
     "log_level": "debug",
+    "log_requests": "yes",
 }
 NAMES = [field.name for field in dataclasses.fields(Settings)]
 
@@ -120,6 +126,13 @@ BAD_VALUES = [
     ("device", "tpu", "expected one of auto, cpu, cuda"),
     ("transport", "carrier-pigeon", "expected one of aio, cq"),
     ("log_level", "loud", "expected one of debug, info, warning, error"),
+    ("log_format", "xml", "expected one of readable, json"),
+    ("log_requests", "true", "expected one of yes, no"),
+    ("reuse_port", "1", "expected one of yes, no"),
+    ("watchdog_exit", "maybe", "expected one of yes, no"),
+    ("watchdog_s", "-1", "expected 0 to "),
+    ("workers", "0", "expected 1 to "),
+    ("workers", "65", "expected 1 to "),
     ("threads", "-1", "expected 0 to "),
     ("threads", "many", "expected a whole number"),
     ("threads", "1.5", "expected a whole number"),
@@ -224,3 +237,9 @@ def test_a_limit_that_the_wire_contract_cannot_express_is_refused_by_its_flag(
     if name == "max_request_rows":
         arguments.append(f"--queue-rows={value}")
     assert flag(name) in refusal(*arguments)
+
+
+def test_the_port_is_shared_by_several_workers_or_by_wish() -> None:
+    assert not read().shares_port
+    assert read("--workers", "2").shares_port
+    assert read("--reuse-port", "yes").shares_port

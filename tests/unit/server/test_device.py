@@ -135,3 +135,14 @@ def test_a_session_for_the_cpu_may_run_everything_there() -> None:
 
 def test_there_is_at_least_one_core() -> None:
     assert device.usable_cores() >= 1
+
+
+@pytest.mark.parametrize(
+    ("wanted", "workers", "models", "threads"),
+    [(3, 4, 4, 3), (0, 1, 1, 12), (0, 2, 1, 6), (0, 2, 3, 2), (0, 64, 5, 1), (0, 1, 0, 12)],
+)
+def test_the_cores_are_shared_out_between_workers_and_models(
+    monkeypatch: pytest.MonkeyPatch, wanted: int, workers: int, models: int, threads: int
+) -> None:
+    monkeypatch.setattr(device, "usable_cores", lambda: 12)
+    assert device.engine_threads(wanted, workers=workers, models=models) == threads

@@ -75,7 +75,7 @@ def test_the_text_and_the_metadata_reach_the_caller(kind: type[CallError]) -> No
     status = wire_status(kind("the text", metadata={"models": "a, b"}), request_id="4711")
     assert status.message == "the text"
     info = get(status, error_details_pb2.ErrorInfo)
-    assert dict(info.metadata) == {"models": "a, b"}
+    assert dict(info.metadata) == {"models": "a, b", "request_id": "4711"}
 
 
 def test_what_failed_inside_stays_inside_and_the_request_id_goes_out() -> None:

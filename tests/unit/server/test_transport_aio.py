@@ -13,8 +13,9 @@ import pytest
 
 from latentserve_server.call import Call, Done, Reply
 from latentserve_server.errors import Unavailable
+from latentserve_server.gate_aio import CallGate
 from latentserve_server.metrics import code_of_leaving
-from latentserve_server.transport_aio import AioHandlers, CallGate, drop_cancellation
+from latentserve_server.transport_aio import AioHandlers, drop_cancellation
 
 
 def test_the_stack_trace_of_a_cancelled_call_is_dropped_and_others_are_kept(

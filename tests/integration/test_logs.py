@@ -1,0 +1,136 @@
+"""The log of a running server: one line per failed call, and each line for a machine if asked."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+
+import tiny_models
+from latentserve.v1 import generative_service_pb2 as pb
+from latentserve.v1 import model_service_pb2 as models_pb
+from latentserve.v1 import tensor_pb2
+from served import Server, ref, served
+
+TIMEOUT_S = 20.0
+SERVICE = "/latentserve.v1.GenerativeService/"
+
+
+@pytest.fixture
+def exports(tmp_path: Path) -> Path:
+    root = tmp_path / "exports"
+    tiny_models.write_model(root, "tiny-vae")
+    return root
+
+
+@pytest.fixture
+def server(exports: Path, tmp_path: Path) -> Iterator[Server]:
+    flags = ("--log-format", "json", "--default-model", "tiny-vae")
+    with served(exports, tmp_path / "log", *flags, delay_s=0.3) as running:
+        yield running
+
+
+def request_lines(server: Server) -> list[dict[str, Any]]:
+    """Every line of a call; that all lines parse is part of the test."""
+    lines = [json.loads(line) for line in server.log.splitlines()]
+    return [line for line in lines if "request_id" in line]
+
+
+def request_id(error: grpc.RpcError) -> str:
+    content = dict(error.trailing_metadata())["grpc-status-details-bin"]
+    for packed in status_pb2.Status.FromString(content).details:
+        info = error_details_pb2.ErrorInfo()
+        if packed.Unpack(info):
+            return str(info.metadata["request_id"])
+    raise AssertionError("the status has no ErrorInfo")
+
+
+def fail(server: Server) -> list[tuple[str, str, str, str]]:
+    """Make one call for each way to fail; return (method, code, model, request id) of each."""
+    wrong = tensor_pb2.Tensor(data_type=tensor_pb2.DATA_TYPE_FLOAT32, shape=[1], data=b"1234")
+    image = tensor_pb2.Tensor(
+        data_type=tensor_pb2.DATA_TYPE_FLOAT32,
+        shape=[1, 1, tiny_models.SIZE, tiny_models.SIZE],
+        data=b"\x00\x00\x00\x3f" * tiny_models.SIZE**2,
+    )
+    table: list[tuple[str, str, str, Any]] = [
+        ("Sample", "NOT_FOUND", "tiny-dog", pb.SampleRequest(model=ref("tiny-dog"), count=1)),
+        ("Sample", "INVALID_ARGUMENT", "tiny-vae:1", pb.SampleRequest(model=ref("tiny-vae", 1))),
+        ("Decode", "INVALID_ARGUMENT", "", pb.DecodeRequest(latents=wrong)),
+        (
+            "Reconstruct",
+            "INTERNAL",
+            "tiny-vae",
+            pb.ReconstructRequest(model=ref("tiny-vae"), images=tensor_pb2.Images(tensor=image)),
+        ),
+    ]
+    failed = []
+    with server.generative() as stub:
+        for method, code, model, request in table:
+            with pytest.raises(grpc.RpcError) as caught:
+                getattr(stub, method)(request, timeout=TIMEOUT_S)
+            assert caught.value.code() == getattr(grpc.StatusCode, code)
+            failed.append((SERVICE + method, code, model, request_id(caught.value)))
+        stream = stub.SampleStream(pb.SampleStreamRequest(count=0), timeout=TIMEOUT_S)
+        with pytest.raises(grpc.RpcError) as caught:
+            list(stream)
+        failed.append((SERVICE + "SampleStream", "INVALID_ARGUMENT", "", request_id(caught.value)))
+    return failed
+
+
+def test_each_failed_call_has_one_line_under_the_id_that_its_caller_got(server: Server) -> None:
+    with server.generative() as stub:
+        stub.Sample(pb.SampleRequest(count=1), timeout=TIMEOUT_S)
+    failed = fail(server)
+    server.wait_for_log(failed[-1][3])
+    assert server.stop() == 0
+    lines = request_lines(server)
+    found = [(line["method"], line["code"], line["model"], line["request_id"]) for line in lines]
+    assert sorted(found) == sorted(failed)
+    assert all(line["duration_ms"] > 0 for line in lines)
+    assert all(line["worker"] == 0 for line in lines)
+    levels = {line["code"]: line["level"] for line in lines}
+    assert levels == {"NOT_FOUND": "info", "INVALID_ARGUMENT": "info", "INTERNAL": "error"}
+    # Nothing of the caller.
+    assert not re.search(r"127\.0\.0\.1:(?!0)", "".join(line["message"] for line in lines))
+
+
+def test_callers_who_leave_or_run_out_of_time_have_a_line_too(server: Server) -> None:
+    with server.generative() as stub:
+        late = stub.Sample.future(pb.SampleRequest(model=ref("tiny-vae"), count=1), timeout=0.1)
+        assert late.exception().code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        server.wait_for_log('"code": "DEADLINE_EXCEEDED"')
+        request = pb.SampleStreamRequest(model=ref("tiny-vae"), count=500, chunk_rows=1)
+        stream = stub.SampleStream(request, timeout=TIMEOUT_S)
+        next(stream)
+        stream.cancel()
+        server.wait_for_log('"code": "CANCELLED"')
+    assert server.stop() == 0
+    found = {line["code"]: (line["model"], line["level"]) for line in request_lines(server)}
+    assert found == {
+        "DEADLINE_EXCEEDED": ("tiny-vae", "warning"),
+        "CANCELLED": ("tiny-vae", "info"),
+    }
+
+
+def test_good_calls_have_a_line_if_asked_and_health_has_none(exports: Path, tmp_path: Path) -> None:
+    flags = ("--log-format", "json", "--log-requests", "yes")
+    with served(exports, tmp_path / "log", *flags) as server:
+        with server.generative() as stub, server.models() as models:
+            stub.Sample(pb.SampleRequest(count=1), timeout=TIMEOUT_S)
+            list(stub.SampleStream(pb.SampleStreamRequest(count=3), timeout=TIMEOUT_S))
+            models.ReloadModels(models_pb.ReloadModelsRequest(), timeout=TIMEOUT_S)
+            server.wait_for_log("ReloadModels OK")
+        assert server.stop() == 0
+    found = {line["method"]: (line["code"], line["level"]) for line in request_lines(server)}
+    assert found == {
+        SERVICE + "Sample": ("OK", "info"),
+        SERVICE + "SampleStream": ("OK", "info"),
+        "/latentserve.v1.ModelService/ReloadModels": ("OK", "info"),
+    }
