@@ -20,6 +20,7 @@ from latentserve_training import (
     likelihood_metrics,
     reconstruction_metrics,
     representation_metrics,
+    twin_metrics,
 )
 from latentserve_training.data import ImageData
 from latentserve_training.measure import Metric, MetricFunction, Subject
@@ -32,6 +33,7 @@ METRICS: dict[str, MetricFunction] = (
     | representation_metrics.METRICS
     | generative_metrics.METRICS
     | latency_metrics.METRICS
+    | twin_metrics.METRICS
 )
 OF_ENCODERS = ("test_reconstruction_frechet", *representation_metrics.METRICS)
 

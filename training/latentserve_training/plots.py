@@ -234,4 +234,11 @@ _LABELS = {
     "jacobian": "‖∂h/∂x‖²",
     "penalty": "sparsity penalty, unweighted",
     "sigma": "σ of the decoder",
+    "discriminator_loss": "discriminator's loss (log 4: cannot tell)",
+    "generator_loss": "generator's adversarial loss",
+    "feature_error": "−E[log p(Dis_l(x)|z)], nats per image",
+    "frechet_distance": "Fréchet distance of samples",
+    "coverage": "coverage: images with a sample near",
+    "diversity": "variance of samples / of images",
+    "classes_covered": "classes among the samples",
 }

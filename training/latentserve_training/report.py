@@ -18,7 +18,7 @@ from latentserve_training.loops import build_model, train
 from latentserve_training.measure import Metric, Subject
 from latentserve_training.mixture import read_mixture
 from latentserve_training.models.base import LatentModel
-from latentserve_training.models.registry import KINDS
+from latentserve_training.models.registry import KINDS, kind_of
 from latentserve_training.plots import draw_curves
 from latentserve_training.provenance import library_versions, machine, source_revision
 from latentserve_training.reproduction import command_of
@@ -65,7 +65,8 @@ def train_reference(config: RunConfig, data: ImageData, folder: RunFolder) -> La
     reference = KINDS[config.kind].reference
     if reference is None:
         return None
-    config = replace(config, model=reference(config.model))
+    model = reference(config.model)
+    config = replace(config, kind=kind_of(model), model=model)
     print(f"training the reference of {config.name}, to measure it against", flush=True)
     own_folder = RunFolder(folder.path / "reference")
     # One that is complete, or was interrupted, is not trained again.

@@ -16,10 +16,12 @@ from latentserve_training.run_folder import RunFolder
 
 SIZE = 12
 CONVOLUTIONAL = {"latent_dim": 3, "channels": [4, 6]}
-MODELS = {  # of the kinds without convolutions
+MODELS = {  # of the kinds with fields of their own
     "linear": {"latent_dim": 3},
     "contractive": {"latent_dim": 3},
     "sparse": {"latent_dim": 6, "active": 2, "anneal_steps": 4},
+    "gan": CONVOLUTIONAL | {"discriminator_channels": [4, 6], "mapping": [5], "r1_interval": 2},
+    "vae-gan": CONVOLUTIONAL | {"discriminator_channels": [4, 6], "r1_interval": 2},
 }
 
 

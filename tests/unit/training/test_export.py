@@ -25,9 +25,11 @@ OPERATIONS = {
     "autoencoder": {"encode", "decode", "reconstruct"},
     "contractive": {"encode", "decode", "reconstruct"},
     "denoising": {"encode", "decode", "reconstruct", "denoise"},
+    "gan": {"decode", "sample"},
     "linear": {"encode", "decode", "reconstruct"},
     "sparse": {"encode", "decode", "reconstruct"},
     "vae": {"encode", "decode", "reconstruct", "sample"},
+    "vae-gan": {"encode", "decode", "reconstruct", "sample"},
 }
 
 

@@ -35,6 +35,21 @@ def test_a_loss_with_a_single_part_is_drawn_once(tmp_path):
     assert width_of_curves(tmp_path, loss=2.0, squared_error=1.0) == 2 * once
 
 
+def test_losses_of_one_split_alone_are_drawn_too(tmp_path):
+    """As of an adversarial kind, whose validation has no adversarial loss."""
+    history = [
+        {"epoch": epoch, "train_generator_loss": 0.1 * epoch, "seconds": 1.0}
+        | {"validation_loss": 1 / epoch, "validation_frechet_distance": 1 / epoch}
+        for epoch in range(1, 8)
+    ]
+    path = tmp_path / "curves.png"
+    draw_curves(history, 1, "tiny", path)
+    assert_has_ink(path)
+    one_panel = width_of_curves(tmp_path, loss=2.0)
+    draw_curves(history, 1, "tiny", path)
+    assert imread(path).shape[1] == 2 * one_panel  # the validation loss is the distance: drawn once
+
+
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_every_figure_of_a_kind_is_drawn(kind, tmp_path, make_config, image_data):
     model = build_model(make_config(kind), image_data.image_shape)

@@ -100,6 +100,21 @@ def test_a_contractive_run_trains_a_plain_twin_once(finished_run, make_config, i
     assert {name: metric.as_manifest() for name, metric in again.items()} == measured
 
 
+def test_a_vae_gan_is_measured_beside_a_vae(finished_run, image_data):
+    folder = finished_run("vae-gan")
+    twin = load_checkpoint(RunFolder(folder.path / "reference").best)
+    own = load_checkpoint(folder.best)
+    assert twin.config["kind"] == "vae"
+    assert twin.config["training"] == own.config["training"]
+    measured = read_evaluation(folder)["metrics"]
+    for name in ("test_frechet_beside_vae", "test_mse_beside_vae"):
+        assert measured[name]["baseline"]["name"] == "VAE of the same size"
+    assert measured["test_frechet_beside_vae"]["value"] == pytest.approx(
+        measured["test_frechet_distance"]["value"]
+    )
+    assert measured["test_mse_beside_vae"]["value"] == measured["test_mse"]["value"]
+
+
 def test_the_model_that_is_loaded_is_the_best_one(finished_run, make_config):
     checkpoint = load_checkpoint(finished_run("autoencoder").best)
     model = load_model(make_config(), checkpoint)

@@ -231,15 +231,15 @@ class LatentModel(nn.Module, ABC):
         return {name: value.detach() for name, value in losses.items()}
 
 
-def autoencoder_graphs(model: LatentModel) -> tuple[Graph, ...]:
-    """Encode, decode and reconstruct of a kind with a deterministic encoder.
+def autoencoder_graphs(model: LatentModel, code: tuple[str, ...] = ("mean",)) -> tuple[Graph, ...]:
+    """Encode, decode and reconstruct; ``code`` names what encode gives.
 
     With a prior, decode also serves Sample: the latents are the server's to draw.
     Reconstruct is a graph of its own, so that latents need not leave the device.
     """
     decoding = ("decode",) if model.prior == "none" else ("decode", "sample")
     return (
-        Graph("encode.onnx", GraphModule(model, "encode"), "images", ("mean",), ("encode",)),
+        Graph("encode.onnx", GraphModule(model, "encode"), "images", code, ("encode",)),
         Graph("decode.onnx", GraphModule(model, "decode"), "latents", ("images",), decoding),
         Graph(
             "reconstruct.onnx",

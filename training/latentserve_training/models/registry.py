@@ -8,9 +8,11 @@ from latentserve_training.models.autoencoder import Autoencoder, AutoencoderConf
 from latentserve_training.models.base import ImageShape, LatentModel
 from latentserve_training.models.contractive import ContractiveAutoencoder, ContractiveConfig
 from latentserve_training.models.denoising import DenoisingAutoencoder, DenoisingConfig
+from latentserve_training.models.gan import GAN, GANConfig
 from latentserve_training.models.linear import LinearAutoencoder, LinearConfig
 from latentserve_training.models.sparse import SparseAutoencoder, SparseConfig
 from latentserve_training.models.vae import VAE, VAEConfig
+from latentserve_training.models.vae_gan import VAEGAN, VAEGANConfig
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,8 @@ class Kind:
 
     config: type[Any]
     build: Callable[[ImageShape, Any], LatentModel]
-    # The config of a model to train beside it for comparison, where a closed form is no match.
+    # The config, of this kind or another, of a model to train beside it for comparison, where a
+    # closed form is no match.
     reference: Callable[[Any], Any] | None = None
 
 
@@ -29,7 +32,14 @@ KINDS = {
         ContractiveConfig, ContractiveAutoencoder, ContractiveConfig.without_penalty
     ),
     DenoisingAutoencoder.kind: Kind(DenoisingConfig, DenoisingAutoencoder),
+    GAN.kind: Kind(GANConfig, GAN),
     LinearAutoencoder.kind: Kind(LinearConfig, LinearAutoencoder),
     SparseAutoencoder.kind: Kind(SparseConfig, SparseAutoencoder),
     VAE.kind: Kind(VAEConfig, VAE),
+    VAEGAN.kind: Kind(VAEGANConfig, VAEGAN, VAEGANConfig.plain_vae),
 }
+
+
+def kind_of(config: Any) -> str:
+    """The kind whose ``[model]`` table this is."""
+    return next(name for name, kind in KINDS.items() if type(config) is kind.config)

@@ -35,10 +35,10 @@ from latentserve_training.losses import (
 from latentserve_training.models.base import (
     SAMPLE_METRICS,
     Graph,
-    GraphModule,
     ImageShape,
     LatentModel,
     OptimizerConfig,
+    autoencoder_graphs,
 )
 from latentserve_training.models.binarisation import Binarisation, dynamic_bits, static_bits
 from latentserve_training.models.likelihoods import (
@@ -208,29 +208,7 @@ class VAE(LatentModel):
 
     def graphs(self) -> tuple[Graph, ...]:
         """Encode, decode (which also serves Sample: z is the server's to draw) and reconstruct."""
-        return (
-            Graph(
-                "encode.onnx",
-                GraphModule(self, "encode"),
-                "images",
-                ("mean", "log_variance"),
-                ("encode",),
-            ),
-            Graph(
-                "decode.onnx",
-                GraphModule(self, "decode"),
-                "latents",
-                ("images",),
-                ("decode", "sample"),
-            ),
-            Graph(
-                "reconstruct.onnx",
-                GraphModule(self, "reconstruct"),
-                "images",
-                ("reconstruction",),
-                ("reconstruct",),
-            ),
-        )
+        return autoencoder_graphs(self, ("mean", "log_variance"))
 
 
 def build_likelihood(config: VAEConfig) -> Likelihood:

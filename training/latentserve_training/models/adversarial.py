@@ -1,0 +1,139 @@
+"""What the kinds with a discriminator share: its training, averaged weights, and the monitor."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from latentserve_training.adversarial_losses import Objective, gradient_penalty
+from latentserve_training.models.base import (
+    VALIDATION_BATCH,
+    ImageShape,
+    LatentModel,
+    OptimizerConfig,
+)
+from latentserve_training.models.discriminators import Discriminator, DiscriminatorConfig
+from latentserve_training.models.sample_monitor import MonitorFeatures, SampleMonitor
+
+MONITORED_SAMPLES = 2000
+AVERAGING_WARM_UP = 10.0  # steps; a short run would otherwise average in its first, random weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdversarialConfig(DiscriminatorConfig):
+    """The fields of the ``[model]`` table that adversarial kinds share."""
+
+    loss: Objective = "non_saturating"
+    # Two time scales (Heusel et al. 2017, 1706.08500): optimizer.learning_rate is the generator's.
+    discriminator_learning_rate: float = 2e-3
+    r1_weight: float = 1.0  # 0 turns the penalty off
+    r1_interval: int = 16  # steps from one penalty to the next, which weighs that much more
+    averaging_decay: float = 0.999
+    monitor: MonitorFeatures = "pixels"  # what samples are compared through after every epoch
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.discriminator_learning_rate > 0:
+            raise ValueError("discriminator_learning_rate must be above 0")
+        if not self.r1_weight >= 0:
+            raise ValueError("r1_weight must be 0 (off) or more")
+        if self.r1_interval < 1:
+            raise ValueError("r1_interval must be 1 or more")
+        if not 0 <= self.averaging_decay < 1:
+            raise ValueError("averaging_decay must lie in [0, 1)")
+
+
+class AdversarialModel(LatentModel):
+    """A decoder, a discriminator of what it makes, and a monitor that both of them answer to."""
+
+    prior = "standard_normal"
+    steps: Tensor
+
+    def __init__(self, image_shape: ImageShape, latent_dim: int, config: AdversarialConfig) -> None:
+        super().__init__(image_shape, latent_dim)
+        self.objective: Objective = config.loss
+        self.r1_weight = config.r1_weight
+        self.r1_interval = config.r1_interval
+        self.discriminator_learning_rate = config.discriminator_learning_rate
+        self.discriminator = Discriminator(image_shape, config)
+        self.monitor = SampleMonitor(image_shape, config.monitor)
+        self.register_buffer("steps", torch.tensor(0))  # taken so far; decides when R₁ is due
+
+    def prepare(self, images: Tensor) -> None:
+        """Fit the monitor."""
+        self.monitor.fit(images)
+
+    def validation_losses(self, images: Tensor, seed: int) -> dict[str, float]:
+        """How samples compare with uint8 images; a warning where they have collapsed.
+
+        The adversarial losses are no measure of quality, so the Fréchet distance is the ``"loss"``.
+        """
+        device = next(self.parameters()).device
+        latents = self.draw_latents(MONITORED_SAMPLES, torch.Generator().manual_seed(seed))
+        batches = [
+            self.decode(batch.to(device)) for batch in torch.split(latents, VALIDATION_BATCH)
+        ]
+        quality = self.monitor.compare(images, torch.cat(batches))
+        quality.warn()
+        return quality.as_losses()
+
+    def judge(self, images: Tensor) -> Tensor:
+        """The discriminator's logits, ``[n]``."""
+        logits: Tensor = self.discriminator(images)[1]
+        return logits
+
+    def slope_penalty(self, images: Tensor) -> Tensor:
+        """The weighted R₁ penalty at images ``[n, c, h, w]`` where it is due, 0 elsewhere.
+
+        Only every ``r1_interval`` steps, and as many times as heavy (Karras et al. 2019,
+        1912.04958, appendix B): the same game, without a second derivative at every step.
+        """
+        if not self.r1_weight or self.steps.item() % self.r1_interval:
+            return torch.zeros((), device=images.device)
+        inputs = images.detach().requires_grad_()
+        penalty = gradient_penalty(self.judge(inputs), inputs)
+        return self.r1_weight * self.r1_interval * penalty
+
+    def adam(self, module: nn.Module, rate: float, config: OptimizerConfig) -> torch.optim.Adam:
+        """Adam for one of the networks, with the betas that all of them share."""
+        return torch.optim.Adam(module.parameters(), rate, (config.beta1, config.beta2))
+
+
+class AveragedWeights(AveragedModel):
+    """A network whose weights are the running mean of another's (Yazıcı et al. 2018, 1806.04498).
+
+    The players of a game circle around its solution, and their mean is nearer to it than any of
+    them. It is part of the state dict, and what is measured and exported.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        super().__init__(module, avg_fn=running_mean(decay))
+        self.requires_grad_(False)
+
+
+def running_mean(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
+    """The update of an exponential mean whose window grows with the steps taken at first."""
+
+    def update(averaged: Tensor, current: Tensor, steps: Tensor | int) -> Tensor:
+        kept = min(decay, (1.0 + int(steps)) / (AVERAGING_WARM_UP + int(steps)))
+        return torch.lerp(current, averaged, kept)
+
+    return update
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """Compute no gradients for the weights of ``module``; those through it are not affected."""
+    module.requires_grad_(False)
+    try:
+        yield
+    finally:
+        module.requires_grad_(True)
+
+
+def detached(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Losses to report, without their graphs."""
+    return {name: value.detach() for name, value in losses.items()}

@@ -1,0 +1,142 @@
+"""The generative adversarial network: a generator, and a discriminator that it has to deceive.
+
+Goodfellow et al. 2014 (1406.2661), Algorithm 1 with one step of each in turn:
+    D: minimise −log D(x) − log(1 − D(G(z))),   z ~ N(0, I)
+    G: minimise −log D(G(z)) (non-saturating), or log(1 − D(G(z))) (minimax).
+There is no encoder: such a model samples and decodes. What is exported and measured is the running
+mean of the generator's weights; which epoch, the monitor decides (``sample_monitor.py``).
+"""
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from latentserve_training.adversarial_losses import discriminator_loss, generator_loss
+from latentserve_training.models.adversarial import (
+    AdversarialConfig,
+    AdversarialModel,
+    AveragedWeights,
+    detached,
+    frozen,
+)
+from latentserve_training.models.base import (
+    SAMPLE_METRICS,
+    Graph,
+    GraphModule,
+    ImageShape,
+    OptimizerConfig,
+    minimise,
+)
+from latentserve_training.models.discriminators import LEAK
+from latentserve_training.models.networks import build_decoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class GANConfig(AdversarialConfig):
+    """The fields of the ``[model]`` table; ``channels`` or ``hidden`` are the generator's."""
+
+    latent_dim: int = 64
+    mapping: tuple[int, ...] = ()  # widths of layers before the generator's first
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.latent_dim < 1:
+            raise ValueError("latent_dim must be 1 or more")
+        if any(width < 1 for width in self.mapping):
+            raise ValueError(f"mapping must list positive widths, not {list(self.mapping)}")
+
+
+class GAN(AdversarialModel):
+    """z ~ N(0, I) → x̂ = G(z), judged by D."""
+
+    kind = "gan"
+    title = "Generative adversarial network"
+    metrics = SAMPLE_METRICS
+    figures = ("samples", "interpolation")
+
+    def __init__(self, image_shape: ImageShape, config: GANConfig) -> None:
+        super().__init__(image_shape, config.latent_dim, config)
+        self.generator = build_generator(image_shape, config)
+        self.averaged_generator = AveragedWeights(self.generator, config.averaging_decay)
+
+    def generate(self, latents: Tensor) -> Tensor:
+        """Latents ``[n, d]`` to images ``[n, c, h, w]``, by the generator that is trained."""
+        return torch.sigmoid(self.generator(latents))
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents ``[n, d]`` to images ``[n, c, h, w]`` in [0, 1], by the averaged generator."""
+        return torch.sigmoid(self.averaged_generator(latents))
+
+    def draw_like(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """A latent for each image, ``[n, d]``, from the prior and on the images' device."""
+        return self.draw_latents(len(images), generator).to(images.device)
+
+    def losses(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """What each of the two minimises; there is no single ``"loss"``."""
+        fake_logits = self.judge(self.generate(self.draw_like(images, generator)))
+        return {
+            "discriminator_loss": discriminator_loss(self.judge(images), fake_logits),
+            "generator_loss": generator_loss(fake_logits, self.objective),
+        }
+
+    def optimizers(self, config: OptimizerConfig) -> dict[str, torch.optim.Optimizer]:
+        """One for each player; a rate of its own for the discriminator."""
+        rate = self.discriminator_learning_rate
+        return {
+            "discriminator": self.adam(self.discriminator, rate, config),
+            "generator": self.adam(self.generator, config.learning_rate, config),
+        }
+
+    def training_step(
+        self,
+        images: Tensor,
+        optimizers: Mapping[str, torch.optim.Optimizer],
+        generator: torch.Generator,
+        config: OptimizerConfig,
+    ) -> dict[str, Tensor]:
+        """A step of the discriminator, then one of the generator against it.
+
+        Raises:
+            NonFiniteLossError: If a loss or a gradient is NaN or infinite. Where samples or the
+                discriminator's answers are the cause, no weight has changed.
+        """
+        samples = self.generate(self.draw_like(images, generator))
+        fake_logits = self.judge(samples.detach())
+        loss = discriminator_loss(self.judge(images), fake_logits)
+        penalty, limit = self.slope_penalty(images), config.max_gradient_norm
+        terms = {"discriminator_loss": loss, "slope_penalty": penalty}
+        minimise(loss + penalty, optimizers["discriminator"], limit, terms)
+        with frozen(self.discriminator):
+            deceit = generator_loss(self.judge(samples), self.objective)
+            minimise(deceit, optimizers["generator"], limit)
+        self.averaged_generator.update_parameters(self.generator)
+        self.steps += 1
+        return detached({"discriminator_loss": loss, "generator_loss": deceit})
+
+    def graphs(self) -> tuple[Graph, ...]:
+        """Decode, which also serves Sample: z is the server's to draw."""
+        return (
+            Graph(
+                "decode.onnx",
+                GraphModule(self, "decode"),
+                "latents",
+                ("images",),
+                ("decode", "sample"),
+            ),
+        )
+
+
+def build_generator(image_shape: ImageShape, config: GANConfig) -> nn.Module:
+    """A module from latents ``[n, latent_dim]`` to logits ``[n, c, h, w]``.
+
+    A decoder as every kind has it; with ``mapping``, after layers that bend the normal distribution
+    (Karras et al. 2018, 1812.04948, section 2): its own first stage is linear.
+    """
+    layers: list[nn.Module] = []
+    for before, after in itertools.pairwise((config.latent_dim, *config.mapping)):
+        layers += [nn.Linear(before, after), nn.LeakyReLU(LEAK)]
+    inputs = (config.latent_dim, *config.mapping)[-1]
+    return nn.Sequential(*layers, build_decoder(image_shape, config, inputs))
