@@ -116,7 +116,7 @@ def run_calls(client: Client, models: ModelList) -> list[Step]:
         steps.append(_reconstruct(client, model, images))
     if model := choose_model(models, ("denoise",), "mnist-dae"):
         steps.append(_denoise(client, model, clean))
-    if model := choose_model(models, ("sample",), "mnist-vae", any_size=True):
+    if model := choose_model(models, ("sample",), "mnist-ae", any_size=True):
         steps.append(_sample(client, model))
     return steps + _every_model(client, models, images, clean)
 
