@@ -161,8 +161,8 @@ def log_likelihood_nats(
         subject: The model and its data.
         samples: k, draws from the posterior of each image.
         images: For how many of the test images; 0 for all. With fewer, which are drawn at random,
-            the ELBO of all test images is corrected by the mean difference on those few: it varies
-            much less from image to image than log p(x) does, so a few hundred do.
+            the bound from a few samples of all test images is corrected by the mean difference on
+            those: it varies much less from image to image than log p(x) does.
     """
     test = subject.data.test
     baseline_name, baseline_value = baseline_log_likelihood(subject)
@@ -173,10 +173,10 @@ def log_likelihood_nats(
     else:
         generator = torch.Generator().manual_seed(NOISE_SEED)
         rows = torch.randperm(len(test), generator=generator)[:images]
-        elbo = measure_bounds(subject, ELBO_SAMPLES).elbo
+        rough = measure_bounds(subject, LOG_LIKELIHOOD_SAMPLES).log_likelihood
         few = measure_bounds(subject, samples, rows).log_likelihood
-        gain = few - elbo[rows]
-        value = float(elbo.mean() + gain.mean())
+        gain = few - rough[rows]
+        value = float(rough.mean() + gain.mean())
         unseen_share = 1.0 - images / len(test)
         # Of the mean over all, were all measured; and of the gain, known on a few only.
         error = math.hypot(
@@ -184,8 +184,8 @@ def log_likelihood_nats(
             interval(gain) * math.sqrt(unseen_share),
         )
         which = (
-            f"the ELBO of all {len(test)} test images, {ELBO_SAMPLES} samples each, plus the mean "
-            f"of log p(x) − ELBO over {images} of them drawn at random"
+            f"that of all {len(test)} test images with {LOG_LIKELIHOOD_SAMPLES} samples, plus the "
+            f"mean gain by more samples over {images} of them drawn at random"
         )
         count = images
     return Metric(
