@@ -85,6 +85,9 @@ class Batcher:
         queue_rows: rows that may wait, at most.
         observer: told of what happens, from any thread.
         clock_ns: monotonic nanoseconds; deadlines are seconds on the same clock.
+        wake: called, from the thread that submits, for every request that was admitted;
+            whoever is woken calls `run_next` until it returns False. None: `start` makes a
+            thread that does.
     """
 
     def __init__(
@@ -96,7 +99,9 @@ class Batcher:
         queue_rows: int,
         observer: Observer | None = None,
         clock_ns: Callable[[], int] = time.monotonic_ns,
+        wake: Callable[[Batcher], None] | None = None,
     ) -> None:
+        self._wake = wake
         self._runner = runner
         self._name = name
         self._max_batch_rows = max_batch_rows
@@ -130,7 +135,9 @@ class Batcher:
         return Backlog(operation, running_rows, waiting_rows, stalled_ns / 1e9)
 
     def start(self) -> None:
-        """Start the thread that runs the batches."""
+        """Start the thread that runs the batches, unless somebody else is woken to do it."""
+        if self._wake is not None:
+            return
         self._thread = threading.Thread(target=self._loop, name=f"engine-{self._name}", daemon=True)
         self._thread.start()
 
@@ -157,6 +164,8 @@ class Batcher:
                 self._progress_ns = now_ns
             self._queue.add(ticket)
             self._condition.notify()
+        if self._wake is not None:
+            self._wake(self)
         return ticket
 
     def _forget(self, ticket: Ticket) -> None:

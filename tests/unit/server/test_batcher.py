@@ -312,6 +312,21 @@ def test_closing_answers_what_waits_and_refuses_what_comes() -> None:
         bench.submit(2.0)
 
 
+def test_whoever_is_woken_runs_the_batches_in_place_of_a_thread() -> None:
+    woken: list[Batcher] = []
+    batcher = Batcher(FakeEngine(), name="fake", max_batch_rows=8, queue_rows=16, wake=woken.append)
+    batcher.start()
+    told: list[Completion] = []
+    for value in (1.0, 2.0):
+        rows = Rows(np.full((1, 2), value, dtype=np.float32))
+        batcher.submit("decode", (rows,), None, told.append)
+    assert woken == [batcher, batcher]
+    assert not told
+    assert batcher.run_next()
+    assert [done.outputs[0][0, 0] for done in told] == [2.0, 4.0]
+    assert not batcher.run_next()
+
+
 def test_the_thread_runs_everything_before_it_ends() -> None:
     engine = FakeEngine()
     batcher = Batcher(engine, name="threaded", max_batch_rows=4, queue_rows=1000)
