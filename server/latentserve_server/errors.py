@@ -17,6 +17,7 @@
         ├── Unavailable         UNAVAILABLE
         ├── Unauthenticated     UNAUTHENTICATED
         └── EngineFailure       INTERNAL; its text goes to the log alone
+            └── OutOfMemory     the batch may fit in halves
 
 This module knows no gRPC: codes are names, and `status` turns them into a
 google.rpc.Status.
@@ -163,3 +164,7 @@ class EngineFailure(CallError):
 
     code = "INTERNAL"
     reason = "ENGINE_FAILURE"
+
+
+class OutOfMemory(EngineFailure):
+    """The device had no memory for a batch; a smaller one may fit."""
