@@ -1,0 +1,5 @@
+"""x"""
+
+
+def write_html(path, report):
+    pass
