@@ -115,7 +115,7 @@ class Runner:
         while not state.ended:
             time.sleep(_TAKE_EVERY_S)
             now_ns = time.monotonic_ns()
-            if state.before is None and now_ns >= state.measured_ns:
+            if not state.marked and now_ns >= state.measured_ns:
                 state.before = self._scrape()
                 state.mark_cpu()
             state.add(self._take())
@@ -157,7 +157,7 @@ class _State:
         self.after: Samples | None = None
         self._cpu_s = [0.0] * processes
         self._cpu_before_s = [0.0] * processes
-        self._marked = False
+        self.marked = False
         self._verdicts = Verdicts()
         self._failures: Counter[tuple[int, str]] = Counter()
 
@@ -174,7 +174,7 @@ class _State:
     def mark_cpu(self) -> None:
         """The measured time begins."""
         self._cpu_before_s = list(self._cpu_s)
-        self._marked = True
+        self.marked = True
 
     def judge(self, now_ns: int) -> None:
         """End the run where it is time."""
@@ -215,7 +215,7 @@ class _State:
             self.ended,
             rate,
             p99,
-            [after - before for after, before in pairs] if self._marked else [],
+            [after - before for after, before in pairs] if self.marked else [],
             self.before,
             self.after,
             self._verdicts,
