@@ -8,12 +8,11 @@ import datetime
 import json
 import logging
 from collections.abc import Callable, Sequence
-
 from typing import Any
 
 from latentserve_client.cli._inputs import CommandError
 from latentserve_client.cli._output import Report
-from latentserve_client.load import options
+from latentserve_client.load import plan as planning
 from latentserve_client.load.baseline import (
     BadBaseline,
     Change,
@@ -41,21 +40,21 @@ def load(args: argparse.Namespace) -> Report:
     """Load a server and report. Raises before any load for what cannot work."""
     # The fallback of the transport must be heard.
     logging.basicConfig(format="latentserve load: %(message)s")
-    plan = options.read_plan(args)
-    target = options.target(args)
+    plan = planning.read_plan(args)
+    target = planning.target(args)
     try:
         earlier = read_baseline(args.baseline) if args.baseline else None
         images = read_images(args.images)
         prepared = prepare(args, plan, target, images)
         scraped = _scraper(args.metrics_url)
-        limits = Limits(options.timeout_s(args), args.retries, args.max_in_flight)
+        limits = Limits(planning.timeout_s(args), args.retries, args.max_in_flight)
         setup = Setup(
             target,
             prepared.workload,
             limits,
-            options.connections(args),
+            planning.connections(args),
             args.transport,
-            args.load_seed,
+            args.seed,
             prepared.references,
             args.validate,
             processes=args.processes,
@@ -68,7 +67,7 @@ def load(args: argparse.Namespace) -> Report:
     report: dict[str, Any] = {
         "format": FORMAT,
         "started": started.isoformat(timespec="seconds"),
-        "options": {**options.echo(args), "mix": args.mix or "default"},
+        "options": {**planning.echo(args), "mix": args.mix or "default"},
         "versions": versions(),
         "machine": machine(),
         "server": {"address": args.server, "models": list(prepared.models)},
@@ -89,7 +88,7 @@ def load(args: argparse.Namespace) -> Report:
 
 
 def _measure(
-    plan: options.Plan, setup: Setup, scraped: Callable[[], Samples | None]
+    plan: planning.Plan, setup: Setup, scraped: Callable[[], Samples | None]
 ) -> tuple[list[RunResult], Sweep | None, str]:
     """Run the load, or the sweep, and return what was found, and on which transport."""
     line = ProgressLine()

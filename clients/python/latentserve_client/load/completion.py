@@ -1,7 +1,7 @@
 """Calls on grpcio's completion queue: one thread per connection receives, any thread sends.
 
-`grpc.Channel` is written on `cygrpc.Channel`, whose calls take batches of operations with a tag, and
-hand the tag back from `next_call_event` when they are done. A unary call is one batch and one
+`grpc.Channel` is written on `cygrpc.Channel`, whose calls take batches of operations with a tag,
+and hand the tag back from `next_call_event` when they are done. A unary call is one batch and one
 event. The public API puts locks, futures or an event loop around this; a load tester needs none of
 it. Private to grpcio: `open_connections` tries it first.
 """

@@ -44,7 +44,7 @@ class Condition:
     def holds(self, run: Mapping[str, Any]) -> tuple[bool, float | None]:
         """Return whether it holds for a run's data, and the figure.
 
-        A figure that is not there, for example a latency where no call was good, fails the run, too.
+        A figure that is not there, as a latency where no call was good, fails the run, too.
         """
         value: Any = run
         for part in self.path.split("/"):

@@ -19,7 +19,6 @@ from latentserve_client.load.work import Kind, Request
 
 log = logging.getLogger(__name__)
 
-TRANSPORTS = ("cq", "aio")
 _TRIAL_EXTRA_S = 5.0
 
 

@@ -174,9 +174,18 @@ class _CallInFlight:
     """One call, from its first attempt to its row."""
 
     __slots__ = (
-        "_attempts", "_compute_ns", "_connection", "_first_ns", "_generator", "_intended_ns",
-        "_queue_ns", "_batch_rows", "_request", "_sent_ns", "_then",
-    )  # fmt: skip
+        "_attempts",
+        "_batch_rows",
+        "_compute_ns",
+        "_connection",
+        "_first_ns",
+        "_generator",
+        "_intended_ns",
+        "_queue_ns",
+        "_request",
+        "_sent_ns",
+        "_then",
+    )
 
     def __init__(
         self,
@@ -253,7 +262,7 @@ class _CallInFlight:
                 self._queue_ns,
                 self._compute_ns,
                 self._batch_rows,
-            )  # fmt: skip
+            )
         )
         if ended.code and generator._on_failure is not None:
             generator._on_failure(request, ended)

@@ -74,7 +74,7 @@ class Histogram:
         return float(min(max(middle, self.min_ns), self.max_ns))
 
     def bars(self, number: int) -> list[tuple[float, float, int]]:
-        """Return about `number` bars (from ns, to ns, count) from the first to the last bucket used."""
+        """Return about `number` bars (from ns, to ns, count) over all buckets that are used."""
         used = np.flatnonzero(self.buckets)
         if not len(used):
             return []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -103,11 +102,12 @@ def _from_arrays(arrays: NDArray[np.uint8]) -> tuple[PIL.Image.Image, ...]:
     return tuple(PIL.Image.fromarray(array) for array in arrays[:MAX_IMAGES])
 
 
-def _synthetic(spec: ImageSpec, count: int, seed: int) -> NDArray[Any]:
+def _synthetic(spec: ImageSpec, count: int, seed: int) -> NDArray[np.uint8]:
     """Blobs rather than noise, so that files of them have an ordinary size."""
     draws = np.random.default_rng(seed)
     y, x = np.mgrid[0 : spec.height, 0 : spec.width]
     centres = draws.uniform(0.2, 0.8, (count, spec.channels, 2, 1, 1))
     height, width = max(spec.height, 1), max(spec.width, 1)
     squares = ((y / height - centres[:, :, 0]) ** 2 + (x / width - centres[:, :, 1]) ** 2) / 0.03
-    return np.rint(255 * np.exp(-squares)).astype(np.uint8)
+    blobs: NDArray[np.uint8] = np.rint(255 * np.exp(-squares)).astype(np.uint8)
+    return blobs

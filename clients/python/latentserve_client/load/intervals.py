@@ -38,8 +38,8 @@ class Interval:
 def interval(values: Sequence[float]) -> Interval:
     """Return the interval of the mean of these windows; values that are NaN do not count.
 
-    It takes the windows for independent. Windows much shorter than what disturbs the server are not,
-    and the interval is then too narrow.
+    It takes the windows for independent. Windows much shorter than what disturbs the server are
+    not, and the interval is then too narrow.
     """
     present = np.array([value for value in values if not math.isnan(value)])
     count = len(present)

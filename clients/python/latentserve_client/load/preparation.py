@@ -1,4 +1,4 @@
-"""Before any load: is the server there, do its models fit the mix, does each request work?"""
+"""Before any load: the server is there, its models fit the mix, each kind of request works."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from latentserve_client.load import generative, generative_answers
 from latentserve_client.load.connection import Target
 from latentserve_client.load.inputs import Images
 from latentserve_client.load.mix import PLAIN_CALLS
-from latentserve_client.load.options import Plan, timeout_s
+from latentserve_client.load.plan import Plan, timeout_s
 from latentserve_client.load.validation import Reference
 from latentserve_client.load.work import Workload
 
@@ -29,8 +29,8 @@ class Prepared:
 def prepare(args: argparse.Namespace, plan: Plan, target: Target, images: Images) -> Prepared:
     """Look up, build and try the requests.
 
-    Raises BadMix for what the models cannot do, LatentserveError for what the server refuses or where
-    it is not there.
+    Raises BadMix for what the models cannot do, LatentserveError for what the server refuses or
+    where it is not there.
     """
     if args.protocol == "oip":
         from latentserve_client.load.open_inference import prepare_oip
@@ -51,7 +51,7 @@ def prepare(args: argparse.Namespace, plan: Plan, target: Target, images: Images
         models = generative.look_up(client, entries)
         if not any(models):
             client.models()  # is it one of ours at all?
-    workload = generative.build(entries, models, images, pool=args.pool, seed=args.load_seed)
+    workload = generative.build(entries, models, images, pool=args.pool, seed=args.seed)
     references = generative_answers.references(
         target, workload, args.tolerance, timeout_s(args), every=args.validate > 0
     )

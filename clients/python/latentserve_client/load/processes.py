@@ -7,6 +7,7 @@ its rows of figures as they come. The monotonic clock is common to all.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import multiprocessing
 import signal
@@ -203,10 +204,8 @@ class InItsOwnProcess:
 
     def close(self) -> None:
         """End the process."""
-        try:
+        with contextlib.suppress(OSError):  # it is gone
             self._pipe.send(("close",))
-        except OSError:
-            pass  # it is gone
         self._process.join(_START_LIMIT_S)
         if self._process.is_alive():
             self._process.kill()

@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing else: no script, no font, no picture from elsewhere."""
+"""The report as one HTML page that needs nothing else: no script, font or picture of others."""
 
 from __future__ import annotations
 
@@ -24,9 +24,11 @@ p, .dim { color: var(--dim); margin: .1rem 0; }
 .cards { display: flex; flex-wrap: wrap; gap: .7rem; margin: 1rem 0; }
 .card { background: var(--card); border-radius: 8px; padding: .6rem .9rem; min-width: 7.5rem; }
 .card b { display: block; font-size: 1.3rem; font-variant-numeric: tabular-nums; }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(440px, 1fr)); gap: 1rem; }
+.charts { display: grid; gap: 1rem;
+  grid-template-columns: repeat(auto-fit, minmax(440px, 1fr)); }
 figure { margin: 0; background: var(--card); border-radius: 8px; padding: .6rem; }
-figcaption { font-weight: 600; padding: 0 .4rem; } svg { width: 100%; height: auto; display: block; }
+figcaption { font-weight: 600; padding: 0 .4rem; }
+svg { width: 100%; height: auto; display: block; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .7rem; border-bottom: 1px solid var(--grid); text-align: right; }
@@ -64,11 +66,13 @@ def page(report: Mapping[str, Any]) -> str:
     parts += [f'<div class="charts">{_histogram(run)}{_over_time(run)}{_rate(run)}</div>']
     parts += ["<h2>Calls</h2>", _calls(run), "<h2>Latency, ms</h2>", _latencies(run)]
     parts += _extras(report, run)
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style>'
-        f"</head><body>{''.join(parts)}</body></html>\n"
+    head = (
+        f'<meta charset="utf-8"><title>{html.escape(title)}</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<style>{_STYLE}</style>"
     )
+    body = "".join(parts)
+    return f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>\n'
 
 
 def _cards(run: Mapping[str, Any]) -> str:
@@ -76,7 +80,9 @@ def _cards(run: Mapping[str, Any]) -> str:
     figures += [("rows /s", run["rows_per_s"]), ("mean ms", latency["mean_ms"])]
     figures += [(f"{name} ms", latency[f"{name}_ms"]) for name in ("p50", "p99", "p99.9", "max")]
     figures += [("calls", run["calls"]), ("errors", run["errors"]), ("late", run["late"]["calls"])]
-    cards = "".join(f'<div class="card">{name}<b>{_number(value)}</b></div>' for name, value in figures)
+    cards = "".join(
+        f'<div class="card">{name}<b>{_number(value)}</b></div>' for name, value in figures
+    )
     return f'<div class="cards">{cards}</div>'
 
 
@@ -101,7 +107,8 @@ def _over_time(run: Mapping[str, Any]) -> str:
         for name, colour in names
     ]
     x = Axis("seconds of the measured time", 0, slots[-1]["at_s"])
-    y = Axis("ms", 0, max(slot["max_ms"] for slot in slots))
+    low, high = min(slot["p50_ms"] for slot in slots), max(slot["max_ms"] for slot in slots)
+    y = Axis("ms (logarithmic)", low * 0.8, high * 1.25, logarithmic=True)
     return chart("Latency over time", x, y, lines=lines)
 
 
@@ -155,18 +162,28 @@ def _knee(sweep: Mapping[str, Any]) -> str:
 
 
 def _sweep_table(sweep: Mapping[str, Any]) -> str:
-    headers = (sweep["axis"], "rate /s", "rows /s", "p50 ms", "p99 ms", "p99.9 ms", "errors", "kept")
+    headers = (
+        sweep["axis"],
+        "rate /s",
+        "rows /s",
+        "p50 ms",
+        "p99 ms",
+        "p99.9 ms",
+        "errors",
+        "kept",
+    )
     names = ("load", "rate_per_s", "rows_per_s", "p50_ms", "p99_ms", "p99.9_ms", "errors")
     kept = {True: "yes", False: "no", None: ""}
     rows = [
-        [*(_number(point[name]) for name in names), kept[point["kept"]]] for point in sweep["points"]
+        [*(_number(point[name]) for name in names), kept[point["kept"]]]
+        for point in sweep["points"]
     ]
     return _table(headers, rows)
 
 
 def _calls(run: Mapping[str, Any]) -> str:
-    headers = ("call", "calls", "rate /s", "rows /s", "errors", "retries")
-    headers += ("queue ms", "queue share", "engine ms", "engine share", "batch rows")
+    headers = ["call", "calls", "rate /s", "rows /s", "errors", "retries"]
+    headers += ["queue ms", "queue share", "engine ms", "engine share", "batch rows"]
     rows = []
     for data in (*run["kinds"], {"label": "all", **run}):
         timings = data.get("timings", {})
@@ -201,7 +218,13 @@ def _extras(report: Mapping[str, Any], run: Mapping[str, Any]) -> list[str]:
     parts = []
     if report["baseline"]:
         rows = [
-            [c["name"], _number(c["before"]), _number(c["after"]), _percent(c["share"]), c["verdict"]]
+            [
+                c["name"],
+                _number(c["before"]),
+                _number(c["after"]),
+                _percent(c["share"]),
+                c["verdict"],
+            ]
             for c in report["baseline"]
         ]
         headers = ("", "then", "now", "change", "verdict")
@@ -214,7 +237,9 @@ def _extras(report: Mapping[str, Any], run: Mapping[str, Any]) -> list[str]:
     checks = run["validation"]
     parts += ["<h2>Answers</h2>", f"<p>{checks['checked']} checked, {checks['wrong']} wrong</p>"]
     if "server" in run:
-        rows = [[name, _number(value)] for name, value in run["server"].items() if name != "changes"]
+        rows = [
+            [name, _number(value)] for name, value in run["server"].items() if name != "changes"
+        ]
         parts += ["<h2>Server</h2>", _table(("its own metrics", "value"), rows)]
     for name in ("tester", "machine", "versions", "options"):
         facts = {**report[name], **run["tester"]} if name == "tester" else report[name]
@@ -225,11 +250,12 @@ def _extras(report: Mapping[str, Any], run: Mapping[str, Any]) -> list[str]:
 
 
 def _conditions(conditions: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [
-        f'<p class="{"bad" if c["failed"] else "dim"}">{"FAILED" if c["failed"] else "passed"}: not '
-        f"{html.escape(c['text'])} (it is {_number(c['value'])})</p>"
-        for c in conditions
-    ]
+    lines = []
+    for condition in conditions:
+        style, word = ("bad", "FAILED") if condition["failed"] else ("dim", "passed")
+        text = f"{word}: not {condition['text']} (it is {_number(condition['value'])})"
+        lines.append(f'<p class="{style}">{html.escape(text)}</p>')
+    return lines
 
 
 def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

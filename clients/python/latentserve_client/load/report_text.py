@@ -102,14 +102,14 @@ def run_text(run: Mapping[str, Any], transport: str) -> str:
 
 def _head(report: Mapping[str, Any]) -> str:
     machine, versions = report["machine"], report["versions"]
-    lines = [
+    tester, models = report["tester"], ", ".join(report["server"]["models"])
+    return (
         f"{report['server']['address']} by {report['options']['protocol']}: "
-        + (", ".join(report["server"]["models"]) or "no model"),
+        f"{models or 'no model'}\n"
         f"{machine['processor']}, {machine['cores']} cores; Python {versions['python']}, "
-        f"grpcio {versions['grpcio']}; tester: {report['tester']['processes']} process(es), "
-        f"{report['tester']['connections']} connection(s), transport {report['tester']['transport']}",
-    ]
-    return "\n".join(lines)
+        f"grpcio {versions['grpcio']}; {tester['processes']} process(es), "
+        f"{tester['connections']} connection(s), transport {tester['transport']}"
+    )
 
 
 def _calls(run: Mapping[str, Any]) -> str:
@@ -235,11 +235,12 @@ def _sweep(sweep: Mapping[str, Any]) -> str:
     )
     text = table(headers, rows)
     if sweep["slo_p99_ms"] is not None:
-        knee = sweep["knee"]
+        knee, objective = sweep["knee"], f"p99 <= {sweep['slo_p99_ms']:g} ms"
+        text += "\n\nknee: "
         text += (
-            f"\n\nknee: {sweep['axis']} {knee:g} is the highest load with p99 <= {sweep['slo_p99_ms']:g} ms"
-            if knee is not None
-            else f"\n\nknee: none of these loads has p99 <= {sweep['slo_p99_ms']:g} ms"
+            f"none of these loads has {objective}"
+            if knee is None
+            else f"{sweep['axis']} {knee:g} is the highest load with {objective}"
         )
     return text
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from latentserve_client.load.generator import Clock, RealClock
 from latentserve_client.load.intervals import MIN_WINDOWS, Interval, interval
 from latentserve_client.load.processes import Load, LoadProcess, Piece
 from latentserve_client.load.server_metrics import Samples
@@ -85,12 +85,14 @@ class Runner:
         *,
         scrape: Callable[[], Samples | None] = lambda: None,
         on_progress: Callable[[Progress], None] = lambda _: None,
+        clock: Clock | None = None,
     ) -> None:
         self._processes = processes
         self._kinds = kinds
         self._timing = timing
         self._scrape = scrape
         self._on_progress = on_progress
+        self._clock = clock or RealClock()
 
     def run(self, load: Load) -> RunResult:
         """Run a load. Ctrl-C ends it early: the result is that of the time so far.
@@ -98,7 +100,7 @@ class Runner:
         Raises RuntimeError where a process of the tester has died.
         """
         timing = self._timing
-        start_ns = time.monotonic_ns() + int(_LEAD_S * 1e9)
+        start_ns = self._clock.now_ns() + int(_LEAD_S * 1e9)
         state = _State(load, timing, start_ns, self._kinds, len(self._processes))
         if load.profile is not None:
             load = replace(load, profile=load.profile.led_in(timing.warm_up_s))
@@ -107,14 +109,14 @@ class Runner:
         try:
             self._follow(state)
         except KeyboardInterrupt:
-            state.end("interrupted", time.monotonic_ns())
+            state.end("interrupted", self._clock.now_ns())
             self._finish(state, _INTERRUPTED_DRAIN_S)
         return state.result()
 
     def _follow(self, state: _State) -> None:
         while not state.ended:
-            time.sleep(_TAKE_EVERY_S)
-            now_ns = time.monotonic_ns()
+            self._clock.sleep(_TAKE_EVERY_S)
+            now_ns = self._clock.now_ns()
             if not state.marked and now_ns >= state.measured_ns:
                 state.before = self._scrape()
                 state.mark_cpu()
@@ -128,13 +130,15 @@ class Runner:
         state.after = self._scrape()
         for process in self._processes:
             process.stop()
-        end_s = time.monotonic() + limit_s
+        begun_ns = self._clock.now_ns()
         while True:
             pieces = self._take()
             state.add(pieces)
-            if not any(piece.running for piece in pieces) or time.monotonic() >= end_s:
+            if not any(piece.running for piece in pieces) or (
+                self._clock.now_ns() - begun_ns >= limit_s * 1e9
+            ):
                 return
-            time.sleep(_TAKE_EVERY_S / 4)
+            self._clock.sleep(_TAKE_EVERY_S / 4)
 
     def _take(self) -> list[Piece]:
         return [process.take() for process in self._processes]
@@ -223,6 +227,9 @@ class _State:
         )
 
     def _intervals(self, until_ns: int) -> tuple[Interval, Interval]:
+        profile = self._load.profile
+        if profile is not None and not profile.is_constant:
+            return interval([]), interval([])  # the windows are no repetitions of each other
         windows = self.summary.whole_windows(until_ns)
         width_s = self.summary.windows.width_s
         return (

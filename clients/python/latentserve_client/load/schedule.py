@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-ARRIVALS = ("constant", "poisson")
 _BLOCK = 1024
 
 
@@ -98,7 +97,7 @@ class Profile:
 
 
 def parse_profile(text: str, duration_s: float) -> Profile:
-    """Read "200", "100,200,400" (steps), "100-500" (a ramp), or either with seconds: "100-500:30,500:60".
+    """Read "200", "100,200,400" (steps) or "100-500" (a ramp), or these with seconds: "100-500:30".
 
     Segments without seconds share what is left of `duration_s` equally. Raises BadProfile.
     """

@@ -101,6 +101,9 @@ def figures(before: Samples, after: Samples, calls: int) -> dict[str, float]:
     if executions := change("nv_inference_exec_count"):
         found["batches"] = executions
         found["mean_batch_rows"] = change("nv_inference_count") / executions
+    if answered := change("nv_inference_request_success"):
+        found["mean_queue_ms"] = change("nv_inference_queue_duration_us") / answered / 1e3
+        found["mean_engine_ms"] = change("nv_inference_compute_infer_duration_us") / answered / 1e3
     if after.has("process_cpu_seconds_total"):
         cpu_s = change("process_cpu_seconds_total")
         found["cpu_s"] = cpu_s

@@ -2,8 +2,8 @@
 
 A call is *measured* where its intended send time is in the measured time, after the warm-up.
 Latencies and errors are those of measured calls; latencies are those of the good ones. Throughput
-counts the good calls that *ended* in the measured time, so that neither a queue that was filled before
-nor one that is left behind counts.
+counts the good calls that *ended* in the measured time, so that a queue that is left behind does
+not count.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Slot:
 
 
 class Timeline:
-    """Slots of equal width, by the time at which calls ended; they widen when there are too many."""
+    """Slots of equal width, by when calls ended; they widen when there are too many."""
 
     def __init__(self, start_ns: int, width_s: float, *, may_widen: bool = True) -> None:
         self.start_ns = start_ns

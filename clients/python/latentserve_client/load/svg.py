@@ -72,15 +72,15 @@ def chart(
 ) -> str:
     """Return a chart.
 
-    `marks` are named vertical lines at values of x, and `level` is a named horizontal one at a value
-    of y.
+    `marks` are named vertical lines at values of x, `level` is a named horizontal one at a value of
+    y.
     """
     parts = [_frame(x, y)]
     for bar in bars:
         left, right = _x(x, bar.low), _x(x, bar.high)
-        top = _y(y, bar.value)
+        top, width = _y(y, bar.value), max(right - left - 1, 1)
         parts.append(
-            f'<rect class="bar" x="{left:.1f}" y="{top:.1f}" width="{max(right - left - 1, 1):.1f}" '
+            f'<rect class="bar" x="{left:.1f}" y="{top:.1f}" width="{width:.1f}" '
             f'height="{_y(y, y.low) - top:.1f}"><title>{bar.low:.4g} to {bar.high:.4g}: '
             f"{bar.value:g}</title></rect>"
         )
@@ -132,11 +132,13 @@ def _frame(x: Axis, y: Axis) -> str:
         at = _x(x, tick)
         parts.append(
             f'<line class="grid" x1="{at:.1f}" y1="{_TOP}" x2="{at:.1f}" y2="{bottom}"/>'
-            f'<text class="tick" text-anchor="middle" x="{at:.1f}" y="{bottom + 16}">{tick:g}</text>'
+            f'<text class="tick" text-anchor="middle" x="{at:.1f}" y="{bottom + 16}">'
+            f"{tick:g}</text>"
         )
     parts.append(
         f'<text class="label" text-anchor="middle" x="{(_LEFT + right) / 2}" y="{HEIGHT - 8}">'
-        f'{html.escape(x.label)}</text><text class="label" x="4" y="14">{html.escape(y.label)}</text>'
+        f"{html.escape(x.label)}</text>"
+        f'<text class="label" x="4" y="14">{html.escape(y.label)}</text>'
     )
     return "".join(parts)
 
@@ -154,9 +156,9 @@ def _line(x: Axis, y: Axis, line: Line) -> str:
         )
     for (left, top), label in zip(at, line.labels, strict=False):
         # Inwards at the right edge, so that nothing is cut.
-        anchor = "end" if left > WIDTH - 80 else "start"
+        anchor, shift = ("end", -6) if left > WIDTH - 80 else ("start", 6)
         text += (
-            f'<text class="point" text-anchor="{anchor}" x="{left + (-6 if anchor == "end" else 6):.1f}" '
+            f'<text class="point" text-anchor="{anchor}" x="{left + shift:.1f}" '
             f'y="{top - 6:.1f}">{html.escape(label)}</text>'
         )
     return text
@@ -177,7 +179,7 @@ def _mark(x: Axis, number: int, value: float, name: str) -> str:
 def _legend(lines: Sequence[Line]) -> str:
     parts, left = [], WIDTH - _RIGHT
     for line in reversed(lines):
-        left -= 22 + 7 * len(line.name)
+        left -= 34 + 7 * len(line.name)
         parts.append(
             f'<line class="line {line.colour}" x1="{left}" y1="12" x2="{left + 14}" y2="12"/>'
             f'<text class="tick" x="{left + 18}" y="16">{html.escape(line.name)}</text>'

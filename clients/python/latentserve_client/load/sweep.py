@@ -130,7 +130,7 @@ def _measure(sweep: Sweep, run: Callable[[float], RunResult], load: float) -> Po
 
 
 def _between(sweep: Sweep) -> float | None:
-    """Return the load halfway between the knee and the next one; None where that is close enough."""
+    """Return the load halfway between the knee and the next one; None where they are close."""
     broken = next((point.load for point in sweep.points if point.kept is False), None)
     if broken is None:
         return None

@@ -1,10 +1,10 @@
 """Checks answers under load: the same request must give the same answer as at rest.
 
-Every request of the pool is deterministic: draws carry a seed. Before the load each is sent once, alone,
-and its answer is the reference; that is also where a request that cannot work fails. Under load, a share
-of the replies is compared with it: seeds and row numbers exactly, arrays within the tolerance that
-holds between batches of different sizes. This finds rows that were swapped between callers, which no
-status code does.
+Every request of the pool is deterministic: draws carry a seed. Before the load each is sent once,
+alone, and its answer is the reference; that is also where a request that cannot work fails. Under
+load, a share of the replies is compared with it: seeds and row numbers exactly, arrays within the
+tolerance that holds between batches of different sizes. This finds rows that were swapped between
+callers, which no status code does.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class Judge:
 
 
 def judge(reference: Reference, message: bytes) -> str | None:
-    """Return "" for the expected answer, what is wrong with it, or None where they cannot be compared."""
+    """Return "" for the expected answer, what is wrong with it, or None for another model's."""
     parts = reference.read(message)
     expected = reference.parts
     if parts.get("digest") != expected.get("digest"):

@@ -15,7 +15,7 @@ from latentserve_client.load.generative_answers import references
 from latentserve_client.load.mix import BadMix, Entry
 from latentserve_client.load.open_inference import messages_pb2 as pb
 from latentserve_client.load.open_inference.tensors import read_infer, request
-from latentserve_client.load.options import Plan, timeout_s
+from latentserve_client.load.plan import Plan, timeout_s
 from latentserve_client.load.preparation import Prepared
 from latentserve_client.load.work import Kind, Request, Workload
 
@@ -27,8 +27,8 @@ _MAX_POOL_BYTES = 256 * 2**20
 def prepare_oip(args: argparse.Namespace, plan: Plan, target: Target) -> Prepared:
     """Read the metadata, make the requests and try them.
 
-    Raises BadMix for a mix without a model or inputs that cannot be made, LatentserveError for what the
-    server refuses or where it is not there.
+    Raises BadMix for a mix without a model or inputs that cannot be made, LatentserveError for
+    what the server refuses or where it is not there.
     """
     limit_s = timeout_s(args)
     entries = [entry if entry.model else replace(entry, model=args.model) for entry in plan.entries]
@@ -45,9 +45,11 @@ def prepare_oip(args: argparse.Namespace, plan: Plan, target: Target) -> Prepare
             if not metadata.inputs:
                 raise BadMix(f"the server says of no inputs of {name}: it cannot be loaded")
             lines[f"{name}:{version}"] = _line(metadata)
-            label = " ".join(("infer", name + (f":{version}" if version else ""), f"rows={entry.rows.text}"))
+            label = " ".join(
+                ("infer", name + (f":{version}" if version else ""), f"rows={entry.rows.text}")
+            )
             kinds.append(Kind(label, _SERVICE + "ModelInfer", entry.weight))
-            pool += _requests(entry, metadata, number, len(pool), args.pool, args.load_seed)
+            pool += _requests(entry, metadata, number, len(pool), args.pool, args.seed)
         lines["server"] = _server(channel, target, limit_s)
     workload = Workload(tuple(kinds), tuple(pool))
     answers = references(
@@ -76,9 +78,7 @@ def _requests(
     requests: list[Request] = []
     used = 0
     for position, rows in enumerate(sizes):
-        payload = request(
-            name, version, metadata.inputs, rows, seed + position
-        ).SerializeToString()
+        payload = request(name, version, metadata.inputs, rows, seed + position).SerializeToString()
         used += len(payload)
         if used > _MAX_POOL_BYTES and position:
             break

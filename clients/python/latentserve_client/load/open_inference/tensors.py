@@ -35,8 +35,9 @@ def input_array(
 ) -> NDArray[Any]:
     """Return an input in [0, 1] or, for integers, 0 or 1.
 
-    The first dimension of any size becomes the number of rows, further ones become 1: a model with
-    a batch has it first. Raises BadMix for a type that cannot be made, and for rows that do not fit.
+    The first dimension of any size becomes the number of rows, further ones become 1: a model
+    with a batch has it first. Raises BadMix for a type that cannot be made, and for rows that do
+    not fit.
     """
     dtype = DTYPES.get(datatype)
     if dtype is None:
