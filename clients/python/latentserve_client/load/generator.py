@@ -120,8 +120,8 @@ class Generator:
         return sum(connection.in_flight for connection in self._connections) + len(self._waiting)
 
     def drain(self, limit_s: float) -> bool:
-        """Wait until all calls have ended; return whether they have."""
-        self._stopping = True
+        """Wait until all calls have ended, their retries too; return whether they have."""
+        self._end_ns = 0
         end_ns = self._clock.now_ns() + int(limit_s * 1e9)
         while self.in_flight and self._clock.now_ns() < end_ns:
             self._wait_and_retry(self._clock.now_ns() + int(0.01 * 1e9))
