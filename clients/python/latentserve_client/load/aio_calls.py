@@ -59,6 +59,7 @@ class AioConnection:
         self._metadata = target.metadata or None
         self._tasks: set[asyncio.Task[None]] = set()
         self._started = self._ended = 0
+        self._closed = False
         self._lock = threading.Lock()
         self._channel = loop.run(self._open(target))
 
@@ -115,6 +116,9 @@ class AioConnection:
 
     def close(self) -> None:
         """Cancel what is in flight and close the channel."""
+        if self._closed:
+            return
+        self._closed = True
         self._loop.run(self._close())
         self._loop.release()
 

@@ -76,7 +76,7 @@ class CompletionQueueConnection:
 
         call_key = _Call(call)
         self._calls.add(call_key)
-        call.append(self._integrated(method, timeout_s, ((operations, ended),)))
+        call.append(self._begun(call_key, method, timeout_s, ((operations, ended),)))
 
     def _start_stream(
         self, method: str, payload: bytes, timeout_s: float, done: Done, on_message: OnMessage
@@ -92,8 +92,15 @@ class CompletionQueueConnection:
             cygrpc.ReceiveInitialMetadataOperation(0),
         )
         operations = ((send, _nothing), ((stream.status,), stream.on_status))
-        call.append(self._integrated(method, timeout_s, operations))
+        call.append(self._begun(call_key, method, timeout_s, operations))
         stream.receive()
+
+    def _begun(self, call_key: _Call, method: str, timeout_s: float, operations: Any) -> Any:
+        try:
+            return self._integrated(method, timeout_s, operations)
+        except BaseException:
+            self._calls.discard(call_key)  # nothing will ever end it
+            raise
 
     def _integrated(self, method: str, timeout_s: float, operations: Any) -> Any:
         known = self._handles.get(method)
@@ -111,6 +118,8 @@ class CompletionQueueConnection:
 
         The channel must not be closed under the thread that polls it.
         """
+        if self._closing:
+            return
         for known in tuple(self._calls):
             known.cancel()
         end_s = time.monotonic() + _CLOSE_LIMIT_S

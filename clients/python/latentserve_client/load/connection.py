@@ -6,6 +6,7 @@ to grpcio. So it is tried before the load, and where it does not answer, grpc.ai
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Sequence
@@ -94,11 +95,15 @@ def open_connections(
     from latentserve_client.load.completion import CompletionQueueConnection
 
     if transport == "cq":
+        first = None
         try:
             first = CompletionQueueConnection(target)
             _try(first, *trial, timeout_s)
         except Exception as error:  # noqa: BLE001 - private calls: whatever they raise
             log.warning("completion queue: %r; falling back to grpc.aio, which is slower", error)
+            if first is not None:
+                with contextlib.suppress(Exception):
+                    first.close()
         else:
             return [first, *(CompletionQueueConnection(target) for _ in range(count - 1))], "cq"
     return AioConnections.open(target, count), "aio"

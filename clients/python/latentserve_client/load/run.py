@@ -100,8 +100,10 @@ class Runner:
         Raises RuntimeError where a process of the tester has died.
         """
         timing = self._timing
+        # What a run before this one left is not this one's, and the CPU is counted from here.
+        cpu_s = [piece.cpu_s for piece in self._take()]
         start_ns = self._clock.now_ns() + int(_LEAD_S * 1e9)
-        state = _State(load, timing, start_ns, self._kinds, len(self._processes))
+        state = _State(load, timing, start_ns, self._kinds, cpu_s)
         if load.profile is not None:
             load = replace(load, profile=load.profile.led_in(timing.warm_up_s))
         for process in self._processes:
@@ -148,7 +150,7 @@ class _State:
     """A run while it goes on."""
 
     def __init__(
-        self, load: Load, timing: Timing, start_ns: int, kinds: int, processes: int
+        self, load: Load, timing: Timing, start_ns: int, kinds: int, cpu_s: list[float]
     ) -> None:
         self._load, self._timing, self._start_ns = load, timing, start_ns
         self.measured_ns = start_ns + int(timing.warm_up_s * 1e9)
@@ -159,8 +161,8 @@ class _State:
         self.ended = ""
         self.before: Samples | None = None
         self.after: Samples | None = None
-        self._cpu_s = [0.0] * processes
-        self._cpu_before_s = [0.0] * processes
+        self._cpu_s = cpu_s
+        self._cpu_before_s = cpu_s
         self.marked = False
         self._verdicts = Verdicts()
         self._failures: Counter[tuple[int, str]] = Counter()
@@ -171,13 +173,13 @@ class _State:
             self._verdicts.merge(piece.verdicts)
             self._failures.update(piece.failures)
             if not self.ended:
-                self._cpu_s[number] = piece.cpu_s
+                self._cpu_s = [*self._cpu_s[:number], piece.cpu_s, *self._cpu_s[number + 1 :]]
             if piece.problem:
                 self.ended = self.ended or f"failed: {piece.problem}"
 
     def mark_cpu(self) -> None:
         """The measured time begins."""
-        self._cpu_before_s = list(self._cpu_s)
+        self._cpu_before_s = self._cpu_s
         self.marked = True
 
     def judge(self, now_ns: int) -> None:

@@ -45,5 +45,5 @@ def test_the_limit_cuts():
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "4-2", "1|", "x*3", "~", "~0", "1.5", "1-2-3"])
 def test_says_what_is_expected(text):
-    with pytest.raises(BadSize, match="rows|below"):
+    with pytest.raises(BadSize, match=r"rows|below"):
         parse_sizes(text)

@@ -5,7 +5,9 @@ from latentserve.v1 import tensor_pb2
 from latentserve_client.load.wire import NO_TIMINGS, timings
 
 TIMINGS = tensor_pb2.Timings(queue_ns=300, compute_ns=2**40, batch_rows=64)
-IMAGES = tensor_pb2.Images(tensor=tensor_pb2.Tensor(data_type=1, shape=[1, 1, 9, 9], data=b"x" * 324))
+IMAGES = tensor_pb2.Images(
+    tensor=tensor_pb2.Tensor(data_type=1, shape=[1, 1, 9, 9], data=b"x" * 324)
+)
 
 
 @pytest.mark.parametrize(
@@ -27,7 +29,11 @@ def test_finds_the_timings_of_every_reply(reply, field):
 def test_what_is_zero_is_not_on_the_wire():
     reply = pb.DecodeResponse(timings=tensor_pb2.Timings(compute_ns=5))
     assert timings(reply.SerializeToString(), 3) == (0, 5, 0)
-    assert timings(pb.DecodeResponse(timings=tensor_pb2.Timings()).SerializeToString(), 3) == (0, 0, 0)
+    assert timings(pb.DecodeResponse(timings=tensor_pb2.Timings()).SerializeToString(), 3) == (
+        0,
+        0,
+        0,
+    )
 
 
 def test_steps_over_fields_of_every_type():
