@@ -108,7 +108,9 @@ def test_a_sweep_finds_a_knee_and_draws_it(load, tmp_path):
 
 
 def test_a_sweep_without_a_knee_fails(load):
-    code, out, _ = load("--sweep", "rate=20,40", "--refine", 0, "--slo-p99-ms", 0.0001, "--mix", "sample")
+    code, out, _ = load(
+        "--sweep", "rate=20,40", "--refine", 0, "--slo-p99-ms", 0.0001, "--mix", "sample"
+    )
     assert code == 1
     assert "NO KNEE" in out
 
