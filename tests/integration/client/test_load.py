@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from latentserve_client.cli import main
-from served import Server, served
+from latentserve_client.load.__main__ import main as load_a_server_of_its_own
+from served import BEFORE_ANY_TRANSPORT, Server, served
 
 SHORT = ("--duration-s", "0.6", "--warm-up-s", "0.2", "--pool", "4", "--json")
 
@@ -77,3 +78,18 @@ def test_an_overload_is_reported_as_such(tiny_exports, tmp_path, capsys):
     assert set(run["codes"]) == {"RESOURCE_EXHAUSTED"}
     assert run["latency"]["p50_ms"] >= 50  # of those that were answered
     assert report["conditions"][0]["failed"]
+
+
+@BEFORE_ANY_TRANSPORT
+def test_make_load_brings_its_own_server(transport, tiny_exports, capsys):
+    argv = ["--exports", str(tiny_exports), "--model", "tiny-vae", *SHORT, "--device-typo"]
+    with pytest.raises(SystemExit):  # options that are none are refused, not swallowed
+        load_a_server_of_its_own(argv)
+    capsys.readouterr()
+    argv = ["--exports", str(tiny_exports), "--model", "tiny-vae", *SHORT]
+    assert load_a_server_of_its_own([*argv, "--mix", "reconstruct,stream:count=20"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["runs"][0]["errors"] == 0
+    assert report["runs"][0]["server"]["batches"] > 0
+    load_a_server_of_its_own(["--exports", str(tiny_exports / "nothing"), *SHORT])
+    assert "the server exited" in capsys.readouterr().err

@@ -1,7 +1,8 @@
 """One connection for load: what a generator needs of it, and how it is chosen.
 
-`latentserve_client.load.completion` costs a fifth of the CPU of grpc.aio, on calls that are private
-to grpcio. So it is tried before the load, and where it does not answer, grpc.aio takes over.
+`completion` costs half of the CPU of grpc.aio (docs/load-testing.md has the figures), but on calls
+that are private to grpcio. So it is tried before the load, and where it does not answer, grpc.aio
+takes over.
 """
 
 from __future__ import annotations

@@ -80,7 +80,8 @@ def changes(before: Samples, after: Samples) -> dict[str, float]:
 def figures(before: Samples, after: Samples, calls: int) -> dict[str, float]:
     """Return what is worth a line: batch rows, CPU, memory and what was refused.
 
-    `calls` is the number of calls between the two scrapes.
+    `calls` is the number of good calls that the tester counted; where the server counts its own,
+    between exactly these two scrapes, that is taken for the CPU per call.
     """
 
     def change(name: str, **labels: str) -> float:
@@ -107,8 +108,8 @@ def figures(before: Samples, after: Samples, calls: int) -> dict[str, float]:
     if after.has("process_cpu_seconds_total"):
         cpu_s = change("process_cpu_seconds_total")
         found["cpu_s"] = cpu_s
-        if calls:
-            found["cpu_us_per_call"] = cpu_s / calls * 1e6
+        if handled := change("grpc_server_handled_total") or calls:
+            found["cpu_us_per_call"] = cpu_s / handled * 1e6
     if after.has("process_resident_memory_bytes"):
         found["memory_mib_before"] = before.total("process_resident_memory_bytes") / 2**20
         found["memory_mib_after"] = after.total("process_resident_memory_bytes") / 2**20

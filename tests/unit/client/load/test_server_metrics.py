@@ -44,6 +44,12 @@ def test_says_what_the_load_cost():
     assert "dropped" not in found
 
 
+def test_the_servers_own_count_of_calls_is_the_better_one():
+    before = parse('process_cpu_seconds_total 1\ngrpc_server_handled_total{c="OK"} 100\n')
+    after = parse('process_cpu_seconds_total 3\ngrpc_server_handled_total{c="OK"} 600\n')
+    assert figures(before, after, calls=400)["cpu_us_per_call"] == 4000
+
+
 def test_reads_tritons_own_names():
     before = parse("nv_inference_count 0\nnv_inference_exec_count 0\n")
     after = parse(
