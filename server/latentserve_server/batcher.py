@@ -85,9 +85,9 @@ class Batcher:
         queue_rows: rows that may wait, at most.
         observer: told of what happens, from any thread.
         clock_ns: monotonic nanoseconds; deadlines are seconds on the same clock.
-        wake: called, from the thread that submits, for every request that was admitted;
-            whoever is woken calls `run_next` until it returns False. None: `start` makes a
-            thread that does.
+        offer: called, from the thread that submits, when work comes to an idle batcher. True
+            says that somebody will call `run_next` until it returns False, or `hand_over`;
+            otherwise the batcher's own thread runs what there is.
     """
 
     def __init__(
@@ -99,9 +99,11 @@ class Batcher:
         queue_rows: int,
         observer: Observer | None = None,
         clock_ns: Callable[[], int] = time.monotonic_ns,
-        wake: Callable[[Batcher], None] | None = None,
+        offer: Callable[[Batcher], bool] | None = None,
     ) -> None:
-        self._wake = wake
+        self._offer = offer
+        self._taken = False  # somebody runs what there is, or has promised to
+        self._handed = False  # it is for the thread
         self._runner = runner
         self._name = name
         self._max_batch_rows = max_batch_rows
@@ -135,9 +137,7 @@ class Batcher:
         return Backlog(operation, running_rows, waiting_rows, stalled_ns / 1e9)
 
     def start(self) -> None:
-        """Start the thread that runs the batches, unless somebody else is woken to do it."""
-        if self._wake is not None:
-            return
+        """Start the thread that runs the batches which nobody else takes."""
         self._thread = threading.Thread(target=self._loop, name=f"engine-{self._name}", daemon=True)
         self._thread.start()
 
@@ -163,10 +163,16 @@ class Batcher:
             if self._running is None and not self._queue.waiting_rows:
                 self._progress_ns = now_ns
             self._queue.add(ticket)
-            self._condition.notify()
-        if self._wake is not None:
-            self._wake(self)
+            idle, self._taken = not self._taken, True
+        if idle and not (self._offer is not None and self._offer(self)):
+            self.hand_over()
         return ticket
+
+    def hand_over(self) -> None:
+        """Let the batcher's own thread run what there is: for one who took an offer."""
+        with self._condition:
+            self._handed = True
+            self._condition.notify()
 
     def _forget(self, ticket: Ticket) -> None:
         """Drop a request without an answer; nothing happens if it has its answer already."""
@@ -195,11 +201,16 @@ class Batcher:
     def run_next(self) -> bool:
         """Cut one batch and run it on the calling thread; False where nothing waited.
 
-        The engine's thread calls this for ever; tests call it by hand.
+        One thread at a time may: the batcher's own, or whoever took an offer; tests do it by
+        hand.
         """
         with self._condition:
             batch, expired = self._queue.cut(self._max_batch_rows, self._clock_ns() / 1e9)
             self._running = batch
+            if batch is None and not expired:
+                self._taken = False
+                if self._closed:
+                    self._condition.notify()
         for ticket in expired:
             self._observer.dropped(ticket.operation, "expired")
             self._settle(ticket, _too_late())
@@ -213,11 +224,13 @@ class Batcher:
     def _loop(self) -> None:
         while True:
             with self._condition:
-                while not self._queue.waiting_rows and not self._closed:
+                while not self._handed:
+                    if self._closed and not self._taken:
+                        return
                     self._condition.wait()
-                if self._closed and not self._queue.waiting_rows:
-                    return
-            self.run_next()
+                self._handed = False
+            while self.run_next():
+                pass
 
     def _run(self, batch: Batch) -> None:
         started_ns = self._clock_ns()
