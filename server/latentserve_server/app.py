@@ -91,6 +91,7 @@ class App:
                 max_batch_rows=settings.max_batch_rows,
                 queue_rows=settings.queue_rows,
                 observer=self.metrics.observer,
+                offer=self._transport.take,
             ),
             default_model=settings.default_model,
             max_versions=settings.max_versions,

@@ -19,6 +19,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -30,6 +31,7 @@ from latentserve_server.errors import (
     QueueFull,
     Unavailable,
 )
+from latentserve_server.pace import Pace
 from latentserve_server.row_queue import Batch, RowQueue, Slice
 from latentserve_server.ticket import Completion, Done, Floats, Rows, Ticket
 
@@ -112,11 +114,31 @@ class Batcher:
         self._clock_ns = clock_ns
         self._condition = threading.Condition()
         self._rows_per_s = 0.0
+        self._pace: dict[str, Pace] = {}
         self._running: Batch | None = None
         self._progress_ns = 0
         self._closed = False
         self._buffers: dict[str, tuple[Floats, ...]] = {}
         self._thread: threading.Thread | None = None
+
+    @property
+    def expected_s(self) -> float:
+        """Seconds that the next batch will take, as far as is known."""
+        with self._condition:
+            operation = self._queue.next_operation()
+            rows = min(self._queue.waiting_rows, self._max_batch_rows)
+        if not rows:
+            return 0.0
+        return self._pace[operation].expected_s(rows) if operation in self._pace else inf
+
+    def learn(self, operation: str, rows: int, seconds: float) -> None:
+        """Take in how long a batch took: one of the batcher's own, or one of a warm-up."""
+        self._pace.setdefault(operation, Pace()).learn(rows, seconds)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as many rows wait as a batch may have."""
+        return self._queue.waiting_rows >= self._max_batch_rows
 
     @property
     def waiting_rows(self) -> int:
@@ -247,6 +269,7 @@ class Batcher:
         self._progress_ns = self._clock_ns()
         elapsed_ns = self._progress_ns - started_ns
         self._learn_rate(batch.rows, elapsed_ns)
+        self.learn(batch.operation, batch.rows, elapsed_ns / 1e9)
         self._observer.ran(batch.operation, batch.rows, elapsed_ns / 1e9)
         offset = 0
         for part in batch.slices:

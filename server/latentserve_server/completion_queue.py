@@ -1,10 +1,9 @@
 """Calls driven by the events of grpcio's completion queue, without a thread or task for each.
 
-`grpc.server` polls one completion queue on one thread. The tag of each event is a callable
-that the thread calls with the event, and that returns `(ended, callbacks)`: `ended` is
-what has had its last event, and leaves the set of what the server waits for when it stops.
-The calls here put their own methods there as tags. So the loop, the shutdown and all rare
-methods stay with grpc.server, and a hot call costs four events and no thread switch.
+One thread polls the queue of a `grpc.server`; see `polling`. The tag of each event is one of
+the methods here, which the thread calls with the event. It returns what has had its last
+event, and so leaves the set of what the server waits for when it stops, or else None. A call
+costs four events, and no thread switch where the work is done inline.
 
 All of it is private to grpcio: `transport_cq.why_unusable` tries it out at every start.
 
@@ -36,8 +35,6 @@ from latentserve_server.transport import LARGE_REQUEST_BYTES, StreamMethod
 
 log = logging.getLogger(__name__)
 
-Ended = tuple[object | None, tuple[()]]
-_GOING_ON: Ended = (None, ())
 
 _OK = grpc.StatusCode.OK.value[0]
 _FOREVER_S = 1e9  # a call without a deadline has one centuries away
@@ -55,7 +52,7 @@ class Method:
 
 
 class Arrivals:
-    """The tag of the next call of one method; a new one is asked for on each arrival."""
+    """Asks for the calls of one method, one after the other."""
 
     def __init__(self, method: Method, server: Any) -> None:
         self._method = method
@@ -66,19 +63,19 @@ class Arrivals:
         """Ask the core for the next call; raises ValueError once the server is shutting down."""
         state = self._state
         queue = state.completion_queue
-        state.server.request_registered_call(queue, queue, self._method.name, self)
+        state.server.request_registered_call(queue, queue, self._method.name, self.arrived)
 
-    def __call__(self, event: Any) -> Ended:
+    def arrived(self, event: Any) -> object:
         """Take a call, or end with the server."""
         if not event.success:
-            return self, ()
-        ended: Ended = _GOING_ON
+            return self
+        ended: object = None
         try:
             self.ask()
         except Exception as error:  # a tag must not raise
             if not isinstance(error, ValueError):
                 log.exception("%s takes no calls any more", self._method.name)
-            ended = self, ()
+            ended = self
         try:
             call = self._make(event, self._method)
             self._state.rpc_states.add(call)
@@ -134,7 +131,7 @@ class UnaryCall:
 
     # --- events, on the polling thread --------------------------------------------------------
 
-    def _closed(self, event: Any) -> Ended:
+    def _closed(self, event: Any) -> object:
         """The status was sent, or else the caller left or the deadline passed."""
         with self._lock:
             self._over = True
@@ -146,7 +143,7 @@ class UnaryCall:
                 log.exception("a call of %s could not be cancelled", self._method.name)
         return self._batch_ended()
 
-    def _received(self, event: Any) -> Ended:
+    def _received(self, event: Any) -> object:
         """The request is there; None if the caller left or sent none."""
         request = event.batch_operations[0].message()
         method, border = self._method, self._method.border
@@ -169,23 +166,23 @@ class UnaryCall:
             self._fail(error)
         return self._batch_ended()
 
-    def _sent(self, event: Any) -> Ended:
+    def _sent(self, event: Any) -> object:
         """The status, and what came with it, was written or dropped."""
         if not event.success:
             self._code = ""
         return self._batch_ended()
 
-    def _batch_ended(self) -> Ended:
+    def _batch_ended(self) -> object:
         with self._lock:
             self._due -= 1
             if self._due:
-                return _GOING_ON
+                return None
             self._work = None  # it leads back here: without this, only the collector frees both
         try:
             self._tell_end()
         except Exception:
             log.exception("the end of a call of %s was not told", self._method.name)
-        return self, ()
+        return self
 
     def _tell_end(self) -> None:
         border = self._method.border
@@ -259,7 +256,7 @@ class UnaryCall:
         return _opening()
 
     def _send(
-        self, operations: tuple[Any, ...], tag: Callable[[Any], Ended], code: str = ""
+        self, operations: tuple[Any, ...], tag: Callable[[Any], object], code: str = ""
     ) -> None:
         """Start a batch; its event comes to `tag`. `code` is that of the status in it."""
         with self._lock:
@@ -308,7 +305,7 @@ class StreamCall(UnaryCall):
         else:
             self._send(operations, self._written)
 
-    def _written(self, event: Any) -> Ended:
+    def _written(self, event: Any) -> object:
         """A chunk has left: there is room for the next one."""
         self._next()
         return self._batch_ended()

@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
+
+import numpy as np
 
 from latentserve_server.batcher import Batcher, Observer, Runner
 from latentserve_server.entry import Entry, ServedModel, State
@@ -43,6 +46,7 @@ class Loader:
         max_batch_rows: rows of one batch, at most.
         queue_rows: rows that may wait for one model, at most.
         observer: makes what the batcher of a name and version tells what happens.
+        offer: see `Batcher`.
     """
 
     def __init__(
@@ -52,11 +56,13 @@ class Loader:
         max_batch_rows: int,
         queue_rows: int,
         observer: Callable[[str, int], Observer] = lambda name, version: Observer(),
+        offer: Callable[[Batcher], bool] | None = None,
     ) -> None:
         self._build_engine = build_engine
         self._max_batch_rows = max_batch_rows
         self._queue_rows = queue_rows
         self._observer = observer
+        self._offer = offer
 
     def read(self, name: str, version: int, folder: Path) -> Entry:
         """Return the entry of a folder whose manifest and files were checked, not yet loaded."""
@@ -83,7 +89,9 @@ class Loader:
             max_batch_rows=self._max_batch_rows,
             queue_rows=self._queue_rows,
             observer=self._observer(entry.name, entry.version),
+            offer=self._offer,
         )
+        self._measure(engine, entry.manifest, batcher)
         batcher.start()
         log.info(
             "%s version %d is ready on %s; golden outputs differ by %.1g at most",
@@ -94,6 +102,17 @@ class Loader:
         )
         model = ServedModel(entry.manifest, engine.provider, batcher, prior)
         return Entry(entry.name, entry.version, State.READY, manifest=entry.manifest, model=model)
+
+
+    def _measure(self, engine: Engine, manifest: Manifest, batcher: Batcher) -> None:
+        """Tell the batcher how long the smallest and the largest batch of a warm engine take."""
+        for operation in manifest.operations:
+            shape = manifest.input_shape(operation)
+            for rows in {1, self._max_batch_rows}:
+                batch = [np.zeros((rows, *shape), dtype=np.float32)]
+                started_ns = time.perf_counter_ns()
+                engine.run(operation, batch)
+                batcher.learn(operation, rows, (time.perf_counter_ns() - started_ns) / 1e9)
 
 
 def manifest_digest(folder: Path) -> str | None:

@@ -19,6 +19,7 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from latentserve_server.batcher import Batcher
 from latentserve_server.call import Call, Done, Reply, UnaryMethod
 from latentserve_server.gate_aio import CallGate
 from latentserve_server.metrics import Metrics, code_of_leaving
@@ -184,6 +185,10 @@ class AioTransport:
     def in_flight(self) -> int:
         """Calls that were admitted and have not ended."""
         return self._gate.in_flight
+
+    def take(self, batcher: Batcher) -> bool:
+        """Take none: an event loop must not wait for a model."""
+        return False
 
     async def start(self, endpoint: Endpoint, services: Sequence[Service]) -> int:
         """Serve and return the port; raises SettingsError if it cannot be had."""

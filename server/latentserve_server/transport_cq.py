@@ -1,8 +1,8 @@
 """The transport on grpcio's completion queue: less CPU per call than grpc.aio.
 
-`grpc.server` owns the port, the polling thread, the shutdown and reflection, through its
-public API. The methods of our services and of health are registered below it, where an
-event costs one Python call; `completion_queue` has the calls themselves.
+`grpc.server` owns the port, the shutdown and reflection, through its public API. The methods
+of our services and of health are registered below it, where an event costs one Python call:
+`polling` has the loop, `completion_queue` the calls themselves.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ import grpc
 from grpc._cython import cygrpc
 from grpc_reflection.v1alpha import reflection
 
-from latentserve_server import health
+from latentserve_server import health, polling
+from latentserve_server.batcher import Batcher
 from latentserve_server.border import Border, CallGate
 from latentserve_server.call import Call, Done, Reply
 from latentserve_server.completion_queue import Arrivals, Method
 from latentserve_server.health import HealthService
+from latentserve_server.inline_batches import InlineBatches
 from latentserve_server.metrics import Metrics
 from latentserve_server.rpc import Rpc
 from latentserve_server.transport import (
@@ -58,6 +60,7 @@ class CompletionQueueServer:
         endpoint: where to listen, and whom to let in.
         gate, metrics: count the calls of the services that drain.
         logged: whether these calls are for the log.
+        inline: batches that the polling thread runs.
     """
 
     def __init__(
@@ -68,8 +71,10 @@ class CompletionQueueServer:
         metrics: Metrics,
         *,
         logged: bool = True,
+        inline: InlineBatches | None = None,
     ) -> None:
         self._logged = logged
+        self._inline = InlineBatches() if inline is None else inline
         self._executor = executor
         self._endpoint = endpoint
         self._gate = gate
@@ -98,7 +103,7 @@ class CompletionQueueServer:
     def start(self) -> int:
         """Take calls and return the port; raises SettingsError if it cannot be had."""
         port = bind(self._server, self._endpoint)
-        self._server.start()
+        polling.start(self._server, self._inline)
         for arrivals in self._arrivals:
             # What is in this set keeps the polling thread alive; its last event takes it out.
             self._server._state.rpc_states.add(arrivals)
@@ -124,7 +129,12 @@ class CompletionQueueTransport:
         self._executor = executor
         self._metrics = metrics
         self._gate = CallGate()
+        self._inline = InlineBatches()
         self._server: CompletionQueueServer | None = None
+
+    def take(self, batcher: Batcher) -> bool:
+        """Run a short batch on the polling thread; see `Batcher`'s `offer`."""
+        return self._inline.take(batcher)
 
     @property
     def in_flight(self) -> int:
@@ -133,7 +143,9 @@ class CompletionQueueTransport:
 
     async def start(self, endpoint: Endpoint, services: Sequence[Service]) -> int:
         """Serve and return the port; raises SettingsError if it cannot be had."""
-        server = CompletionQueueServer(self._executor, endpoint, self._gate, self._metrics)
+        server = CompletionQueueServer(
+            self._executor, endpoint, self._gate, self._metrics, inline=self._inline
+        )
         checks, watches = {"Check": self.health.check}, {"Watch": self.health.watch}
         board = Service(health.SERVICE_NAME, checks, watches, drains=False)
         for service in (*services, board):
@@ -187,7 +199,7 @@ def why_unusable() -> str | None:
     What it is built on is private to grpcio and may change with any release, so it is
     tried out: a server on a port of its own answers one call, and stops.
     """
-    missing = [name for name in _OPERATIONS if not hasattr(cygrpc, name)]
+    missing = [name for name in _OPERATIONS if not hasattr(cygrpc, name)] + polling.missing()
     if missing:
         return f"grpcio {grpc.__version__} has no {', '.join(missing)}"
     try:
