@@ -17,6 +17,7 @@ from latentserve_server.entry import Entry, ServedModel, State
 from latentserve_server.errors import ManifestError
 from latentserve_server.manifest import MANIFEST_NAME, Manifest, read_manifest
 from latentserve_server.prior import check_draw, read_prior
+from latentserve_server.squared_error import WithSquaredError
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ class Loader:
         except ManifestError as error:
             return refused(entry, error)
         batcher = Batcher(
-            engine,
+            WithSquaredError(engine),
             name=f"{entry.name}/{entry.version}",
             max_batch_rows=self._max_batch_rows,
             queue_rows=self._queue_rows,
@@ -102,7 +103,6 @@ class Loader:
         )
         model = ServedModel(entry.manifest, engine.provider, batcher, prior)
         return Entry(entry.name, entry.version, State.READY, manifest=entry.manifest, model=model)
-
 
     def _measure(self, engine: Engine, manifest: Manifest, batcher: Batcher) -> None:
         """Tell the batcher how long the smallest and the largest batch of a warm engine take."""
