@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from latentserve.v1 import tensor_pb2
 from latentserve_server.call import Call, Done, Reply
@@ -59,13 +60,9 @@ def submit(
             if completion.error is not None:
                 raise completion.error
             number = answer.served_by
-            return b"".join(
-                (
-                    *answer.build(completion),
-                    _served_by(model, number),
-                    _timings(completion, number + 1),
-                )
-            )
+            pieces: list[Any] = [*answer.build(completion), _served_by(model, number)]
+            pieces.append(_timings(completion, number + 1))
+            return b"".join(pieces)
 
         done(Reply(build, slow))
 

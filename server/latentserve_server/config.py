@@ -60,8 +60,8 @@ class Settings:
         float, "seconds from NOT_SERVING to refusing calls at SIGTERM, for balancers to notice"
     ] = 0.0
     grace_s: Annotated[float, "seconds that calls in flight may take at SIGTERM, at most"] = 30.0
-    transport: Annotated[str, "aio: grpc.aio; cq: grpcio's completion queue, less CPU per call"] = (
-        "aio"
+    transport: Annotated[str, "cq: grpcio's completion queue; aio: grpc.aio, more CPU per call"] = (
+        "cq"
     )
     workers: Annotated[
         int, "processes that serve on the port; above 1, one more supervises them"

@@ -5,12 +5,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
-
-import numpy as np
 
 from latentserve_server.batcher import Batcher, Observer, Runner
 from latentserve_server.entry import Entry, ServedModel, State
@@ -25,6 +22,7 @@ MAX_VERSION = 2**31 - 1
 """The wire contract's int32."""
 
 _VERSION = re.compile("[1-9][0-9]*")
+_CPU_PROVIDER = "CPUExecutionProvider"
 
 
 class Engine(Runner, Protocol):
@@ -32,8 +30,11 @@ class Engine(Runner, Protocol):
 
     provider: str
 
-    def warm_up(self, batch_rows: Iterable[int]) -> None:
-        """Run every operation once for each batch size; raises ManifestError."""
+    def warm_up(self, batch_rows: Iterable[int]) -> Sequence[tuple[str, int, float]]:
+        """Run every operation for each batch size; raises ManifestError.
+
+        Returns (operation, rows, seconds) of each run that was warm.
+        """
 
     def check_golden(self) -> float:
         """Repeat the golden runs; raises ManifestError where they differ too much."""
@@ -81,7 +82,7 @@ class Loader:
             drawn_difference = check_draw(entry.manifest, prior)
             engine = self._build_engine(entry.manifest)
             difference = max(engine.check_golden(), drawn_difference)
-            engine.warm_up((1, self._max_batch_rows))
+            ran = engine.warm_up((1, self._max_batch_rows))
         except ManifestError as error:
             return refused(entry, error)
         batcher = Batcher(
@@ -90,9 +91,11 @@ class Loader:
             max_batch_rows=self._max_batch_rows,
             queue_rows=self._queue_rows,
             observer=self._observer(entry.name, entry.version),
-            offer=self._offer,
+            # A GPU may take any time, and a driver may hang: never on the transport's thread.
+            offer=self._offer if engine.provider == _CPU_PROVIDER else None,
         )
-        self._measure(engine, entry.manifest, batcher)
+        for operation, rows, seconds in ran:
+            batcher.learn(operation, rows, seconds)
         batcher.start()
         log.info(
             "%s version %d is ready on %s; golden outputs differ by %.1g at most",
@@ -103,16 +106,6 @@ class Loader:
         )
         model = ServedModel(entry.manifest, engine.provider, batcher, prior)
         return Entry(entry.name, entry.version, State.READY, manifest=entry.manifest, model=model)
-
-    def _measure(self, engine: Engine, manifest: Manifest, batcher: Batcher) -> None:
-        """Tell the batcher how long the smallest and the largest batch of a warm engine take."""
-        for operation in manifest.operations:
-            shape = manifest.input_shape(operation)
-            for rows in {1, self._max_batch_rows}:
-                batch = [np.zeros((rows, *shape), dtype=np.float32)]
-                started_ns = time.perf_counter_ns()
-                engine.run(operation, batch)
-                batcher.learn(operation, rows, (time.perf_counter_ns() - started_ns) / 1e9)
 
 
 def manifest_digest(folder: Path) -> str | None:

@@ -28,12 +28,12 @@ def message_field(number: int, message: bytes) -> bytes:
     return bytes((number << 3 | 2,)) + varint(len(message)) + message
 
 
-def tensor_field(number: int, data_type: int, array: NDArray[Any]) -> tuple[Piece, Piece]:
+def tensor_field(number: int, data_type: pb.DataType, array: NDArray[Any]) -> tuple[Piece, Piece]:
     """Return an array as a Tensor in field `number` of a reply, in two pieces."""
     return _tensor_head(number, data_type, array.shape, array.nbytes, False), array
 
 
-def images_field(number: int, data_type: int, array: NDArray[Any]) -> tuple[Piece, Piece]:
+def images_field(number: int, data_type: pb.DataType, array: NDArray[Any]) -> tuple[Piece, Piece]:
     """Return an array as Images with a tensor in field `number` of a reply, in two pieces."""
     return _tensor_head(number, data_type, array.shape, array.nbytes, True), array
 
@@ -45,7 +45,7 @@ def floats_field(number: int, array: NDArray[Any]) -> tuple[Piece, Piece]:
 
 @lru_cache(maxsize=1024)
 def _tensor_head(
-    number: int, data_type: int, shape: tuple[int, ...], data_bytes: int, in_images: bool
+    number: int, data_type: pb.DataType, shape: tuple[int, ...], data_bytes: int, in_images: bool
 ) -> bytes:
     """Return what stands before the data: it is the same for every reply of a shape."""
     fields = pb.Tensor(data_type=data_type, shape=shape).SerializeToString()

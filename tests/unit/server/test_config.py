@@ -57,7 +57,7 @@ OTHER = {
     "max_concurrent_streams": "10",
     "drain_delay_s": "2.5",
     "grace_s": "0.5",
-    "transport": "cq",
+    "transport": "aio",
     "workers": "2",
     "reuse_port": "yes",
     "watchdog_s": "12.5",

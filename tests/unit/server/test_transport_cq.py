@@ -121,7 +121,7 @@ def test_a_server_of_another_shape_is_found_out(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_call_that_is_dropped_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Arrivals, "__call__", lambda self, event: (self, ()))
+    monkeypatch.setattr(Arrivals, "arrived", lambda self, event: self)
     reason = str(transport_cq.why_unusable())
     assert "a call to itself failed: CANCELLED" in reason
     assert "\n" not in reason
