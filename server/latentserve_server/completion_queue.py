@@ -26,7 +26,7 @@ import grpc
 from grpc._cython import cygrpc
 
 from latentserve_server.border import Border
-from latentserve_server.call import Call, ChunkStream, Done, Reply, UnaryMethod
+from latentserve_server.call import Call, ChunkStream, Reply, UnaryMethod
 from latentserve_server.errors import InvalidRequest
 from latentserve_server.metrics import code_of_leaving
 from latentserve_server.request_log import HEAD_BYTES
@@ -49,40 +49,6 @@ class Method:
     border: Border | None = None
     unary: UnaryMethod | None = None
     stream: StreamMethod | None = None
-
-
-class Arrivals:
-    """Asks for the calls of one method, one after the other."""
-
-    def __init__(self, method: Method, server: Any) -> None:
-        self._method = method
-        self._make = UnaryCall if method.stream is None else StreamCall
-        self._state = server._state
-
-    def ask(self) -> None:
-        """Ask the core for the next call; raises ValueError once the server is shutting down."""
-        state = self._state
-        queue = state.completion_queue
-        state.server.request_registered_call(queue, queue, self._method.name, self.arrived)
-
-    def arrived(self, event: Any) -> object:
-        """Take a call, or end with the server."""
-        if not event.success:
-            return self
-        ended: object = None
-        try:
-            self.ask()
-        except Exception as error:  # a tag must not raise
-            if not isinstance(error, ValueError):
-                log.exception("%s takes no calls any more", self._method.name)
-            ended = self
-        try:
-            call = self._make(event, self._method)
-            self._state.rpc_states.add(call)
-            call.start()
-        except Exception:
-            log.exception("a call of %s could not be taken", self._method.name)
-        return ended
 
 
 class UnaryCall:
@@ -125,9 +91,20 @@ class UnaryCall:
         self._work: Call | None = None
 
     def start(self) -> None:
-        """Ask for the request, and for the news that the call is over, whenever that is."""
-        self._send((cygrpc.ReceiveCloseOnServerOperation(0),), self._closed)
-        self._send((cygrpc.ReceiveMessageOperation(0),), self._received)
+        """Ask for the request, and for the news that the call is over, whenever that is.
+
+        Nobody else knows of the call yet, and its events come on this thread: no lock is needed.
+        """
+        start_batch = self._call.start_server_batch
+        start_batch((cygrpc.ReceiveCloseOnServerOperation(0),), self._closed)
+        self._due = 1
+        start_batch((cygrpc.ReceiveMessageOperation(0),), self._received)
+        self._due = 2
+
+    @property
+    def has_events(self) -> bool:
+        """Whether an event of the call is still to come."""
+        return self._due > 0
 
     # --- events, on the polling thread --------------------------------------------------------
 
@@ -203,15 +180,15 @@ class UnaryCall:
     def _begin(self, request: bytes) -> None:
         method = self._method.unary
         assert method is not None  # noqa: S101 - Arrivals makes no other
-        self._work_on(lambda done: method(request, self._deadline, done))
-
-    def _work_on(self, begin: Callable[[Done], Call]) -> None:
-        """Begin what gives the next reply; whoever leaves meanwhile cancels it."""
         try:
-            work = begin(self._done)
+            work = method(request, self._deadline, self._done)
         except Exception as error:  # noqa: BLE001 - the border: everything becomes a status
             self._fail(error)
             return
+        self._work_on(work)
+
+    def _work_on(self, work: Call) -> None:
+        """Remember what gives the next reply; whoever has left meanwhile cancels it."""
         with self._lock:
             if not self._over:
                 self._work = work
@@ -294,8 +271,14 @@ class StreamCall(UnaryCall):
 
     def _next(self) -> None:
         stream = self._stream
-        if stream is not None and not self._over:
-            self._work_on(lambda done: stream.next_chunk(self._deadline, done))
+        if stream is None or self._over:
+            return
+        try:
+            work = stream.next_chunk(self._deadline, self._done)
+        except Exception as error:  # noqa: BLE001 - the border: everything becomes a status
+            self._fail(error)
+            return
+        self._work_on(work)
 
     def _respond(self, body: bytes) -> None:
         operations = (*self._unopened(), *_message(body))

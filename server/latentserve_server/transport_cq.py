@@ -19,10 +19,11 @@ from grpc._cython import cygrpc
 from grpc_reflection.v1alpha import reflection
 
 from latentserve_server import health, polling
+from latentserve_server.arrivals import Arrivals
 from latentserve_server.batcher import Batcher
 from latentserve_server.border import Border, CallGate
 from latentserve_server.call import Call, Done, Reply
-from latentserve_server.completion_queue import Arrivals, Method
+from latentserve_server.completion_queue import Method
 from latentserve_server.health import HealthService
 from latentserve_server.inline_batches import InlineBatches
 from latentserve_server.metrics import Metrics
