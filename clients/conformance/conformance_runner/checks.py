@@ -18,6 +18,7 @@ from conformance_runner.case_reading import DTYPES, CaseFolder, Json
 from latentserve_client import LatentserveError
 
 MAX_BATCH_ROWS = 64
+_LONGEST = 300
 _MAY_BE_SILENT = ("CANCELLED", "DEADLINE_EXCEEDED")
 
 
@@ -209,7 +210,7 @@ def _check_description(name: str, got: Any, expected: Json) -> None:
         elif key == "operations":
             wanted = tuple(operation.lower() for operation in wanted)
         elif key == "metrics":
-            value = [dataclasses.asdict(metric) for metric in value]
+            value = sorted(map(dataclasses.asdict, value), key=lambda metric: metric["name"])
         elif key in ("image", "latent", "likelihood", "limits") and value is not None:
             value = dataclasses.asdict(value)
         _equal(f"{name}.{key}", value, wanted)
@@ -217,4 +218,9 @@ def _check_description(name: str, got: Any, expected: Json) -> None:
 
 def _equal(name: str, got: Any, wanted: Any) -> None:
     if got != wanted:
-        raise Mismatch(f"{name} is {got!r}, expected {wanted!r}")
+        raise Mismatch(f"{name} is {_brief(got)}, expected {_brief(wanted)}")
+
+
+def _brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
