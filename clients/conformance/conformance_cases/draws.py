@@ -64,9 +64,7 @@ def _sample(suite: Suite) -> None:
     )
 
 
-def _drawn(
-    suite: Suite, case: str, model: str, request: Json, *, images: bool = True
-) -> Json:
+def _drawn(suite: Suite, case: str, model: str, request: Json, *, images: bool = True) -> Json:
     """Return the expected outputs of a draw; `images` False: only their shape."""
     exported = suite.models[model]
     count = int(request["count"])
@@ -102,7 +100,9 @@ def _request(suite: Suite, model: str, **fields: Any) -> Json:
     return request
 
 
-def _sample_case(suite: Suite, case: str, model: str, *, images: bool = True, **fields: Any) -> None:
+def _sample_case(
+    suite: Suite, case: str, model: str, *, images: bool = True, **fields: Any
+) -> None:
     request = _request(suite, model, **fields)
     outputs = _drawn(suite, case, model, request, images=images)
     suite.case(case, GENERATIVE + "Sample", request, ok(suite.served_by(model), **outputs))

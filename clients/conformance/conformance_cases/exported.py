@@ -85,7 +85,7 @@ def read_exports(root: Path) -> dict[str, ExportedModel]:
     """Return the highest version of every model, by name."""
     models = {}
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-        highest = max((int(path.name) for path in folder.iterdir() if path.name.isdecimal()))
+        highest = max(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
         models[folder.name] = ExportedModel(folder / str(highest))
     return models
 

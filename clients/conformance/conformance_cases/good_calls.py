@@ -219,9 +219,7 @@ def _forms_in(suite: Suite) -> None:
     tensors = {"float32": rows, "float16": half}
     for name, array in tensors.items():
         images = {"tensor": suite.files.tensor(f"forms-{name}", array)}
-        _reconstruct_case(
-            suite, f"forms/{name}-in", "mnist-ae", images, array.astype(np.float32)
-        )
+        _reconstruct_case(suite, f"forms/{name}-in", "mnist-ae", images, array.astype(np.float32))
     images = _tensor_of_digits(suite, 5, 2)
     _reconstruct_case(suite, "forms/uint8-in", "mnist-ae", images, rows)
     digits = suite.digits[5:7]
@@ -233,9 +231,7 @@ def _forms_in(suite: Suite) -> None:
     ]
     decoded = np.stack([_read(suite.files.contents[path]) for path in jpegs])
     as_floats = decoded[:, np.newaxis].astype(np.float32) / np.float32(255)
-    _reconstruct_case(
-        suite, "forms/jpeg-in", "mnist-ae", {"encoded": jpegs}, as_floats, "", LOSSY
-    )
+    _reconstruct_case(suite, "forms/jpeg-in", "mnist-ae", {"encoded": jpegs}, as_floats, "", LOSSY)
     both = {"encoded": [files[0], jpegs[1]]}
     mixed = np.stack([rows[0], as_floats[1]])
     _reconstruct_case(suite, "forms/png-and-jpeg-in", "mnist-ae", both, mixed, "", LOSSY)
@@ -280,7 +276,10 @@ def _large(suite: Suite) -> None:
             suite.served_by("mnist-vae"),
             images=suite.images("large-images", reconstruction, "UINT8", repeat=BLOCKS),
             squared_error=suite.files.expected(
-                "large-error", squared_error(as_floats, reconstruction), SQUARED_ERROR, repeat=BLOCKS
+                "large-error",
+                squared_error(as_floats, reconstruction),
+                SQUARED_ERROR,
+                repeat=BLOCKS,
             ),
         ),
     )
@@ -294,9 +293,7 @@ def _large(suite: Suite) -> None:
         },
         ok(
             suite.served_by("mnist-vae"),
-            images=suite.images(
-                "large-decoded", model.run("decode", latents)[0], repeat=BLOCKS
-            ),
+            images=suite.images("large-decoded", model.run("decode", latents)[0], repeat=BLOCKS),
         ),
     )
     suite.case(

@@ -56,9 +56,7 @@ def _bad_tensors(suite: Suite) -> None:
         "negative-rows": (_images("FLOAT32", [-1, 1, 28, 28], 0), shape),
         "absurd-rows": (_images("FLOAT32", [2**52, 1, 28, 28], 0), shape),
         "too-many-rows": (
-            _images(
-                "UINT8", [MAX_REQUEST_ROWS + 1, 1, 28, 28], (MAX_REQUEST_ROWS + 1) * 784
-            ),
+            _images("UINT8", [MAX_REQUEST_ROWS + 1, 1, 28, 28], (MAX_REQUEST_ROWS + 1) * 784),
             shape,
         ),
         "no-data-type": (_images("UNSPECIFIED", one, _IMAGE_BYTES), data_type),
@@ -320,9 +318,7 @@ def _states(suite: Suite) -> None:
             # the trailer that tells gRPC when to retry can be seen.
             for through in ("client", "stub"):
                 case = f"errors/{name}{suffix}{'' if through == 'client' else '-trailers'}"
-                suite.case(
-                    case, GENERATIVE + rpc, sample, expect, server=server, through=through
-                )
+                suite.case(case, GENERATIVE + rpc, sample, expect, server=server, through=through)
 
 
 def _tokens(suite: Suite) -> None:
@@ -337,9 +333,7 @@ def _tokens(suite: Suite) -> None:
             server="token",
             metadata=metadata,
         )
-    suite.case(
-        "errors/no-token-models", MODELS + "ListModels", {}, refused, server="token"
-    )
+    suite.case("errors/no-token-models", MODELS + "ListModels", {}, refused, server="token")
     suite.case(
         "errors/right-token",
         GENERATIVE + "Sample",

@@ -156,7 +156,9 @@ class Caller:
         service, _, name = case["rpc"].partition("/")
         is_stream = name in ("SampleStream", "Watch")
         if case["through"] == "bytes":
-            make = self._channel(case).unary_stream if is_stream else self._channel(case).unary_unary
+            make = (
+                self._channel(case).unary_stream if is_stream else self._channel(case).unary_unary
+            )
             method: Any = make(f"/{case['rpc']}")
             request: Any = self._folder.data(case["body"])
         else:

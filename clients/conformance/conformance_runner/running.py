@@ -1,4 +1,4 @@
-"""The runner: `python -m conformance_runner --cases DIR --servers FILE`."""
+"""Runs cases one after the other, prints and reports what came of them."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def report(outcomes: list[Outcome]) -> Json:
 
 def main() -> int:
     """Read the command line, run, and print."""
-    parser = argparse.ArgumentParser(prog="conformance_runner", description=__doc__)
+    parser = argparse.ArgumentParser(prog="runner.py", description=__doc__)
     parser.add_argument("--cases", type=Path, required=True)
     parser.add_argument("--servers", type=Path, required=True)
     parser.add_argument("--groups", default="", help="of cases, separated by commas; empty: all")
@@ -97,7 +97,3 @@ def main() -> int:
         arguments.report.write_text(json.dumps(document, indent=1), "utf-8")
     print(f"{document['passed']} passed, {document['failed']} failed")
     return int(document["failed"] > 0)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
