@@ -29,9 +29,13 @@ def _sample(suite: Suite) -> None:
     _sample_case(suite, "sample/offset", vae, count=2, seed=11, offset=5)
     _sample_case(suite, "sample/offset-above-2-to-53", vae, count=2, seed=11, offset=2**53 + 1)
     _sample_case(suite, "sample/offset-largest", vae, count=1, seed=11, offset=_HUGE_OFFSET)
-    for name, model in (("", vae), ("mixture-", mixture)):
-        _sample_case(suite, f"sample/{name}temperature", model, count=2, seed=11, temperature=0.5)
-        _sample_case(suite, f"sample/{name}temperature-0", model, count=2, seed=11, temperature=0.0)
+    for prefix, drawn_from in (("", vae), ("mixture-", mixture)):
+        _sample_case(
+            suite, f"sample/{prefix}temperature", drawn_from, count=2, seed=11, temperature=0.5
+        )
+        _sample_case(
+            suite, f"sample/{prefix}temperature-0", drawn_from, count=2, seed=11, temperature=0.0
+        )
     _sample_case(suite, "sample/mixture-offset", mixture, count=3, seed=2**64 - 1, offset=1000)
     for form in ("FLOAT16", "UINT8", "PNG"):
         case = f"sample/{form.lower()}"

@@ -92,10 +92,12 @@ def read_exports(root: Path) -> dict[str, ExportedModel]:
 
 def to_uint8(images: Floats) -> NDArray[np.uint8]:
     """Return images as the contract rounds them: 255 times, clamped, half to even."""
-    return np.rint(np.clip(images, 0, 1) * np.float32(255)).astype(np.uint8)
+    levels: NDArray[np.uint8] = np.rint(np.clip(images, 0, 1) * np.float32(255)).astype(np.uint8)
+    return levels
 
 
 def squared_error(images: Floats, reconstruction: Floats) -> Floats:
     """Return the squared error of each image, summed over channels and pixels, [n]."""
     difference = images.astype(np.float64) - reconstruction.astype(np.float64)
-    return np.square(difference).reshape(len(images), -1).sum(axis=1).astype(np.float32)
+    summed: Floats = np.square(difference).reshape(len(images), -1).sum(axis=1).astype(np.float32)
+    return summed

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import io
+from typing import Any
+
 import numpy as np
+import PIL.Image
+from numpy.typing import NDArray
 
 from conformance_cases.case_files import Json, Tolerance
 from conformance_cases.exported import ExportedModel, squared_error
@@ -97,7 +102,7 @@ def _default_and_version(suite: Suite, model: ExportedModel) -> None:
         )
 
 
-def _latents(model: ExportedModel, rows: int) -> np.ndarray:
+def _latents(model: ExportedModel, rows: int) -> NDArray[Any]:
     """Latents where the model's decoder was trained: spread like a prior, but of no draw."""
     generator = np.random.Generator(np.random.PCG64(rows))
     return generator.standard_normal((rows, model.dim), np.float32)
@@ -153,7 +158,7 @@ def _reconstruct_case(
     case: str,
     name: str,
     images: Json,
-    as_floats: np.ndarray,
+    as_floats: NDArray[Any],
     output_format: str = "",
     tolerance: Tolerance | None = None,
 ) -> None:
@@ -216,7 +221,7 @@ def _forms_in(suite: Suite) -> None:
     """The forms that images can be sent in."""
     rows = suite.floats(5, 2)
     half = rows.astype(np.float16)
-    tensors = {"float32": rows, "float16": half}
+    tensors: dict[str, NDArray[Any]] = {"float32": rows, "float16": half}
     for name, array in tensors.items():
         images = {"tensor": suite.files.tensor(f"forms-{name}", array)}
         _reconstruct_case(suite, f"forms/{name}-in", "mnist-ae", images, array.astype(np.float32))
@@ -316,15 +321,11 @@ def _large(suite: Suite) -> None:
     )
 
 
-def _alternating(suite: Suite, rows: int) -> np.ndarray:
+def _alternating(suite: Suite, rows: int) -> NDArray[Any]:
     two = suite.floats(5, 2)
     return np.stack([two[k % 2] for k in range(rows)])
 
 
-def _read(data: bytes) -> np.ndarray:
-    import io
-
-    import PIL.Image
-
+def _read(data: bytes) -> NDArray[Any]:
     with PIL.Image.open(io.BytesIO(data)) as image:
         return np.asarray(image)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from conformance_cases import descriptions, draws, good_calls, refusals
+from conformance_cases import descriptions, draws, good_calls, refusals, troubles
 from conformance_cases.case_files import Json
 from conformance_cases.exported import read_exports
 from conformance_cases.suite import Suite
@@ -32,7 +32,7 @@ _DTYPES = {".f32": "<f4", ".f16": "<f2", ".u8": "u1"}
 def compute(exports: Path = EXPORTS) -> tuple[dict[str, Json], dict[str, bytes]]:
     """Return the JSON documents by file name, and the binary files by path."""
     suite = Suite(read_exports(exports), digits.bundled().images)
-    for part in (good_calls, draws, refusals, descriptions):
+    for part in (good_calls, draws, refusals, troubles, descriptions):
         part.add(suite)
     if set(suite.groups) != set(GROUPS):
         raise ValueError(f"the groups are {sorted(suite.groups)}, expected {sorted(GROUPS)}")
@@ -55,8 +55,8 @@ def write(folder: Path) -> None:
     """Replace the cases in a folder."""
     documents, files = compute()
     shutil.rmtree(folder / "data", ignore_errors=True)
-    for path in folder.glob("*.json"):
-        path.unlink()
+    for old in folder.glob("*.json"):
+        old.unlink()
     (folder / "data").mkdir(parents=True)
     for name, document in documents.items():
         (folder / name).write_text(text(document), "utf-8")

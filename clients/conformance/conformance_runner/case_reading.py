@@ -13,7 +13,11 @@ from numpy.typing import NDArray
 
 Json = dict[str, Any]
 
-DTYPES = {"FLOAT32": np.dtype("<f4"), "FLOAT16": np.dtype("<f2"), "UINT8": np.dtype("u1")}
+DTYPES: dict[str, np.dtype[Any]] = {
+    "FLOAT32": np.dtype("<f4"),
+    "FLOAT16": np.dtype("<f2"),
+    "UINT8": np.dtype("u1"),
+}
 DEFAULT_DEADLINE_MS = 20_000
 
 
@@ -51,6 +55,5 @@ class CaseFolder:
 
     def array(self, tensor: Json) -> NDArray[Any]:
         """Return a tensor whose bytes fit to its shape."""
-        return np.frombuffer(self.tensor_bytes(tensor), DTYPES[tensor["dtype"]]).reshape(
-            tensor["shape"]
-        )
+        flat: NDArray[Any] = np.frombuffer(self.tensor_bytes(tensor), DTYPES[tensor["dtype"]])
+        return flat.reshape(tensor["shape"])

@@ -173,7 +173,7 @@ def _check_images(
         elif not wants_files and isinstance(part, np.ndarray):
             rows.append(part)
         else:
-            raise Mismatch(f"images are a {type(part).__name__}, expected {list(expected)[0]}")
+            raise Mismatch(f"images are a {type(part).__name__}, expected {next(iter(expected))}")
     _check_tensor("images", np.concatenate(rows), next(iter(expected.values())), folder)
 
 

@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from conformance_server.breakages import GROUPS as BREAKAGES
-from conformance_server.launching import Fixture, launched
-
 from conformance_running.languages import CannotRun, Language, build, find_languages, run
 from conformance_running.table import draw
+from conformance_server.breakages import GROUPS as BREAKAGES
+from conformance_server.launching import Fixture, launched
 
 _HERE = Path(__file__).resolve().parents[1]
 CASES = _HERE / "cases"
@@ -103,7 +102,9 @@ def choose(
     languages: Sequence[Language], only: Collection[str], required: Collection[str]
 ) -> tuple[list[Language], list[str], list[str]]:
     """Return the languages to run, why others are skipped, and what is wrong with that."""
-    chosen, skipped, errors = [], [], []
+    chosen: list[Language] = []
+    skipped: list[str] = []
+    errors: list[str] = []
     for name in [*only, *required]:
         if not any(language.is_called(name) for language in languages):
             known = ", ".join(language.name for language in languages)

@@ -40,7 +40,7 @@ class Language:
 
 
 def find_languages(clients: Path) -> list[Language]:
-    """Return every clients/LANGUAGE/ that has a conformance.json; raises ValueError for a bad one."""
+    """Return every client that has a conformance.json; raises ValueError for a bad one."""
     return [_read(path) for path in sorted(clients.glob(f"*/{_DESCRIPTION}"))]
 
 

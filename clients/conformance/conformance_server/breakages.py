@@ -1,7 +1,6 @@
 """Ways to break the servers, each of which every runner must notice.
 
-A broken server must be broken for callers alone: the parts inside stay whole, and what goes wrong is
-put between them and the transport.
+The parts inside stay whole: what goes wrong is put between them and the transport.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 from google.protobuf.message import Message
 
-from latentserve.v1 import tensor_pb2
+from latentserve.v1 import generative_service_pb2, model_service_pb2, tensor_pb2
 from latentserve_server import status
 from latentserve_server.call import Call, Done, Reply, UnaryMethod
 from latentserve_server.errors import CallError, FieldViolation, InvalidRequest
@@ -42,6 +41,9 @@ GROUPS: dict[str, tuple[str, ...]] = {
 }
 """The breakages, and the groups of cases in which a runner must find each."""
 
+UNKNOWN_FIELD = b"\xc2\x3e\x05hello"
+"""Field 1000, as the case about unknown fields sends it."""
+
 _OTHER_CODES = {"INVALID_ARGUMENT": "FAILED_PRECONDITION", "FAILED_PRECONDITION": "NOT_FOUND"}
 
 
@@ -64,26 +66,24 @@ class Breakage:
 
     def _unary(self, rpc: str, method: UnaryMethod, role: str) -> UnaryMethod:
         def broken(request: bytes, deadline: float | None, done: Done) -> Call:
-            seed_shift = self._refuse(rpc, request, role)
-            altered = self._request(rpc, request)
-            return method(altered, deadline, self._done(rpc, done, seed_shift))
+            self._refuse(request, role)
+            return method(self._request(rpc, request), deadline, self.done(rpc, done))
 
         return broken
 
     def _stream(self, rpc: str, method: Any, role: str) -> Any:
         def broken(request: bytes) -> Any:
-            seed_shift = self._refuse(rpc, request, role)
-            return _BrokenStream(self, rpc, method(self._request(rpc, request)), seed_shift)
+            self._refuse(request, role)
+            return _BrokenStream(self, rpc, method(self._request(rpc, request)))
 
         return broken
 
-    def _refuse(self, rpc: str, request: bytes, role: str) -> int:
-        """Refuse what a whole server takes; return what must be added to the reply's seed."""
+    def _refuse(self, request: bytes, role: str) -> None:
+        """Refuse what a whole server takes."""
         if self.name == "impatient" and role == "held":
             raise InvalidRequest("refused on purpose")
-        if self.name == "strict-fields" and b"\xc2\x3e\x05hello" in request:
+        if self.name == "strict-fields" and UNKNOWN_FIELD in request:
             raise InvalidRequest("an unknown field, refused on purpose")
-        return 1 if self.name == "wrong-seed" else 0
 
     def _request(self, rpc: str, request: bytes) -> bytes:
         if self.name not in ("wrong-seed", "lost-temperature", "ignored-format"):
@@ -97,20 +97,23 @@ class Breakage:
             message.ClearField("temperature")
         elif self.name == "ignored-format" and "output_format" in fields:
             message.ClearField("output_format")
-        return message.SerializeToString()
+        changed: bytes = message.SerializeToString()
+        return changed
 
-    def _done(self, rpc: str, done: Done, seed_shift: int) -> Done:
-        return lambda reply: done(
-            Reply(lambda: self._reply(rpc, reply.build(), seed_shift), reply.slow)
-        )
+    def done(self, rpc: str, done: Done) -> Done:
+        """Return a callback that spoils the reply before it hands it on."""
+        return lambda reply: done(Reply(lambda: self._reply(rpc, reply.build()), reply.slow))
 
-    def _reply(self, rpc: str, data: bytes, seed_shift: int) -> bytes:
+    def _reply(self, rpc: str, data: bytes) -> bytes:
         if self.name == "none":
             return data
         message = _message(rpc, "Response")
         message.ParseFromString(data)
-        if seed_shift and "seed" in message.DESCRIPTOR.fields_by_name and message.seed:
-            message.seed ^= 1
+        if self.name == "wrong-seed":
+            # What was drawn is of another seed; what the reply says is not.
+            seed = message.DESCRIPTOR.fields_by_name.get("seed")
+            if seed is not None and (not seed.has_presence or message.HasField("seed")):
+                message.seed ^= 1
         elif self.name == "wrong-model" and "served_by" in message.DESCRIPTOR.fields_by_name:
             message.served_by.digest = message.served_by.digest[::-1]
         elif self.name == "wrong-offset" and rpc == "SampleStream":
@@ -119,7 +122,8 @@ class Breakage:
             _spoil_outputs(message, swap=self.name == "swapped-rows")
         elif self.name == "wrong-descriptions":
             _spoil_descriptions(rpc, message)
-        return message.SerializeToString()
+        changed: bytes = message.SerializeToString()
+        return changed
 
     def _wire_status(self, error: CallError, *, request_id: str) -> WireStatus:
         name = self.name
@@ -154,11 +158,10 @@ class Breakage:
 class _BrokenStream:
     """A stream of chunks that may end too early."""
 
-    def __init__(self, breakage: Breakage, rpc: str, stream: Any, seed_shift: int) -> None:
+    def __init__(self, breakage: Breakage, rpc: str, stream: Any) -> None:
         self._breakage = breakage
         self._rpc = rpc
         self._stream = stream
-        self._seed_shift = seed_shift
         self._begun = False
 
     @property
@@ -170,14 +173,12 @@ class _BrokenStream:
     def next_chunk(self, deadline: float | None, done: Done) -> Call:
         """Ask for the next chunk."""
         self._begun = True
-        broken = self._breakage._done(self._rpc, done, self._seed_shift)
+        broken = self._breakage.done(self._rpc, done)
         call: Call = self._stream.next_chunk(deadline, broken)
         return call
 
 
 def _message(rpc: str, kind: str) -> Any:
-    from latentserve.v1 import generative_service_pb2, model_service_pb2
-
     for module in (generative_service_pb2, model_service_pb2):
         if hasattr(module, rpc + kind):
             return getattr(module, rpc + kind)()

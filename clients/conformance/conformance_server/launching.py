@@ -24,7 +24,8 @@ class Fixture:
     def break_as(self, name: str) -> None:
         """Break the servers in one way; "none" mends them. Raises RuntimeError if they cannot."""
         stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin is not None and stdout is not None  # noqa: S101 - both are pipes
+        assert stdin is not None  # noqa: S101 - both are pipes
+        assert stdout is not None  # noqa: S101
         stdin.write(f"break {name}\n")
         stdin.flush()
         if (answer := stdout.readline().strip()) != "ok":
@@ -51,7 +52,8 @@ def launched(servers_file: Path, log: Path, transport: str = "aio") -> Iterator[
         ) as process,
     ):
         try:
-            assert process.stdin is not None and process.stdout is not None  # noqa: S101 - pipes
+            assert process.stdin is not None  # noqa: S101 - both are pipes
+            assert process.stdout is not None  # noqa: S101
             line = process.stdout.readline()
             if not line:
                 raise RuntimeError(f"the servers did not start:\n{log.read_text()}")

@@ -35,6 +35,8 @@ MODEL = "mnist-vae"
 TOKEN = "conformance-token"
 MAX_REQUEST_ROWS, MAX_STREAM_ROWS, MAX_BATCH_ROWS = 1024, 100_000, 64
 
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _SETTLE_S = 0.05
 _RETRY_AFTER_S = 0.01
 # A call's deadline; nobody waits for it, and it must not pass while the cases run.
@@ -46,7 +48,7 @@ class RefusingGuard(TokenGuard):
 
     def check(self, method: str, metadata: Iterable[tuple[str, str | bytes]] | None) -> None:
         """Raise what `conformance-refuse: CODE TIMES` says, for the first attempts."""
-        sent = {key: value for key, value in metadata or ()}
+        sent = dict(metadata or ())
         if "conformance-refuse" not in sent:
             return
         code, _, times = _text(sent["conformance-refuse"]).partition(" ")
@@ -105,13 +107,11 @@ class Servers:
         for role in ROLES:
             self._apps[role] = self._app(role)
         for role in ROLES:
-            starting = asyncio.ensure_future(self._apps[role].start())
-            self._tasks[f"start {role}"] = starting
-            if role == "starting":
-                await _until(lambda: self._apps["starting"].port > 0 or starting.done())
-                await _until(lambda: _calls_wait(self._apps["starting"]))
-            else:
-                await starting
+            self._tasks[f"start {role}"] = asyncio.ensure_future(self._apps[role].start())
+        for role in ROLES:
+            if role != "starting":
+                await self._tasks[f"start {role}"]
+        await self._until_listening("starting")
         await self._fill()
         await self._drain()
         await self.apply_breakage()
@@ -120,7 +120,7 @@ class Servers:
     async def apply_breakage(self) -> None:
         """Make health follow the breakage."""
         well = self._breakage.name != "unhealthy"
-        status = health_pb2.HealthCheckResponse.SERVING if well else 2
+        status = _SERVING if well else _NOT_SERVING
         names = {entry.name for entry in self._apps["main"].repository.entries()}
         services = ("", "latentserve.v1.GenerativeService", "latentserve.v1.ModelService")
         for name in (*services, *names):
@@ -135,6 +135,13 @@ class Servers:
         for channel in self._channels:
             await channel.close()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    async def _until_listening(self, role: str) -> None:
+        """Wait for the port of a server whose start does not end; raises what ended it."""
+        task, app = self._tasks[f"start {role}"], self._apps[role]
+        await _until(lambda: app.port > 0 or task.done())
+        if task.done():
+            task.result()
 
     def _app(self, role: str) -> App:
         settings = Settings(
@@ -155,7 +162,7 @@ class Servers:
         )
         app = App(settings, self._engine_factory(role))
         guard = RefusingGuard() if role == "refusing" else None
-        app._transport = FixtureTransport(app._transport, self._breakage, role, guard)  # type: ignore[assignment]
+        app._transport = FixtureTransport(app._transport, self._breakage, role, guard)
         return app
 
     def _engine_factory(self, role: str) -> EngineFactory:
@@ -201,11 +208,6 @@ class Servers:
             if done:
                 return
         raise RuntimeError("the server `draining` still takes calls")
-
-
-def _calls_wait(app: App) -> bool:
-    """Whether a starting server has models that load."""
-    return any(entry.state.value == "loading" for entry in app.repository.entries())
 
 
 async def _until(condition: Callable[[], bool]) -> None:
