@@ -303,6 +303,8 @@ class StreamCall(UnaryCall):
     def _respond(self, body: bytes) -> None:
         operations = (*self._unopened(), *_message(body))
         self._opened = True
+        if (border := self._method.border) is not None:
+            border.rpc.sent()
         if self._stream is None or self._stream.exhausted:
             self._finish((*operations, *_status(_OK)), "OK")
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from latentserve_server.metrics import Metrics, RpcMetrics
+from latentserve_server.metrics import Metrics
 from latentserve_server.request_log import log_call
 from latentserve_server.status import WireStatus
 
@@ -22,11 +22,11 @@ class Rpc:
     ) -> None:
         self._method = method
         self._logged = logged
-        self._metrics = RpcMetrics(metrics, method, streaming=streaming)
-
-    def begin(self) -> None:
+        self._metrics = metrics.rpc(method, streaming=streaming)
+        self.begin = self._metrics.begin
         """A call began."""
-        self._metrics.begin()
+        self.sent = self._metrics.sent
+        """A message of a stream was sent."""
 
     def end(
         self, code_name: str, seconds: float, head: bytes, failure: WireStatus | None = None

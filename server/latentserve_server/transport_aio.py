@@ -189,6 +189,10 @@ class AioTransport:
         """Serve and return the port; raises SettingsError if it cannot be had."""
         logging.getLogger("grpc._cython.cygrpc").addFilter(drop_cancellation)
         names = [service.name for service in services]
+        for service in services:
+            for method in (*service.unary, *service.streams):  # all series are there from now on
+                name = f"/{service.name}/{method}"
+                self._metrics.rpc(name, streaming=method in service.streams)
         interceptor = CallInterceptor(frozenset(names), self._metrics, endpoint.guard, self._gate)
         server = grpc.aio.server(interceptors=[interceptor], options=list(endpoint.options))
         server.add_generic_rpc_handlers(
@@ -283,6 +287,7 @@ def _guard_stream(behavior: Any, method: str, rpc: Rpc, guard: TokenGuard, gate:
         try:
             guard.check(method, context.invocation_metadata())
             async for response in behavior(request, context):
+                rpc.sent()
                 yield response
             await gate.pass_out()
             code = "OK"
