@@ -328,6 +328,7 @@ class Batcher:
         completion = Completion(
             outputs=ticket.outputs if error is None else (),
             error=error,
+            submitted_ns=ticket.submitted_ns,
             queue_ns=ticket.queue_ns,
             compute_ns=ticket.compute_ns,
             batch_rows=ticket.batch_rows,

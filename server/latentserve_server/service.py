@@ -287,7 +287,7 @@ def _submit(
             serialized: bytes = response.SerializeToString()
             return serialized
 
-        done(Reply(build_bytes, slow))
+        done(Reply(build_bytes, slow, (model, operation, count, completion)))
 
     return model.batcher.submit(operation, (rows,), deadline, completed)
 
