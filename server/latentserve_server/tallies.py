@@ -101,10 +101,10 @@ class Counts:
         self._counts: dict[tuple[str, ...], int] = {}
         self._lock = threading.Lock()
 
-    def add(self, *labels: str) -> None:
-        """Count one."""
+    def add(self, *labels: str, count: int = 1) -> None:
+        """Count one, or some."""
         with self._lock:
-            self._counts[labels] = self._counts.get(labels, 0) + 1
+            self._counts[labels] = self._counts.get(labels, 0) + count
 
     def read(self) -> dict[tuple[str, ...], int]:
         """Return how many there were of each."""

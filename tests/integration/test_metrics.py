@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -223,6 +225,59 @@ def test_refused_and_dropped_requests_say_why(exports: Path, tmp_path: Path) -> 
         "DEADLINE_EXCEEDED": 1,
         "RESOURCE_EXHAUSTED": 1,
     }
+
+
+def counted(server: Server) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """Every counter and every part of a histogram, those of processes left out."""
+    return {
+        (name, frozenset(found.items())): number
+        for name, samples in scrape(server).items()
+        for found, number in samples
+        if name.endswith(("_total", "_bucket", "_count", "_sum"))
+        and not name.startswith("process_")
+    }
+
+
+def sample_over_a_new_connection(server: Server) -> None:
+    """Make a call; one that meets a worker in the moment of its death is made again."""
+    while True:
+        with server.generative() as stub:
+            request = pb.SampleRequest(model=ref("tiny-vae"), count=1)
+            try:
+                stub.Sample(request, timeout=TIMEOUT_S)
+                return
+            except grpc.RpcError as error:
+                assert error.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_no_counter_falls_when_a_worker_is_killed_and_replaced(
+    exports: Path, tmp_path: Path
+) -> None:
+    flags = ("--metrics-listen", "127.0.0.1:0", "--workers", "2")
+    with served(exports, tmp_path / "log", *flags) as server:
+        for _ in range(10):
+            sample_over_a_new_connection(server)
+        before = counted(server)
+        victim = server.worker_pids()[1]
+        os.kill(victim, signal.SIGKILL)
+        scrapes = after = 0
+        end = time.monotonic() + TIMEOUT_S
+        while after < 10:
+            assert time.monotonic() < end, server.log
+            sample_over_a_new_connection(server)
+            now = counted(server)
+            assert before.keys() <= now.keys()
+            assert {key for key, number in before.items() if now[key] < number} == set()
+            before, scrapes = now, scrapes + 1
+            after += server.worker_pids()[1] != victim
+        calls = sum(
+            number
+            for (name, labels), number in before.items()
+            if name == "grpc_server_started_total" and ("grpc_method", "Sample") in labels
+        )
+        # Between two scrapes it may have counted some that nobody will ever know of.
+        assert 10 <= calls <= 10 + 2 * scrapes
+        assert server.stop() == 0
 
 
 def test_a_metrics_port_that_is_taken_ends_the_process(server: Server, tmp_path: Path) -> None:

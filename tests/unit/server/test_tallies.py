@@ -77,5 +77,5 @@ def test_counts_by_labels() -> None:
     counts = Counts()
     counts.add("sample", "queue_full")
     counts.add("sample", "queue_full")
-    counts.add("encode", "deadline")
-    assert counts.read() == {("sample", "queue_full"): 2, ("encode", "deadline"): 1}
+    counts.add("encode", "deadline", count=5)
+    assert counts.read() == {("sample", "queue_full"): 2, ("encode", "deadline"): 5}
