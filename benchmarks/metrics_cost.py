@@ -1,10 +1,13 @@
-"""What the metrics cost a call: nanoseconds of CPU, and as a share of what a call costs.
+"""What metrics and traces cost a call: nanoseconds of CPU, and as a share of what a call costs.
 
     python benchmarks/metrics_cost.py --exports exports --model mnist-ae
 
 Makes what the transport and the batcher make of one call, in a loop: it begins, its rows leave
 the queue, a batch runs, it ends. A batch of one call is the dearest case; with more calls in
 a batch its two values are shared. Folding and a scrape now and then are part of the loop.
+
+Then the same with a trace of each call, into an exporter that throws it away, where the extra
+`tracing` is installed: a call under a caller that samples, and under one that does not.
 
 Beside it, the CPU of the server for one call: Reconstruct of one image over `--transport cq`,
 32 in flight, from /proc, the median of some rounds.
@@ -14,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import importlib.util
 import os
 import statistics
 import subprocess
@@ -21,6 +25,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import grpc
 import numpy as np
@@ -28,6 +34,7 @@ from prometheus_client import generate_latest
 
 from latentserve.v1 import generative_service_pb2, model_service_pb2, tensor_pb2
 from latentserve_server.metrics import Metrics
+from latentserve_server.ticket import Completion
 
 RECONSTRUCT = "/latentserve.v1.GenerativeService/Reconstruct"
 GET_MODEL = "/latentserve.v1.ModelService/GetModel"
@@ -58,6 +65,33 @@ def metrics_ns(calls: int, calls_per_batch: int) -> float:
         if number % SCRAPE_EVERY == 0:
             pass
     return (counted - (time.thread_time_ns() - started)) / calls
+
+
+def trace_ns(calls: int, metadata: tuple[tuple[str, str], ...]) -> float:
+    """Return the nanoseconds of CPU that the trace of one call takes, the SDK's thread included."""
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+
+    from latentserve_server.otel import OpenTelemetry
+
+    class Nowhere(SpanExporter):
+        def export(self, spans: object) -> SpanExportResult:
+            return SpanExportResult.SUCCESS
+
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(Nowhere()))
+    method = OpenTelemetry(provider).method(RECONSTRUCT)
+    manifest = SimpleNamespace(name="mnist-ae", version=1)
+    model: Any = SimpleNamespace(manifest=manifest, provider="CPUExecutionProvider")
+    completion = Completion(submitted_ns=time.monotonic_ns(), queue_ns=1000, compute_ns=1000)
+    started = time.process_time_ns()
+    for _ in range(calls):
+        trace = method.begin(metadata)
+        assert trace is not None
+        trace.worked((model, "reconstruct", 1, completion))
+        trace.end("OK", None)
+    provider.shutdown()
+    return (time.process_time_ns() - started) / calls
 
 
 def cpu_s(pid: int) -> float:
@@ -141,6 +175,12 @@ def main() -> None:
     }
     for per_batch, nanoseconds in cost_ns.items():
         print(f"metrics, {per_batch} calls in a batch: {nanoseconds:.0f} ns of CPU per call")
+    if importlib.util.find_spec("opentelemetry"):
+        for flags, sampled in (("01", "sampled"), ("00", "not sampled")):
+            parent = f"00-{'ab' * 16}-{'cd' * 8}-{flags}"
+            metadata = (("user-agent", "grpc"), ("traceparent", parent))
+            cost = statistics.median(trace_ns(arguments.loops // 20, metadata) for _ in range(5))
+            print(f"trace, {sampled}: {cost:.0f} ns of CPU per call")
     if arguments.rounds:
         found = server_us(arguments.exports, arguments.model, arguments.calls, arguments.rounds)
         whole = statistics.median(found)
