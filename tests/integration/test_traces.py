@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import queue
+import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -77,6 +78,15 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
 
 
 @pytest.fixture
+def silent_url() -> Iterator[str]:
+    """A port that takes connections, and that is all."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        yield f"http://127.0.0.1:{silent.getsockname()[1]}"
+
+
+@pytest.fixture
 def exports(tmp_path: Path) -> Path:
     root = tmp_path / "exports"
     tiny_models.write_model(root, "tiny-vae")
@@ -140,10 +150,10 @@ def test_what_was_traced_last_is_sent_at_the_stop(
     assert {span.name for _, span in collector.take(1)} == {SERVICE + "Sample", "queue", "engine"}
 
 
-def test_without_a_collector_calls_are_answered_and_the_stop_is_in_order(
-    exports: Path, tmp_path: Path
+def test_a_collector_that_answers_nothing_holds_up_neither_calls_nor_the_stop(
+    exports: Path, tmp_path: Path, silent_url: str
 ) -> None:
-    with served(exports, tmp_path / "log", "--otlp-endpoint", "http://127.0.0.1:1") as server:
+    with served(exports, tmp_path / "log", "--otlp-endpoint", silent_url) as server:
         with server.generative() as stub:
             stub.Sample(pb.SampleRequest(count=1), timeout=TIMEOUT_S, metadata=SAMPLED)
         assert server.stop() == 0
