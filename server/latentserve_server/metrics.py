@@ -10,6 +10,7 @@ several to a call.
 
 from __future__ import annotations
 
+import functools
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import metadata
@@ -149,6 +150,7 @@ def _build_info() -> Metric:
     return info
 
 
+@functools.cache
 def _installed(distribution: str) -> str:
     """Return the version of an installed distribution, "" for none."""
     try:

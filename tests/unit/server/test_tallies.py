@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
+from typing import Any
 
 import pytest
 
@@ -48,6 +50,29 @@ def test_a_distribution_loses_nothing_and_never_falls() -> None:
     seen = from_many_threads(lambda: distribution.observe(1.5), distribution.read)
     assert distribution.read() == ([0, THREADS * EACH, 0], 1.5 * THREADS * EACH)
     assert seen == sorted(seen)  # type: ignore[type-var]
+
+
+class Racing(list[Any]):
+    """A list that another thread appends to, in the very moment after its length was read."""
+
+    def __init__(self, values: Iterable[Any], late: Any) -> None:
+        super().__init__(values)
+        self.late = [late]
+
+    def __len__(self) -> int:
+        length = super().__len__()
+        if self.late:
+            self.append(self.late.pop())
+        return length
+
+
+def test_what_comes_in_the_midst_of_folding_counts_the_next_time() -> None:
+    tally, distribution = Tally(), Distribution((1.0,))
+    tally._pending = Racing([None] * 3, None)
+    distribution._pending = Racing([0.5] * 3, 2.0)
+    assert (tally.read(), tally.read(), tally.read()) == (3, 4, 4)
+    assert distribution.read() == ([3, 0], 1.5)
+    assert distribution.read() == distribution.read() == ([3, 1], 3.5)
 
 
 def test_what_waits_to_be_folded_is_bounded_without_a_scrape() -> None:
