@@ -167,6 +167,11 @@ def test_scrapers_get_the_format_that_they_ask_for(
 def test_models_are_described_and_their_series_go_with_them(server: Server, exports: Path) -> None:
     info = {"model": "tiny-gan", "kind": "gan", "provider": "CPUExecutionProvider"}
     assert value(server, "latentserve_model_info", **info) == 1
+    with server.models() as models:
+        request = models_pb.GetModelRequest(model=ref("tiny-gan"))
+        digest = models.GetModel(request, timeout=TIMEOUT_S).model.digest
+    assert len(digest) == 64
+    assert value(server, "latentserve_model_info", **info, digest=digest) == 1
     assert value(server, "latentserve_queue_rows", model="tiny-gan") == 0
     with server.generative() as stub:
         stub.Sample(pb.SampleRequest(model=ref("tiny-gan"), count=1), timeout=TIMEOUT_S)
