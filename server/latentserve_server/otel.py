@@ -63,6 +63,7 @@ class OpenTelemetry:
 
         Raises SettingsError where one of them has a value that cannot be used.
         """
+        logging.getLogger("opentelemetry.util.re").addFilter(hide_header)
         try:
             provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
             exporter = OTLPSpanExporter(endpoint=endpoint)
@@ -232,6 +233,13 @@ _OF_THE_CALL = (
     "latentserve.operation",
     "latentserve.provider",
 )
+
+
+def hide_header(record: logging.LogRecord) -> bool:
+    """Filter of a logger: the SDK quotes a header that it cannot read, which may hold a token."""
+    record.msg = "a header in OTEL_EXPORTER_OTLP_HEADERS is none; expected name=value,name=value"
+    record.args = ()
+    return True
 
 
 def _resource() -> Resource:

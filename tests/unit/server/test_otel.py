@@ -255,6 +255,15 @@ def test_a_variable_that_cannot_be_used_ends_the_start(monkeypatch: pytest.Monke
         OpenTelemetry.exporting("http://127.0.0.1:1")
 
 
+def test_a_token_in_a_header_that_is_none_is_not_in_the_log(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization: Bearer secret")
+    OpenTelemetry.exporting("http://127.0.0.1:1").close(timeout_s=1.0)
+    assert "OTEL_EXPORTER_OTLP_HEADERS" in caplog.text
+    assert "secret" not in caplog.text
+
+
 def test_the_process_is_named_and_the_operator_has_the_last_word(
     monkeypatch: pytest.MonkeyPatch, exporter: InMemorySpanExporter
 ) -> None:
