@@ -64,7 +64,7 @@ def submit(
             pieces.append(_timings(completion, number + 1))
             return b"".join(pieces)
 
-        done(Reply(build, slow))
+        done(Reply(build, slow, (model, operation, count, completion)))
 
     return model.batcher.submit(operation, (rows,), deadline, completed)
 

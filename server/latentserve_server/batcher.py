@@ -57,8 +57,8 @@ class Observer:
     def failed(self, operation: str) -> None:
         """The engine failed for one request."""
 
-    def refused(self, reason: str) -> None:
-        """A request was not admitted: `queue_full` or `deadline`."""
+    def refused(self, operation: str, reason: str) -> None:
+        """A request was not admitted: `queue_full`, `deadline` or `unloading`."""
 
     def dropped(self, operation: str, reason: str) -> None:
         """A request ended before its answer: `cancelled` or `expired`."""
@@ -145,6 +145,15 @@ class Batcher:
         """Rows in the queue, those of running batches not counted."""
         return self._queue.waiting_rows
 
+    def waiting_by_operation(self) -> dict[str, int]:
+        """Return the rows in the queue of each operation that has some. Safe from any thread."""
+        rows: dict[str, int] = {}
+        with self._condition:
+            for ticket in self._queue:
+                waiting = ticket.rows - ticket.cut_rows
+                rows[ticket.operation] = rows.get(ticket.operation, 0) + waiting
+        return rows
+
     def backlog(self) -> Backlog | None:
         """Return the work that there is, None for an idle engine. Safe from any thread."""
         with self._condition:
@@ -174,13 +183,14 @@ class Batcher:
         now_ns = self._clock_ns()
         ticket = Ticket(self._forget, operation, inputs, deadline, done, now_ns)
         if deadline is not None and deadline * 1e9 <= now_ns:
-            self._observer.refused("deadline")
+            self._observer.refused(operation, "deadline")
             raise _too_late()
         with self._condition:
             if self._closed:
+                self._observer.refused(operation, "unloading")
                 raise Unavailable("the model is being unloaded; try again", retry_after_s=1.0)
             if not self._queue.has_room(ticket.rows):
-                self._observer.refused("queue_full")
+                self._observer.refused(operation, "queue_full")
                 raise self._full(ticket.rows)
             if self._running is None and not self._queue.waiting_rows:
                 self._progress_ns = now_ns
@@ -354,6 +364,7 @@ class Batcher:
         completion = Completion(
             outputs=ticket.outputs if error is None else (),
             error=error,
+            submitted_ns=ticket.submitted_ns,
             queue_ns=ticket.queue_ns,
             compute_ns=ticket.compute_ns,
             batch_rows=ticket.batch_rows,

@@ -31,6 +31,7 @@ from latentserve_server.errors import InvalidRequest
 from latentserve_server.metrics import code_of_leaving
 from latentserve_server.request_log import HEAD_BYTES
 from latentserve_server.status import WireStatus, explain
+from latentserve_server.traces import CallTrace
 from latentserve_server.transport import LARGE_REQUEST_BYTES, StreamMethod
 
 log = logging.getLogger(__name__)
@@ -72,6 +73,7 @@ class UnaryCall:
         "_metadata",
         "_method",
         "_over",
+        "_trace",
         "_work",
     )
 
@@ -88,6 +90,7 @@ class UnaryCall:
         self._code = ""  # of the status that was sent
         self._failure: WireStatus | None = None
         self._head = b""
+        self._trace: CallTrace | None = None
         self._work: Call | None = None
 
     def start(self) -> None:
@@ -128,6 +131,8 @@ class UnaryCall:
             if border is not None:
                 self._began = time.perf_counter()
                 border.rpc.begin()
+                if (tracer := border.rpc.tracer) is not None:
+                    self._trace = tracer.begin(self._metadata)
                 border.guard.check(method.name, self._metadata)
             if request is None:
                 raise InvalidRequest(f"{method.name} takes exactly one request message, none came")
@@ -168,7 +173,8 @@ class UnaryCall:
         if self._began is not None:
             code = self._code or code_of_leaving(self._remaining_s())
             failure = self._failure if self._code else None
-            border.rpc.end(code, time.perf_counter() - self._began, self._head, failure)
+            seconds = time.perf_counter() - self._began
+            border.rpc.end(code, seconds, self._head, failure, self._trace, self._metadata)
         if self._admitted:
             border.gate.leave()
 
@@ -196,6 +202,8 @@ class UnaryCall:
         work.cancel()
 
     def _done(self, reply: Reply) -> None:
+        if self._trace is not None:
+            self._trace.worked(reply.work)
         if reply.slow:
             self._method.executor.submit(self._answer, reply)
         else:
@@ -283,6 +291,8 @@ class StreamCall(UnaryCall):
     def _respond(self, body: bytes) -> None:
         operations = (*self._unopened(), *_message(body))
         self._opened = True
+        if (border := self._method.border) is not None:
+            border.rpc.sent()
         if self._stream is None or self._stream.exhausted:
             self._finish((*operations, *_status(_OK)), "OK")
         else:

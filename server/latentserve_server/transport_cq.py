@@ -28,6 +28,7 @@ from latentserve_server.health import HealthService
 from latentserve_server.inline_batches import InlineBatches
 from latentserve_server.metrics import Metrics
 from latentserve_server.rpc import Rpc
+from latentserve_server.traces import Tracing
 from latentserve_server.transport import (
     CUT_OFF_MARGIN_S,
     HOLD_AFTER_S,
@@ -62,6 +63,7 @@ class CompletionQueueServer:
         gate, metrics: count the calls of the services that drain.
         logged: whether these calls are for the log.
         inline: batches that the polling thread runs.
+        tracing: traces them, None does not.
     """
 
     def __init__(
@@ -73,9 +75,11 @@ class CompletionQueueServer:
         *,
         logged: bool = True,
         inline: InlineBatches | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._logged = logged
         self._inline = InlineBatches() if inline is None else inline
+        self._tracing = tracing
         self._executor = executor
         self._endpoint = endpoint
         self._gate = gate
@@ -91,7 +95,13 @@ class CompletionQueueServer:
             name, stream = f"/{service.name}/{short}", service.streams.get(short)
             border = None
             if service.drains:
-                rpc = Rpc(self._metrics, name, streaming=stream is not None, logged=self._logged)
+                rpc = Rpc(
+                    self._metrics,
+                    name,
+                    streaming=stream is not None,
+                    logged=self._logged,
+                    tracing=self._tracing,
+                )
                 border = Border(self._gate, self._endpoint.guard, rpc)
             method = Method(name, self._executor, border, service.unary.get(short), stream)
             self._server._state.server.register_method(method.name)
@@ -123,9 +133,13 @@ class CompletionQueueTransport:
     Args:
         executor: for large requests and slow replies.
         metrics: counts the calls of the services.
+        tracing: traces them, None does not.
     """
 
-    def __init__(self, executor: Executor, metrics: Metrics) -> None:
+    def __init__(
+        self, executor: Executor, metrics: Metrics, tracing: Tracing | None = None
+    ) -> None:
+        self._tracing = tracing
         self.health = HealthService()
         self._executor = executor
         self._metrics = metrics
@@ -145,7 +159,9 @@ class CompletionQueueTransport:
     async def start(self, endpoint: Endpoint, services: Sequence[Service]) -> int:
         """Serve and return the port; raises SettingsError if it cannot be had."""
         server = CompletionQueueServer(
-            self._executor, endpoint, self._gate, self._metrics, inline=self._inline
+            *(self._executor, endpoint, self._gate, self._metrics),
+            inline=self._inline,
+            tracing=self._tracing,
         )
         checks, watches = {"Check": self.health.check}, {"Watch": self.health.watch}
         board = Service(health.SERVICE_NAME, checks, watches, drains=False)
