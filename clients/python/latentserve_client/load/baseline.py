@@ -60,8 +60,8 @@ def read_baseline(path: Path) -> dict[str, Any]:
 
 
 def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
-    """Return the figures that the last runs of both reports have."""
-    old, new = before["runs"][-1], after["runs"][-1]
+    """Return the figures that the runs shown in both reports have."""
+    old, new = before["runs"][before["shown"]], after["runs"][after["shown"]]
     changes = []
     for name, path, more_is_better in _FIGURES:
         then, now = _at(old, path), _at(new, path)

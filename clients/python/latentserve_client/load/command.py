@@ -78,10 +78,14 @@ def load(args: argparse.Namespace) -> Report:
         },
         "runs": [run_data(result, kinds) for result in results],
         "sweep": sweep_data(sweep) if sweep else None,
+        # The run that conditions, baselines and the tables are about: of a sweep its knee.
+        "shown": sweep.points.index(sweep.knee) if sweep and sweep.knee else len(results) - 1,
     }
     changes = compare(earlier, report) if earlier else []
     report["baseline"] = [_change_data(change) for change in changes]
-    report["conditions"] = [_judged(condition, report["runs"][-1]) for condition in plan.conditions]
+    report["conditions"] = [
+        _judged(condition, report["runs"][report["shown"]]) for condition in plan.conditions
+    ]
     report["problems"] = _problems(report, sweep, earlier)
     text = report_text(report, changes) + _write(args.out, report)
     return Report(text, report, _exit_code(report))
@@ -141,15 +145,15 @@ def _problems(
 ) -> list[str]:
     """Return what the reader must not miss."""
     problems = []
-    last = report["runs"][-1]
+    last, shown = report["runs"][-1], report["runs"][report["shown"]]
     wrong = sum(run["validation"]["wrong"] for run in report["runs"])
     if wrong:
         problems.append(
             f"WRONG ANSWERS: {wrong} replies were not what the same request gives at rest"
         )
-    if not last["latency"]["max_ms"]:
+    if not shown["latency"]["max_ms"]:
         problems.append("NO CALL WAS ANSWERED WELL in the measured time")
-    if last["ended"] == "not stable":
+    if shown["ended"] == "not stable":
         problems.append("NOT STABLE: the confidence intervals are wider than asked for")
     if last["ended"].startswith("failed"):
         problems.append(f"THE TESTER {last['ended']}")
@@ -161,7 +165,7 @@ def _problems(
 
 
 def _exit_code(report: dict[str, Any]) -> int:
-    if report["runs"][-1]["ended"] == "interrupted":
+    if any(run["ended"] == "interrupted" for run in report["runs"]):
         return 130
     # A baseline of another load is a remark; all the other problems begin in capitals.
     failed = any(problem[:2].isupper() for problem in report["problems"])

@@ -20,13 +20,15 @@ from latentserve_client.load.mix import DRAWING_CALLS, IMAGE_CALLS, PLAIN_CALLS,
 from latentserve_client.load.work import Kind, Request, Workload
 
 _SERVICE = "/latentserve.v1.GenerativeService/"
-_PLAIN: dict[str, tuple[str, Any]] = {
-    "health": ("/grpc.health.v1.Health/Check", health_pb2.HealthCheckRequest()),
-    "models": ("/latentserve.v1.ModelService/ListModels", model_service_pb2.ListModelsRequest()),
-    "reload": (
-        "/latentserve.v1.ModelService/ReloadModels",
-        model_service_pb2.ReloadModelsRequest(),
+_MODELS = "/latentserve.v1.ModelService/"
+_PLAIN: dict[str, tuple[str, Callable[[Entry], Any]]] = {
+    "health": ("/grpc.health.v1.Health/Check", lambda _: health_pb2.HealthCheckRequest()),
+    "models": (_MODELS + "ListModels", lambda _: model_service_pb2.ListModelsRequest()),
+    "model": (
+        _MODELS + "GetModel",
+        lambda entry: model_service_pb2.GetModelRequest(model=to_ref(entry.model)),
     ),
+    "reload": (_MODELS + "ReloadModels", lambda _: model_service_pb2.ReloadModelsRequest()),
 }
 # Method and the number of the reply's Timings field.
 _METHODS = {
@@ -74,8 +76,9 @@ def build(
     for number, (entry, model) in enumerate(zip(entries, models, strict=True)):
         if model is None:
             method, message = _PLAIN[entry.call]
-            kinds.append(Kind(entry.label(""), method, entry.weight))
-            requests.append(Request(len(requests), number, message.SerializeToString(), 0))
+            kinds.append(Kind(entry.label(entry.model or ""), method, entry.weight))
+            payload = message(entry).SerializeToString()
+            requests.append(Request(len(requests), number, payload, rows=0))
             continue
         method, field = _METHODS[entry.call]
         kinds.append(

@@ -13,10 +13,10 @@ from latentserve_client._checks import image_format
 from latentserve_client._errors import InvalidArgument
 from latentserve_client.load.sizes import BadSize, Sizes, parse_sizes
 
-# Calls by the names of the mix; the calls of the last line take no options.
+# Calls by the names of the mix; those of the last line have no rows.
 IMAGE_CALLS = ("encode", "reconstruct", "denoise")
 DRAWING_CALLS = ("sample", "stream")
-PLAIN_CALLS = ("health", "models", "reload")
+PLAIN_CALLS = ("health", "models", "model", "reload")
 CALLS = (*IMAGE_CALLS, "decode", *DRAWING_CALLS, *PLAIN_CALLS)
 # Of the Open Inference Protocol.
 OIP_CALLS = ("infer",)
@@ -35,6 +35,7 @@ _OPTIONS = {
     "infer": {"model", "rows"},
     "health": set(),
     "models": set(),
+    "model": {"model"},
     "reload": set(),
 }
 
@@ -61,7 +62,7 @@ class Entry:
     def label(self, model: str) -> str:
         """Return a name for people, with what differs from the usual."""
         if self.call in PLAIN_CALLS:
-            return self.call
+            return f"{self.call} {model}".rstrip()
         parts = [self.call, model, f"rows={self.rows.text}"]
         if self.call not in DRAWING_CALLS and self.dtype != "float32":
             parts.append(self.dtype)

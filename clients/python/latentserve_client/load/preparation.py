@@ -16,6 +16,8 @@ from latentserve_client.load.plan import Plan, timeout_s
 from latentserve_client.load.validation import Reference
 from latentserve_client.load.work import Workload
 
+_NO_MODEL = frozenset(PLAIN_CALLS) - {"model"}
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -37,7 +39,7 @@ def prepare(args: argparse.Namespace, plan: Plan, target: Target, images: Images
 
         return prepare_oip(args, plan, target)
     entries = tuple(
-        entry if entry.call in PLAIN_CALLS or entry.model else replace(entry, model=args.model)
+        entry if entry.model or entry.call in _NO_MODEL else replace(entry, model=args.model)
         for entry in plan.entries
     )
     client = Client(

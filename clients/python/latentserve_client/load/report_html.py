@@ -29,6 +29,7 @@ p, .dim { color: var(--dim); margin: .1rem 0; }
 figure { margin: 0; background: var(--card); border-radius: 8px; padding: .6rem; }
 figcaption { font-weight: 600; padding: 0 .4rem; }
 svg { width: 100%; height: auto; display: block; }
+.one { max-width: 760px; margin-bottom: .7rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .7rem; border-bottom: 1px solid var(--grid); text-align: right; }
@@ -49,7 +50,7 @@ def write_html(path: Path, report: Mapping[str, Any]) -> None:
 
 def page(report: Mapping[str, Any]) -> str:
     """Return the page."""
-    run = report["runs"][-1]
+    run = report["runs"][report["shown"]]
     title = f"Load on {report['server']['address']}"
     parts = [
         f"<h1>{html.escape(title)}</h1>",
@@ -62,7 +63,8 @@ def page(report: Mapping[str, Any]) -> str:
     ]
     if report.get("sweep"):
         parts += ["<h2>Sweep</h2>", _knee(report["sweep"]), _sweep_chart(report["sweep"])]
-        parts += [_sweep_table(report["sweep"]), "<h2>The last run of it</h2>"]
+        which = "last run of it" if report["sweep"]["knee"] is None else "knee"
+        parts += [_sweep_table(report["sweep"]), f"<h2>The {which}</h2>"]
     parts += [f'<div class="charts">{_histogram(run)}{_over_time(run)}{_rate(run)}</div>']
     parts += ["<h2>Calls</h2>", _calls(run), "<h2>Latency, ms</h2>", _latencies(run)]
     parts += _extras(report, run)
@@ -147,7 +149,7 @@ def _sweep_chart(sweep: Mapping[str, Any]) -> str:
     x = Axis("throughput, good calls per second", 0, max(point["rate_per_s"] for point in points))
     y = Axis("latency, ms (logarithmic)", low * 0.8, max(high, slo or 0) * 1.25, logarithmic=True)
     title = f"Throughput against latency; the numbers are the {sweep['axis']}"
-    return f'<div class="charts">{chart(title, x, y, lines=lines, level=level)}</div>'
+    return f'<div class="one">{chart(title, x, y, lines=lines, level=level)}</div>'
 
 
 def _knee(sweep: Mapping[str, Any]) -> str:

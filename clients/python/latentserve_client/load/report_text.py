@@ -63,8 +63,9 @@ def report_text(report: Mapping[str, Any], changes: Sequence[Change] = ()) -> st
     """Return the whole report for a person."""
     parts = [_head(report)]
     if report.get("sweep"):
-        parts += [_sweep(report["sweep"]), "The last of them:"]
-    parts.append(run_text(report["runs"][-1], report["tester"]["transport"]))
+        which = "The last of them:" if report["sweep"]["knee"] is None else "The knee:"
+        parts += [_sweep(report["sweep"]), which]
+    parts.append(run_text(report["runs"][report["shown"]]))
     if changes:
         parts.append(_changes(changes))
     if report.get("conditions"):
@@ -79,7 +80,7 @@ def report_text(report: Mapping[str, Any], changes: Sequence[Change] = ()) -> st
     return "\n\n".join(parts)
 
 
-def run_text(run: Mapping[str, Any], transport: str) -> str:
+def run_text(run: Mapping[str, Any]) -> str:
     """Return the tables of one run."""
     lines = [
         f"{load_text(run['load'])}; measured {run['measured_s']:g} s"
@@ -96,7 +97,7 @@ def run_text(run: Mapping[str, Any], transport: str) -> str:
             f"95 % confidence over {rate['windows']} windows: rate {rate['mean']:.5g} /s "
             f"± {rate['relative']:.1%}, p99 {p99['mean']:.4g} ms ± {p99['relative']:.1%}",
         ]
-    lines += _notes(run, transport)
+    lines += _notes(run)
     return "\n".join(lines)
 
 
@@ -170,7 +171,7 @@ def _latency_row(label: str, latency: Mapping[str, float | None]) -> tuple[str, 
     return (label, *(_short(latency[name]) for name in _LATENCY))
 
 
-def _notes(run: Mapping[str, Any], transport: str) -> list[str]:
+def _notes(run: Mapping[str, Any]) -> list[str]:
     lines = []
     if run["codes"]:
         codes = ", ".join(f"{name} {count}" for name, count in run["codes"].items())

@@ -16,7 +16,7 @@ def report(rate, p99_ms, spread=0.02, **options):
         "rate_interval": around(rate),
         "p99_ms_interval": around(p99_ms),
     }
-    return {"format": FORMAT, "options": options, "runs": [run]}
+    return {"format": FORMAT, "options": options, "runs": [run], "shown": 0}
 
 
 def verdicts(before, after):

@@ -3,6 +3,7 @@
 import csv
 import json
 import threading
+import time
 
 import numpy as np
 import PIL.Image
@@ -54,7 +55,7 @@ def test_every_call_in_one_mix_as_json(load, server):
     mix = (
         "encode:rows=1|3:dtype=png,reconstruct=2:dtype=uint8:format=uint8,denoise:dtype=float16,"
         "decode:rows=2:dtype=float16,sample=3:count=4:format=png:latents=yes,stream:count=9,"
-        "encode:draw=yes:model=mnist-vae@1,health,models"
+        "encode:draw=yes:model=mnist-vae@1,health,model:model=mnist-vae@1,models"
     )
     code, out, err = load("--mix", mix, "--json", "--validate", "100%", "--concurrency", 4)
     assert (code, err) == (0, "")
@@ -104,6 +105,7 @@ def test_a_sweep_finds_a_knee_and_draws_it(load, tmp_path):
     )
     assert code == 0
     assert "knee: concurrency 2 is the highest load with p99 <= 60000 ms" in out
+    assert "The knee:" in out
     assert "Throughput against latency" in page.read_text()
 
 
@@ -173,6 +175,16 @@ def test_ctrl_c_prints_the_report_so_far(load, monkeypatch):
     code, out, _ = load("--mix", "sample", "--duration-s", 1000)
     assert code == 130
     assert "INTERRUPTED: the figures are those so far" in out
+
+
+def test_calls_that_are_in_flight_at_the_end_are_waited_for(load, server):
+    # Longer than the whole run: nothing ends before it is over.
+    server.before_sample = lambda number, _: time.sleep(0.8) if number > 4 else None
+    code, out, _ = load("--mix", "sample", "--warm-up-s", 0, "--concurrency", 5, "--json")
+    (run,) = json.loads(out)["runs"]
+    assert (code, run["calls"], run["errors"]) == (0, 5, 0)
+    assert run["rate_per_s"] == 0  # none of them ended in the measured time
+    assert run["latency"]["p50_ms"] > 700
 
 
 def test_several_processes_share_the_load(load, server):
