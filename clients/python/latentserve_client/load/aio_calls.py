@@ -10,8 +10,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from latentserve_client.load.completion import pushback_s
-from latentserve_client.load.connection import Done, Ended, OnMessage, Target
+from latentserve_client.load.connection import Done, Ended, OnMessage, Target, pushback_s
 from latentserve_client.load.work import Kind
 
 _CLOSE_LIMIT_S = 10.0

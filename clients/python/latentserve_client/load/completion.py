@@ -17,7 +17,7 @@ from typing import Any
 import grpc
 from grpc._cython import cygrpc
 
-from latentserve_client.load.connection import Done, Ended, OnMessage, Target
+from latentserve_client.load.connection import Done, Ended, OnMessage, Target, pushback_s
 from latentserve_client.load.work import Kind
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,6 @@ log = logging.getLogger(__name__)
 _DEFAULTS = cygrpc.PropagationConstants.GRPC_PROPAGATE_DEFAULTS
 _CANCELLED = grpc.StatusCode.CANCELLED.value[0]
 _CLOSE_LIMIT_S = 10.0
-_PUSHBACK = "grpc-retry-pushback-ms"
 
 
 class CompletionQueueConnection:
@@ -219,17 +218,6 @@ def _ended(status: Any, message: bytes | None) -> Ended:
     if isinstance(details, bytes):
         details = details.decode(errors="replace")
     return Ended(code, None, details or "", pushback_s(status.trailing_metadata()))
-
-
-def pushback_s(metadata: Any) -> float | None:
-    """Return the seconds of `grpc-retry-pushback-ms`, None where there is none."""
-    for key, value in metadata or ():
-        if key == _PUSHBACK:
-            try:
-                return int(value) / 1000
-            except ValueError:
-                return -1.0  # the specification: what cannot be read means never
-    return None
 
 
 def _nothing(_: Any) -> None:

@@ -12,7 +12,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import grpc
 
@@ -22,6 +22,7 @@ from latentserve_client.load.work import Kind, Request
 log = logging.getLogger(__name__)
 
 _TRIAL_EXTRA_S = 5.0
+_PUSHBACK = "grpc-retry-pushback-ms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +94,13 @@ def open_connections(
     by an error status, which is an answer, but by an exception or by nothing at all.
     """
     from latentserve_client.load.aio_calls import AioConnections
-    from latentserve_client.load.completion import CompletionQueueConnection
 
     if transport == "cq":
         first = None
         try:
+            # Here, because even the import may fail with another grpcio.
+            from latentserve_client.load.completion import CompletionQueueConnection
+
             first = CompletionQueueConnection(target)
             _try(first, *trial, timeout_s)
         except Exception as error:  # noqa: BLE001 - private calls: whatever they raise
@@ -108,6 +111,17 @@ def open_connections(
         else:
             return [first, *(CompletionQueueConnection(target) for _ in range(count - 1))], "cq"
     return AioConnections.open(target, count), "aio"
+
+
+def pushback_s(metadata: Any) -> float | None:
+    """Return the seconds of `grpc-retry-pushback-ms`, None where there is none."""
+    for key, value in metadata or ():
+        if key == _PUSHBACK:
+            try:
+                return int(value) / 1000
+            except ValueError:
+                return -1.0  # the specification: what cannot be read means never
+    return None
 
 
 def _try(connection: Connection, kind: Kind, request: Request, timeout_s: float) -> None:

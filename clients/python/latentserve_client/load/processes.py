@@ -18,14 +18,15 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection as Pipe
 from typing import Protocol
 
-from latentserve_client.load.connection import Target, open_connections
+from latentserve_client.load.connection import Ended, Target, open_connections
 from latentserve_client.load.generator import Generator, Limits
 from latentserve_client.load.outcomes import Outcomes, Rows
 from latentserve_client.load.schedule import Profile
 from latentserve_client.load.validation import Judge, Reference, Verdicts
-from latentserve_client.load.work import Workload
+from latentserve_client.load.work import Request, Workload
 
 _START_LIMIT_S = 60.0
+_MAX_FAILURES = 100  # whose texts are kept between two pieces; all are counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +158,9 @@ class InThisProcess:
             self._thread.join()
         self._judge.close()
 
-    def _on_failure(self, request: object, ended: object) -> None:
-        if len(self._failures) < 100:
-            self._failures.append((ended.code, ended.details))  # type: ignore[attr-defined]
+    def _on_failure(self, request: Request, ended: Ended) -> None:
+        if len(self._failures) < _MAX_FAILURES:
+            self._failures.append((ended.code, ended.details))
 
 
 class InItsOwnProcess:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from latentserve_client.load.generator import Clock, RealClock
+from latentserve_client.load.interrupt import Interrupt
 from latentserve_client.load.intervals import MIN_WINDOWS, Interval, interval
 from latentserve_client.load.processes import Load, LoadProcess, Piece
 from latentserve_client.load.server_metrics import Samples
@@ -108,14 +109,12 @@ class Runner:
             load = replace(load, profile=load.profile.led_in(timing.warm_up_s))
         for process in self._processes:
             process.start(load, start_ns, state.latest_end_ns)
-        try:
-            self._follow(state)
-        except KeyboardInterrupt:
-            state.end("interrupted", self._clock.now_ns())
-            self._finish(state, _INTERRUPTED_DRAIN_S)
+        with Interrupt() as interrupt:
+            self._follow(state, interrupt)
+            self._finish(state, interrupt)
         return state.result()
 
-    def _follow(self, state: _State) -> None:
+    def _follow(self, state: _State, interrupt: Interrupt) -> None:
         while not state.ended:
             self._clock.sleep(_TAKE_EVERY_S)
             now_ns = self._clock.now_ns()
@@ -125,10 +124,11 @@ class Runner:
             state.add(self._take())
             state.judge(now_ns)
             self._on_progress(state.progress(now_ns))
-        self._finish(state, float("inf"))
+            if interrupt.noticed:
+                state.end("interrupted", self._clock.now_ns())
 
-    def _finish(self, state: _State, limit_s: float) -> None:
-        """Stop sending and wait for what is in flight."""
+    def _finish(self, state: _State, interrupt: Interrupt) -> None:
+        """Stop sending and wait for what is in flight; after Ctrl-C not for long."""
         state.after = self._scrape()
         for process in self._processes:
             process.stop()
@@ -136,9 +136,9 @@ class Runner:
         while True:
             pieces = self._take()
             state.add(pieces)
-            if not any(piece.running for piece in pieces) or (
-                self._clock.now_ns() - begun_ns >= limit_s * 1e9
-            ):
+            waited_s = (self._clock.now_ns() - begun_ns) / 1e9
+            hurried = interrupt.noticed and waited_s >= _INTERRUPTED_DRAIN_S
+            if hurried or not any(piece.running for piece in pieces):
                 return
             self._clock.sleep(_TAKE_EVERY_S / 4)
 

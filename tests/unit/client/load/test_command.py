@@ -2,6 +2,7 @@
 
 import csv
 import json
+import signal
 import threading
 import time
 
@@ -167,7 +168,7 @@ def test_ctrl_c_prints_the_report_so_far(load, monkeypatch):
         pieces = taken(self)
         if sum(len(piece.rows) for piece in pieces) and not interrupted.done:
             interrupted.done = True
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
         return pieces
 
     interrupted.done = False

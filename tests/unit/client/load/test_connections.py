@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import sys
 import threading
 from concurrent import futures
 
@@ -219,3 +220,12 @@ def test_where_nothing_comes_back_it_falls_back(server, caplog, monkeypatch):
     close(connections)
     assert name == "aio"
     assert "did not end" in caplog.text
+
+
+def test_where_grpcio_has_no_such_module_it_falls_back(server, caplog, monkeypatch):
+    monkeypatch.setitem(sys.modules, "latentserve_client.load.completion", None)
+    connections, name = open_connections(Target(server.address, 2**20), 1, "cq", TRIAL, 10)
+    assert name == "aio"
+    assert "falling back" in caplog.text
+    assert make(connections[0], SAMPLE, ONE)[0].code == 0
+    close(connections)

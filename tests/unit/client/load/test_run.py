@@ -1,5 +1,7 @@
 """Runs on a clock that a test moves, with generators that say what they did."""
 
+import signal
+
 import numpy as np
 import pytest
 from unit.client.load.fakes import FakeClock, S
@@ -97,7 +99,7 @@ def test_says_when_it_did_not_become_stable():
 def test_ctrl_c_gives_the_report_so_far():
     def interrupt(progress):
         if progress.elapsed_s > 5:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
 
     result, (process, other) = run(Timing(warm_up_s=1, duration_s=100), on_progress=interrupt)
     assert result.ended == "interrupted"
@@ -105,6 +107,17 @@ def test_ctrl_c_gives_the_report_so_far():
     assert result.rate_per_s == pytest.approx(200, rel=0.05)
     assert process.stopped_ns
     assert other.stopped_ns
+    # And Ctrl-C is what it was before.
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_ctrl_c_does_not_wait():
+    def interrupt(progress):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(Timing(warm_up_s=1, duration_s=100), on_progress=interrupt)
 
 
 def test_a_tester_that_breaks_ends_the_run():
