@@ -38,17 +38,23 @@ from latentserve_server.transport import (
 )
 
 _LAST_WRITES_S = 0.5
+# Private to grpcio. It comes from nothing but its own writes and reads.
+_WRITE_TO_NOBODY = "ExecuteBatchError"
 
 T = TypeVar("T")
 
 
 def drop_cancellation(record: logging.LogRecord) -> bool:
-    """Filter of a logger: False for the record of a cancelled call.
+    """Filter of a logger: False for the record of a call whose caller has gone.
 
     grpc.aio writes a stack trace where a health Watch ends with its client or with the server,
-    which is how every Watch ends.
+    which is how every Watch ends, and where a stream that was full meets the end of its caller.
+    Our interceptor counts and logs such a call by itself.
     """
-    return not (record.exc_info and record.exc_info[0] is asyncio.CancelledError)
+    kind = record.exc_info[0] if record.exc_info else None
+    return kind is None or not (
+        kind is asyncio.CancelledError or kind.__name__ == _WRITE_TO_NOBODY
+    )
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc is untyped
