@@ -91,7 +91,7 @@ class Supervisor:
         self._metrics = metrics
         self._clock = clock
         self._silence_s = settings.watchdog_s if settings.watchdog_exit == "yes" else 0.0
-        self._started = clock()
+        self._started = self._stepped_at = clock()
         self.slots = [Slot(number, make_restarts()) for number in range(1, settings.workers + 1)]
         self._ever_served = False
         self._all_served = False
@@ -143,8 +143,13 @@ class Supervisor:
             if slot.start_at is not None and slot.start_at <= now:
                 self._start(slot)
         if self._silence_s:
+            if now - self._stepped_at > self._silence_s / 2:
+                # Not the workers were silent but we: this process was paused, perhaps all were.
+                for slot in self.slots:
+                    slot.asked_at = None if slot.asked_at is None else now
             for slot in self.slots:
                 self._listen_for_life(slot, now)
+        self._stepped_at = now
         if self._kill_at is not None and self._kill_at <= now:
             self._kill_at = None
             for child in self._children():
