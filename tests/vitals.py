@@ -22,7 +22,9 @@ class Vitals:
         status = Path(f"/proc/{pid}/status").read_text("ascii")
         fields = dict(line.split(":", 1) for line in status.splitlines())
         resident_mb = int(fields["VmRSS"].split()[0]) * 1024 / 1e6
-        return cls(resident_mb, int(fields["Threads"]), len(list(Path(f"/proc/{pid}/fd").iterdir())))
+        return cls(
+            resident_mb, int(fields["Threads"]), len(list(Path(f"/proc/{pid}/fd").iterdir()))
+        )
 
 
 def is_running(pid: int) -> bool:

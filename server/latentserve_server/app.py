@@ -17,7 +17,13 @@ from latentserve_server.config import Settings
 from latentserve_server.device import Device
 from latentserve_server.engine import OnnxEngine
 from latentserve_server.entry import State
-from latentserve_server.errors import DeviceUnavailable, EngineStuck, NoModels, SettingsError
+from latentserve_server.errors import (
+    DeviceUnavailable,
+    EngineStuck,
+    ModelFolderUnreadable,
+    NoModels,
+    SettingsError,
+)
 from latentserve_server.listening import endpoint, host
 from latentserve_server.loader import Engine, Loader, fingerprint
 from latentserve_server.manifest import Manifest
@@ -96,6 +102,7 @@ class App:
             max_versions=settings.max_versions,
             on_change=self._on_change,
             on_outcome=self.metrics.reloaded,
+            on_failure=self.metrics.reload_failures.inc,
         )
         self._watchdog = Watchdog(self.repository.entries, limit_s=settings.watchdog_s)
         self._stuck = False
@@ -167,6 +174,8 @@ class App:
     async def _reload(self) -> None:
         try:
             await self._loop.run_in_executor(None, self.repository.reload)
+        except ModelFolderUnreadable:
+            pass  # the repository has logged it
         except Exception:  # nobody waits for this task, and what is served stays
             log.exception("the reload failed")
 

@@ -97,6 +97,11 @@ class Metrics:
             ("action",),
             registry=self.registry,
         )
+        self.reload_failures = Counter(
+            "latentserve_reload_failures",
+            "Reloads that found no model folder, or an empty one, and changed nothing.",
+            registry=self.registry,
+        )
         self.registry.register(_Models(entries))
         prometheus_client.ProcessCollector(registry=self.registry)
 

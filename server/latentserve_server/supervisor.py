@@ -22,6 +22,7 @@ from latentserve_server import exit_status
 from latentserve_server.child import WORKER_PROGRAM, Child, Ended, Told
 from latentserve_server.config import Settings
 from latentserve_server.control import CannotStart, Reload, Serving
+from latentserve_server.errors import LatentserveError
 from latentserve_server.link import Question
 from latentserve_server.metrics_port import serve_metrics
 from latentserve_server.port import HeldPort
@@ -182,7 +183,7 @@ class Supervisor:
         if number == signal.SIGHUP:
             if not self._stops:
                 log.info("SIGHUP: every worker reloads")
-                threading.Thread(target=self._reload_all, args=(frozenset(),), daemon=True).start()
+                threading.Thread(target=self._reload_by_signal, daemon=True).start()
             return
         if self._stops:
             log.warning("%s, once more: the workers stop at once", name)
@@ -315,6 +316,12 @@ class Supervisor:
         except Exception as error:  # noqa: BLE001 - the worker that asked raises it
             answer = error
         child.answer(question, answer)
+
+    def _reload_by_signal(self) -> None:
+        try:
+            self._reload_all(frozenset())
+        except LatentserveError as error:
+            log.error("the reload failed: %s", error)
 
     def _reload_all(self, names: frozenset[str]) -> list[Outcome]:
         return reload_workers(self._children(), names)

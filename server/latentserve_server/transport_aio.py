@@ -52,9 +52,7 @@ def drop_cancellation(record: logging.LogRecord) -> bool:
     Our interceptor counts and logs such a call by itself.
     """
     kind = record.exc_info[0] if record.exc_info else None
-    return kind is None or not (
-        kind is asyncio.CancelledError or kind.__name__ == _WRITE_TO_NOBODY
-    )
+    return kind is None or not (kind is asyncio.CancelledError or kind.__name__ == _WRITE_TO_NOBODY)
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc is untyped

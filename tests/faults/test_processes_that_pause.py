@@ -63,16 +63,19 @@ def test_a_server_that_was_stopped_and_goes_on_answers_as_before(
 
 def test_a_pause_hides_no_stuck_engine(exports: Path, tmp_path: Path) -> None:
     flags = ("--watchdog-s", "0.4", "--grace-s", "0.1")
-    with served(exports, tmp_path / "log", *flags, delay_s=20.0) as server:
-        with server.generative() as stub, server.channel() as channel:
-            call = stub.Sample.future(pb.SampleRequest(count=1), timeout=30)
-            statuses = health(channel).Watch(health_pb2.HealthCheckRequest())
-            assert next(statuses).status == health_pb2.HealthCheckResponse.SERVING
-            with stopped(server.process.pid):
-                time.sleep(PAUSE_S)
-            assert next(statuses).status == health_pb2.HealthCheckResponse.NOT_SERVING
-            statuses.cancel()
-            call.cancel()
+    with (
+        served(exports, tmp_path / "log", *flags, delay_s=20.0) as server,
+        server.generative() as stub,
+        server.channel() as channel,
+    ):
+        call = stub.Sample.future(pb.SampleRequest(count=1), timeout=30)
+        statuses = health(channel).Watch(health_pb2.HealthCheckRequest())
+        assert next(statuses).status == health_pb2.HealthCheckResponse.SERVING
+        with stopped(server.process.pid):
+            time.sleep(PAUSE_S)
+        assert next(statuses).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        statuses.cancel()
+        call.cancel()
 
 
 @BEFORE_ANY_TRANSPORT

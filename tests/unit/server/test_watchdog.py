@@ -139,9 +139,7 @@ def test_nothing_finished_for_the_limit_is_stuck_and_finishing_ends_it(
 def test_a_pause_of_the_process_gives_the_limit_anew_and_hides_nothing_for_longer(
     bench: Bench,
 ) -> None:
-    watchdog = Watchdog(
-        lambda: bench.entries, limit_s=LIMIT_S, clock=lambda: bench.clock() / 1e9
-    )
+    watchdog = Watchdog(lambda: bench.entries, limit_s=LIMIT_S, clock=lambda: bench.clock() / 1e9)
 
     def awake_for(seconds: int) -> set[str]:
         told: set[str] = set()
@@ -164,9 +162,7 @@ def test_a_pause_of_the_process_gives_the_limit_anew_and_hides_nothing_for_longe
 
 
 def test_a_look_that_is_a_little_late_is_no_pause(bench: Bench) -> None:
-    watchdog = Watchdog(
-        lambda: bench.entries, limit_s=LIMIT_S, clock=lambda: bench.clock() / 1e9
-    )
+    watchdog = Watchdog(lambda: bench.entries, limit_s=LIMIT_S, clock=lambda: bench.clock() / 1e9)
     bench.submit(3)
     bench.begun()
     for _ in range(3):
