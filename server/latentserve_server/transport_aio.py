@@ -36,10 +36,12 @@ from latentserve_server.transport import (
     StreamMethod,
     bind,
 )
+from latentserve_server.wall_clock import WallClock
 
 _LAST_WRITES_S = 0.5
 # Private to grpcio. It comes from nothing but its own writes and reads.
 _WRITE_TO_NOBODY = "ExecuteBatchError"
+_CLOCK = WallClock()
 
 T = TypeVar("T")
 
@@ -250,8 +252,7 @@ def _cancel_begun(beginning: asyncio.Future[Call]) -> None:
 
 def _deadline(context: Any) -> float | None:
     """Return the call's deadline on the monotonic clock."""
-    remaining_s = context.time_remaining()
-    return None if remaining_s is None else time.monotonic() + remaining_s
+    return _CLOCK.deadline_in(context.time_remaining())
 
 
 def _guard_unary(behavior: Any, method: str, rpc: Rpc, guard: TokenGuard, gate: CallGate) -> Any:
