@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +23,7 @@ from soak_samples import Sample, Verdict, write_csv
 from vitals import Vitals, eventually
 
 SOAK_S = float(os.environ.get("LATENTSERVE_TEST_SOAK_S", "180"))
+ACTION = models_pb.ReloadOutcome
 CALLERS = 4
 RELOAD_EVERY_S = 0.5
 SAMPLE_EVERY_S = 0.25
@@ -50,10 +50,11 @@ def exports(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The transport, by the environment of the server."""
-    monkeypatch.setenv("LATENTSERVE_TRANSPORT", request.param)
-    yield request.param
+    name: str = request.param
+    monkeypatch.setenv("LATENTSERVE_TRANSPORT", name)
+    return name
 
 
 def soak(server: Server, exports: Path, seconds: float) -> tuple[list[Sample], list[Caller]]:
@@ -78,6 +79,7 @@ def soak(server: Server, exports: Path, seconds: float) -> tuple[list[Sample], l
         caller.ask_to_stop()
     for caller in callers:
         caller.join(TIMEOUT_S)
+        assert not caller.is_alive(), "a call hangs"
     return samples, callers
 
 
@@ -95,10 +97,7 @@ def reload(server: Server, exports: Path, number: int) -> None:
         names = ["tiny-gan" if broken else "tiny-vae"]
         reply = stub.ReloadModels(models_pb.ReloadModelsRequest(names=names), timeout=TIMEOUT_S)
     actions = {outcome.version: outcome.action for outcome in reply.outcomes}
-    wanted = (
-        models_pb.ReloadOutcome.ACTION_REFUSED if broken else models_pb.ReloadOutcome.ACTION_LOADED
-    )
-    assert actions[1] == wanted, reply
+    assert actions[1] == (ACTION.ACTION_REFUSED if broken else ACTION.ACTION_LOADED), reply
 
 
 def tell(name: str, samples: list[Sample], callers: list[Caller]) -> Verdict:
@@ -120,7 +119,7 @@ def tell(name: str, samples: list[Sample], callers: list[Caller]) -> Verdict:
 
 
 @pytest.mark.parametrize("transport", ["aio", "cq"], indirect=True)
-def test_hours_of_everything_leave_nothing_behind(
+def test_every_answer_is_right_and_nothing_grows(
     transport: str, exports: Path, tmp_path: Path
 ) -> None:
     with served(exports, tmp_path / "log", *FLAGS) as server:
