@@ -12,9 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import Any
 
 from prometheus_client import CollectorRegistry
 
@@ -29,6 +27,7 @@ from latentserve_server.port import HeldPort
 from latentserve_server.reloads import reload_workers
 from latentserve_server.repository import Outcome
 from latentserve_server.restarts import Restarts
+from latentserve_server.slot import Slot
 from latentserve_server.totals import Totals
 from latentserve_server.worker_metrics import WorkerMetrics
 
@@ -49,20 +48,6 @@ class Signalled:
 
 Event = Told | Ended | Signalled
 Launch = Callable[[int], Child]
-
-
-@dataclass
-class Slot:
-    """The place of one worker, over all its lives."""
-
-    number: int
-    restarts: Restarts
-    child: Child | None = None
-    serving_since: float | None = None
-    start_at: float | None = 0.0
-    asked_at: float | None = None  # when a sign of life was asked for that is still to come
-    alive: Future[Any] | None = None
-    reason: str = ""  # why it cannot start, as it said itself
 
 
 class Supervisor:
@@ -144,12 +129,9 @@ class Supervisor:
             if slot.start_at is not None and slot.start_at <= now:
                 self._start(slot)
         if self._silence_s:
-            if now - self._stepped_at > self._silence_s / 2:
-                # Not the workers were silent but we: this process was paused, perhaps all were.
-                for slot in self.slots:
-                    slot.asked_at = None if slot.asked_at is None else now
+            paused = now - self._stepped_at > self._silence_s / 2
             for slot in self.slots:
-                self._listen_for_life(slot, now)
+                slot.listen_for_life(now, self._silence_s, anew=paused)
         self._stepped_at = now
         if self._kill_at is not None and self._kill_at <= now:
             self._kill_at = None
@@ -223,22 +205,6 @@ class Supervisor:
             threading.Thread(
                 target=self._answer_reload, args=(child, message, message.body.names), daemon=True
             ).start()
-
-    def _listen_for_life(self, slot: Slot, now: float) -> None:
-        """Kill a worker that answers nothing: its own watchdog may hang with the rest of it."""
-        if slot.child is None or slot.serving_since is None:
-            return
-        if slot.alive is None or slot.alive.done():
-            slot.alive, slot.asked_at = slot.child.ask_alive(), now
-        elif slot.asked_at is not None and now - slot.asked_at >= self._silence_s:
-            log.error(
-                "worker %d (process %d) has not answered for %.1f s and is killed",
-                slot.number,
-                slot.child.pid,
-                now - slot.asked_at,
-            )
-            slot.asked_at = None  # once is enough
-            slot.child.kill()
 
     def _start(self, slot: Slot) -> None:
         slot.start_at = slot.asked_at = slot.alive = None

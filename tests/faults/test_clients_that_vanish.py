@@ -120,7 +120,7 @@ def test_connections_that_say_nothing_or_rubbish_harm_nobody(server: Server) -> 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_a_peer_that_went_without_a_word_is_hung_up_on(server: Server) -> None:
-    """A frozen process answers no ping, as a machine that lost its power: 80 s, see listening."""
+    """A frozen process answers no ping, as a machine that lost its power; see `listening`."""
     with victim(server, "stream") as process:
         os.kill(process.pid, signal.SIGSTOP)
         assert in_flight(server, grpc_method="SampleStream") == 1

@@ -14,15 +14,15 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from checked_load import CheckedLoad, check_reconstruct
+from checked_load import CheckedLoad
 from latentserve.v1 import generative_service_pb2 as pb
 from scraped import value
 from served import BEFORE_ANY_TRANSPORT, served
 from vitals import eventually, state
 
-# Three times as long as the watchdog waits.
-PAUSE_S = 1.2
-WATCHED = ("--watchdog-s", "0.4", "--watchdog-exit", "yes")
+WATCHDOG_S = 1.2
+PAUSE_S = 1.4
+WATCHED = ("--watchdog-s", str(WATCHDOG_S), "--watchdog-exit", "yes")
 
 
 def health(channel: grpc.Channel) -> Any:
@@ -46,23 +46,24 @@ def test_a_server_that_was_stopped_and_goes_on_answers_as_before(
     exports: Path, tmp_path: Path
 ) -> None:
     """Work that waited only because nothing ran at all is no reason to call an engine stuck."""
-    with served(exports, tmp_path / "log", *WATCHED, delay_s=0.05) as server:
-        with CheckedLoad(server) as load:
-            load.wait_for(10)
-            with stopped(server.process.pid):
-                time.sleep(PAUSE_S)
-            load.wait_for(10)
-        with server.generative() as stub:
-            with stopped(server.process.pid), pytest.raises(grpc.RpcError) as caught:
-                stub.Sample(pb.SampleRequest(count=1), timeout=0.2)
-            assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-            check_reconstruct(stub, 3, seed=1)
+    flags = ("--watchdog-s", "0.8", "--watchdog-exit", "yes", "--metrics-listen", "127.0.0.1:0")
+    with (
+        served(exports, tmp_path / "log", *flags, delay_s=1.4) as server,
+        server.generative() as stub,
+    ):
+        call = stub.Sample.future(pb.SampleRequest(count=1), timeout=30)
+        eventually(lambda: value(server, "latentserve_stalled_seconds") > 0)
+        with stopped(server.process.pid), pytest.raises(grpc.RpcError) as caught:
+            # The call has been running for longer than the watchdog waits when all goes on.
+            stub.Sample(pb.SampleRequest(count=1), timeout=1.0)
+        assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        call.result()
         assert "is stuck" not in server.log
         assert server.stop() == 0
 
 
 def test_a_pause_hides_no_stuck_engine(exports: Path, tmp_path: Path) -> None:
-    flags = ("--watchdog-s", "0.4", "--grace-s", "0.1")
+    flags = ("--watchdog-s", "0.5", "--grace-s", "0.1")
     with (
         served(exports, tmp_path / "log", *flags, delay_s=20.0) as server,
         server.generative() as stub,
@@ -86,7 +87,7 @@ def test_a_whole_group_that_was_stopped_loses_no_worker(exports: Path, tmp_path:
         with CheckedLoad(server) as load:
             load.wait_for(50)
             with stopped(*before.values()):
-                time.sleep(0.2)  # the supervisor has asked them for a sign of life
+                time.sleep(WATCHDOG_S / 3)  # the supervisor has asked them for a sign of life
                 with stopped(server.process.pid):
                     time.sleep(PAUSE_S)
                 time.sleep(0.1)  # it goes on a moment earlier than they do
