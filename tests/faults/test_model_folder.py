@@ -12,11 +12,11 @@ import grpc
 import pytest
 
 import tiny_models
-from checked_load import CheckedLoad
+from checked_load import CheckedLoad, check_reconstruct
 from latentserve.v1 import model_service_pb2 as models_pb
 from latentserve.v1 import tensor_pb2
 from scraped import value
-from served import Server, served
+from served import Server, launched, served
 from vitals import eventually
 
 TIMEOUT_S = 20.0
@@ -172,6 +172,26 @@ def test_polling_survives_whatever_happens_to_the_folder(exports: Path, tmp_path
         eventually(lambda: model(server).version == 2)
         load.wait_for(50)
         assert server.log.count("Traceback") == 0
+
+
+def test_reloads_that_take_long_keep_no_large_request_waiting(
+    exports: Path, tmp_path: Path
+) -> None:
+    """Neither those who wait for their turn nor the one that loads may hold what others need."""
+    limits = ("--max-request-rows", "5000", "--queue-rows", "10000")
+    flags = (*METRICS, *limits)
+    with launched(exports, tmp_path / "log", *flags, warm_up_delay_s=0.7) as server:
+        server.wait_until_serving()
+        manifest = tiny_models.read_manifest(exports / "tiny-vae" / "1")
+        manifest["description"] = "Changed."
+        tiny_models.write_manifest(exports / "tiny-vae" / "1", manifest)
+        with server.models() as models, server.generative() as stub:
+            request = models_pb.ReloadModelsRequest()
+            reloads = [models.ReloadModels.future(request, timeout=TIMEOUT_S) for _ in range(3)]
+            check_reconstruct(stub, 5000, seed=1)  # 320 kB, which are parsed off the loop
+            assert not any(reload.done() for reload in reloads)
+            actions = {reload.result().outcomes[0].action for reload in reloads}
+        assert actions == {ACTION.Value("ACTION_LOADED"), ACTION.Value("ACTION_UNCHANGED")}
 
 
 def test_the_other_models_stay_when_one_is_deleted(server: Server, exports: Path) -> None:
