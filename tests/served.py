@@ -26,6 +26,8 @@ from latentserve.v1 import (
 START_LIMIT_S = 30.0
 # For tests of what happens before there is any transport: once is enough.
 BEFORE_ANY_TRANSPORT = pytest.mark.parametrize("transport", ["aio"], indirect=True)
+# For tests of what is behind the transports: once is enough, too.
+EITHER_TRANSPORT = BEFORE_ANY_TRANSPORT
 SLOW_SERVER = Path(__file__).parent / "slow_server.py"
 
 

@@ -27,8 +27,9 @@ int clock_gettime(clockid_t clock, struct timespec *now) {
     int result = real(clock, now);
     if (result || !offset_s || (clock != CLOCK_REALTIME && clock != CLOCK_REALTIME_COARSE))
         return result;
-    double seconds = floor(*offset_s);
-    long nanoseconds = now->tv_nsec + (long)((*offset_s - seconds) * 1e9);
+    double offset = *offset_s; /* once: it changes meanwhile */
+    double seconds = floor(offset);
+    long nanoseconds = now->tv_nsec + (long)((offset - seconds) * 1e9);
     now->tv_sec += (time_t)seconds + nanoseconds / 1000000000;
     now->tv_nsec = nanoseconds % 1000000000;
     return 0;

@@ -21,7 +21,6 @@ import pytest
 
 from checked_load import CheckedLoad
 from latentserve.v1 import generative_service_pb2 as pb
-from scraped import value
 from served import served
 
 COMPILER = shutil.which("cc")
@@ -56,7 +55,7 @@ def set_clock(shim: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
 def test_a_jump_of_the_wall_clock_expires_no_call_and_spares_none(
     exports: Path, tmp_path: Path, set_clock: SetClock, jump_s: float
 ) -> None:
-    flags = ("--metrics-listen", "127.0.0.1:0", "--watchdog-s", "5", "--watchdog-exit", "yes")
+    flags = ("--watchdog-s", "5", "--watchdog-exit", "yes")
     with (
         served(exports, tmp_path / "log", *flags, delay_s=0.15) as server,
         server.generative() as stub,
@@ -76,7 +75,6 @@ def test_a_jump_of_the_wall_clock_expires_no_call_and_spares_none(
         with pytest.raises(grpc.RpcError) as caught:
             stub.Sample(request, timeout=0.05)
         assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-        assert value(server, "grpc_server_handled_total", grpc_code="CANCELLED") == 0
         year = time.gmtime(time.time() + jump_s).tm_year
         stub.Sample(request, timeout=TIMEOUT_S)
         assert server.stop() == 0
@@ -90,7 +88,7 @@ def test_a_clock_that_jumps_all_the_time_disturbs_nobody(
 ) -> None:
     """Forwards and backwards by an hour, thousands of times, so that some meet a conversion."""
     with served(exports, tmp_path / "log") as server, CheckedLoad(server) as load:
-        wanted = load.answered + 1500
+        wanted = load.answered + 1000
         jumps, end = 0, time.monotonic() + TIMEOUT_S
         while load.answered < wanted and not load.failures:
             assert time.monotonic() < end

@@ -16,7 +16,7 @@ from checked_load import CheckedLoad, check_reconstruct
 from latentserve.v1 import model_service_pb2 as models_pb
 from latentserve.v1 import tensor_pb2
 from scraped import value
-from served import Server, launched, served
+from served import EITHER_TRANSPORT, Server, launched, served
 from vitals import eventually
 
 TIMEOUT_S = 20.0
@@ -104,6 +104,7 @@ SPOILS: tuple[Callable[[Path], str], ...] = (
 )
 
 
+@EITHER_TRANSPORT
 def test_a_spoilt_folder_changes_no_answer_and_is_told_everywhere(
     server: Server, exports: Path, tmp_path: Path
 ) -> None:
@@ -128,6 +129,7 @@ def test_a_spoilt_folder_changes_no_answer_and_is_told_everywhere(
             assert model(server).reason == ""
 
 
+@EITHER_TRANSPORT
 def test_a_root_that_is_gone_leaves_everything_as_it_is(server: Server, exports: Path) -> None:
     """An unmounted volume, which leaves an empty mount point, is no order to unload all models."""
     aside = exports.with_name("aside")
@@ -153,6 +155,7 @@ def test_a_root_that_is_gone_leaves_everything_as_it_is(server: Server, exports:
         assert reload(server) == {1: ("ACTION_UNCHANGED", "")}
 
 
+@EITHER_TRANSPORT
 def test_polling_survives_whatever_happens_to_the_folder(exports: Path, tmp_path: Path) -> None:
     flags = (*METRICS, "--poll-s", "0.1", "--default-model", "tiny-vae")
     aside, folder = exports.with_name("aside"), exports / "tiny-vae" / "1"
@@ -194,6 +197,7 @@ def test_reloads_that_take_long_keep_no_large_request_waiting(
         assert actions == {ACTION.Value("ACTION_LOADED"), ACTION.Value("ACTION_UNCHANGED")}
 
 
+@EITHER_TRANSPORT
 def test_the_other_models_stay_when_one_is_deleted(server: Server, exports: Path) -> None:
     """Deleting is how a model is taken away; who asks for it then is told what there is."""
     tiny_models.write_model(exports, "tiny-gan", kind="gan")

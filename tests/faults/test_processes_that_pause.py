@@ -17,7 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from checked_load import CheckedLoad
 from latentserve.v1 import generative_service_pb2 as pb
 from scraped import value
-from served import BEFORE_ANY_TRANSPORT, served
+from served import EITHER_TRANSPORT, served
 from vitals import eventually, state
 
 WATCHDOG_S = 1.2
@@ -62,6 +62,7 @@ def test_a_server_that_was_stopped_and_goes_on_answers_as_before(
         assert server.stop() == 0
 
 
+@EITHER_TRANSPORT
 def test_a_pause_hides_no_stuck_engine(exports: Path, tmp_path: Path) -> None:
     flags = ("--watchdog-s", "0.5", "--grace-s", "0.1")
     with (
@@ -79,7 +80,7 @@ def test_a_pause_hides_no_stuck_engine(exports: Path, tmp_path: Path) -> None:
         call.cancel()
 
 
-@BEFORE_ANY_TRANSPORT
+@EITHER_TRANSPORT
 def test_a_whole_group_that_was_stopped_loses_no_worker(exports: Path, tmp_path: Path) -> None:
     flags = ("--workers", "2", *WATCHED, "--metrics-listen", "127.0.0.1:0")
     with served(exports, tmp_path / "log", *flags) as server:
