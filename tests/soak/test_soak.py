@@ -13,12 +13,12 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from soak_calls import TIMEOUT_S, Caller
 
 import tiny_models
 from latentserve.v1 import model_service_pb2 as models_pb
 from scraped import value
 from served import Server, served
+from soak_calls import TIMEOUT_S, Caller
 from soak_samples import Sample, Verdict, write_csv
 from vitals import Vitals, eventually
 
