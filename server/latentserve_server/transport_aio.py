@@ -22,6 +22,7 @@ from grpc_reflection.v1alpha import reflection
 
 from latentserve_server.batcher import Batcher
 from latentserve_server.call import Call, Done, Reply, UnaryMethod
+from latentserve_server.departures import drop_cancellation
 from latentserve_server.gate_aio import CallGate
 from latentserve_server.metrics import Metrics, code_of_leaving
 from latentserve_server.request_log import HEAD_BYTES
@@ -42,25 +43,12 @@ from latentserve_server.transport import (
 from latentserve_server.wall_clock import WallClock
 
 _LAST_WRITES_S = 0.5
-# Private to grpcio. It comes from nothing but its own writes and reads.
-_WRITE_TO_NOBODY = "ExecuteBatchError"
 _CLOCK = WallClock()
 
 # The trace of the call that a task serves: grpc.aio has one task for each.
 _TRACE: ContextVar[CallTrace | None] = ContextVar("trace", default=None)
 
 T = TypeVar("T")
-
-
-def drop_cancellation(record: logging.LogRecord) -> bool:
-    """Filter of a logger: False for the record of a call whose caller has gone.
-
-    grpc.aio writes a stack trace where a health Watch ends with its client or with the server,
-    which is how every Watch ends, and where a stream that was full meets the end of its caller.
-    Our interceptor counts and logs such a call by itself.
-    """
-    kind = record.exc_info[0] if record.exc_info else None
-    return kind is None or not (kind is asyncio.CancelledError or kind.__name__ == _WRITE_TO_NOBODY)
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc is untyped

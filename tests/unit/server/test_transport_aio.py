@@ -13,10 +13,11 @@ import pytest
 from grpc._cython import cygrpc
 
 from latentserve_server.call import Call, Done, Reply
+from latentserve_server.departures import drop_cancellation
 from latentserve_server.errors import Unavailable
 from latentserve_server.gate_aio import CallGate
 from latentserve_server.metrics import code_of_leaving
-from latentserve_server.transport_aio import AioHandlers, drop_cancellation
+from latentserve_server.transport_aio import AioHandlers
 
 
 def test_the_stack_trace_of_a_call_without_a_caller_is_dropped_and_others_are_kept(
