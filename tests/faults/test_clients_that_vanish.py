@@ -70,14 +70,13 @@ def test_a_client_killed_in_the_middle_of_its_calls_is_forgotten(
         served(exports, tmp_path / "log", *METRICS, delay_s=0.01) as server,
         CheckedLoad(server) as load,
     ):
-        for _ in range(2):
-            with victim(server, task) as process:
-                load.wait_for(6)
-                process.kill()
-                load.wait_for(6)
-            eventually(lambda: in_flight(server, grpc_method=method) == 0, "a call is left")
+        with victim(server, task) as process:
+            load.wait_for(6)
+            process.kill()
+            load.wait_for(6)
+        eventually(lambda: in_flight(server, grpc_method=method) == 0, "a call is left")
         found = {"grpc_code": "CANCELLED", "grpc_method": method}
-        assert value(server, "grpc_server_handled_total", **found) >= 2
+        assert value(server, "grpc_server_handled_total", **found) >= 1
         load.finish()
         assert value(server, "latentserve_queue_rows") == 0
         assert server.stop() == 0
