@@ -18,8 +18,9 @@ from latentserve_server.device import Device
 from latentserve_server.engine import OnnxEngine
 from latentserve_server.entry import State
 from latentserve_server.errors import DeviceUnavailable, EngineStuck, NoModels, SettingsError
+from latentserve_server.folder_watch import FolderWatch
 from latentserve_server.listening import endpoint, host
-from latentserve_server.loader import Engine, Loader, fingerprint
+from latentserve_server.loader import Engine, Loader
 from latentserve_server.manifest import Manifest
 from latentserve_server.metrics import Metrics
 from latentserve_server.metrics_port import serve_metrics
@@ -104,7 +105,9 @@ class App:
             max_versions=settings.max_versions,
             on_change=self._on_change,
             on_outcome=self.metrics.reloaded,
+            on_failure=self.metrics.reload_failed,
         )
+        self._folder = FolderWatch(self.repository, settings.exports)
         self._watchdog = Watchdog(self.repository.entries, limit_s=settings.watchdog_s)
         self._stuck = False
         self.cut_off = False
@@ -159,7 +162,7 @@ class App:
             time.monotonic() - started,
         )
         if settings.poll_s:
-            self._spawn(self._poll())
+            self._spawn(self._folder.poll(settings.poll_s))
         if settings.watchdog_s:
             self._spawn(self._watch())
 
@@ -170,28 +173,7 @@ class App:
 
     def reload(self) -> None:
         """Look at the model folder again, in the background; what came of it is logged."""
-        self._spawn(self._reload())
-
-    async def _reload(self) -> None:
-        try:
-            await self._loop.run_in_executor(None, self.repository.reload)
-        except Exception:  # nobody waits for this task, and what is served stays
-            log.exception("the reload failed")
-
-    async def _poll(self) -> None:
-        """Reload when the folder has changed and then stayed the same for one interval."""
-        loaded = previous = await self._fingerprint()
-        while True:
-            await asyncio.sleep(self.settings.poll_s)
-            found = await self._fingerprint()
-            # A folder that is still being written differs from one look to the next.
-            if found == previous != loaded:
-                await self._reload()
-                loaded = found
-            previous = found
-
-    async def _fingerprint(self) -> int:
-        return await self._loop.run_in_executor(None, fingerprint, self.settings.exports)
+        self._spawn(self._folder.reload())
 
     async def _watch(self) -> None:
         """Let health follow the watchdog, and end the process where that is wanted."""

@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 
 def run_worker(descriptor: int, number: int, engine_factory: EngineFactory = onnx_engine) -> int:
     """Serve until told to stop; return the exit status."""
+    logs.lose_quietly()
     link = Link(Connection(descriptor))
     try:
         settings = link.receive()
