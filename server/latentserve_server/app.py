@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2
 
 from latentserve.v1 import generative_service_pb2, model_service_pb2  # noqa: F401 - for reflection
 from latentserve_server import __version__, device, model_service, service, transport_cq
+from latentserve_server.bound_engine import BoundEngine
 from latentserve_server.config import Settings
 from latentserve_server.device import Device
 from latentserve_server.engine import OnnxEngine
@@ -44,8 +45,9 @@ EngineFactory = Callable[[Manifest, Device, int], Engine]
 
 
 def onnx_engine(manifest: Manifest, device: Device, threads: int) -> Engine:
-    """Return the real engine."""
-    return OnnxEngine(manifest, device, threads=threads)
+    """Return the real engine, with buffers on the device where it is to have them."""
+    kind = BoundEngine if device.io_binding else OnnxEngine
+    return kind(manifest, device, threads=threads)
 
 
 def choose_transport(name: str, executor: ThreadPoolExecutor, metrics: Metrics) -> Transport:
@@ -83,7 +85,9 @@ class App:
         self._executor = ThreadPoolExecutor(max_workers=2, thread_name_prefix="codec")
         self._transport = choose_transport(settings.transport, self._executor, self.metrics)
         self._health = self._transport.health
-        self._device = device.choose_device(settings.device)
+        self._device = device.choose_device(
+            settings.device, settings.cuda_options, max_batch_rows=settings.max_batch_rows
+        )
         self.repository = Repository(
             settings.exports,
             Loader(
@@ -269,7 +273,10 @@ class App:
             ) from error
 
     def _build_engine(self, manifest: Manifest) -> Engine:
-        return self._engine_factory(manifest, self._device, self._threads)
+        engine = self._engine_factory(manifest, self._device, self._threads)
+        if isinstance(engine, BoundEngine):
+            engine.on_padding = self.metrics.observer(manifest.name, manifest.version).padded
+        return engine
 
     def _services(self) -> tuple[Service, ...]:
         settings = self.settings

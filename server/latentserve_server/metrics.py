@@ -73,6 +73,12 @@ class Metrics:
             buckets=_ROWS,
             registry=self.registry,
         )
+        self.padding_rows = Counter(
+            "latentserve_padding_rows",
+            "Rows that were added to batches to fill the size of a CUDA graph.",
+            _OPERATION,
+            registry=self.registry,
+        )
         self.refused = Counter(
             "latentserve_rejected",
             "Requests that were not admitted, by reason: queue_full or deadline.",
@@ -116,6 +122,7 @@ class Metrics:
             self.queue_seconds,
             self.engine_seconds,
             self.batch_rows,
+            self.padding_rows,
             self.refused,
             self.dropped,
             self.failed,
@@ -170,6 +177,9 @@ class _BatcherMetrics(Observer):
         _, engine_seconds, batch_rows = self._children(operation)
         engine_seconds.observe(seconds)
         batch_rows.observe(rows)
+
+    def padded(self, operation: str, rows: int) -> None:
+        self._metrics.padding_rows.labels(*self._labels, operation).inc(rows)
 
     def failed(self, operation: str) -> None:
         self._metrics.failed.labels(*self._labels, operation).inc()

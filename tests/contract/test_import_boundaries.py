@@ -112,9 +112,9 @@ def test_what_speaks_protobuf_knows_no_transport(name: str) -> None:
     assert violations(SERVER / f"{name}.py", ("grpc", "asyncio")) == set()
 
 
-def test_only_the_engine_and_the_device_know_onnx_runtime() -> None:
+def test_only_the_engines_and_the_device_know_onnx_runtime() -> None:
     knowing = {path.stem for path in SERVER.glob("*.py") if violations(path, ("onnxruntime",))}
-    assert knowing == {"engine", "device"}
+    assert knowing == {"graph_session", "bound_engine", "device"}
 
 
 def test_only_the_codec_turns_bytes_into_arrays_and_files_into_pixels() -> None:
