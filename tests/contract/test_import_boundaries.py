@@ -98,7 +98,11 @@ def violations(path: Path, forbidden: tuple[str, ...]) -> set[str]:
     return {name for name in imports_of(path) for package in forbidden if belongs(name, package)}
 
 
-CORE = ["arrays", "batcher", "engine", "repository", "manifest", "prior", "sampling"]
+CORE = [
+    *("arrays", "batcher", "repository", "manifest", "prior", "sampling"),
+    *("engine", "bound_engine", "graph_session", "device", "device_thread"),
+    *("cuda_options", "out_of_memory"),
+]
 
 
 @pytest.mark.parametrize("name", CORE)

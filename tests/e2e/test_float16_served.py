@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 
 from latentserve.v1 import generative_service_pb2, model_service_pb2, tensor_pb2
 from latentserve_training.__main__ import main
@@ -11,6 +12,7 @@ from served import served
 QUICK = ["training.epochs=1", "data.max_train_images=300", "data.max_test_images=50"]
 
 
+@pytest.mark.slow
 def test_float16_beside_float32_from_training_to_the_reply(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     overrides = [argument for each in QUICK for argument in ("--set", each)]
