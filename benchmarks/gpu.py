@@ -22,6 +22,7 @@ import dataclasses
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -144,7 +145,7 @@ def main() -> int:
     status = 0 if given.no_tests else run_tests(bench)
     engines(bench)
     with tempfile.TemporaryDirectory() as folder:
-        servers(bench, given.exports, Path(folder))
+        servers(bench, Path(folder))
     bench.result |= {"missing": bench.missing, "seconds": round(time.monotonic() - started, 1)}
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "gpu.json").write_text(json.dumps(bench.result, indent=2) + "\n", "utf-8")
@@ -272,8 +273,10 @@ def engine_shape(bench: Bench) -> tuple[int, ...]:
 # --- the server ---------------------------------------------------------------------------------
 
 
-def servers(bench: Bench, exports: Path, scratch: Path) -> None:
-    """Measure rows per second of real servers, and the time until one answers first."""
+def servers(bench: Bench, scratch: Path) -> None:
+    """Measure rows per second of real servers of that model, and the time to the first answer."""
+    exports = scratch / "exports"
+    shutil.copytree(bench.folder, exports / bench.folder.parent.name / bench.folder.name)
     flags = ["--device", "cuda" if bench.on_gpu else "cpu"]
     rows = SATURATED_ROWS if bench.on_gpu else max(bench.rows)
     model, shape = bench.folder.parent.name, engine_shape(bench)
