@@ -30,10 +30,6 @@ from latentserve_server.errors import EngineFailure
 from latentserve_server.graph_session import open_session
 from latentserve_server.manifest import Manifest, OperationSpec
 
-# The first run of a CUDA graph captures it (ONNX Runtime runs it as often as it must for that);
-# the second is the first that replays it.
-_GRAPH_WARM_UPS = 2
-
 
 class BoundEngine(OnnxEngine):
     """An engine with buffers on the device; see OnnxEngine for what it takes and raises.
@@ -70,15 +66,14 @@ class BoundEngine(OnnxEngine):
             return self._run_slot(operation, inputs, rows)
         return self._thread.call(lambda: self._run_slot(operation, inputs, rows))
 
-    def warm_up(self, batch_rows: Iterable[int]) -> None:
+    def warm_up(self, batch_rows: Iterable[int]) -> list[tuple[str, int, float]]:
         """Run every operation at every batch size, and at every bucket with CUDA graphs.
 
-        The largest comes first, so that the arena grows once.
+        The largest comes first, so that the arena grows once. The first of two runs captures a
+        graph (ONNX Runtime runs it as often as it must for that), the second replays it.
         """
-        graphs = self._device.cuda_graphs
-        wanted = {*batch_rows, *(self._device.buckets if graphs else ())}
-        for _ in range(_GRAPH_WARM_UPS if graphs else 1):
-            super().warm_up(sorted(wanted, reverse=True))
+        buckets = self._device.buckets if self._device.cuda_graphs else ()
+        return super().warm_up(sorted({*batch_rows, *buckets}, reverse=True))
 
     def _run_slot(self, operation: str, inputs: Sequence[Floats], rows: int) -> list[Floats]:
         bucket = bucket_of(rows, self._device.buckets)

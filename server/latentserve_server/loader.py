@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -28,8 +28,11 @@ class Engine(Runner, Protocol):
 
     provider: str
 
-    def warm_up(self, batch_rows: Iterable[int]) -> None:
-        """Run every operation once for each batch size; raises ManifestError."""
+    def warm_up(self, batch_rows: Iterable[int]) -> Sequence[tuple[str, int, float]]:
+        """Run every operation for each batch size; raises ManifestError.
+
+        Returns (operation, rows, seconds) of each run that was warm.
+        """
 
     def check_golden(self) -> float:
         """Repeat the golden runs; raises ManifestError where they differ too much."""
