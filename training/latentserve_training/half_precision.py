@@ -44,13 +44,11 @@ def to_float16(model: onnx.ModelProto, file: str) -> onnx.ModelProto:
                     f"{file}: {tensor.name} holds {largest:.3g}, float16 ends at {_LARGEST:g}; "
                     "export it in float32"
                 )
-    own = onnx.ModelProto()
-    own.CopyFrom(model)
     with warnings.catch_warnings():
         # It says of every weight below 6e-8 that it is rounded, which is what float16 means.
         warnings.filterwarnings("ignore", message="the float32 number .* will be truncated")
         converted: onnx.ModelProto = convert_float_to_float16(
-            own, min_positive_val=_SMALLEST, max_finite_val=_LARGEST, keep_io_types=True
+            model, min_positive_val=_SMALLEST, max_finite_val=_LARGEST, keep_io_types=True
         )
     return converted
 
