@@ -116,7 +116,7 @@ def main() -> int:
     parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
     parser.add_argument("--out", type=Path, default=Path("gpu-report"))
     parser.add_argument("--minutes", type=float, default=7.5, help="at most, for everything")
-    parser.add_argument("--seconds", type=float, help="of each figure (default: 1; CPU: 0.2)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each figure")
     parser.add_argument("--rows", type=_numbers, help="(default: 1,4,16,64,256,1024,4096)")
     parser.add_argument("--workers", type=_numbers, help="(default: 1,2,4,8; CPU: 1,2)")
     parser.add_argument("--no-tests", action="store_true", help="leave the tests out")
@@ -136,7 +136,7 @@ def main() -> int:
         on_gpu,
         given.rows or ([1, 4, 16, 64, 256, 1024, 4096] if on_gpu else [1, 16, 64]),
         given.workers or ([1, 2, 4, 8] if on_gpu else [1, 2]),
-        given.seconds or (1.0 if on_gpu else 0.2),
+        given.seconds,
         started + 60 * given.minutes,
     )
     if problem:
@@ -219,7 +219,7 @@ def engines(bench: Bench) -> None:
             table[name] = found
     if not bench.on_gpu:
         left = [*(name for name in ENGINES if name not in ways), *HALF]
-        bench.missing.append(f"the graph alone: {', '.join(left)} (a GPU is needed)")
+        bench.missing.append(f"the graph alone: {'; '.join(left)} (a GPU is needed)")
         return
     with tempfile.TemporaryDirectory() as folder:
         half = bench.attempt(

@@ -172,6 +172,7 @@ class _Slot:
         """Bind the first `rows` rows of every buffer."""
         if rows == self._bound_rows:
             return
+        self._bound_rows = 0  # until all of it is bound
         for buffers, bind in (
             (self._inputs, self._binding.bind_input),
             (self._outputs, self._binding.bind_output),
