@@ -15,8 +15,7 @@ from latentserve.v1 import generative_service_pb2, model_service_pb2  # noqa: F4
 from latentserve_server import __version__, device, model_service, service, transport_cq
 from latentserve_server.bound_engine import BoundEngine
 from latentserve_server.config import Settings
-from latentserve_server.device import Device
-from latentserve_server.engine import OnnxEngine
+from latentserve_server.engines import EngineFactory, onnx_engine
 from latentserve_server.entry import State
 from latentserve_server.errors import DeviceUnavailable, EngineStuck, NoModels, SettingsError
 from latentserve_server.listening import endpoint, host
@@ -27,6 +26,7 @@ from latentserve_server.metrics_port import serve_metrics
 from latentserve_server.model_service import ModelService
 from latentserve_server.repository import Outcome, Repository
 from latentserve_server.service import GenerativeService
+from latentserve_server.traces import Tracing, open_tracing
 from latentserve_server.transport import Service, Transport
 from latentserve_server.transport_aio import AioTransport
 from latentserve_server.transport_cq import CompletionQueueTransport
@@ -38,26 +38,19 @@ _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 _CLOSE_TIMEOUT_S = 5.0
+_TRACES_LIMIT_S = 3.0
 
 
-EngineFactory = Callable[[Manifest, Device, int], Engine]
-"""Makes the engine of a manifest on a device with that many threads."""
-
-
-def onnx_engine(manifest: Manifest, device: Device, threads: int) -> Engine:
-    """Return the real engine, with buffers on the device where it is to have them."""
-    kind = BoundEngine if device.io_binding else OnnxEngine
-    return kind(manifest, device, threads=threads)
-
-
-def choose_transport(name: str, executor: ThreadPoolExecutor, metrics: Metrics) -> Transport:
+def choose_transport(
+    name: str, executor: ThreadPoolExecutor, metrics: Metrics, tracing: Tracing | None = None
+) -> Transport:
     """Return the transport `aio` or `cq`; where cq cannot work, aio, with a warning."""
     if name == "cq":
         reason = transport_cq.why_unusable()
         if reason is None:
-            return CompletionQueueTransport(executor, metrics)
+            return CompletionQueueTransport(executor, metrics, tracing)
         log.warning("--transport cq: falling back to grpc.aio: %s", reason)
-    return AioTransport(executor, metrics)
+    return AioTransport(executor, metrics, tracing)
 
 
 class App:
@@ -83,7 +76,10 @@ class App:
         self.metrics = Metrics(lambda: self.repository.entries())
         # Decoding and encoding of large requests and PNG files; two keep the cores for models.
         self._executor = ThreadPoolExecutor(max_workers=2, thread_name_prefix="codec")
-        self._transport = choose_transport(settings.transport, self._executor, self.metrics)
+        self._tracing = open_tracing(settings.otlp_endpoint)
+        self._transport = choose_transport(
+            settings.transport, self._executor, self.metrics, self._tracing
+        )
         self._health = self._transport.health
         self._device = device.choose_device(
             settings.device, settings.cuda_options, max_batch_rows=settings.max_batch_rows
@@ -95,6 +91,7 @@ class App:
                 max_batch_rows=settings.max_batch_rows,
                 queue_rows=settings.queue_rows,
                 observer=self.metrics.observer,
+                offer=self._transport.take,
             ),
             default_model=settings.default_model,
             max_versions=settings.max_versions,
@@ -224,6 +221,10 @@ class App:
         limit_s = 0.0 if self._stuck else _CLOSE_TIMEOUT_S
         await loop.run_in_executor(None, lambda: self.repository.close(timeout_s=limit_s))
         self._executor.shutdown(wait=False, cancel_futures=True)
+        if (tracing := self._tracing) is not None:
+            await loop.run_in_executor(
+                None, lambda: tracing.close(timeout_s=min(limit_s, _TRACES_LIMIT_S))
+            )
         self.cut_off = not drained
         if self._stuck:
             raise EngineStuck("an engine was stuck; calls that waited for it were cut off")

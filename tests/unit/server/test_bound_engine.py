@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 
 import tiny_models
-from latentserve_server import app
 from latentserve_server.app import App
 from latentserve_server.bound_engine import BoundEngine
 from latentserve_server.config import Settings
 from latentserve_server.cuda_options import batch_buckets
 from latentserve_server.device import CPU, CPU_PROVIDER, Device
 from latentserve_server.engine import Floats, OnnxEngine
+from latentserve_server.engines import onnx_engine
 from latentserve_server.errors import EngineFailure
 from latentserve_server.graph_session import open_session
 from latentserve_server.manifest import Manifest, read_manifest
@@ -254,8 +254,8 @@ def test_what_a_copy_would_cast_or_broadcast_is_refused(
 
 
 def test_the_device_decides_which_engine_runs(manifest: Manifest) -> None:
-    assert type(app.onnx_engine(manifest, CPU, 1)) is OnnxEngine
-    assert type(app.onnx_engine(manifest, cpu_device(), 1)) is BoundEngine
+    assert type(onnx_engine(manifest, CPU, 1)) is OnnxEngine
+    assert type(onnx_engine(manifest, cpu_device(), 1)) is BoundEngine
 
 
 def test_padding_of_served_batches_is_counted(tmp_path: Path) -> None:
