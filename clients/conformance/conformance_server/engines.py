@@ -42,10 +42,10 @@ class HeldEngine(OnnxEngine):
         return super().check_golden()
 
     def warm_up(self, batch_rows: Iterable[int]) -> list[tuple[str, int, float]]:
-        """Warm up; from now on runs are held."""
+        """Warm up; from now on runs are held, so nothing is known of how long they take."""
         super().warm_up(batch_rows)
         self._is_warm = True
-        return []  # nobody knows how long a run takes now: never on the transport's own thread
+        return []
 
     def run(
         self, operation: str, inputs: Sequence[NDArray[np.float32]]
@@ -64,9 +64,9 @@ class FailingEngine(OnnxEngine):
 
     def warm_up(self, batch_rows: Iterable[int]) -> list[tuple[str, int, float]]:
         """Warm up; from now on runs fail."""
-        super().warm_up(batch_rows)
+        ran = super().warm_up(batch_rows)
         self._is_warm = True
-        return []  # nobody knows how long a run takes now: never on the transport's own thread
+        return ran
 
     def run(
         self, operation: str, inputs: Sequence[NDArray[np.float32]]
