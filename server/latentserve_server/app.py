@@ -13,9 +13,9 @@ from grpc_health.v1 import health_pb2
 
 from latentserve.v1 import generative_service_pb2, model_service_pb2  # noqa: F401 - for reflection
 from latentserve_server import __version__, device, model_service, service, transport_cq
+from latentserve_server.bound_engine import BoundEngine
 from latentserve_server.config import Settings
-from latentserve_server.device import Device
-from latentserve_server.engine import OnnxEngine
+from latentserve_server.engines import EngineFactory, onnx_engine
 from latentserve_server.entry import State
 from latentserve_server.errors import DeviceUnavailable, EngineStuck, NoModels, SettingsError
 from latentserve_server.folder_watch import FolderWatch
@@ -40,15 +40,6 @@ _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 _CLOSE_TIMEOUT_S = 5.0
 _TRACES_LIMIT_S = 3.0
-
-
-EngineFactory = Callable[[Manifest, Device, int], Engine]
-"""Makes the engine of a manifest on a device with that many threads."""
-
-
-def onnx_engine(manifest: Manifest, device: Device, threads: int) -> Engine:
-    """Return the real engine."""
-    return OnnxEngine(manifest, device, threads=threads)
 
 
 def choose_transport(
@@ -91,7 +82,9 @@ class App:
             settings.transport, self._executor, self.metrics, self._tracing
         )
         self._health = self._transport.health
-        self._device = device.choose_device(settings.device)
+        self._device = device.choose_device(
+            settings.device, settings.cuda_options, max_batch_rows=settings.max_batch_rows
+        )
         self.repository = Repository(
             settings.exports,
             Loader(
@@ -263,7 +256,10 @@ class App:
             ) from error
 
     def _build_engine(self, manifest: Manifest) -> Engine:
-        return self._engine_factory(manifest, self._device, self._threads)
+        engine = self._engine_factory(manifest, self._device, self._threads)
+        if isinstance(engine, BoundEngine):
+            engine.on_padding = self.metrics.observer(manifest.name, manifest.version).padded
+        return engine
 
     def _services(self) -> tuple[Service, ...]:
         settings = self.settings

@@ -97,10 +97,11 @@ class Loader:
             batcher.learn(operation, rows, seconds)
         batcher.start()
         log.info(
-            "%s version %d is ready on %s; golden outputs differ by %.1g at most",
+            "%s version %d is ready on %s in %s; golden outputs differ by %.1g at most",
             entry.name,
             entry.version,
             engine.provider,
+            entry.manifest.precision,
             difference,
         )
         model = ServedModel(entry.manifest, engine.provider, batcher, prior)
