@@ -54,6 +54,9 @@ class Observer:
     def ran(self, operation: str, rows: int, seconds: float) -> None:
         """The engine ran a batch."""
 
+    def padded(self, operation: str, rows: int) -> None:
+        """The engine ran a batch with so many rows of padding."""
+
     def failed(self, operation: str) -> None:
         """The engine failed for one request."""
 

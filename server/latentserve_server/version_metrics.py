@@ -32,6 +32,7 @@ class VersionMetrics(Observer):
 
     def __init__(self) -> None:
         self.operations: dict[str, _Operation] = {}
+        self.padding_rows = Counts()
         self.rejections = Counts()
         self.drops = Counts()
         self.failures = Counts()
@@ -45,6 +46,10 @@ class VersionMetrics(Observer):
         found = self.operations.get(operation) or self._new(operation)
         found.engine_seconds.observe(seconds)
         found.batch_rows.observe(rows)
+
+    def padded(self, operation: str, rows: int) -> None:
+        """The engine ran a batch with so many rows of padding."""
+        self.padding_rows.add(operation, count=rows)
 
     def failed(self, operation: str) -> None:
         """The engine failed for one request."""
@@ -79,6 +84,11 @@ def collect_versions(
     batch_rows = HistogramMetricFamily(
         "latentserve_batch_rows", "Rows of one batch.", labels=_OPERATION
     )
+    padding_rows = CounterMetricFamily(
+        "latentserve_padding_rows",
+        "Rows that were added to batches to fill the size of a CUDA graph.",
+        labels=_OPERATION,
+    )
     rejected = CounterMetricFamily(
         "latentserve_rejected",
         "Requests that were not admitted, by reason: queue_full, deadline or unloading.",
@@ -98,13 +108,15 @@ def collect_versions(
             add_histogram(engine_seconds, (*labels, operation), SECONDS, found.engine_seconds)
             add_histogram(batch_rows, (*labels, operation), _ROWS, found.batch_rows)
         for family, counts in (
+            (padding_rows, version.padding_rows),
             (rejected, version.rejections),
             (dropped, version.drops),
             (failures, version.failures),
         ):
             for more, count in counts.read().items():
                 family.add_metric((*labels, *more), count)
-    yield from (queue_seconds, engine_seconds, batch_rows, rejected, dropped, failures)
+    yield from (queue_seconds, engine_seconds, batch_rows, padding_rows)
+    yield from (rejected, dropped, failures)
 
 
 def add_histogram(
