@@ -186,7 +186,11 @@ def test_who_floods_the_server_with_pings_is_told_to_calm_down(strict: Server) -
 
 @pytest.mark.slow
 @BEFORE_ANY_TRANSPORT
-def test_a_client_that_pings_every_ten_seconds_keeps_its_connection(strict: Server) -> None:
+def test_a_client_that_pings_every_ten_seconds_keeps_its_connection(
+    strict: Server, request: pytest.FixtureRequest
+) -> None:
+    if "slow" not in request.config.option.markexpr:
+        pytest.skip("waits for more than a minute: pytest -m slow")
     options = [
         ("grpc.keepalive_time_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
