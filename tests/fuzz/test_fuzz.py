@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 TARGET = Path(__file__).with_name("fuzz_requests.py")
-SECONDS = 8
+SECONDS = 5
 
 pytestmark = [
     pytest.mark.fuzz,
