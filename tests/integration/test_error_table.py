@@ -69,13 +69,19 @@ def troubled(
     log_path = folder / "log.txt"
     with launched(tiny_exports, log_path, *flags, delay_s=ENGINE_S, warm_up_delay_s=0.3) as server:
         server.address = address
+        # Not by gRPC's patience: after a first connection that fails, it waits for a second.
+        wait_for(lambda: port_is_open(address))
         with server.generative() as stub:
-            while_loading = refused(
-                stub.Sample, pb.SampleRequest(count=1), timeout=TIMEOUT_S, wait_for_ready=True
-            )
+            while_loading = refused(stub.Sample, pb.SampleRequest(count=1), timeout=TIMEOUT_S)
         server.wait_until_serving()
         yield Troubled(server, while_loading)
         assert server.process.poll() is None, server.log
+
+
+def port_is_open(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    with socket.socket() as probe:
+        return probe.connect_ex((host, int(port))) == 0
 
 
 def images(array: Any) -> tensor_pb2.Images:

@@ -61,7 +61,7 @@ def no_golden(folder: Path) -> None:
 
 
 def reshaped(model: onnx.ModelProto) -> None:
-    """Reshape to a size that fits no batch: ONNX Runtime finds it when it runs."""
+    """Reshape to one number of rows: not what the manifest promises."""
     shape = next(tensor for tensor in model.graph.initializer if tensor.name == "shape")
     shape.CopyFrom(helper.make_tensor("shape", onnx.TensorProto.INT64, [4], [7, 1, 4, 4]))
 
@@ -74,8 +74,8 @@ def unknown_operator(model: onnx.ModelProto) -> None:
 BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     "unknown-operator": (graph(unknown_operator), r"decode\.onnx cannot be loaded: .*Sigmoidish"),
     "no-graph": (file("decode.onnx", b"\x00rubbish"), r"decode\.onnx cannot be loaded"),
-    "empty-graph": (file("decode.onnx", b""), r"decode\.onnx cannot be loaded"),
-    "cannot-run": (graph(reshaped), r"the golden inputs cannot be run: "),
+    "empty-graph": (file("decode.onnx", b""), r"decode\.onnx"),
+    "fixed-batch": (graph(reshaped), r"decode: images in decode\.onnx is tensor\(float\) \[7, "),
     "no-inputs": (
         graph(lambda model: model.graph.ClearField("input")),
         r"decode",
