@@ -107,6 +107,8 @@ BOMBS: dict[str, tuple[Callable[[], bytes], bool]] = {
         lambda: png(*[chunk(b"iCCP", b"icc\0\0" + zeros(1))] * 100, IDAT),
         True,
     ),
+    # Pillow raises an IndexError, which once became an internal error.
+    "PNG with an empty profile behind its pixels": (lambda: png(IDAT, chunk(b"iCCP", b"")), True),
     "PNG of 1,000 frames": (lambda: animated(1000), True),
     "PNG of 2^32 frames": (lambda: animated(2**32 - 1), True),
     "PNG with a chunk that says 2 GB": (
