@@ -1,7 +1,7 @@
 """Requests as bytes go in at the services' public methods: a reply, or a CallError, comes out.
 
-What property tests and the fuzz target share. No network, no threads, an engine of numpy: a
-request is answered before the method returns.
+What property tests and the fuzz target share. No network, an engine of numpy, and every batch runs
+on the thread that asks.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from latentserve.v1 import generative_service_pb2 as pb
 from latentserve.v1 import model_service_pb2 as models_pb
 from latentserve.v1 import tensor_pb2
 from latentserve_server.batcher import Batcher
-from latentserve_server.call import Reply
-from latentserve_server.entry import Entry, ServedModel, State
+from latentserve_server.call import Reply, parse
+from latentserve_server.device import CPU_PROVIDER
 from latentserve_server.errors import CallError, EngineFailure
 from latentserve_server.loader import Loader
 from latentserve_server.manifest import Manifest
 from latentserve_server.model_service import ModelService
-from latentserve_server.prior import read_prior
 from latentserve_server.repository import Outcome, Repository
+from latentserve_server.request_reader import Form, RequestReader
 from latentserve_server.service import GenerativeService
 from latentserve_server.status import explain
 
-MAX_REQUEST_ROWS = 16
-MAX_BATCH_ROWS = 4  # smaller than a request: its rows span several batches
-MAX_STREAM_ROWS = 40
+MAX_REQUEST_ROWS = 64
+MAX_BATCH_ROWS = 16  # smaller than a request: its rows span several batches
+MAX_STREAM_ROWS = 100
 STREAM_CHUNKS = 2  # of a stream, that are asked for
 _MAX_TRAILER_BYTES = 8 * 2**10
 
@@ -71,7 +71,7 @@ class Strict(Exception):
 class NumpyEngine:
     """Gives what the tiny models give, and is strict about what it is asked."""
 
-    provider = "numpy"
+    provider = CPU_PROVIDER
 
     def __init__(self, manifest: Manifest) -> None:
         self._manifest = manifest
@@ -91,44 +91,42 @@ class NumpyEngine:
                 return outputs[: len(self._manifest.operations[operation].outputs)]
             return [tiny_models.decode(tiny_models.encode(rows))]
 
-    def warm_up(self, batch_rows: Iterable[int]) -> None:
+    def warm_up(self, batch_rows: Iterable[int]) -> Sequence[tuple[str, int, float]]:
         """Do nothing."""
+        return ()
 
     def check_golden(self) -> float:
         """Return no difference."""
         return 0.0
 
 
-class DirectLoader(Loader):
-    """Its models run a batch on the thread that submits."""
+class PlainReader:
+    """Reads requests with the generated classes alone, and remembers nothing."""
 
-    def load(self, entry: Entry) -> Entry:
-        """Return the entry ready."""
-        assert entry.manifest is not None
-        engine = NumpyEngine(entry.manifest)
-        batcher = Batcher(
-            engine,
-            name=entry.name,
-            max_batch_rows=MAX_BATCH_ROWS,
-            queue_rows=MAX_REQUEST_ROWS,
-            wake=_run_all,
-        )
-        model = ServedModel(entry.manifest, engine.provider, batcher, read_prior(entry.manifest))
-        return Entry(entry.name, entry.version, State.READY, manifest=entry.manifest, model=model)
+    def __init__(self, reader: RequestReader) -> None:
+        self._type = reader._type
 
-
-def _run_all(batcher: Batcher) -> None:
-    while batcher.run_next():
-        pass
+    def read(self, request: bytes) -> Form:
+        """Return the form of a request."""
+        return Form(parse(self._type, request))
 
 
 class Target:
-    """The methods of both services over tiny models, written to `root`."""
+    """The methods of both services over tiny models, written to `root`.
 
-    def __init__(self, root: Path) -> None:
+    `plain`: nothing is read in place, as a reference for what is.
+    """
+
+    def __init__(self, root: Path, *, plain: bool = False) -> None:
+        self._offered: list[Batcher] = []
         for kind in tiny_models.KINDS:
             tiny_models.write_model(root, kind, kind=kind)
-        loader = DirectLoader(NumpyEngine, max_batch_rows=MAX_BATCH_ROWS, queue_rows=16)
+        loader = Loader(
+            NumpyEngine,
+            max_batch_rows=MAX_BATCH_ROWS,
+            queue_rows=MAX_REQUEST_ROWS,
+            offer=self._take,
+        )
         self.repository = Repository(root, loader, default_model="vae", max_versions=10)
         self.repository.scan()
         self.repository.load_all()
@@ -138,6 +136,11 @@ class Target:
             max_stream_rows=MAX_STREAM_ROWS,
             chunk_rows=MAX_BATCH_ROWS,
         )
+        if plain:
+            readers = {n: r for n, r in vars(generative).items() if isinstance(r, RequestReader)}
+            assert len(readers) == 4
+            for name, reader in readers.items():
+                setattr(generative, name, PlainReader(reader))
         models = ModelService(
             self.repository,
             max_request_rows=MAX_REQUEST_ROWS,
@@ -147,6 +150,15 @@ class Target:
         )
         self._unary = {**generative.unary_methods(), **models.unary_methods()}
         self._stream = generative.sample_stream
+
+    def close(self) -> None:
+        """End the threads of the models."""
+        self.repository.close(timeout_s=5)
+
+    def _take(self, batcher: Batcher) -> bool:
+        """Take it upon this thread to run what there is."""
+        self._offered.append(batcher)
+        return True
 
     def _reload(self, names: Collection[str]) -> list[Outcome]:
         for name in names:
@@ -163,9 +175,9 @@ class Target:
             if method == "SampleStream":
                 stream, replies = self._stream(request), []
                 while not stream.exhausted and len(replies) < STREAM_CHUNKS:
-                    replies.append(_finish(lambda done: stream.next_chunk(None, done)))
+                    replies.append(self._finish(lambda done: stream.next_chunk(None, done)))
             else:
-                replies = [_finish(lambda done: self._unary[method](request, None, done))]
+                replies = [self._finish(lambda done: self._unary[method](request, None, done))]
         except EngineFailure as error:
             raise AssertionError(f"{method} failed inside: {error}") from error
         except CallError as error:
@@ -173,12 +185,15 @@ class Target:
             return error
         return [RESPONSES[method].FromString(reply) for reply in replies]
 
-
-def _finish(begin: Callable[[Callable[[Reply], None]], object]) -> bytes:
-    replies: list[Reply] = []
-    begin(replies.append)
-    (reply,) = replies
-    return reply.build()
+    def _finish(self, begin: Callable[[Callable[[Reply], None]], object]) -> bytes:
+        replies: list[Reply] = []
+        begin(replies.append)
+        while self._offered:
+            batcher = self._offered.pop()
+            while batcher.run_next():
+                pass
+        (reply,) = replies
+        return reply.build()
 
 
 def _check_refusal(error: CallError) -> None:
@@ -194,12 +209,15 @@ def _check_refusal(error: CallError) -> None:
 def valid_requests() -> dict[str, list[Message]]:
     """Good requests of every method, to be damaged."""
     x, z = tiny_models.images(2), np.ones((3, tiny_models.DIM), np.float32)
+    # Tensors of large requests are read in place.
+    many, many_z = tiny_models.images(10), np.ones((60, tiny_models.DIM), np.float32)
     files = tensor_pb2.EncodedImages(files=[png_file(), jpeg_file()])
     forms = [
         tensor_pb2.Images(tensor=to_tensor(x)),
         tensor_pb2.Images(tensor=to_tensor(x.astype("<f2"))),
         tensor_pb2.Images(tensor=to_tensor((x * 255).astype("u1"))),
         tensor_pb2.Images(encoded=files),
+        tensor_pb2.Images(tensor=to_tensor(many)),
     ]
     model = tensor_pb2.ModelRef(name="denoising", version=1)
     png, half = tensor_pb2.IMAGE_FORMAT_PNG, tensor_pb2.IMAGE_FORMAT_FLOAT16
@@ -208,6 +226,7 @@ def valid_requests() -> dict[str, list[Message]]:
         "Encode": [pb.EncodeRequest(images=form, seed=3) for form in forms],
         "Decode": [
             pb.DecodeRequest(latents=to_tensor(z)),
+            pb.DecodeRequest(model=model, latents=to_tensor(many_z), output_format=half),
             pb.DecodeRequest(latents=to_tensor(z.astype("<f2")), output_format=png),
         ],
         "Reconstruct": [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +14,7 @@ from latentserve_server.entry import Entry, ServedModel, State
 from latentserve_server.errors import ManifestError
 from latentserve_server.manifest import Manifest, read_manifest, read_manifest_bytes
 from latentserve_server.prior import check_draw, read_prior
+from latentserve_server.squared_error import WithSquaredError
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +24,7 @@ MAX_VERSION = 2**31 - 1
 _VERSION = re.compile("[1-9][0-9]*")
 # The folders of an absolute path, up to its last name.
 _FOLDERS = re.compile(r"(?<![\w.~-])/(?:[^\s/:'\"]+/)+")
+_CPU_PROVIDER = "CPUExecutionProvider"
 
 
 class Engine(Runner, Protocol):
@@ -30,8 +32,11 @@ class Engine(Runner, Protocol):
 
     provider: str
 
-    def warm_up(self, batch_rows: Iterable[int]) -> None:
-        """Run every operation once for each batch size; raises ManifestError."""
+    def warm_up(self, batch_rows: Iterable[int]) -> Sequence[tuple[str, int, float]]:
+        """Run every operation for each batch size; raises ManifestError.
+
+        Returns (operation, rows, seconds) of each run that was warm.
+        """
 
     def check_golden(self) -> float:
         """Repeat the golden runs; raises ManifestError where they differ too much."""
@@ -45,6 +50,7 @@ class Loader:
         max_batch_rows: rows of one batch, at most.
         queue_rows: rows that may wait for one model, at most.
         observer: makes what the batcher of a name and version tells what happens.
+        offer: see `Batcher`.
     """
 
     def __init__(
@@ -54,11 +60,13 @@ class Loader:
         max_batch_rows: int,
         queue_rows: int,
         observer: Callable[[str, int], Observer] = lambda name, version: Observer(),
+        offer: Callable[[Batcher], bool] | None = None,
     ) -> None:
         self._build_engine = build_engine
         self._max_batch_rows = max_batch_rows
         self._queue_rows = queue_rows
         self._observer = observer
+        self._offer = offer
 
     def read(self, name: str, version: int, folder: Path) -> Entry:
         """Return the entry of a folder whose manifest and files were checked, not yet loaded."""
@@ -78,16 +86,20 @@ class Loader:
             drawn_difference = check_draw(entry.manifest, prior)
             engine = self._build_engine(entry.manifest)
             difference = max(engine.check_golden(), drawn_difference)
-            engine.warm_up((1, self._max_batch_rows))
+            ran = engine.warm_up((1, self._max_batch_rows))
         except ManifestError as error:
             return refused(entry, error, entry.manifest.folder)
         batcher = Batcher(
-            engine,
+            WithSquaredError(engine),
             name=f"{entry.name}/{entry.version}",
             max_batch_rows=self._max_batch_rows,
             queue_rows=self._queue_rows,
             observer=self._observer(entry.name, entry.version),
+            # A GPU may take any time, and a driver may hang: never on the transport's thread.
+            offer=self._offer if engine.provider == _CPU_PROVIDER else None,
         )
+        for operation, rows, seconds in ran:
+            batcher.learn(operation, rows, seconds)
         batcher.start()
         log.info(
             "%s version %d is ready on %s; golden outputs differ by %.1g at most",

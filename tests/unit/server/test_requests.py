@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import struct
 import zlib
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,6 +23,7 @@ from latentserve.v1 import tensor_pb2
 from latentserve_server.errors import CallError, InvalidRequest
 from request_target import (
     MAX_REQUEST_ROWS,
+    MAX_STREAM_ROWS,
     REQUESTS,
     RESPONSES,
     Target,
@@ -62,8 +64,18 @@ formats = mostly(st.integers(0, 4), int32)
 
 
 @pytest.fixture(scope="module")
-def target(tmp_path_factory: pytest.TempPathFactory) -> Target:
-    return Target(tmp_path_factory.mktemp("exports"))
+def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    made = Target(tmp_path_factory.mktemp("exports"))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    """One that reads nothing in place."""
+    made = Target(tmp_path_factory.mktemp("exports"), plain=True)
+    yield made
+    made.close()
 
 
 @pytest.mark.parametrize(("method", "request_bytes"), VALID)
@@ -83,7 +95,10 @@ def damaged(draw: st.DrawFn, original: bytes) -> bytes:
     """Some bytes of a message changed, taken out, put in, or there twice."""
     data = bytearray(original)
     for _ in range(draw(st.integers(1, 4))):
-        at = draw(st.integers(0, len(data)))
+        # Half of the damage comes to the ends, where everything but the numbers is.
+        near = min(len(data), 48)
+        ends = st.one_of(st.integers(0, near), st.integers(len(data) - near, len(data)))
+        at = draw(st.one_of(ends, st.integers(0, len(data))))
         end = min(len(data), at + draw(st.integers(0, 12)))
         change = draw(st.sampled_from(["replace", "insert", "cut", "twice", "flip", "end"]))
         if change == "replace":
@@ -105,6 +120,50 @@ def damaged(draw: st.DrawFn, original: bytes) -> bytes:
 def test_damaged_messages(target: Target, data: st.DataObject, valid: tuple[str, bytes]) -> None:
     method, original = valid
     target.call(method, data.draw(damaged(original)))
+
+
+LARGE = [
+    (method, data)
+    for method, data in VALID
+    if len(data) > 512 and method in ("Encode", "Decode", "Reconstruct", "Denoise")
+]
+
+
+@given(data=st.data(), valid=st.sampled_from(LARGE))
+def test_what_is_read_in_place_means_what_the_generated_classes_say(
+    target: Target, plain: Target, data: st.DataObject, valid: tuple[str, bytes]
+) -> None:
+    method, original = valid
+    target.call(method, original)  # its form is remembered
+    request = data.draw(damaged(original))
+    assert outcome(target.call(method, request)) == outcome(plain.call(method, request))
+    target.call(method, original)
+    assert outcome(target.call(method, request)) == outcome(plain.call(method, request))
+
+
+@pytest.mark.parametrize("valid", LARGE, ids=lambda valid: valid[0])
+def test_every_other_last_byte_is_seen(
+    target: Target, plain: Target, valid: tuple[str, bytes]
+) -> None:
+    """It is part of the seed or the format, which come behind the numbers, or of a number."""
+    method, original = valid
+    target.call(method, original)
+    for last in range(256):
+        request = original[:-1] + bytes([last])
+        assert outcome(target.call(method, request)) == outcome(plain.call(method, request))
+
+
+def outcome(replies: list[Any] | CallError) -> object:
+    """All of it but the times."""
+    if isinstance(replies, CallError):
+        return type(replies), replies.message, replies.violations
+    for reply in replies:
+        reply.ClearField("timings")
+    return [reply.SerializeToString(deterministic=True) for reply in replies]
+
+
+def test_large_requests_are_among_them() -> None:
+    assert {method for method, _ in LARGE} == {"Encode", "Decode", "Reconstruct", "Denoise"}
 
 
 @given(valid=st.sampled_from(VALID), other=st.sampled_from(VALID))
@@ -223,7 +282,7 @@ def test_arbitrary_draws(
     request = REQUESTS[method](**fields)
     replies = target.call(method, request.SerializeToString())
     if isinstance(replies, list):
-        assert 1 <= count <= 40
+        assert 1 <= count <= (MAX_REQUEST_ROWS if method == "Sample" else MAX_STREAM_ROWS)
         assert 0 <= offset <= 2**62
         assert 0 <= temperature <= 10
         assert [reply.seed for reply in replies] == [seed] * len(replies)
