@@ -63,6 +63,8 @@ REQUESTS: dict[str, type[Message]] = {
     "ReloadModels": models_pb.ReloadModelsRequest,
 }
 
+READ_IN_PLACE = ("Encode", "Decode", "Reconstruct", "Denoise")
+
 
 class Strict(Exception):
     """The engine was given what should have been refused."""
@@ -194,6 +196,15 @@ class Target:
                 pass
         (reply,) = replies
         return reply.build()
+
+
+def outcome(replies: list[Any] | CallError) -> object:
+    """Return all of what `Target.call` returned but the times, to be compared."""
+    if isinstance(replies, CallError):
+        return type(replies), replies.message, replies.violations
+    for reply in replies:
+        reply.ClearField("timings")
+    return [reply.SerializeToString(deterministic=True) for reply in replies]
 
 
 def _check_refusal(error: CallError) -> None:

@@ -6,7 +6,8 @@ ends with the input that did it in a file `crash-...`. The flags are libFuzzer's
 good requests of every method, written anew at each start.
 
 The first byte of an input chooses a method and how the rest is meant: as the bytes of the request,
-as an image file in one, or as the chunks of a PNG, whose checksums are made right.
+as an image file in one, or as the chunks of a PNG, whose checksums are made right. What is read in
+place must mean what the generated classes say.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ with atheris.instrument_imports(include=["latentserve_server", "PIL"]):
     import latentserve_server.codec
     import latentserve_server.image_file
     import latentserve_server.service  # noqa: F401
-    from request_target import REQUESTS, Target, jpeg_file, png_file, valid_requests
+    import request_target
+    from request_target import READ_IN_PLACE, REQUESTS, Target, jpeg_file, png_file
 
 from latentserve.v1 import generative_service_pb2 as pb
 from latentserve.v1 import tensor_pb2
@@ -61,7 +63,7 @@ def seeds() -> list[bytes]:
     """Inputs to begin with."""
     found = [
         selector(method, AS_BYTES) + message.SerializeToString()
-        for method, messages in valid_requests().items()
+        for method, messages in request_target.valid_requests().items()
         for message in messages
     ]
     files = [png_file(), png_file(bits=1), jpeg_file(), jpeg_file(progressive=True)]
@@ -99,6 +101,7 @@ def main() -> None:
     logging.disable(logging.CRITICAL)
     with tempfile.TemporaryDirectory() as temporary:
         target = Target(Path(temporary, "exports"))
+        plain = Target(Path(temporary, "the-same"), plain=True)
         corpus = Path(temporary, "corpus")
         corpus.mkdir()
         for number, seed in enumerate(seeds()):
@@ -106,8 +109,12 @@ def main() -> None:
             (corpus / f"seed-{number}").write_bytes(seed)
 
         def one_input(data: bytes) -> None:
-            if data:
-                target.call(*request_of(data))
+            if not data:
+                return
+            method, request = request_of(data)
+            found = request_target.outcome(target.call(method, request))
+            if method in READ_IN_PLACE:
+                assert found == request_target.outcome(plain.call(method, request)), method
 
         flags = [*sys.argv, "-max_len=4096", "-rss_limit_mb=1024", "-timeout=10"]
         repeats = any(Path(argument).is_file() for argument in sys.argv[1:])

@@ -24,10 +24,12 @@ from latentserve_server.errors import CallError, InvalidRequest
 from request_target import (
     MAX_REQUEST_ROWS,
     MAX_STREAM_ROWS,
+    READ_IN_PLACE,
     REQUESTS,
     RESPONSES,
     Target,
     jpeg_file,
+    outcome,
     png_file,
     valid_requests,
 )
@@ -122,11 +124,7 @@ def test_damaged_messages(target: Target, data: st.DataObject, valid: tuple[str,
     target.call(method, data.draw(damaged(original)))
 
 
-LARGE = [
-    (method, data)
-    for method, data in VALID
-    if len(data) > 512 and method in ("Encode", "Decode", "Reconstruct", "Denoise")
-]
+LARGE = [(method, data) for method, data in VALID if len(data) > 512 and method in READ_IN_PLACE]
 
 
 @given(data=st.data(), valid=st.sampled_from(LARGE))
@@ -153,17 +151,8 @@ def test_every_other_last_byte_is_seen(
         assert outcome(target.call(method, request)) == outcome(plain.call(method, request))
 
 
-def outcome(replies: list[Any] | CallError) -> object:
-    """All of it but the times."""
-    if isinstance(replies, CallError):
-        return type(replies), replies.message, replies.violations
-    for reply in replies:
-        reply.ClearField("timings")
-    return [reply.SerializeToString(deterministic=True) for reply in replies]
-
-
 def test_large_requests_are_among_them() -> None:
-    assert {method for method, _ in LARGE} == {"Encode", "Decode", "Reconstruct", "Denoise"}
+    assert {method for method, _ in LARGE} == set(READ_IN_PLACE)
 
 
 @given(valid=st.sampled_from(VALID), other=st.sampled_from(VALID))
