@@ -28,6 +28,7 @@ from served import Server, ref, served
 
 TIMEOUT_S = 20.0
 ENGINE_S = 0.5
+ATTEMPTS = 5
 
 PROMISES: dict[str, tuple[str, ...]] = {
     "Sampling is reproducible": (
@@ -135,9 +136,14 @@ class Gathering:
         request = pb.DecodeRequest(latents=to_tensor(latent(number)))
         return self._stub.Decode.future(request, timeout=timeout_s)
 
+    @property
+    def engine_is_busy(self) -> bool:
+        """Whether they still wait; otherwise the machine was too slow for this attempt."""
+        return not self._busy.done()
+
     def wait(self) -> None:
         """Wait until all of them are in the queue."""
-        wait_for(lambda: waiting_rows(self._server) == len(self.calls))
+        wait_for(lambda: waiting_rows(self._server) == len(self.calls) or not self.engine_is_busy)
 
     def check(self, *left: int) -> None:
         """All but those that left have their own answers, from one batch."""
@@ -151,6 +157,13 @@ class Gathering:
                 np.testing.assert_allclose(images, expected, atol=1e-6)
 
 
+def attempts(server: Server, stub: Any, *timeouts_s: float) -> Iterator[Gathering]:
+    """Gather until a test was quick enough to do what it does while the engine is busy."""
+    for _ in range(ATTEMPTS):
+        yield Gathering(server, stub, *timeouts_s)
+    raise AssertionError(f"the engine was never busy for long enough, in {ATTEMPTS} attempts")
+
+
 def latent(number: int) -> Any:
     return np.full((1, tiny_models.DIM), 0.1 * number + 0.1, "<f4")
 
@@ -159,19 +172,23 @@ def latent(number: int) -> Any:
 def test_a_neighbour_who_expires_harms_nobody(slow: Server, leaving: int) -> None:
     with slow.generative() as stub:
         timeouts_s = [0.2 if number == leaving else TIMEOUT_S for number in range(4)]
-        gathering = Gathering(slow, stub, *timeouts_s)
-        error = gathering.calls[leaving].exception()
+        for gathering in attempts(slow, stub, *timeouts_s):
+            error = gathering.calls[leaving].exception()
+            if gathering.engine_is_busy:
+                break
         assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED
         gathering.check(leaving)
 
 
 def test_all_callers_of_a_batch_may_leave(slow: Server) -> None:
     with slow.generative() as stub:
-        gathering = Gathering(slow, stub)
-        gathering.wait()
-        for call in gathering.calls:
-            call.cancel()
-        wait_for(lambda: waiting_rows(slow) == 0)
+        for gathering in attempts(slow, stub):
+            gathering.wait()
+            for call in gathering.calls:
+                call.cancel()
+            wait_for(lambda: waiting_rows(slow) == 0)
+            if gathering.engine_is_busy:
+                break
         gathering.check(*range(4))
         assert stub.Sample(pb.SampleRequest(count=1), timeout=TIMEOUT_S).timings.batch_rows == 1
 
@@ -184,10 +201,12 @@ def test_neighbours_who_send_rubbish_harm_nobody(slow: Server) -> None:
         pb.DecodeRequest(),
     ]
     with slow.generative() as stub:
-        gathering = Gathering(slow, stub)
-        gathering.wait()
-        for request in rubbish:
-            assert refused(stub.Decode, request, timeout=TIMEOUT_S).code == "INVALID_ARGUMENT"
+        for gathering in attempts(slow, stub):
+            gathering.wait()
+            for request in rubbish:
+                assert refused(stub.Decode, request, timeout=TIMEOUT_S).code == "INVALID_ARGUMENT"
+            if gathering.engine_is_busy:
+                break
         gathering.check()
 
 

@@ -30,6 +30,7 @@ CALLERS = 8
 CONNECTIONS = 16  # of several workers, each has some
 MAX_ROWS = 8  # of a batch, which is less than a large call has
 TIMEOUT_S = 30.0
+ENGINE_S = 0.003  # long enough for callers to meet
 IMAGE_TOLERANCE = 1e-4  # docs/sampling.md
 FAR = 2**62 - 40
 Floats = NDArray[np.float32]
@@ -143,7 +144,7 @@ def sampling_server(
     flags: tuple[str, ...] = ("--max-batch-rows", str(MAX_ROWS))
     if request.param > 1:
         flags = (*flags, "--workers", str(request.param))
-    with served(tiny_exports, log_path, *flags) as running:
+    with served(tiny_exports, log_path, *flags, delay_s=ENGINE_S) as running:
         yield running
 
 
