@@ -84,6 +84,7 @@ PROMISES: dict[str, tuple[str, ...]] = {
         "integration/test_workers.py::test_a_rolling_restart_under_load_fails_no_call",
     ),
     "No surprise for the client": (
+        "conformance/test_python_runner.py::test_every_case_passes",
         "integration/test_promises.py::test_stub_client_and_command_line_get_the_same_answer",
         "integration/test_error_table.py::test_a_row",
         "contract/test_wire_contract.py::test_the_committed_stubs_are_what_the_proto_files_give",
