@@ -69,7 +69,11 @@ class Settings:
     poll_s: Annotated[
         float, "seconds between looks at the model folder for changes; 0: only when asked"
     ] = 0.0
+    max_connections: Annotated[int, "connections of each process, at most"] = 512
     max_concurrent_streams: Annotated[int, "calls in flight of one connection, at most"] = 1024
+    handshake_timeout_s: Annotated[
+        float, "seconds that a new connection may take to speak HTTP/2, TLS included, at most"
+    ] = 20.0
     drain_delay_s: Annotated[
         float, "seconds from NOT_SERVING to refusing calls at SIGTERM, for balancers to notice"
     ] = 0.0
@@ -116,7 +120,9 @@ class Settings:
             ("max_stream_rows", 1, _INT64),
             ("queue_rows", 1, _INT64),
             ("max_versions", 1, 10_000),
+            ("max_connections", 1, _INT32),
             ("max_concurrent_streams", 1, _INT32),
+            ("handshake_timeout_s", 0.1, 3600),
             ("poll_s", 0, 86_400),
             ("drain_delay_s", 0, 3600),
             ("grace_s", 0, 3600),

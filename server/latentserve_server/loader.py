@@ -21,6 +21,8 @@ MAX_VERSION = 2**31 - 1
 """The wire contract's int32."""
 
 _VERSION = re.compile("[1-9][0-9]*")
+# The folders of an absolute path, up to its last name.
+_FOLDERS = re.compile(r"(?<![\w.~-])/(?:[^\s/:'\"]+/)+")
 _CPU_PROVIDER = "CPUExecutionProvider"
 
 
@@ -68,9 +70,11 @@ class Loader:
     def read(self, name: str, version: int, folder: Path) -> Entry:
         """Return the entry of a folder whose manifest and files were checked, not yet loaded."""
         try:
+            if _leads_out(folder, folder.parent.parent):
+                raise ManifestError("the version's folder is a link that leads out of --exports")
             manifest = read_manifest(folder)
         except ManifestError as error:
-            return refused(Entry(name, version, State.LOADING), error)
+            return refused(Entry(name, version, State.LOADING), error, folder)
         return Entry(name, version, State.LOADING, manifest=manifest)
 
     def load(self, entry: Entry) -> Entry:
@@ -83,7 +87,7 @@ class Loader:
             difference = max(engine.check_golden(), drawn_difference)
             ran = engine.warm_up((1, self._max_batch_rows))
         except ManifestError as error:
-            return refused(entry, error)
+            return refused(entry, error, entry.manifest.folder)
         batcher = Batcher(
             WithSquaredError(engine),
             name=f"{entry.name}/{entry.version}",
@@ -113,6 +117,8 @@ def fingerprint(root: Path) -> int:
     files = []
     try:
         for _, _, folder in version_folders(root):
+            if _leads_out(folder, root):
+                continue
             for path in folder.iterdir():
                 found = path.stat()
                 files.append((str(path), found.st_mtime_ns, found.st_size, found.st_ino))
@@ -121,10 +127,26 @@ def fingerprint(root: Path) -> int:
     return hash(tuple(sorted(files)))
 
 
-def refused(entry: Entry, error: ManifestError) -> Entry:
-    """Return the entry refused, with the reason."""
+def refused(entry: Entry, error: ManifestError, folder: Path) -> Entry:
+    """Return the entry refused, with the reason.
+
+    The log has all of it. Callers are given it without the paths of this machine, of which
+    ONNX Runtime's messages are full: `folder` is left out, and of others the last name stays.
+    """
     log.error("%s version %d is refused: %s", entry.name, entry.version, error)
-    return Entry(entry.name, entry.version, State.REFUSED, str(error), entry.manifest)
+    reason = str(error)
+    for known in (folder, folder.resolve()):
+        reason = reason.replace(f"{known}/", "")
+    reason = _FOLDERS.sub("", reason)
+    return Entry(entry.name, entry.version, State.REFUSED, reason, entry.manifest)
+
+
+def _leads_out(folder: Path, root: Path) -> bool:
+    """Return whether a link leads out of the root: nothing there is listed or opened."""
+    try:
+        return not folder.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError):  # RuntimeError: a link to itself, before Python 3.13
+        return True
 
 
 def version_folders(root: Path) -> list[tuple[str, int, Path]]:
@@ -135,6 +157,9 @@ def version_folders(root: Path) -> list[tuple[str, int, Path]]:
     found = []
     for model in sorted(root.iterdir()):
         if model.name.startswith(".") or not model.is_dir():
+            continue
+        if _leads_out(model, root):
+            log.error("%s is ignored: it is a link that leads out of --exports", model.name)
             continue
         versions = []
         for folder in model.iterdir():
