@@ -1,78 +1,46 @@
 """Merges what waits into batches, and gives every caller exactly its own rows.
 
-One batcher and one thread per engine. There is no timer: an idle engine takes what is
-there at once, and while it runs the next batch fills, so a single caller pays no delay
-and batches grow by themselves with the load.
+One batcher and one thread per engine. By default there is no timer: an idle engine takes what
+is there at once, and while it runs the next batch fills, so a single caller pays no delay
+and batches grow by themselves with the load. With a `max_delay_s`, a batch that is not full
+waits so long at most since its first request came.
 
-* Admission is by rows into a bounded queue; a full queue refuses at once.
+* Admission is by rows and bytes into bounded queues (`budget`); a full one refuses at once.
+* A request that will be too late when its turn comes is refused at once (`drain_rate`).
 * A batch holds rows of one operation. A request larger than a batch runs in several.
 * Cancelled callers leave the queue at once, expired ones when a batch is cut; the engine
-  never runs for either.
-* A batch that fails is run again caller by caller, so that a bad one fails alone.
+  never runs for either. Those that run already get their answer, however late.
+* A batch that fails is run again in parts (`execution`, `recovery`), so that a bad caller fails
+  alone.
 
-This module knows neither gRPC nor ONNX Runtime, and callbacks come from any thread.
+Nothing here knows gRPC or ONNX Runtime, and callbacks come from any thread.
 """
 
 from __future__ import annotations
 
 import logging
+import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
 
-import numpy as np
+from latentserve_server.budget import Budget, Excess
+from latentserve_server.drain_rate import DrainRate
+from latentserve_server.errors import CallError, DeadlineExceeded, QueueFull, Unavailable
+from latentserve_server.execution import Execution, Runner
+from latentserve_server.observer import Backlog, Observer
+from latentserve_server.row_queue import Batch, RowQueue
+from latentserve_server.ticket import NEVER_NS, Completion, Done, Rows, Ticket
 
-from latentserve_server.errors import (
-    CallError,
-    DeadlineExceeded,
-    EngineFailure,
-    QueueFull,
-    Unavailable,
-)
-from latentserve_server.row_queue import Batch, RowQueue, Slice
-from latentserve_server.ticket import Completion, Done, Floats, Rows, Ticket
+__all__ = ["Backlog", "Batcher", "Observer", "Runner"]
 
 log = logging.getLogger(__name__)
 
+_DOUBT = 2.0
+"""How much shorter than forecast a wait may turn out, and how much longer a run.
 
-class Runner(Protocol):
-    """What the batcher needs of an engine."""
-
-    def run(self, operation: str, inputs: Sequence[Floats]) -> Sequence[Floats]:
-        """Run one batch; every input and output has the same number of rows."""
-
-
-class Observer:
-    """Hears of what happens in a batcher; this one does nothing. Must be quick and not fail."""
-
-    def waited(self, operation: str, seconds: float) -> None:
-        """A request's first rows left the queue."""
-
-    def ran(self, operation: str, rows: int, seconds: float) -> None:
-        """The engine ran a batch."""
-
-    def failed(self, operation: str) -> None:
-        """The engine failed for one request."""
-
-    def refused(self, reason: str) -> None:
-        """A request was not admitted: `queue_full` or `deadline`."""
-
-    def dropped(self, operation: str, reason: str) -> None:
-        """A request ended before its answer: `cancelled` or `expired`."""
-
-
-class Backlog(NamedTuple):
-    """Work that has no answer yet.
-
-    `operation` is what is running, or first in the queue where nothing is. `stalled_s` is the
-    time since a batch finished, or since there is work at all, whichever is shorter.
-    """
-
-    operation: str
-    running_rows: int
-    waiting_rows: int
-    stalled_s: float
+A caller who is refused wrongly is harmed; one who is admitted wrongly only waits in vain.
+"""
 
 
 class Batcher:
@@ -82,12 +50,14 @@ class Batcher:
         runner: runs the batches.
         name: of the thread and in the log.
         max_batch_rows: rows of one batch, at most.
-        queue_rows: rows that may wait, at most.
+        queue_rows, queue_bytes: what may wait, at most; see `budget` for what is counted.
+        max_delay_s: seconds that a batch may wait to be filled.
+        budget: what may wait for this and other models together.
         observer: told of what happens, from any thread.
         clock_ns: monotonic nanoseconds; deadlines are seconds on the same clock.
         wake: called, from the thread that submits, for every request that was admitted;
             whoever is woken calls `run_next` until it returns False. None: `start` makes a
-            thread that does.
+            thread that does. With a delay there is always a thread, since somebody must wait.
     """
 
     def __init__(
@@ -97,41 +67,60 @@ class Batcher:
         name: str,
         max_batch_rows: int,
         queue_rows: int,
+        queue_bytes: int = 2**62,
+        max_delay_s: float = 0.0,
+        budget: Budget | None = None,
         observer: Observer | None = None,
         clock_ns: Callable[[], int] = time.monotonic_ns,
         wake: Callable[[Batcher], None] | None = None,
     ) -> None:
-        self._wake = wake
-        self._runner = runner
         self._name = name
         self._max_batch_rows = max_batch_rows
-        self._queue = RowQueue(queue_rows)
+        self._delay_ns = int(max_delay_s * 1e9)
+        self._wake = None if self._delay_ns else wake
         self._observer = observer or Observer()
         self._clock_ns = clock_ns
-        self._condition = threading.Condition()
-        self._rows_per_s = 0.0
+        self._share = (budget or Budget()).share(max_rows=queue_rows, max_bytes=queue_bytes)
+        self._queue = RowQueue(self._share)
+        self._drain = DrainRate(max_batch_rows)
+        self._execution = Execution(
+            runner,
+            name=name,
+            max_batch_rows=max_batch_rows,
+            observer=self._observer,
+            clock_ns=clock_ns,
+        )
+        self._lock = threading.RLock()
         self._running: Batch | None = None
-        self._progress_ns = 0
+        self._cut_ns = 0
         self._closed = False
-        self._buffers: dict[str, tuple[Floats, ...]] = {}
         self._thread: threading.Thread | None = None
+        # The thread sleeps on the bell while `_asleep` says so. Unlike a condition it can be rung
+        # without a lock, so `end` may come from a finalizer, which runs anywhere.
+        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._asleep = False
 
     @property
     def waiting_rows(self) -> int:
         """Rows in the queue, those of running batches not counted."""
-        return self._queue.waiting_rows
+        return self._share.rows
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes of the rows in the queue, as they were sent."""
+        return self._share.nbytes
 
     def backlog(self) -> Backlog | None:
         """Return the work that there is, None for an idle engine. Safe from any thread."""
-        with self._condition:
-            running, waiting_rows = self._running, self._queue.waiting_rows
+        with self._lock:
+            running, waiting_rows = self._running, self._share.rows
             if running is not None:
                 operation, running_rows = running.operation, running.rows
             elif waiting_rows:
                 operation, running_rows = next(iter(self._queue)).operation, 0
             else:
                 return None
-            stalled_ns = self._clock_ns() - self._progress_ns
+            stalled_ns = self._clock_ns() - self._execution.progress_ns
         return Backlog(operation, running_rows, waiting_rows, stalled_ns / 1e9)
 
     def start(self) -> None:
@@ -144,33 +133,41 @@ class Batcher:
     def submit(
         self, operation: str, inputs: tuple[Rows, ...], deadline: float | None, done: Done
     ) -> Ticket:
-        """Queue a request; `done` is called once, from any thread, unless it is cancelled.
+        """Queue a request of at least one row.
 
-        `deadline` is in seconds on the monotonic clock, or None. Raises QueueFull,
-        DeadlineExceeded or Unavailable at once, and then `done` is never called.
+        `deadline` is in seconds on the monotonic clock, or None. `done` is called once, from any
+        thread, unless the request is cancelled. Raises QueueFull, DeadlineExceeded or Unavailable
+        at once, and then `done` is never called.
         """
         now_ns = self._clock_ns()
-        ticket = Ticket(self._forget, operation, inputs, deadline, done, now_ns)
-        if deadline is not None and deadline * 1e9 <= now_ns:
+        deadline_ns = NEVER_NS if deadline is None else deadline * 1e9
+        ticket = Ticket(self, operation, inputs, deadline_ns, done, now_ns)
+        if deadline_ns <= now_ns:
             self._observer.refused("deadline")
             raise _too_late()
-        with self._condition:
+        with self._lock:
             if self._closed:
                 raise Unavailable("the model is being unloaded; try again", retry_after_s=1.0)
-            if not self._queue.has_room(ticket.rows):
-                self._observer.refused("queue_full")
-                raise self._full(ticket.rows)
-            if self._running is None and not self._queue.waiting_rows:
-                self._progress_ns = now_ns
-            self._queue.add(ticket)
-            self._condition.notify()
+            if self._running is None and not self._share.rows:
+                self._execution.progress_ns = now_ns
+            elif deadline is not None:
+                self._check_deadline(ticket)
+            if self._delay_ns:
+                ticket.due_ns = self._due_ns(ticket)
+            excess = self._queue.add(ticket)
+            if excess is not None:
+                self._observer.refused("total_full" if excess.of_all else "queue_full")
+                raise self._full(excess)
+            if self._asleep:
+                self._asleep = False
+                self._bell.put(None)
         if self._wake is not None:
             self._wake(self)
         return ticket
 
-    def _forget(self, ticket: Ticket) -> None:
+    def forget(self, ticket: Ticket) -> None:
         """Drop a request without an answer; nothing happens if it has its answer already."""
-        with self._condition:
+        with self._lock:
             if not ticket.settled:
                 ticket.settled = True
                 self._queue.leave(ticket)
@@ -178,178 +175,135 @@ class Batcher:
 
     def end(self) -> None:
         """Accept nothing more; the thread ends once it has run what waits. Does not block."""
-        with self._condition:
-            self._closed = True
-            self._condition.notify()
+        self._closed = True
+        self._share.ended = True
+        self._bell.put(None)
 
     def close(self, *, timeout_s: float) -> None:
         """End, and wait for it; what still waits after `timeout_s` gets Unavailable."""
         self.end()
         if self._thread is not None:
             self._thread.join(timeout_s)
-        with self._condition:
+        with self._lock:
             left = list(self._queue)
-        for ticket in left:
-            self._settle(ticket, Unavailable("the server stopped before the request ran"))
+        self._settle(left, Unavailable("the server stopped before the request ran"))
+
+    def next_due_ns(self) -> float | None:
+        """Return when the next batch is due, on the batcher's clock; None where nothing waits.
+
+        It may be past: a full batch is due at once, and without a delay so is any.
+        """
+        with self._lock:
+            if self._closed or not self._delay_ns:
+                return 0.0 if self._share.rows else None
+            return self._queue.due_ns(self._max_batch_rows)
 
     def run_next(self) -> bool:
-        """Cut one batch and run it on the calling thread; False where nothing waited.
+        """Cut one batch and run it on the calling thread; False where none was due.
 
         The engine's thread calls this for ever; tests call it by hand.
         """
-        with self._condition:
-            batch, expired = self._queue.cut(self._max_batch_rows, self._clock_ns() / 1e9)
-            self._running = batch
+        with self._lock:
+            cut_ns = self._clock_ns()
+            due_only = self._delay_ns > 0 and not self._closed
+            batch, expired = self._queue.cut(self._max_batch_rows, cut_ns, due_only=due_only)
+            self._running, self._cut_ns = batch, cut_ns
         for ticket in expired:
             self._observer.dropped(ticket.operation, "expired")
-            self._settle(ticket, _too_late())
+            self._settle([ticket], _too_late(ticket.cut_rows, ticket.rows))
         if batch is None:
             return bool(expired)
-        self._run(batch)
-        with self._condition:
-            self._running = None
+        if self._execution.run(batch, cut_ns, self._settle):
+            # The answers are part of it: the next batch waits for them too.
+            seconds = (self._clock_ns() - cut_ns) / 1e9
+            self._drain.learn(batch.operation, batch.rows, seconds)
+            self._share.rows_per_s = self._drain.rows_per_s
+        self._running = None
         return True
 
     def _loop(self) -> None:
         while True:
-            with self._condition:
-                while not self._queue.waiting_rows and not self._closed:
-                    self._condition.wait()
-                if self._closed and not self._queue.waiting_rows:
+            timeout_s = None
+            with self._lock:
+                due_ns = self.next_due_ns()
+                if due_ns is None and self._closed:
                     return
-            self.run_next()
+                now_ns = self._clock_ns()
+                self._asleep = due_ns is None or due_ns > now_ns
+                if due_ns is not None:
+                    timeout_s = (due_ns - now_ns) / 1e9
+            if self._asleep:
+                try:
+                    self._bell.get(timeout=timeout_s)
+                except queue.Empty:
+                    pass
+            else:
+                self.run_next()
 
-    def _run(self, batch: Batch) -> None:
-        started_ns = self._clock_ns()
-        for part in batch.slices:
-            if part.start == 0:
-                part.ticket.queue_ns = started_ns - part.ticket.submitted_ns
-                self._observer.waited(batch.operation, part.ticket.queue_ns / 1e9)
-        try:
-            outputs = self._run_engine(batch)
-        except Exception as error:  # noqa: BLE001 - whatever the engine raises, callers get an answer
-            self._progress_ns = self._clock_ns()
-            self._recover(batch, error)
-            return
-        self._progress_ns = self._clock_ns()
-        elapsed_ns = self._progress_ns - started_ns
-        self._learn_rate(batch.rows, elapsed_ns)
-        self._observer.ran(batch.operation, batch.rows, elapsed_ns / 1e9)
-        offset = 0
-        for part in batch.slices:
-            mine = tuple(output[offset : offset + part.rows] for output in outputs)
-            offset += part.rows
+    def _settle(self, tickets: list[Ticket], error: CallError | None) -> None:
+        """Answer requests, each once; a callback that fails harms nobody else."""
+        with self._lock:
+            tickets = [ticket for ticket in tickets if not ticket.settled]
+            for ticket in tickets:
+                ticket.settled = True
+                if ticket.cut_rows < ticket.rows:
+                    self._queue.leave(ticket)
+        for ticket in tickets:
+            completion = Completion(
+                ticket.outputs if error is None else (),
+                error,
+                ticket.queue_ns,
+                ticket.compute_ns,
+                ticket.batch_rows,
+            )
             try:
-                self._deliver(part, mine, elapsed_ns, batch.rows)
-            except Exception as error:  # for example MemoryError while rows are joined
-                log.exception("%s: an answer could not be assembled", self._name)
-                self._settle(part.ticket, _engine_failure(error))
+                ticket.done(completion)
+            except Exception:  # the next caller's answer must not depend on it
+                log.exception("%s: a completion callback failed", self._name)
 
-    def _run_engine(self, batch: Batch) -> Sequence[Floats]:
-        buffers = self._buffers_for(batch)
-        offset = 0
-        for ticket, start, stop in batch.slices:
-            for buffer, rows in zip(buffers, ticket.inputs, strict=True):
-                rows.write(buffer[offset : offset + stop - start], start, stop)
-            offset += stop - start
-        outputs = self._runner.run(batch.operation, [buffer[: batch.rows] for buffer in buffers])
-        for output in outputs:
-            if len(output) != batch.rows:
-                raise RuntimeError(f"the graph gave {len(output)} rows for {batch.rows}")
-        return outputs
-
-    def _buffers_for(self, batch: Batch) -> tuple[Floats, ...]:
-        """Return the operation's input buffers; one thread runs one batch at a time."""
-        if batch.operation not in self._buffers:
-            self._buffers[batch.operation] = tuple(
-                np.empty((self._max_batch_rows, *rows.array.shape[1:]), dtype=np.float32)
-                for rows in batch.slices[0].ticket.inputs
-            )
-        return self._buffers[batch.operation]
-
-    def _recover(self, batch: Batch, error: Exception) -> None:
-        """Run a failed batch again caller by caller; a batch of one caller just fails."""
-        if len(batch.slices) == 1:
-            log.error(
-                "%s: %s failed for %d rows", self._name, batch.operation, batch.rows, exc_info=error
-            )
-            self._observer.failed(batch.operation)
-            self._settle(batch.slices[0].ticket, _engine_failure(error))
+    def _check_deadline(self, ticket: Ticket) -> None:
+        """Raise DeadlineExceeded where the wait will be longer, by far, than there is time."""
+        drain, lines, now_ns = self._drain, self._queue.lines, ticket.submitted_ns
+        left_s = _DOUBT * (ticket.deadline_ns - now_ns) / 1e9
+        # First what it cannot be longer than: the running batch, the full ones, the last of each.
+        most = self._share.rows // self._max_batch_rows + 1 + len(lines)
+        if most * drain.slowest_s <= left_s:
             return
-        log.warning(
-            "%s: a batch of %d callers failed (%s); running them one by one",
-            self._name,
-            len(batch.slices),
-            error,
-        )
-        for part in batch.slices:
-            if not part.ticket.settled:
-                self._run(Batch(batch.operation, [part], part.rows))
+        wait_s = drain.rest_s(self._running, (now_ns - self._cut_ns) / 1e9)
+        wait_s += drain.ahead_s(ticket.operation, lines)
+        if wait_s > left_s:
+            self._observer.refused("deadline")
+            raise DeadlineExceeded(
+                f"the deadline is in {left_s / _DOUBT:.3g} s and {self._share.rows} rows wait "
+                f"already, for about {wait_s:.3g} s; the model did not run. "
+                "Allow more time, or send fewer requests at once"
+            )
 
-    def _deliver(
-        self, part: Slice, outputs: tuple[Floats, ...], compute_ns: int, batch_rows: int
-    ) -> None:
-        ticket, start, stop = part
-        if ticket.settled:
-            return
-        ticket.compute_ns += compute_ns
-        ticket.batch_rows = max(ticket.batch_rows, batch_rows)
-        ticket.finished_rows += stop - start
-        if stop - start == ticket.rows:
-            ticket.outputs = outputs  # the common case: no copy
-        else:
-            if not ticket.outputs:
-                ticket.outputs = tuple(
-                    np.empty((ticket.rows, *output.shape[1:]), dtype=output.dtype)
-                    for output in outputs
-                )
-            for whole, output in zip(ticket.outputs, outputs, strict=True):
-                whole[start:stop] = output
-        if ticket.finished_rows == ticket.rows:
-            self._settle(ticket, None)
+    def _due_ns(self, ticket: Ticket) -> float:
+        """Return when a request's batch must go: early enough for its deadline, if there is time."""
+        due_ns = ticket.submitted_ns + self._delay_ns
+        if ticket.deadline_ns == NEVER_NS:
+            return due_ns
+        slowest_ns = self._drain.slowest_s * 1e9
+        if not slowest_ns:  # nobody knows how long it will run
+            return due_ns if ticket.deadline_ns > due_ns else ticket.submitted_ns
+        return min(due_ns, max(ticket.deadline_ns - _DOUBT * slowest_ns, ticket.submitted_ns))
 
-    def _settle(self, ticket: Ticket, error: CallError | None) -> None:
-        """Answer a request, once; a callback that fails harms nobody else."""
-        with self._condition:
-            if ticket.settled:
-                return
-            ticket.settled = True
-            self._queue.leave(ticket)
-        completion = Completion(
-            outputs=ticket.outputs if error is None else (),
-            error=error,
-            queue_ns=ticket.queue_ns,
-            compute_ns=ticket.compute_ns,
-            batch_rows=ticket.batch_rows,
-        )
-        try:
-            ticket.done(completion)
-        except Exception:  # the next caller's answer must not depend on it
-            log.exception("%s: a completion callback failed", self._name)
-
-    def _learn_rate(self, rows: int, elapsed_ns: int) -> None:
-        rate = rows * 1e9 / max(elapsed_ns, 1)
-        self._rows_per_s = rate if not self._rows_per_s else 0.8 * self._rows_per_s + 0.2 * rate
-
-    def _full(self, rows: int) -> QueueFull:
-        waiting, limit = self._queue.waiting_rows, self._queue.limit
-        drain_s = waiting / self._rows_per_s if self._rows_per_s else 0.1
-        return QueueFull(
-            f"the queue of {self._name} is full: {waiting} rows wait, the request has {rows}, "
-            f"the limit is {limit}. Try again later, or with fewer rows",
-            metadata={"waiting_rows": str(waiting), "queue_rows": str(limit)},
-            retry_after_s=min(max(drain_s, 0.01), 5.0),
-        )
+    def _full(self, excess: Excess) -> QueueFull:
+        """Return the error, with the time until this request, not all that waits, has its place."""
+        if excess.of_all:
+            return excess.error(self._name, self._share.drain_s(excess))
+        rows = excess.over
+        if excess.in_bytes and excess.waiting:
+            rows = -(-excess.over * self._share.rows // excess.waiting)
+        elapsed_s = (self._clock_ns() - self._cut_ns) / 1e9
+        rest_s = self._drain.rest_s(self._running, elapsed_s)
+        return excess.error(self._name, rest_s + self._drain.leave_s(rows, self._queue.lines))
 
 
-def _engine_failure(error: Exception) -> EngineFailure:
-    failure = EngineFailure(f"the engine failed: {error}")
-    failure.__cause__ = error
-    return failure
-
-
-def _too_late() -> DeadlineExceeded:
+def _too_late(cut_rows: int = 0, rows: int = 0) -> DeadlineExceeded:
+    ran = f"only {cut_rows} of {rows} rows ran" if cut_rows else "the model did not run"
     return DeadlineExceeded(
-        "the deadline passed while the request waited; the model did not run. "
+        f"the deadline passed while the request waited; {ran}. "
         "Allow more time, or send fewer requests at once"
     )
