@@ -18,6 +18,7 @@ Nothing here knows gRPC or ONNX Runtime, and callbacks come from any thread.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -99,6 +100,7 @@ class Batcher:
         # without a lock, so `end` may come from a finalizer, which runs anywhere.
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._asleep = False
+        self._wakes_ns = NEVER_NS
 
     @property
     def waiting_rows(self) -> int:
@@ -158,7 +160,7 @@ class Batcher:
             if excess is not None:
                 self._observer.refused("total_full" if excess.of_all else "queue_full")
                 raise self._full(excess)
-            if self._asleep:
+            if self._asleep and (not self._delay_ns or self._is_due_earlier()):
                 self._asleep = False
                 self._bell.put(None)
         if self._wake is not None:
@@ -229,14 +231,13 @@ class Batcher:
                 if due_ns is None and self._closed:
                     return
                 now_ns = self._clock_ns()
-                self._asleep = due_ns is None or due_ns > now_ns
+                self._asleep = asleep = due_ns is None or due_ns > now_ns
+                self._wakes_ns = NEVER_NS if due_ns is None else due_ns
                 if due_ns is not None:
                     timeout_s = (due_ns - now_ns) / 1e9
-            if self._asleep:
-                try:
+            if asleep:
+                with contextlib.suppress(queue.Empty):
                     self._bell.get(timeout=timeout_s)
-                except queue.Empty:
-                    pass
             else:
                 self.run_next()
 
@@ -279,8 +280,12 @@ class Batcher:
                 "Allow more time, or send fewer requests at once"
             )
 
+    def _is_due_earlier(self) -> bool:
+        due_ns = self._queue.due_ns(self._max_batch_rows)
+        return due_ns is not None and due_ns < self._wakes_ns
+
     def _due_ns(self, ticket: Ticket) -> float:
-        """Return when a request's batch must go: early enough for its deadline, if there is time."""
+        """Return when a request's batch must go: in time for its deadline, at once if need be."""
         due_ns = ticket.submitted_ns + self._delay_ns
         if ticket.deadline_ns == NEVER_NS:
             return due_ns

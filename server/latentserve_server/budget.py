@@ -109,12 +109,12 @@ class Budget:
     def excess(self, share: Share, rows: int, nbytes: int) -> Excess | None:
         """Return why so much more would not fit, None where it does. The lock is held."""
         others = [s for s in self._shares if s is not share and not s.ended]
-        for name, unit, total, limit, sent in (
-            ("total_queue_rows", "rows", self.rows, self.max_rows, rows),
-            ("total_queue_bytes", "nbytes", self.nbytes, self.max_bytes, nbytes),
+        for name, in_bytes, total, limit, sent in (
+            ("total_queue_rows", False, self.rows, self.max_rows, rows),
+            ("total_queue_bytes", True, self.nbytes, self.max_bytes, nbytes),
         ):
             part = limit // 2 // (len(others) + 1)
-            kept = sum(max(part - getattr(other, unit), 0) for other in others)
+            kept = sum(max(part - other.waiting(in_bytes=in_bytes), 0) for other in others)
             over = total + sent + kept - limit
             if over > 0:
                 fits_alone = sent + part * len(others) <= limit
@@ -128,10 +128,11 @@ class Budget:
         """
         with self.lock:
             live = [s for s in self._shares if s is share or not s.ended]
-            unit, limit = ("nbytes", self.max_bytes) if excess.in_bytes else ("rows", self.max_rows)
-            part = limit // 2 // len(live)
-            draining = [s for s in live if s is share or getattr(s, unit) > part]
-            rows, waiting = sum(s.rows for s in draining), sum(getattr(s, unit) for s in draining)
+            in_bytes = excess.in_bytes
+            part = excess.limit // 2 // len(live)
+            draining = [s for s in live if s is share or s.waiting(in_bytes=in_bytes) > part]
+            rows = sum(s.rows for s in draining)
+            waiting = sum(s.waiting(in_bytes=in_bytes) for s in draining)
         rows_per_s = sum(s.rows_per_s for s in draining)
         if not rows_per_s or not waiting:
             return 0.0
@@ -155,6 +156,10 @@ class Share:
         self.nbytes = 0
         self.rows_per_s = 0.0
         self.ended = False
+
+    def waiting(self, *, in_bytes: bool) -> int:
+        """Return what waits, in rows or in bytes."""
+        return self.nbytes if in_bytes else self.rows
 
     def take(self, rows: int, nbytes: int) -> Excess | None:
         """Count a request that is to wait; return why it must not, and then it is not counted."""

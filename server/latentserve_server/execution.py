@@ -1,4 +1,4 @@
-"""Runs a batch on the engine and gives every caller its own rows, whatever happens to the others."""
+"""Runs a batch on the engine and gives every caller its own rows, whoever else is in it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from latentserve_server.ticket import Floats, Ticket
 log = logging.getLogger(__name__)
 
 Settle = Callable[[list[Ticket], CallError | None], None]
-"""Answers requests, with their outputs or with an error; those that were answered are left alone."""
+"""Answers requests, with their outputs or with an error; whoever has an answer keeps it."""
 
 
 class Runner(Protocol):

@@ -49,9 +49,7 @@ class Line:
 
     def add(self, ticket: Ticket) -> None:
         """Append a request."""
-        if not self.tickets:
-            self._due_ns = ticket.due_ns
-        elif self._due_ns is not None and ticket.due_ns < self._due_ns:
+        if not self.tickets or (self._due_ns is not None and ticket.due_ns < self._due_ns):
             self._due_ns = ticket.due_ns
         self.tickets[ticket] = None
         self.rows += ticket.rows
