@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2
 
 from latentserve.v1 import generative_service_pb2, model_service_pb2  # noqa: F401 - for reflection
 from latentserve_server import __version__, device, model_service, service, transport_cq
+from latentserve_server.budget import Budget
 from latentserve_server.config import Settings
 from latentserve_server.device import Device
 from latentserve_server.engine import OnnxEngine
@@ -88,8 +89,8 @@ class App:
             settings.exports,
             Loader(
                 self._build_engine,
-                max_batch_rows=settings.max_batch_rows,
-                queue_rows=settings.queue_rows,
+                limits=settings.limits,
+                budget=Budget(max_rows=settings.total_rows, max_bytes=settings.total_bytes),
                 observer=self.metrics.observer,
             ),
             default_model=settings.default_model,
@@ -117,6 +118,9 @@ class App:
         settings = self.settings
         self._scan()
         manifests = self.repository.manifests()
+        if unknown := settings.named_models - {m.name for m in manifests}:
+            names = ", ".join(sorted(unknown))
+            log.warning("settings name models that are not there (yet): %s", names)
         if settings.default_model and settings.default_model not in {m.name for m in manifests}:
             raise SettingsError(
                 f"--default-model {settings.default_model}: there is no such model in "
@@ -283,7 +287,6 @@ class App:
             self.repository,
             max_request_rows=settings.max_request_rows,
             max_stream_rows=settings.max_stream_rows,
-            max_batch_rows=settings.max_batch_rows,
             reload=self._reload_models,
         )
         streams = {"SampleStream": generative.sample_stream}

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from latentserve_server.batcher import Batcher, Observer, Runner
+from latentserve_server.budget import Budget
 from latentserve_server.entry import Entry, ServedModel, State
 from latentserve_server.errors import ManifestError
+from latentserve_server.limits import Limits
 from latentserve_server.manifest import MANIFEST_NAME, Manifest, read_manifest
 from latentserve_server.prior import check_draw, read_prior
 
@@ -40,8 +44,8 @@ class Loader:
 
     Args:
         build_engine: makes the engine of a manifest; raises ManifestError or StartupError.
-        max_batch_rows: rows of one batch, at most.
-        queue_rows: rows that may wait for one model, at most.
+        limits: gives those of a model by its name.
+        budget: what may wait for all models together; None: no limit but their own.
         observer: makes what the batcher of a name and version tells what happens.
     """
 
@@ -49,13 +53,13 @@ class Loader:
         self,
         build_engine: Callable[[Manifest], Engine],
         *,
-        max_batch_rows: int,
-        queue_rows: int,
+        limits: Callable[[str], Limits],
+        budget: Budget | None = None,
         observer: Callable[[str, int], Observer] = lambda name, version: Observer(),
     ) -> None:
         self._build_engine = build_engine
-        self._max_batch_rows = max_batch_rows
-        self._queue_rows = queue_rows
+        self._limits = limits
+        self._budget = budget or Budget()
         self._observer = observer
 
     def read(self, name: str, version: int, folder: Path) -> Entry:
@@ -64,24 +68,31 @@ class Loader:
             manifest = read_manifest(folder)
         except ManifestError as error:
             return refused(Entry(name, version, State.LOADING), error)
-        return Entry(name, version, State.LOADING, manifest=manifest)
+        max_batch_rows = self._limits(name).max_batch_rows
+        return Entry(name, version, State.LOADING, manifest=manifest, max_batch_rows=max_batch_rows)
 
     def load(self, entry: Entry) -> Entry:
         """Return a loading entry ready or refused: golden results repeated, batches warmed up."""
         assert entry.manifest is not None  # noqa: S101 - read gives every loading entry one
+        limits = self._limits(entry.name)
+        if shortage := limits.shortage(_row_bytes(entry.manifest)):
+            log.warning("%s version %d: %s", entry.name, entry.version, shortage)
         try:
             prior = read_prior(entry.manifest)
             drawn_difference = check_draw(entry.manifest, prior)
             engine = self._build_engine(entry.manifest)
             difference = max(engine.check_golden(), drawn_difference)
-            engine.warm_up((1, self._max_batch_rows))
+            engine.warm_up((1, limits.max_batch_rows))
         except ManifestError as error:
             return refused(entry, error)
         batcher = Batcher(
             engine,
             name=f"{entry.name}/{entry.version}",
-            max_batch_rows=self._max_batch_rows,
-            queue_rows=self._queue_rows,
+            max_batch_rows=limits.max_batch_rows,
+            queue_rows=limits.queue_rows,
+            queue_bytes=limits.queue_bytes,
+            max_delay_s=limits.max_delay_s,
+            budget=self._budget,
             observer=self._observer(entry.name, entry.version),
         )
         batcher.start()
@@ -93,7 +104,7 @@ class Loader:
             difference,
         )
         model = ServedModel(entry.manifest, engine.provider, batcher, prior)
-        return Entry(entry.name, entry.version, State.READY, manifest=entry.manifest, model=model)
+        return replace(entry, state=State.READY, model=model)
 
 
 def manifest_digest(folder: Path) -> str | None:
@@ -120,7 +131,12 @@ def fingerprint(root: Path) -> int:
 def refused(entry: Entry, error: ManifestError) -> Entry:
     """Return the entry refused, with the reason."""
     log.error("%s version %d is refused: %s", entry.name, entry.version, error)
-    return Entry(entry.name, entry.version, State.REFUSED, str(error), entry.manifest)
+    return replace(entry, state=State.REFUSED, reason=str(error))
+
+
+def _row_bytes(manifest: Manifest) -> int:
+    """Return the bytes of the largest row that can be sent: float32."""
+    return max(4 * math.prod(manifest.input_shape(name)) for name in manifest.operations)
 
 
 def version_folders(root: Path) -> list[tuple[str, int, Path]]:

@@ -7,15 +7,15 @@ java-grpc Prometheus interceptors, so that common dashboards fit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from latentserve_server.batcher import Observer
 from latentserve_server.entry import Entry, State
+from latentserve_server.observer import DROPPED, REFUSED, Observer
 from latentserve_server.repository import Action, Outcome
 
 # From 100 microseconds, a small model on an idle server, to ten seconds.
@@ -75,19 +75,25 @@ class Metrics:
         )
         self.refused = Counter(
             "latentserve_rejected",
-            "Requests that were not admitted, by reason: queue_full or deadline.",
+            f"Requests that were not admitted, by reason: {_list(REFUSED)}.",
             (*_MODEL, "reason"),
             registry=self.registry,
         )
         self.dropped = Counter(
             "latentserve_dropped",
-            "Requests that ended before their answer, by reason: cancelled or expired.",
+            f"Requests that ended before their answer, by reason: {_list(DROPPED)}.",
             (*_OPERATION, "reason"),
             registry=self.registry,
         )
         self.failed = Counter(
             "latentserve_engine_failures",
             "Requests that the engine failed for.",
+            _OPERATION,
+            registry=self.registry,
+        )
+        self.halved = Counter(
+            "latentserve_halved_batches",
+            "Batches that the device had no memory for, and that were run in two halves.",
             _OPERATION,
             registry=self.registry,
         )
@@ -119,6 +125,7 @@ class Metrics:
             self.refused,
             self.dropped,
             self.failed,
+            self.halved,
         ):
             metric.remove_by_labels(labels)
 
@@ -142,6 +149,10 @@ class RpcMetrics:
         """Count a call that ended with a status code, such as OK."""
         self._handled.labels(*self._labels, code_name).inc()
         self._handling.observe(seconds)
+
+
+def _list(reasons: Sequence[str]) -> str:
+    return f"{', '.join(reasons[:-1])} or {reasons[-1]}"
 
 
 def code_of_leaving(remaining_s: float | None) -> str:
@@ -170,6 +181,9 @@ class _BatcherMetrics(Observer):
         _, engine_seconds, batch_rows = self._children(operation)
         engine_seconds.observe(seconds)
         batch_rows.observe(rows)
+
+    def halved(self, operation: str) -> None:
+        self._metrics.halved.labels(*self._labels, operation).inc()
 
     def failed(self, operation: str) -> None:
         self._metrics.failed.labels(*self._labels, operation).inc()

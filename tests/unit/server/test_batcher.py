@@ -4,86 +4,14 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
+from batch_bench import POISON, Bench, Clock, FakeEngine
 from latentserve_server.batcher import Batcher
 from latentserve_server.errors import DeadlineExceeded, EngineFailure, QueueFull, Unavailable
-from latentserve_server.ticket import Completion, Rows, Ticket
-
-Floats = NDArray[np.float32]
-POISON = -1.0
-
-
-class FakeEngine:
-    """Doubles its input, remembers every batch, and fails where a row is POISON."""
-
-    def __init__(self) -> None:
-        self.batches: list[tuple[str, list[float]]] = []
-        self.during_run = lambda: None
-
-    def run(self, operation: str, inputs: Sequence[Floats]) -> list[Floats]:
-        (x,) = inputs
-        self.batches.append((operation, x[:, 0].tolist()))
-        self.during_run()
-        if (x == POISON).any():
-            raise RuntimeError("poisoned")
-        return [x * 2]
-
-
-class Clock:
-    """Nanoseconds that pass only by hand."""
-
-    def __init__(self) -> None:
-        self.ns = 1_000_000_000
-
-    def __call__(self) -> int:
-        return self.ns
-
-
-class Bench:
-    """A batcher without a thread, and what its callers were told."""
-
-    def __init__(self, *, max_batch_rows: int = 8, queue_rows: int = 16) -> None:
-        self.engine = FakeEngine()
-        self.clock = Clock()
-        self.batcher = Batcher(
-            self.engine,
-            name="fake",
-            max_batch_rows=max_batch_rows,
-            queue_rows=queue_rows,
-            clock_ns=self.clock,
-        )
-        self.told: dict[int, list[Completion]] = {}
-        self._numbers = itertools.count()
-
-    def submit(
-        self, *values: float, operation: str = "decode", deadline: float | None = None
-    ) -> tuple[int, Ticket]:
-        """Submit a request with one row per value; return its number and its ticket."""
-        number = next(self._numbers)
-        rows = Rows(np.array(values, dtype=np.float32).reshape(-1, 1))
-        ticket = self.batcher.submit(
-            operation, (rows,), deadline, lambda c: self.told.setdefault(number, []).append(c)
-        )
-        return number, ticket
-
-    def run_all(self) -> None:
-        while self.batcher.run_next():
-            pass
-
-    def values(self, number: int) -> list[float]:
-        """The answer of a request, which must have come exactly once and be no error."""
-        (completion,) = self.told[number]
-        assert completion.error is None
-        return list(completion.outputs[0][:, 0].tolist())
-
-    def error(self, number: int) -> Exception | None:
-        (completion,) = self.told[number]
-        return completion.error
+from latentserve_server.ticket import Completion, Rows
 
 
 def test_an_idle_engine_takes_a_single_request_at_once() -> None:
@@ -208,7 +136,7 @@ def test_callers_that_leave_the_queue_harm_no_neighbour(leaving: set[int], way: 
 def test_callers_that_leave_while_the_batch_runs_harm_no_neighbour(leaving: set[int]) -> None:
     bench = Bench()
     tickets = [bench.submit(float(n + 1)) for n in range(4)]
-    bench.engine.during_run = lambda: [tickets[n][1].cancel() for n in leaving]  # type: ignore[assignment, func-returns-value]
+    bench.engine.during_run = lambda: [tickets[n][1].cancel() for n in leaving]
     bench.run_all()
     assert sorted(bench.told) == sorted(set(range(4)) - leaving)
     for n in set(range(4)) - leaving:
@@ -281,7 +209,7 @@ def test_timings_say_what_the_clock_said() -> None:
     bench = Bench(max_batch_rows=2)
     number, _ = bench.submit(1.0, 2.0, 3.0)
     bench.clock.ns += 5_000
-    bench.engine.during_run = lambda: setattr(bench.clock, "ns", bench.clock.ns + 700)  # type: ignore[assignment]
+    bench.engine.during_run = lambda: setattr(bench.clock, "ns", bench.clock.ns + 700)
     bench.run_all()
     (completion,) = bench.told[number]
     assert (completion.queue_ns, completion.compute_ns, completion.batch_rows) == (5_000, 1_400, 2)
@@ -314,7 +242,9 @@ def test_closing_answers_what_waits_and_refuses_what_comes() -> None:
 
 def test_whoever_is_woken_runs_the_batches_in_place_of_a_thread() -> None:
     woken: list[Batcher] = []
-    batcher = Batcher(FakeEngine(), name="fake", max_batch_rows=8, queue_rows=16, wake=woken.append)
+    batcher = Batcher(
+        FakeEngine(Clock()), name="fake", max_batch_rows=8, queue_rows=16, wake=woken.append
+    )
     batcher.start()
     told: list[Completion] = []
     for value in (1.0, 2.0):
@@ -328,7 +258,7 @@ def test_whoever_is_woken_runs_the_batches_in_place_of_a_thread() -> None:
 
 
 def test_the_thread_runs_everything_before_it_ends() -> None:
-    engine = FakeEngine()
+    engine = FakeEngine(Clock())
     batcher = Batcher(engine, name="threaded", max_batch_rows=4, queue_rows=1000)
     batcher.start()
     done = threading.Semaphore(0)

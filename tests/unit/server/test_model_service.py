@@ -17,6 +17,7 @@ from latentserve_server.call import Reply
 from latentserve_server.device import CPU, CPU_PROVIDER
 from latentserve_server.engine import OnnxEngine
 from latentserve_server.errors import InvalidRequest, ModelNotFound
+from latentserve_server.limits import Limits
 from latentserve_server.loader import Loader
 from latentserve_server.manifest import read_manifest
 from latentserve_server.model_service import ModelService
@@ -47,8 +48,7 @@ def serve(root: Path) -> Iterator[Serve]:
             root,
             Loader(
                 lambda manifest: OnnxEngine(manifest, CPU, threads=1),
-                max_batch_rows=8,
-                queue_rows=64,
+                limits=lambda name: Limits(max_batch_rows=8, queue_rows=64),
             ),
             default_model=default_model,
             max_versions=10,
@@ -57,9 +57,7 @@ def serve(root: Path) -> Iterator[Serve]:
         repository.scan()
         if load:
             repository.load_all()
-        return ModelService(
-            repository, max_request_rows=20, max_stream_rows=2**40, max_batch_rows=8
-        )
+        return ModelService(repository, max_request_rows=20, max_stream_rows=2**40)
 
     yield make
     for repository in made:
