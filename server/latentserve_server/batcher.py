@@ -298,6 +298,8 @@ class Batcher:
         """Return the error, with the time until this request, not all that waits, has its place."""
         if excess.of_all:
             return excess.error(self._name, self._share.drain_s(excess))
+        if not self._drain.slowest_s:
+            return excess.error(self._name, None)
         rows = excess.over
         if excess.in_bytes and excess.waiting:
             rows = -(-excess.over * self._share.rows // excess.waiting)

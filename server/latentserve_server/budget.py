@@ -50,10 +50,10 @@ class Excess(NamedTuple):
         """Whether the limit is one of bytes."""
         return self.limit_name.endswith("bytes")
 
-    def error(self, name: str, drain_s: float) -> QueueFull:
+    def error(self, name: str, drain_s: float | None) -> QueueFull:
         """Return the error for a request to the model `name`.
 
-        `drain_s` is when it will fit as things are going, 0 where that is not known. The caller
+        `drain_s` is when it will fit as things are going, None where that is not known. The caller
         is told so, but never longer than 5 s: things change. A request that would not fit into an
         empty queue gets no time at all.
         """
@@ -66,7 +66,8 @@ class Excess(NamedTuple):
             if self.fits_alone
             else "It would not fit into an empty queue either: send fewer rows at once"
         )
-        retry_s = min(max(drain_s or _UNKNOWN_DRAIN_S, _SHORTEST_RETRY_S), _LONGEST_RETRY_S)
+        drain_s = _UNKNOWN_DRAIN_S if drain_s is None else drain_s
+        retry_s = min(max(drain_s, _SHORTEST_RETRY_S), _LONGEST_RETRY_S)
         return QueueFull(
             f"{where} full: {self.waiting} {unit} wait, the request has {self.sent}, "
             f"the limit is {self.limit} ({flag}){kept}. {advice}",
@@ -121,8 +122,8 @@ class Budget:
                 return Excess(name, total, sent, limit, over, kept, fits_alone)
         return None
 
-    def drain_s(self, share: Share, excess: Excess) -> float:
-        """Return how long `excess.over` takes to leave, in seconds; 0 where that is not known.
+    def drain_s(self, share: Share, excess: Excess) -> float | None:
+        """Return how long `excess.over` takes to leave, in seconds; None where it is not known.
 
         Only what waits beyond a model's part makes room for others.
         """
@@ -135,7 +136,7 @@ class Budget:
             waiting = sum(s.waiting(in_bytes=in_bytes) for s in draining)
         rows_per_s = sum(s.rows_per_s for s in draining)
         if not rows_per_s or not waiting:
-            return 0.0
+            return None
         return excess.over * rows / waiting / rows_per_s
 
 
@@ -192,6 +193,6 @@ class Share:
             self.rows -= rows
             self.nbytes -= nbytes
 
-    def drain_s(self, excess: Excess) -> float:
+    def drain_s(self, excess: Excess) -> float | None:
         """Return how long it takes until the overall limit has room; see `Budget.drain_s`."""
         return self._budget.drain_s(self, excess)

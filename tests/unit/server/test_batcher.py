@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 from batch_bench import POISON, Bench, Clock, FakeEngine
 from latentserve_server.batcher import Batcher
 from latentserve_server.errors import DeadlineExceeded, EngineFailure, QueueFull, Unavailable
+from latentserve_server.observer import Observer
 from latentserve_server.ticket import Completion, Rows
 
 
@@ -100,47 +100,6 @@ def test_rows_leave_the_count_when_cut_cancelled_or_expired() -> None:
     bench.clock.ns = 2_000_000_000
     bench.run_all()
     assert bench.batcher.waiting_rows == 0
-
-
-@pytest.mark.parametrize(
-    "leaving", [set(c) for n in range(1, 5) for c in itertools.combinations(range(4), n)]
-)
-@pytest.mark.parametrize("way", ["cancel", "expire"])
-def test_callers_that_leave_the_queue_harm_no_neighbour(leaving: set[int], way: str) -> None:
-    bench = Bench()
-    tickets = [
-        bench.submit(float(n + 1), deadline=1.5 if way == "expire" and n in leaving else None)
-        for n in range(4)
-    ]
-    if way == "expire":
-        bench.clock.ns = 2_000_000_000
-    else:
-        for n in leaving:
-            tickets[n][1].cancel()
-    bench.run_all()
-    for n in range(4):
-        if n not in leaving:
-            assert bench.values(n) == [2.0 * (n + 1)]
-        elif way == "expire":
-            assert isinstance(bench.error(n), DeadlineExceeded)
-        else:
-            assert n not in bench.told
-    # The engine never ran for those that left.
-    ran = {value for _, rows in bench.engine.batches for value in rows}
-    assert ran == {float(n + 1) for n in range(4) if n not in leaving}
-
-
-@pytest.mark.parametrize(
-    "leaving", [set(c) for n in range(1, 5) for c in itertools.combinations(range(4), n)]
-)
-def test_callers_that_leave_while_the_batch_runs_harm_no_neighbour(leaving: set[int]) -> None:
-    bench = Bench()
-    tickets = [bench.submit(float(n + 1)) for n in range(4)]
-    bench.engine.during_run = lambda: [tickets[n][1].cancel() for n in leaving]
-    bench.run_all()
-    assert sorted(bench.told) == sorted(set(range(4)) - leaving)
-    for n in set(range(4)) - leaving:
-        assert bench.values(n) == [2.0 * (n + 1)]
 
 
 @pytest.mark.parametrize("poisoned", range(4))
@@ -257,12 +216,68 @@ def test_whoever_is_woken_runs_the_batches_in_place_of_a_thread() -> None:
     assert not batcher.run_next()
 
 
+def test_an_answer_of_several_batches_has_memory_of_its_own_allocated_once() -> None:
+    bench = Bench(max_batch_rows=4)
+    large, ticket = bench.submit(*map(float, range(10)))
+    bench.batcher.run_next()
+    (allocated,) = ticket.outputs
+    bench.run_all()
+    (completion,) = bench.told[large]
+    assert completion.outputs[0] is allocated
+    assert allocated.base is None
+    assert allocated.shape == (10, 1)
+
+
+def test_an_answer_of_one_batch_is_not_copied() -> None:
+    bench = Bench()
+    first, _ = bench.submit(1.0)
+    second, _ = bench.submit(2.0)
+    bench.run_all()
+    bases = [bench.told[n][0].outputs[0].base for n in (first, second)]
+    assert bases[0] is not None
+    assert bases[0] is bases[1]
+
+
+def test_the_end_waits_for_no_lock() -> None:
+    """It comes from a finalizer, and those run anywhere: also where a batcher holds its lock."""
+    ended = threading.Event()
+
+    class Ending(Observer):
+        def dropped(self, operation: str, reason: str) -> None:  # the lock is held
+            threading.Thread(target=self._end).start()
+            ended.wait(10)
+
+        def _end(self) -> None:
+            batcher.end()
+            ended.set()
+
+    batcher = Batcher(
+        FakeEngine(Clock()), name="fake", max_batch_rows=8, queue_rows=16, observer=Ending()
+    )
+    rows = Rows(np.ones((1, 1), dtype=np.float32))
+    batcher.submit("decode", (rows,), None, lambda completion: None).cancel()
+    assert ended.is_set()
+    with pytest.raises(Unavailable):
+        batcher.submit("decode", (rows,), None, lambda completion: None)
+
+
+def test_a_thread_that_sleeps_is_ended_by_the_end() -> None:
+    batcher = Batcher(FakeEngine(Clock()), name="sleepy", max_batch_rows=8, queue_rows=16)
+    batcher.start()
+    batcher.close(timeout_s=10)
+    assert "engine-sleepy" not in {thread.name for thread in threading.enumerate()}
+
+
 def test_the_thread_runs_everything_before_it_ends() -> None:
     engine = FakeEngine(Clock())
     batcher = Batcher(engine, name="threaded", max_batch_rows=4, queue_rows=1000)
     batcher.start()
     done = threading.Semaphore(0)
     answers: dict[int, float] = {}
+
+    def submit_all(numbers: range) -> None:
+        for number in numbers:
+            submit(number)
 
     def submit(number: int) -> None:
         def finished(completion: Completion) -> None:
@@ -272,7 +287,7 @@ def test_the_thread_runs_everything_before_it_ends() -> None:
         batcher.submit("decode", (Rows(np.full((1, 1), number, np.float32)),), None, finished)
 
     threads = [
-        threading.Thread(target=lambda base=base: [submit(base + n) for n in range(50)])  # type: ignore[misc]
+        threading.Thread(target=submit_all, args=(range(base, base + 50),))
         for base in range(0, 200, 50)
     ]
     for thread in threads:
