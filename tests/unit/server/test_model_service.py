@@ -48,7 +48,7 @@ def serve(root: Path) -> Iterator[Serve]:
             root,
             Loader(
                 lambda manifest: OnnxEngine(manifest, CPU, threads=1),
-                limits=lambda name: Limits(max_batch_rows=8, queue_rows=64),
+                limits=lambda name: Limits(16 if name == "a" else 8, queue_rows=64),
             ),
             default_model=default_model,
             max_versions=10,
@@ -141,6 +141,14 @@ def test_a_model_is_described_as_its_manifest_says(serve: Serve, root: Path) -> 
 def test_the_limits_of_the_server_are_part_of_every_description(serve: Serve) -> None:
     limits = described(serve(), "b").limits
     assert limits == pb.Limits(max_request_rows=20, max_stream_rows=2**40, max_batch_rows=8)
+
+
+@pytest.mark.parametrize("load", [True, False])
+def test_the_rows_of_a_batch_are_those_of_the_model(serve: Serve, load: bool) -> None:
+    service = serve(load=load)
+    models = [model for model in listing(service).models if model.digest]
+    found = {(model.name, model.version): model.limits.max_batch_rows for model in models}
+    assert found == {("a", 2): 16, ("a", 1): 16, ("b", 1): 8}
 
 
 def test_what_a_model_does_not_have_is_absent(serve: Serve, root: Path) -> None:
