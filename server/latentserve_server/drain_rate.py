@@ -14,6 +14,9 @@ from latentserve_server.row_queue import Batch, Line
 
 _FADE = 0.1
 """The weight of the newest batch; the last ten or so count."""
+_STALL = 4.0
+"""A batch counts as so many times the expected one at most: a process that was stopped for a
+second says little about the next batch. What really got slower is learned within some more."""
 _SPREAD = 0.1
 """Batches that differ in rows by less than this part of their mean tell nothing about b."""
 
@@ -31,7 +34,9 @@ class BatchCost:
 
     def learn(self, rows: int, seconds: float) -> None:
         """Count one more batch."""
-        more_rows, more_s = rows - self._mean_rows, seconds - self._mean_s
+        expected_s = self._mean_s * max(rows / self._mean_rows, 1.0)
+        more_rows = rows - self._mean_rows
+        more_s = min(seconds, _STALL * expected_s) - self._mean_s
         self._mean_rows += _FADE * more_rows
         self._mean_s += _FADE * more_s
         keep = 1 - _FADE

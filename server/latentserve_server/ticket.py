@@ -130,5 +130,8 @@ class Ticket:
         self.settled = False
 
     def cancel(self) -> None:
-        """Forget the request: its callback will not be called. Safe from any thread."""
+        """Forget the request: its callback will not be called. Safe from any thread.
+
+        It may be called all the same where the answer was on its way already.
+        """
         self._owner.forget(self)

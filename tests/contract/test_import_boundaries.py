@@ -98,7 +98,8 @@ def violations(path: Path, forbidden: tuple[str, ...]) -> set[str]:
     return {name for name in imports_of(path) for package in forbidden if belongs(name, package)}
 
 
-CORE = ["arrays", "batcher", "engine", "repository", "manifest", "prior", "sampling"]
+QUEUE = ["observer", "ticket", "budget", "row_queue", "drain_rate", "recovery", "execution"]
+CORE = ["arrays", *QUEUE, "batcher", "engine", "repository", "manifest", "prior", "sampling"]
 
 
 @pytest.mark.parametrize("name", CORE)
@@ -129,6 +130,7 @@ LAYERS = [
     "arrays",
     "manifest",
     "prior",
+    *QUEUE,
     "batcher",
     "repository",
     "codec",

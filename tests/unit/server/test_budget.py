@@ -213,6 +213,13 @@ def test_a_full_budget_refuses_as_all_queues_together() -> None:
     assert (budget.rows, budget.nbytes) == (0, 0)
 
 
+def test_a_batcher_that_ended_leaves_its_part_to_the_others() -> None:
+    budget = Budget(max_rows=16)
+    old, new = Bench(budget=budget), Bench(budget=budget)
+    old.batcher.end()
+    new.submit(*[1.0] * 16)
+
+
 class HeldEngine(FakeEngine):
     """Runs no batch to its end before it is released."""
 

@@ -44,6 +44,21 @@ def test_older_batches_fade() -> None:
     assert cost.of(8) == pytest.approx(0.1, rel=0.1)
 
 
+def test_a_stall_counts_as_a_few_batches_and_what_got_slower_is_learned_all_the_same() -> None:
+    cost = BatchCost(8, 0.01)
+    cost.learn(8, 60.0)
+    assert cost.of(8) == pytest.approx(0.013)
+    for _ in range(60):
+        cost.learn(8, 1.0)
+    assert cost.of(8) == pytest.approx(1.0, rel=0.1)
+
+
+def test_larger_batches_than_any_before_are_no_stall() -> None:
+    cost = BatchCost(1, 0.001)
+    cost.learn(64, 0.064)
+    assert cost.of(64) == pytest.approx(0.064)
+
+
 def test_what_was_never_measured_costs_nothing() -> None:
     drain = DrainRate(8)
     assert (drain.slowest_s, drain.rows_per_s) == (0.0, 0.0)

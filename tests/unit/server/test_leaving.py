@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
-from batch_bench import POISON, START_NS, Bench
+from batch_bench import POISON, START_NS, Bench, Floats
 from latentserve_server.errors import DeadlineExceeded, EngineFailure
 from latentserve_server.ticket import Ticket
 
@@ -135,6 +136,36 @@ def test_one_that_cancels_while_a_bad_neighbour_is_sought_is_not_run_again() -> 
     assert 2 not in bench.told
     assert bench.values(3) == [8.0]
     assert [rows for _, rows in bench.engine.batches[1:]] == [[1.0], [POISON], [4.0]]
+
+
+class Intrusive:
+    """Outputs that do something while an answer is taken out of them."""
+
+    def __init__(self, outputs: Floats, during: Callable[[], None]) -> None:
+        self._outputs = outputs
+        self._during = during
+
+    def __len__(self) -> int:
+        return len(self._outputs)
+
+    def __getitem__(self, rows: slice) -> Floats:
+        self._during()
+        return self._outputs[rows]
+
+
+def test_one_that_cancels_while_its_answer_is_assembled_gets_none() -> None:
+    bench = Bench()
+    tickets = [bench.submit(value)[1] for value in (1.0, 2.0, 3.0)]
+    run = bench.engine.run
+
+    def intrude(operation: str, inputs: Sequence[Floats]) -> list[Any]:
+        return [Intrusive(output, tickets[1].cancel) for output in run(operation, inputs)]
+
+    bench.engine.run = intrude  # type: ignore[method-assign]
+    bench.run_all()
+    assert bench.values(0) == [2.0]
+    assert 1 not in bench.told
+    assert bench.values(2) == [6.0]
 
 
 def test_a_split_request_that_expires_half_way_is_told_what_ran() -> None:
