@@ -79,8 +79,8 @@ class Heard(Observer):
     def failed(self, operation: str) -> None:
         self.events.append(("failed", operation))
 
-    def refused(self, reason: str) -> None:
-        self.events.append(("refused", reason))
+    def refused(self, operation: str, reason: str) -> None:
+        self.events.append(("refused", operation, reason))
 
     def dropped(self, operation: str, reason: str) -> None:
         self.events.append(("dropped", operation, reason))

@@ -24,24 +24,21 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from math import inf
 
-from latentserve_server.budget import Budget, Excess
+from latentserve_server.admission import Admission, too_late
+from latentserve_server.budget import Budget
 from latentserve_server.drain_rate import DrainRate
-from latentserve_server.errors import CallError, DeadlineExceeded, QueueFull, Unavailable
+from latentserve_server.errors import CallError, DeadlineExceeded, Unavailable
 from latentserve_server.execution import Execution, Runner
 from latentserve_server.observer import Backlog, Observer
+from latentserve_server.pace import Pace
 from latentserve_server.row_queue import Batch, RowQueue
 from latentserve_server.ticket import NEVER_NS, Completion, Done, Rows, Ticket
 
 __all__ = ["Backlog", "Batcher", "Observer", "Runner"]
 
 log = logging.getLogger(__name__)
-
-_DOUBT = 2.0
-"""How much shorter than forecast a wait may turn out, and how much longer a run.
-
-A caller who is refused wrongly is harmed; one who is admitted wrongly only waits in vain.
-"""
 
 
 class Batcher:
@@ -56,9 +53,10 @@ class Batcher:
         budget: what may wait for this and other models together.
         observer: told of what happens, from any thread.
         clock_ns: monotonic nanoseconds; deadlines are seconds on the same clock.
-        wake: called, from the thread that submits, for every request that was admitted;
-            whoever is woken calls `run_next` until it returns False. None: `start` makes a
-            thread that does. With a delay there is always a thread, since somebody must wait.
+        offer: called, from the thread that submits, when work comes to an idle batcher. True
+            says that somebody will call `run_next` until it returns False, or `hand_over`;
+            otherwise the batcher's own thread runs what there is. With a delay it always does,
+            since somebody must wait.
     """
 
     def __init__(
@@ -73,17 +71,25 @@ class Batcher:
         budget: Budget | None = None,
         observer: Observer | None = None,
         clock_ns: Callable[[], int] = time.monotonic_ns,
-        wake: Callable[[Batcher], None] | None = None,
+        offer: Callable[[Batcher], bool] | None = None,
     ) -> None:
         self._name = name
         self._max_batch_rows = max_batch_rows
         self._delay_ns = int(max_delay_s * 1e9)
-        self._wake = None if self._delay_ns else wake
+        self._offer = None if self._delay_ns else offer
         self._observer = observer or Observer()
         self._clock_ns = clock_ns
         self._share = (budget or Budget()).share(max_rows=queue_rows, max_bytes=queue_bytes)
         self._queue = RowQueue(self._share)
         self._drain = DrainRate(max_batch_rows)
+        self._pace: dict[str, Pace] = {}
+        self._admission = Admission(
+            name,
+            self._queue,
+            self._drain,
+            max_batch_rows=max_batch_rows,
+            delay_ns=self._delay_ns,
+        )
         self._execution = Execution(
             runner,
             name=name,
@@ -96,11 +102,33 @@ class Batcher:
         self._cut_ns = 0
         self._closed = False
         self._thread: threading.Thread | None = None
-        # The thread sleeps on the bell while `_asleep` says so. Unlike a condition it can be rung
-        # without a lock, so `end` may come from a finalizer, which runs anywhere.
+        self._taken = False  # somebody runs what there is, or has promised to
+        self._handed = False  # it is for the thread
+        # The thread sleeps on the bell, until `_wakes_ns` where something waits to be filled.
+        # Unlike a condition it can be rung without a lock, so `end` may come from a finalizer,
+        # which runs anywhere.
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._asleep = False
         self._wakes_ns = NEVER_NS
+
+    @property
+    def expected_s(self) -> float:
+        """Seconds that the next batch will take, as far as is known; rather too much."""
+        with self._lock:
+            operation = self._queue.next_operation()
+            rows = min(self._share.rows, self._max_batch_rows)
+        if not rows:
+            return 0.0
+        return self._pace[operation].expected_s(rows) if operation in self._pace else inf
+
+    def learn(self, operation: str, rows: int, seconds: float) -> None:
+        """Take in how long a batch of a warm-up took; of its own ones the batcher knows."""
+        self._pace.setdefault(operation, Pace()).learn(rows, seconds)
+        self._drain.learn(operation, rows, seconds)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as many rows wait as a batch may have."""
+        return self._share.rows >= self._max_batch_rows
 
     @property
     def waiting_rows(self) -> int:
@@ -111,6 +139,11 @@ class Batcher:
     def waiting_bytes(self) -> int:
         """Bytes of the rows in the queue, as they were sent."""
         return self._share.nbytes
+
+    def waiting_by_operation(self) -> dict[str, int]:
+        """Return the rows in the queue of each operation that has some. Safe from any thread."""
+        with self._lock:
+            return {name: line.rows for name, line in self._queue.lines.items() if line.rows}
 
     def backlog(self) -> Backlog | None:
         """Return the work that there is, None for an idle engine. Safe from any thread."""
@@ -126,9 +159,7 @@ class Batcher:
         return Backlog(operation, running_rows, waiting_rows, stalled_ns / 1e9)
 
     def start(self) -> None:
-        """Start the thread that runs the batches, unless somebody else is woken to do it."""
-        if self._wake is not None:
-            return
+        """Start the thread that runs the batches which nobody else takes."""
         self._thread = threading.Thread(target=self._loop, name=f"engine-{self._name}", daemon=True)
         self._thread.start()
 
@@ -145,27 +176,35 @@ class Batcher:
         deadline_ns = NEVER_NS if deadline is None else deadline * 1e9
         ticket = Ticket(self, operation, inputs, deadline_ns, done, now_ns)
         if deadline_ns <= now_ns:
-            self._observer.refused("deadline")
-            raise _too_late()
+            self._observer.refused(operation, "deadline")
+            raise too_late()
         with self._lock:
             if self._closed:
+                self._observer.refused(operation, "unloading")
                 raise Unavailable("the model is being unloaded; try again", retry_after_s=1.0)
             if self._running is None and not self._share.rows:
                 self._execution.progress_ns = now_ns
             elif deadline is not None:
                 self._check_deadline(ticket)
             if self._delay_ns:
-                ticket.due_ns = self._due_ns(ticket)
+                ticket.due_ns = self._admission.due_ns(ticket)
             excess = self._queue.add(ticket)
             if excess is not None:
-                self._observer.refused("total_full" if excess.of_all else "queue_full")
-                raise self._full(excess)
-            if self._asleep and (not self._delay_ns or self._is_due_earlier()):
-                self._asleep = False
+                reason = "total_full" if excess.of_all else "queue_full"
+                self._observer.refused(operation, reason)
+                elapsed_s = (now_ns - self._cut_ns) / 1e9
+                raise self._admission.full(excess, self._running, elapsed_s)
+            idle, self._taken = not self._taken, True
+            if self._delay_ns and not idle and self._is_due_earlier():
                 self._bell.put(None)
-        if self._wake is not None:
-            self._wake(self)
+        if idle and not (self._offer is not None and self._offer(self)):
+            self.hand_over()
         return ticket
+
+    def hand_over(self) -> None:
+        """Let the batcher's own thread run what there is: for one who took an offer."""
+        self._handed = True
+        self._bell.put(None)
 
     def forget(self, ticket: Ticket) -> None:
         """Drop a request without an answer; nothing happens if it has its answer already."""
@@ -203,43 +242,59 @@ class Batcher:
     def run_next(self) -> bool:
         """Cut one batch and run it on the calling thread; False where none was due.
 
-        The engine's thread calls this for ever; tests call it by hand.
+        One thread at a time may: the batcher's own, or whoever took an offer; tests do it by
+        hand.
         """
         with self._lock:
             cut_ns = self._clock_ns()
             due_only = self._delay_ns > 0 and not self._closed
             batch, expired = self._queue.cut(self._max_batch_rows, cut_ns, due_only=due_only)
             self._running, self._cut_ns = batch, cut_ns
+            if batch is None and not self._share.rows:
+                self._taken = False
+                if self._closed:
+                    self._bell.put(None)
         for ticket in expired:
             self._observer.dropped(ticket.operation, "expired")
-            self._settle([ticket], _too_late(ticket.cut_rows, ticket.rows))
+            self._settle([ticket], too_late(ticket.cut_rows, ticket.rows))
         if batch is None:
             return bool(expired)
-        if self._execution.run(batch, cut_ns, self._settle):
-            # The answers are part of it: the next batch waits for them too.
-            seconds = (self._clock_ns() - cut_ns) / 1e9
-            self._drain.learn(batch.operation, batch.rows, seconds)
-            self._share.rows_per_s = self._drain.rows_per_s
+        engine_ns = self._execution.run(batch, cut_ns, self._settle)
+        if engine_ns is not None:
+            self._has_run(batch, engine_ns, self._clock_ns() - cut_ns)
         self._running = None
         return True
 
+    def _has_run(self, batch: Batch, engine_ns: int, whole_ns: int) -> None:
+        operation, _, rows = batch
+        pace = self._pace.get(operation)
+        if pace is None:
+            pace = self._pace[operation] = Pace()
+        pace.learn(rows, engine_ns / 1e9)
+        # The answers are part of it: the next batch waits for them, too.
+        self._drain.learn(operation, rows, whole_ns / 1e9)
+        self._share.rows_per_s = self._drain.rows_per_s
+
     def _loop(self) -> None:
         while True:
-            timeout_s = None
+            with contextlib.suppress(queue.Empty):
+                self._bell.get(timeout=self._sleep_s())
+            if self._handed or self._delay_ns:
+                self._handed = False
+                while self.run_next():
+                    pass
             with self._lock:
-                due_ns = self.next_due_ns()
-                if due_ns is None and self._closed:
+                if self._closed and not self._taken:
                     return
-                now_ns = self._clock_ns()
-                self._asleep = asleep = due_ns is None or due_ns > now_ns
-                self._wakes_ns = NEVER_NS if due_ns is None else due_ns
-                if due_ns is not None:
-                    timeout_s = (due_ns - now_ns) / 1e9
-            if asleep:
-                with contextlib.suppress(queue.Empty):
-                    self._bell.get(timeout=timeout_s)
-            else:
-                self.run_next()
+
+    def _sleep_s(self) -> float | None:
+        """Return how long the thread may sleep, None: until the bell rings."""
+        if not self._delay_ns:
+            return None
+        with self._lock:
+            due_ns = self.next_due_ns()
+            self._wakes_ns = NEVER_NS if due_ns is None else due_ns
+        return None if due_ns is None else max(due_ns - self._clock_ns(), 0.0) / 1e9
 
     def _settle(self, tickets: list[Ticket], error: CallError | None) -> None:
         """Answer requests, each once; a callback that fails harms nobody else."""
@@ -253,6 +308,7 @@ class Batcher:
             completion = Completion(
                 ticket.outputs if error is None else (),
                 error,
+                ticket.submitted_ns,
                 ticket.queue_ns,
                 ticket.compute_ns,
                 ticket.batch_rows,
@@ -263,54 +319,12 @@ class Batcher:
                 log.exception("%s: a completion callback failed", self._name)
 
     def _check_deadline(self, ticket: Ticket) -> None:
-        """Raise DeadlineExceeded where the wait will be longer, by far, than there is time."""
-        drain, lines, now_ns = self._drain, self._queue.lines, ticket.submitted_ns
-        left_s = _DOUBT * (ticket.deadline_ns - now_ns) / 1e9
-        # First what it cannot be longer than: the running batch, the full ones, the last of each.
-        most = self._share.rows // self._max_batch_rows + 1 + len(lines)
-        if most * drain.slowest_s <= left_s:
-            return
-        wait_s = drain.rest_s(self._running, (now_ns - self._cut_ns) / 1e9)
-        wait_s += drain.ahead_s(ticket.operation, lines)
-        if wait_s > left_s:
-            self._observer.refused("deadline")
-            raise DeadlineExceeded(
-                f"the deadline is in {left_s / _DOUBT:.3g} s and {self._share.rows} rows wait "
-                f"already, for about {wait_s:.3g} s; the model did not run. "
-                "Allow more time, or send fewer requests at once"
-            )
+        try:
+            self._admission.check_deadline(ticket, self._running, self._cut_ns)
+        except DeadlineExceeded:
+            self._observer.refused(ticket.operation, "deadline")
+            raise
 
     def _is_due_earlier(self) -> bool:
         due_ns = self._queue.due_ns(self._max_batch_rows)
         return due_ns is not None and due_ns < self._wakes_ns
-
-    def _due_ns(self, ticket: Ticket) -> float:
-        """Return when a request's batch must go: in time for its deadline, at once if need be."""
-        due_ns = ticket.submitted_ns + self._delay_ns
-        if ticket.deadline_ns == NEVER_NS:
-            return due_ns
-        slowest_ns = self._drain.slowest_s * 1e9
-        if not slowest_ns:  # nobody knows how long it will run
-            return due_ns if ticket.deadline_ns > due_ns else ticket.submitted_ns
-        return min(due_ns, max(ticket.deadline_ns - _DOUBT * slowest_ns, ticket.submitted_ns))
-
-    def _full(self, excess: Excess) -> QueueFull:
-        """Return the error, with the time until this request, not all that waits, has its place."""
-        if excess.of_all:
-            return excess.error(self._name, self._share.drain_s(excess))
-        if not self._drain.slowest_s:
-            return excess.error(self._name, None)
-        rows = excess.over
-        if excess.in_bytes and excess.waiting:
-            rows = -(-excess.over * self._share.rows // excess.waiting)
-        elapsed_s = (self._clock_ns() - self._cut_ns) / 1e9
-        rest_s = self._drain.rest_s(self._running, elapsed_s)
-        return excess.error(self._name, rest_s + self._drain.leave_s(rows, self._queue.lines))
-
-
-def _too_late(cut_rows: int = 0, rows: int = 0) -> DeadlineExceeded:
-    ran = f"only {cut_rows} of {rows} rows ran" if cut_rows else "the model did not run"
-    return DeadlineExceeded(
-        f"the deadline passed while the request waited; {ran}. "
-        "Allow more time, or send fewer requests at once"
-    )

@@ -61,26 +61,31 @@ class Execution:
         self._buffers: dict[str, tuple[Floats, ...]] = {}
         self.progress_ns = 0
 
-    def run(self, batch: Batch, cut_ns: int, settle: Settle) -> bool:
-        """Run a batch that was cut at `cut_ns`; False where it failed and had to be recovered."""
+    def run(self, batch: Batch, cut_ns: int, settle: Settle) -> int | None:
+        """Run a batch that was cut at `cut_ns`, and answer everybody in it.
+
+        Return the nanoseconds that the engine took, None where it failed.
+        """
         for ticket, start, _ in batch.slices:
             if start == 0:
                 ticket.queue_ns = cut_ns - ticket.submitted_ns
                 self._observer.waited(batch.operation, ticket.queue_ns / 1e9)
         return self._attempt(batch, cut_ns, settle, halved=False)
 
-    def _attempt(self, batch: Batch, started_ns: int, settle: Settle, *, halved: bool) -> bool:
+    def _attempt(
+        self, batch: Batch, started_ns: int, settle: Settle, *, halved: bool
+    ) -> int | None:
         try:
             outputs = self._run_engine(batch)
         except Exception as error:  # noqa: BLE001 - whatever the engine raises, callers get an answer
             self.progress_ns = self._clock_ns()
             self._recover(batch, error, settle, halved=halved)
-            return False
+            return None
         self.progress_ns = self._clock_ns()
         elapsed_ns = self.progress_ns - started_ns
         self._observer.ran(batch.operation, batch.rows, elapsed_ns / 1e9)
         self._deliver(batch, outputs, elapsed_ns, settle)
-        return True
+        return elapsed_ns
 
     def _run_engine(self, batch: Batch) -> Sequence[Floats]:
         operation, slices, batch_rows = batch

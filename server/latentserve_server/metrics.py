@@ -188,7 +188,7 @@ class _BatcherMetrics(Observer):
     def failed(self, operation: str) -> None:
         self._metrics.failed.labels(*self._labels, operation).inc()
 
-    def refused(self, reason: str) -> None:
+    def refused(self, operation: str, reason: str) -> None:
         self._metrics.refused.labels(*self._labels, reason).inc()
 
     def dropped(self, operation: str, reason: str) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-REFUSED = ("queue_full", "total_full", "deadline")
-"""Why requests are not admitted: the queue of the model, all queues together, the deadline."""
+REFUSED = ("queue_full", "total_full", "deadline", "unloading")
+"""Why requests are not admitted: its own queue, all queues together, the deadline, a model that
+ends."""
 DROPPED = ("cancelled", "expired")
 """Why requests that were admitted end before their answer."""
 
@@ -25,7 +26,7 @@ class Observer:
     def failed(self, operation: str) -> None:
         """The engine failed for one request."""
 
-    def refused(self, reason: str) -> None:
+    def refused(self, operation: str, reason: str) -> None:
         """A request was not admitted; the reason is one of `REFUSED`."""
 
     def dropped(self, operation: str, reason: str) -> None:

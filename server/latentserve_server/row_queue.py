@@ -84,6 +84,15 @@ class RowQueue:
         for line in self.lines.values():
             yield from line.tickets
 
+    def next_operation(self) -> str:
+        """Return the operation whose head has waited longest, "" where nothing waits."""
+        heads = [
+            (line.head().submitted_ns, operation)
+            for operation, line in self.lines.items()
+            if line.tickets
+        ]
+        return min(heads)[1] if heads else ""
+
     def add(self, ticket: Ticket) -> Excess | None:
         """Append a request, or return why there is no room for it."""
         excess = self.share.take(ticket.rows, ticket.rows * ticket.row_bytes)

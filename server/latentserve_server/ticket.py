@@ -51,26 +51,29 @@ class Rows:
 class Completion:
     """How a request ended: `outputs`, one array [n, ...] each, or else `error`.
 
-    `queue_ns` is the wait until the first batch with rows of the request, `compute_ns` the
-    engine's time for all its batches, `batch_rows` the rows of the largest of them.
+    `submitted_ns` is when it came, on the batcher's monotonic clock. `queue_ns` is the wait until
+    the first batch with rows of the request, `compute_ns` the engine's time for all its batches,
+    `batch_rows` the rows of the largest of them.
 
     The outputs of a request that ran in one batch are views of the batch's outputs: a copy would
     cost every call more than it saves. So whoever gets a completion builds its reply at once and
     lets go of it: as long as it is kept, the outputs of its neighbours are kept with it.
     """
 
-    __slots__ = ("batch_rows", "compute_ns", "error", "outputs", "queue_ns")
+    __slots__ = ("batch_rows", "compute_ns", "error", "outputs", "queue_ns", "submitted_ns")
 
     def __init__(
         self,
         outputs: tuple[Floats, ...] = (),
         error: CallError | None = None,
+        submitted_ns: int = 0,
         queue_ns: int = 0,
         compute_ns: int = 0,
         batch_rows: int = 0,
     ) -> None:
         self.outputs = outputs
         self.error = error
+        self.submitted_ns = submitted_ns
         self.queue_ns = queue_ns
         self.compute_ns = compute_ns
         self.batch_rows = batch_rows

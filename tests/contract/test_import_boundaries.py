@@ -98,7 +98,17 @@ def violations(path: Path, forbidden: tuple[str, ...]) -> set[str]:
     return {name for name in imports_of(path) for package in forbidden if belongs(name, package)}
 
 
-QUEUE = ["observer", "ticket", "budget", "row_queue", "drain_rate", "recovery", "execution"]
+QUEUE = [
+    "observer",
+    "ticket",
+    "budget",
+    "row_queue",
+    "drain_rate",
+    "admission",
+    "pace",
+    "recovery",
+    "execution",
+]
 CORE = ["arrays", *QUEUE, "batcher", "engine", "repository", "manifest", "prior", "sampling"]
 
 

@@ -51,7 +51,7 @@ def test_a_request_whose_deadline_passes_in_the_queue_is_refused_at_the_door() -
     rows_before = bench.batcher.waiting_rows
     with pytest.raises(DeadlineExceeded) as caught:
         submit_in(bench, 0.49, 2.0)
-    assert bench.heard.events == [("refused", "deadline")]
+    assert bench.heard.events == [("refused", "decode", "deadline")]
     assert bench.batcher.waiting_rows == rows_before
     assert "the deadline is in 0.49 s and 80 rows wait already, for about 1 s" in str(caught.value)
     assert "the model did not run" in str(caught.value)

@@ -141,7 +141,7 @@ def test_the_end_waits_for_nobody() -> None:
 
 class Threaded:
     def __init__(self, max_delay_s: float) -> None:
-        self.woken: list[Batcher] = []
+        self.offered: list[Batcher] = []
         self.engine = FakeEngine(Clock())
         self.batcher = Batcher(
             self.engine,
@@ -149,10 +149,14 @@ class Threaded:
             max_batch_rows=4,
             queue_rows=64,
             max_delay_s=max_delay_s,
-            wake=self.woken.append,
+            offer=self._take,
         )
         self.batcher.start()
         self.answered = threading.Semaphore(0)
+
+    def _take(self, batcher: Batcher) -> bool:
+        self.offered.append(batcher)
+        return True
 
     def submit(self, rows: int) -> None:
         array = np.ones((rows, 1), dtype=np.float32)
@@ -179,7 +183,7 @@ def test_a_model_with_a_delay_has_a_thread_of_its_own_that_keeps_the_time() -> N
     threaded = Threaded(0.01)
     threaded.submit(1)
     threaded.wait(1)
-    assert threaded.woken == []
+    assert threaded.offered == []
     threaded.batcher.close(timeout_s=WAIT_S)
 
 

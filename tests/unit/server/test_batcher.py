@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from batch_bench import POISON, Bench, Clock, FakeEngine
 from latentserve_server.batcher import Batcher
 from latentserve_server.errors import DeadlineExceeded, EngineFailure, QueueFull, Unavailable
 from latentserve_server.observer import Observer
-from latentserve_server.ticket import Completion, Rows
+from latentserve_server.ticket import Completion, Rows, Ticket
 
 
 def test_an_idle_engine_takes_a_single_request_at_once() -> None:
@@ -199,21 +201,87 @@ def test_closing_answers_what_waits_and_refuses_what_comes() -> None:
         bench.submit(2.0)
 
 
-def test_whoever_is_woken_runs_the_batches_in_place_of_a_thread() -> None:
-    woken: list[Batcher] = []
-    batcher = Batcher(
-        FakeEngine(Clock()), name="fake", max_batch_rows=8, queue_rows=16, wake=woken.append
-    )
+def submit_to(batcher: Batcher, value: float, done: Callable[[Completion], None]) -> Ticket:
+    return batcher.submit("decode", (Rows(np.full((1, 2), value, np.float32)),), None, done)
+
+
+def test_whoever_takes_the_offer_runs_the_batches_in_place_of_the_thread() -> None:
+    offered: list[Batcher] = []
+
+    def take(batcher: Batcher) -> bool:
+        offered.append(batcher)
+        return True
+
+    batcher = Batcher(FakeEngine(Clock()), name="fake", max_batch_rows=8, queue_rows=16, offer=take)
     batcher.start()
     told: list[Completion] = []
-    for value in (1.0, 2.0):
-        rows = Rows(np.full((1, 2), value, dtype=np.float32))
-        batcher.submit("decode", (rows,), None, told.append)
-    assert woken == [batcher, batcher]
+    submit_to(batcher, 1.0, told.append)
+    submit_to(batcher, 2.0, told.append)
+    assert offered == [batcher], "the second one comes to a batcher that is taken"
     assert not told
     assert batcher.run_next()
     assert [done.outputs[0][0, 0] for done in told] == [2.0, 4.0]
     assert not batcher.run_next()
+    submit_to(batcher, 3.0, told.append)
+    assert len(offered) == 2
+    batcher.end()
+    while batcher.run_next():
+        pass
+    batcher.close(timeout_s=5.0)
+    assert len(told) == 3
+
+
+@pytest.mark.parametrize("takes_first", [False, True])
+def test_the_thread_runs_what_is_not_taken_or_handed_over(takes_first: bool) -> None:
+    done = threading.Event()
+    engine = FakeEngine(Clock())
+    batcher = Batcher(
+        engine, name="fake", max_batch_rows=8, queue_rows=16, offer=lambda _: takes_first
+    )
+    batcher.start()
+    submit_to(batcher, 1.0, lambda _: done.set())
+    if takes_first:
+        assert not done.is_set()
+        batcher.hand_over()
+    assert done.wait(5.0)
+    batcher.close(timeout_s=5.0)
+
+
+def test_a_batcher_that_ends_leaves_what_was_taken_to_its_taker() -> None:
+    engine = FakeEngine(Clock())
+    batcher = Batcher(engine, name="fake", max_batch_rows=8, queue_rows=16, offer=lambda _: True)
+    batcher.start()
+    told: list[Completion] = []
+    submit_to(batcher, 1.0, told.append)
+    batcher.end()
+    batcher.close(timeout_s=0.05)  # its taker did not come in time
+    assert isinstance(told[0].error, Unavailable)
+    assert not engine.batches
+
+
+def test_what_is_expected_of_the_next_batch_is_that_of_the_operation_that_goes_first() -> None:
+    bench = Bench()
+    assert bench.batcher.expected_s == 0.0
+    bench.batcher.learn("encode", 1, 0.25)
+    bench.batcher.learn("decode", 1, 0.5)
+    bench.submit(1.0, operation="encode")
+    bench.clock.ns += 1
+    bench.submit(1.0, operation="decode")
+    assert bench.batcher.expected_s == pytest.approx(0.5)  # two rows wait
+    assert not bench.batcher.is_full
+    bench.batcher.run_next()
+    assert bench.batcher.waiting_by_operation() == {"decode": 1}
+    bench.submit(*[1.0] * 7, operation="sample")
+    assert bench.batcher.is_full
+
+
+def test_what_was_never_run_may_take_for_ever() -> None:
+    bench = Bench()
+    bench.submit(1.0)
+    assert bench.batcher.expected_s == math.inf
+    bench.run_all()
+    bench.submit(1.0)
+    assert bench.batcher.expected_s < 1.0
 
 
 def test_an_answer_of_several_batches_has_memory_of_its_own_allocated_once() -> None:

@@ -189,7 +189,7 @@ def test_bytes_are_those_that_were_sent_and_leave_with_their_rows() -> None:
     assert bench.batcher.waiting_bytes == 800
     with pytest.raises(QueueFull, match="800 bytes wait, the request has 4, the limit is 800"):
         bench.submit(1.0)
-    assert bench.heard.events[-1] == ("refused", "queue_full")
+    assert bench.heard.events[-1] == ("refused", "decode", "queue_full")
     bench.batcher.run_next()
     assert bench.batcher.waiting_bytes == 400
     _, ticket = bench.submit(*[1.0] * 4)
@@ -206,7 +206,7 @@ def test_a_full_budget_refuses_as_all_queues_together() -> None:
     first.submit(*[1.0] * 12)
     with pytest.raises(QueueFull, match="the queues of all models are full: 12 rows wait"):
         first.submit(1.0)
-    assert first.heard.events == [("refused", "total_full")]
+    assert first.heard.events == [("refused", "decode", "total_full")]
     second.submit(*[1.0] * 4)
     first.run_all()
     second.run_all()

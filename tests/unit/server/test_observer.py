@@ -23,7 +23,9 @@ def test_a_halved_batch_is_counted_by_operation(metrics: Metrics) -> None:
 
 def test_the_help_of_a_metric_names_every_reason(metrics: Metrics) -> None:
     texts = {family.name: family.documentation for family in metrics.registry.collect()}
-    assert texts["latentserve_rejected"].endswith("reason: queue_full, total_full or deadline.")
+    assert texts["latentserve_rejected"].endswith(
+        "reason: queue_full, total_full, deadline or unloading."
+    )
     assert texts["latentserve_dropped"].endswith("reason: cancelled or expired.")
     for reason in (*REFUSED, *DROPPED):
         assert reason in texts["latentserve_rejected"] + texts["latentserve_dropped"]
