@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,8 +35,9 @@ class WarmEngine:
     def run(self, operation: str, inputs: Sequence[Floats]) -> Sequence[Floats]:
         return inputs
 
-    def warm_up(self, batch_rows: Iterable[int]) -> None:
+    def warm_up(self, batch_rows: Iterable[int]) -> Any:
         self.warmed = list(batch_rows)
+        return []
 
     def check_golden(self) -> float:
         return 0.0
