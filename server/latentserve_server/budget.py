@@ -147,7 +147,10 @@ class Share:
     when the version takes no more requests: then nothing is kept for it.
     """
 
-    __slots__ = ("_budget", "ended", "max_bytes", "max_rows", "nbytes", "rows", "rows_per_s")
+    __slots__ = (
+        *("__weakref__", "_budget", "ended", "max_bytes", "max_rows", "nbytes", "rows"),
+        "rows_per_s",
+    )
 
     def __init__(self, budget: Budget, max_rows: int, max_bytes: int) -> None:
         self._budget = budget

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -143,16 +144,28 @@ class Threaded:
     def __init__(self, max_delay_s: float) -> None:
         self.offered: list[Batcher] = []
         self.engine = FakeEngine(Clock())
+        self.looked = threading.Semaphore(0)
         self.batcher = Batcher(
             self.engine,
             name="delayed",
             max_batch_rows=4,
             queue_rows=64,
             max_delay_s=max_delay_s,
+            clock_ns=self._look,
             offer=self._take,
         )
         self.batcher.start()
         self.answered = threading.Semaphore(0)
+
+    def _look(self) -> int:
+        if threading.current_thread().name == "engine-delayed":
+            self.looked.release()
+        return time.monotonic_ns()
+
+    def wait_until_asleep(self) -> None:
+        """Its thread looked at the clock to cut a batch, cut none, and looked how long to sleep."""
+        for _ in range(2):
+            assert self.looked.acquire(timeout=WAIT_S)
 
     def _take(self, batcher: Batcher) -> bool:
         self.offered.append(batcher)
@@ -189,6 +202,7 @@ def test_a_model_with_a_delay_has_a_thread_of_its_own_that_keeps_the_time() -> N
 
 def test_a_sleeping_thread_is_woken_by_what_fills_the_batch(patient: Threaded) -> None:
     patient.submit(1)
+    patient.wait_until_asleep()
     patient.submit(2)
     assert not patient.answered.acquire(blocking=False)
     patient.submit(1)
@@ -198,5 +212,6 @@ def test_a_sleeping_thread_is_woken_by_what_fills_the_batch(patient: Threaded) -
 
 def test_a_sleeping_thread_is_woken_by_the_end(patient: Threaded) -> None:
     patient.submit(1)
+    patient.wait_until_asleep()
     patient.batcher.close(timeout_s=WAIT_S)
     patient.wait(1)

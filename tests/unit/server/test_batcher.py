@@ -257,6 +257,21 @@ def test_a_batcher_that_ends_leaves_what_was_taken_to_its_taker() -> None:
     batcher.close(timeout_s=0.05)  # its taker did not come in time
     assert isinstance(told[0].error, Unavailable)
     assert not engine.batches
+    assert not batcher.run_next()  # now its taker comes
+    batcher.close(timeout_s=10.0)
+    assert "engine-fake" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_what_is_handed_over_after_the_end_is_run_all_the_same() -> None:
+    engine = FakeEngine(Clock())
+    batcher = Batcher(engine, name="fake", max_batch_rows=8, queue_rows=16, offer=lambda _: True)
+    batcher.start()
+    done = threading.Event()
+    submit_to(batcher, 1.0, lambda _: done.set())
+    batcher.end()
+    batcher.hand_over()
+    assert done.wait(10.0)
+    batcher.close(timeout_s=10.0)
 
 
 def test_what_is_expected_of_the_next_batch_is_that_of_the_operation_that_goes_first() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -211,6 +212,16 @@ def test_a_full_budget_refuses_as_all_queues_together() -> None:
     first.run_all()
     second.run_all()
     assert (budget.rows, budget.nbytes) == (0, 0)
+
+
+def test_versions_that_ended_are_forgotten_when_others_come() -> None:
+    budget = Budget(max_rows=40)
+    share = budget.share(max_rows=100)
+    share.ended = True
+    forgotten = weakref.ref(share)
+    del share
+    budget.share(max_rows=100)
+    assert forgotten() is None
 
 
 def test_a_batcher_that_ended_leaves_its_part_to_the_others() -> None:

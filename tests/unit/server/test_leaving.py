@@ -141,7 +141,7 @@ def test_one_that_cancels_while_a_bad_neighbour_is_sought_is_not_run_again() -> 
 class Intrusive:
     """Outputs that do something while an answer is taken out of them."""
 
-    def __init__(self, outputs: Floats, during: Callable[[], None]) -> None:
+    def __init__(self, outputs: Floats, during: Callable[[slice], None]) -> None:
         self._outputs = outputs
         self._during = during
 
@@ -149,7 +149,7 @@ class Intrusive:
         return len(self._outputs)
 
     def __getitem__(self, rows: slice) -> Floats:
-        self._during()
+        self._during(rows)
         return self._outputs[rows]
 
 
@@ -158,8 +158,12 @@ def test_one_that_cancels_while_its_answer_is_assembled_gets_none() -> None:
     tickets = [bench.submit(value)[1] for value in (1.0, 2.0, 3.0)]
     run = bench.engine.run
 
+    def cancel_the_second(rows: slice) -> None:
+        if rows.start == 1:
+            tickets[1].cancel()
+
     def intrude(operation: str, inputs: Sequence[Floats]) -> list[Any]:
-        return [Intrusive(output, tickets[1].cancel) for output in run(operation, inputs)]
+        return [Intrusive(output, cancel_the_second) for output in run(operation, inputs)]
 
     bench.engine.run = intrude  # type: ignore[method-assign]
     bench.run_all()
