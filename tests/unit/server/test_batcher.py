@@ -201,6 +201,11 @@ def test_closing_answers_what_waits_and_refuses_what_comes() -> None:
         bench.submit(2.0)
 
 
+def thread_of(name: str) -> threading.Thread:
+    (found,) = [thread for thread in threading.enumerate() if thread.name == f"engine-{name}"]
+    return found
+
+
 def submit_to(batcher: Batcher, value: float, done: Callable[[Completion], None]) -> Ticket:
     return batcher.submit("decode", (Rows(np.full((1, 2), value, np.float32)),), None, done)
 
@@ -248,8 +253,10 @@ def test_the_thread_runs_what_is_not_taken_or_handed_over(takes_first: bool) -> 
 
 
 def test_a_batcher_that_ends_leaves_what_was_taken_to_its_taker() -> None:
-    engine = FakeEngine(Clock())
-    batcher = Batcher(engine, name="fake", max_batch_rows=8, queue_rows=16, offer=lambda _: True)
+    engine, batcher_name = FakeEngine(Clock()), "taken"
+    batcher = Batcher(
+        engine, name=batcher_name, max_batch_rows=8, queue_rows=16, offer=lambda _: True
+    )
     batcher.start()
     told: list[Completion] = []
     submit_to(batcher, 1.0, told.append)
@@ -257,18 +264,20 @@ def test_a_batcher_that_ends_leaves_what_was_taken_to_its_taker() -> None:
     batcher.close(timeout_s=0.05)  # its taker did not come in time
     assert isinstance(told[0].error, Unavailable)
     assert not engine.batches
+    thread = thread_of(batcher_name)
     assert not batcher.run_next()  # now its taker comes
-    batcher.close(timeout_s=10.0)
-    assert "engine-fake" not in {thread.name for thread in threading.enumerate()}
+    thread.join(10.0)
+    assert not thread.is_alive()
 
 
 def test_what_is_handed_over_after_the_end_is_run_all_the_same() -> None:
     engine = FakeEngine(Clock())
-    batcher = Batcher(engine, name="fake", max_batch_rows=8, queue_rows=16, offer=lambda _: True)
+    batcher = Batcher(engine, name="late", max_batch_rows=8, queue_rows=16, offer=lambda _: True)
     batcher.start()
     done = threading.Event()
     submit_to(batcher, 1.0, lambda _: done.set())
     batcher.end()
+    thread_of("late").join(0.05)  # in which it does not end
     batcher.hand_over()
     assert done.wait(10.0)
     batcher.close(timeout_s=10.0)
