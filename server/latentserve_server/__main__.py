@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 
-from latentserve_server import __version__, exit_status, logs
+from latentserve_server import __version__, exit_status, grpc_core, logs
 from latentserve_server.config import Settings, read_settings
 from latentserve_server.errors import EngineStuck, SettingsError, StartupError
 
@@ -36,6 +37,7 @@ def main() -> int:
 
 
 def _serve(settings: Settings) -> int:
+    grpc_core.prepare(settings.transport, os.environ)
     # Imported late: a supervisor needs neither gRPC nor ONNX Runtime.
     if settings.workers > 1:
         from latentserve_server.supervisor import supervise

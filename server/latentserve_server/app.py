@@ -27,6 +27,7 @@ from latentserve_server.metrics_port import serve_metrics
 from latentserve_server.model_service import ModelService
 from latentserve_server.repository import Outcome, Repository
 from latentserve_server.service import GenerativeService
+from latentserve_server.traces import Tracing, open_tracing
 from latentserve_server.transport import Service, Transport
 from latentserve_server.transport_aio import AioTransport
 from latentserve_server.transport_cq import CompletionQueueTransport
@@ -38,6 +39,7 @@ _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 _CLOSE_TIMEOUT_S = 5.0
+_TRACES_LIMIT_S = 3.0
 
 
 EngineFactory = Callable[[Manifest, Device, int], Engine]
@@ -49,14 +51,16 @@ def onnx_engine(manifest: Manifest, device: Device, threads: int) -> Engine:
     return OnnxEngine(manifest, device, threads=threads)
 
 
-def choose_transport(name: str, executor: ThreadPoolExecutor, metrics: Metrics) -> Transport:
+def choose_transport(
+    name: str, executor: ThreadPoolExecutor, metrics: Metrics, tracing: Tracing | None = None
+) -> Transport:
     """Return the transport `aio` or `cq`; where cq cannot work, aio, with a warning."""
     if name == "cq":
         reason = transport_cq.why_unusable()
         if reason is None:
-            return CompletionQueueTransport(executor, metrics)
+            return CompletionQueueTransport(executor, metrics, tracing)
         log.warning("--transport cq: falling back to grpc.aio: %s", reason)
-    return AioTransport(executor, metrics)
+    return AioTransport(executor, metrics, tracing)
 
 
 class App:
@@ -82,7 +86,10 @@ class App:
         self.metrics = Metrics(lambda: self.repository.entries())
         # Decoding and encoding of large requests and PNG files; two keep the cores for models.
         self._executor = ThreadPoolExecutor(max_workers=2, thread_name_prefix="codec")
-        self._transport = choose_transport(settings.transport, self._executor, self.metrics)
+        self._tracing = open_tracing(settings.otlp_endpoint)
+        self._transport = choose_transport(
+            settings.transport, self._executor, self.metrics, self._tracing
+        )
         self._health = self._transport.health
         self._device = device.choose_device(settings.device)
         self.repository = Repository(
@@ -92,6 +99,7 @@ class App:
                 limits=settings.limits,
                 budget=Budget(max_rows=settings.total_rows, max_bytes=settings.total_bytes),
                 observer=self.metrics.observer,
+                offer=self._transport.take,
             ),
             default_model=settings.default_model,
             max_versions=settings.max_versions,
@@ -224,6 +232,10 @@ class App:
         limit_s = 0.0 if self._stuck else _CLOSE_TIMEOUT_S
         await loop.run_in_executor(None, lambda: self.repository.close(timeout_s=limit_s))
         self._executor.shutdown(wait=False, cancel_futures=True)
+        if (tracing := self._tracing) is not None:
+            await loop.run_in_executor(
+                None, lambda: tracing.close(timeout_s=min(limit_s, _TRACES_LIMIT_S))
+            )
         self.cut_off = not drained
         if self._stuck:
             raise EngineStuck("an engine was stuck; calls that waited for it were cut off")

@@ -78,8 +78,8 @@ class Settings:
         float, "seconds from NOT_SERVING to refusing calls at SIGTERM, for balancers to notice"
     ] = 0.0
     grace_s: Annotated[float, "seconds that calls in flight may take at SIGTERM, at most"] = 30.0
-    transport: Annotated[str, "aio: grpc.aio; cq: grpcio's completion queue, less CPU per call"] = (
-        "aio"
+    transport: Annotated[str, "cq: grpcio's completion queue; aio: grpc.aio, more CPU per call"] = (
+        "cq"
     )
     workers: Annotated[
         int, "processes that serve on the port; above 1, one more supervises them"
@@ -94,6 +94,10 @@ class Settings:
     log_format: Annotated[str, "readable, or json: one object per line"] = "readable"
     log_level: Annotated[str, "debug, info, warning or error"] = "info"
     log_requests: Annotated[str, "yes to log every call, and not only the failed ones"] = "no"
+
+    otlp_endpoint: Annotated[
+        str, "http(s)://HOST:PORT to send traces to, by OTLP over gRPC; empty: nowhere"
+    ] = ""
 
     def __post_init__(self) -> None:
         _check_choice("device", self.device, DEVICES)
@@ -141,6 +145,8 @@ class Settings:
         _check_address("listen", self.listen)
         if self.metrics_listen:
             _check_address("metrics-listen", self.metrics_listen)
+        if self.otlp_endpoint:
+            _check_url("otlp-endpoint", self.otlp_endpoint)
         if not self.exports.is_dir():
             raise SettingsError(
                 f"--exports {self.exports} is not a folder. Train and export a model into it, "
@@ -242,6 +248,18 @@ def _check_address(flag: str, address: str) -> None:
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65535:
         raise SettingsError(f"--{flag} is {address!r}, expected HOST:PORT")
+
+
+def _check_url(flag: str, url: str) -> None:
+    scheme, _, address = url.removesuffix("/").partition("://")
+    if "@" in address:
+        raise SettingsError(
+            f"--{flag} has a user or password in it, which the log would show; "
+            "send it by OTEL_EXPORTER_OTLP_HEADERS"
+        )
+    host, _, port = address.rpartition(":")
+    if scheme not in ("http", "https") or not host or not port.isdecimal() or int(port) > 65535:
+        raise SettingsError(f"--{flag} is {url!r}, expected http://HOST:PORT, or https:// with TLS")
 
 
 def _check_choice(flag: str, value: str, choices: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -46,20 +47,29 @@ class OnnxEngine:
         outputs: list[Floats] = self._sessions[spec.file].run(list(spec.outputs), feeds)
         return outputs
 
-    def warm_up(self, batch_rows: Iterable[int]) -> None:
-        """Run every operation once for every batch size, so that no caller pays for it.
+    def warm_up(self, batch_rows: Iterable[int]) -> list[tuple[str, int, float]]:
+        """Run every operation for every batch size, so that no caller pays for the first time.
 
-        Raises ManifestError where one cannot be run.
+        Returns (operation, rows, seconds) of the second run of each. Raises ManifestError where
+        one cannot be run.
         """
-        for rows in batch_rows:
-            for operation in self._manifest.operations:
-                shape = self._manifest.input_shape(operation)
-                try:
-                    self.run(operation, [np.zeros((rows, *shape), dtype=np.float32)])
-                except _RuntimeFailure as error:
-                    raise ManifestError(
-                        f"{operation} cannot be run with {rows} rows: {_short(error)}"
-                    ) from error
+        return [
+            (operation, rows, self._warm_up(operation, rows))
+            for rows in batch_rows
+            for operation in self._manifest.operations
+        ]
+
+    def _warm_up(self, operation: str, rows: int) -> float:
+        batch = np.zeros((rows, *self._manifest.input_shape(operation)), dtype=np.float32)
+        try:
+            self.run(operation, [batch])
+            started = time.perf_counter()
+            self.run(operation, [batch])
+            return time.perf_counter() - started
+        except _RuntimeFailure as error:
+            raise ManifestError(
+                f"{operation} cannot be run with {rows} rows: {_short(error)}"
+            ) from error
 
     def check_golden(self) -> float:
         """Repeat the golden runs on this hardware; return the largest absolute difference.

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -18,6 +18,7 @@ from latentserve_server.errors import ManifestError
 from latentserve_server.limits import Limits
 from latentserve_server.manifest import MANIFEST_NAME, Manifest, read_manifest
 from latentserve_server.prior import check_draw, read_prior
+from latentserve_server.squared_error import WithSquaredError
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +26,7 @@ MAX_VERSION = 2**31 - 1
 """The wire contract's int32."""
 
 _VERSION = re.compile("[1-9][0-9]*")
+_CPU_PROVIDER = "CPUExecutionProvider"
 
 
 class Engine(Runner, Protocol):
@@ -32,8 +34,11 @@ class Engine(Runner, Protocol):
 
     provider: str
 
-    def warm_up(self, batch_rows: Iterable[int]) -> None:
-        """Run every operation once for each batch size; raises ManifestError."""
+    def warm_up(self, batch_rows: Iterable[int]) -> Sequence[tuple[str, int, float]]:
+        """Run every operation for each batch size; raises ManifestError.
+
+        Returns (operation, rows, seconds) of each run that was warm.
+        """
 
     def check_golden(self) -> float:
         """Repeat the golden runs; raises ManifestError where they differ too much."""
@@ -47,6 +52,7 @@ class Loader:
         limits: gives those of a model by its name.
         budget: what may wait for all models together; None: no limit but their own.
         observer: makes what the batcher of a name and version tells what happens.
+        offer: see `Batcher`.
     """
 
     def __init__(
@@ -56,11 +62,13 @@ class Loader:
         limits: Callable[[str], Limits],
         budget: Budget | None = None,
         observer: Callable[[str, int], Observer] = lambda name, version: Observer(),
+        offer: Callable[[Batcher], bool] | None = None,
     ) -> None:
         self._build_engine = build_engine
         self._limits = limits
         self._budget = budget or Budget()
         self._observer = observer
+        self._offer = offer
 
     def read(self, name: str, version: int, folder: Path) -> Entry:
         """Return the entry of a folder whose manifest and files were checked, not yet loaded."""
@@ -82,11 +90,11 @@ class Loader:
             drawn_difference = check_draw(entry.manifest, prior)
             engine = self._build_engine(entry.manifest)
             difference = max(engine.check_golden(), drawn_difference)
-            engine.warm_up((1, limits.max_batch_rows))
+            ran = engine.warm_up((1, limits.max_batch_rows))
         except ManifestError as error:
             return refused(entry, error)
         batcher = Batcher(
-            engine,
+            WithSquaredError(engine),
             name=f"{entry.name}/{entry.version}",
             max_batch_rows=limits.max_batch_rows,
             queue_rows=limits.queue_rows,
@@ -94,7 +102,11 @@ class Loader:
             max_delay_s=limits.max_delay_s,
             budget=self._budget,
             observer=self._observer(entry.name, entry.version),
+            # A GPU may take any time, and a driver may hang: never on the transport's thread.
+            offer=self._offer if engine.provider == _CPU_PROVIDER else None,
         )
+        for operation, rows, seconds in ran:
+            batcher.learn(operation, rows, seconds)
         batcher.start()
         log.info(
             "%s version %d is ready on %s; golden outputs differ by %.1g at most",

@@ -63,7 +63,7 @@ OTHER = {
     "max_concurrent_streams": "10",
     "drain_delay_s": "2.5",
     "grace_s": "0.5",
-    "transport": "cq",
+    "transport": "aio",
     "workers": "2",
     "reuse_port": "yes",
     "watchdog_s": "12.5",
@@ -71,6 +71,7 @@ OTHER = {
     "log_format": "json",
     "log_level": "debug",
     "log_requests": "yes",
+    "otlp_endpoint": "http://collector:4317",
 }
 NAMES = [field.name for field in dataclasses.fields(Settings)]
 
@@ -270,6 +271,27 @@ def test_an_unknown_flag_ends_the_process_with_its_name(
 
 def test_bad_settings_are_startup_errors() -> None:
     assert issubclass(SettingsError, StartupError)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "collector:4317",
+        "http://collector",
+        "grpc://collector:4317",
+        "http://:4317",
+        "http://c:99999",
+    ],
+)
+def test_an_endpoint_for_traces_that_is_none_is_named(url: str) -> None:
+    with pytest.raises(SettingsError, match=r"--otlp-endpoint is .* expected http://HOST:PORT"):
+        read("--otlp-endpoint", url)
+
+
+def test_an_endpoint_with_a_password_is_refused_and_not_shown() -> None:
+    with pytest.raises(SettingsError, match="OTEL_EXPORTER_OTLP_HEADERS") as caught:
+        read("--otlp-endpoint", "http://me:secret@collector:4317")
+    assert "secret" not in str(caught.value)
 
 
 def test_settings_cannot_be_changed_after_the_check() -> None:

@@ -106,9 +106,12 @@ def test_warming_up_runs_every_operation_at_every_batch_size(tmp_path: Path) -> 
 
     seen: list[tuple[str, int]] = []
     folder = tiny_models.write_model(tmp_path, "vae", kind="vae")
-    Recorder(read_manifest(folder), CPU, threads=1).warm_up((1, 7))
+    ran = Recorder(read_manifest(folder), CPU, threads=1).warm_up((1, 7))
     operations = ("encode", "decode", "reconstruct", "sample")
-    assert sorted(seen) == sorted((name, rows) for name in operations for rows in (1, 7))
+    expected = sorted((name, rows) for name in operations for rows in (1, 7))
+    assert sorted(set(seen)) == expected
+    assert sorted((name, rows) for name, rows, _ in ran) == expected
+    assert all(seconds > 0 for _, _, seconds in ran)
 
 
 # --- graphs that are not what the manifest says -----------------------------------------------

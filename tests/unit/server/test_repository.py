@@ -43,8 +43,10 @@ class FakeEngine:
         shape = self.manifest.output_shape(operation)
         return [np.zeros((len(inputs[0]), *shape), dtype=np.float32)]
 
-    def warm_up(self, batch_rows: Iterable[int]) -> None:
-        self.calls.append(tuple(batch_rows))
+    def warm_up(self, batch_rows: Iterable[int]) -> list[tuple[str, int, float]]:
+        sizes = tuple(batch_rows)
+        self.calls.append(sizes)
+        return [("decode", rows, rows / 1000) for rows in sizes]
 
     def check_golden(self) -> float:
         self.calls.append("golden")
