@@ -13,12 +13,12 @@ from grpc_health.v1 import health_pb2
 
 from latentserve.v1 import generative_service_pb2, model_service_pb2  # noqa: F401 - for reflection
 from latentserve_server import __version__, device, model_service, service, transport_cq
-from latentserve_server.budget import Budget
 from latentserve_server.config import Settings
 from latentserve_server.device import Device
 from latentserve_server.engine import OnnxEngine
 from latentserve_server.entry import State
 from latentserve_server.errors import DeviceUnavailable, EngineStuck, NoModels, SettingsError
+from latentserve_server.limits import warn_of_unknown
 from latentserve_server.listening import endpoint, host
 from latentserve_server.loader import Engine, Loader, fingerprint
 from latentserve_server.manifest import Manifest
@@ -97,7 +97,7 @@ class App:
             Loader(
                 self._build_engine,
                 limits=settings.limits,
-                budget=Budget(max_rows=settings.total_rows, max_bytes=settings.total_bytes),
+                budget=settings.budget(),
                 observer=self.metrics.observer,
                 offer=self._transport.take,
             ),
@@ -126,9 +126,7 @@ class App:
         settings = self.settings
         self._scan()
         manifests = self.repository.manifests()
-        if unknown := settings.named_models - {m.name for m in manifests}:
-            names = ", ".join(sorted(unknown))
-            log.warning("settings name models that are not there (yet): %s", names)
+        warn_of_unknown(settings.named_models, {m.name for m in manifests})
         if settings.default_model and settings.default_model not in {m.name for m in manifests}:
             raise SettingsError(
                 f"--default-model {settings.default_model}: there is no such model in "

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
 
+from latentserve_server.budget import Budget
 from latentserve_server.errors import SettingsError
 from latentserve_server.limits import Limits, parse_by_model
 from latentserve_server.logs import FORMATS, LEVELS
@@ -167,6 +168,10 @@ class Settings:
     def total_bytes(self) -> int:
         """Bytes of rows that may wait for all models together."""
         return self.total_queue_bytes or _MODELS_TOGETHER * self.queue_bytes
+
+    def budget(self) -> Budget:
+        """Return a new budget for all models of a process."""
+        return Budget(max_rows=self.total_rows, max_bytes=self.total_bytes)
 
     @property
     def named_models(self) -> frozenset[str]:

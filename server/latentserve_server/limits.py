@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TypeVar
 
 from latentserve_server.errors import SettingsError
+
+log = logging.getLogger(__name__)
 
 Number = TypeVar("Number", int, float)
 
@@ -70,3 +73,10 @@ def parse_by_model(
             raise SettingsError(f"--{flag} names {name} twice")
         found[name] = value
     return found
+
+
+def warn_of_unknown(named: Collection[str], known: Collection[str]) -> None:
+    """Tell the log of models that settings name and that are not there: they may come yet."""
+    if unknown := set(named) - set(known):
+        names = ", ".join(sorted(unknown))
+        log.warning("settings name models that are not there (yet): %s", names)
