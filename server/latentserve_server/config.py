@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
 
 from latentserve_server.budget import Budget
+from latentserve_server.cuda_options import CONV_SEARCHES, CudaOptions
 from latentserve_server.errors import SettingsError
 from latentserve_server.limits import Limits, parse_by_model
 from latentserve_server.logs import FORMATS, LEVELS
@@ -24,6 +25,10 @@ YES_OR_NO = ("yes", "no")
 _LONGEST_DELAY_MS = 10_000.0
 # Overall limits that are not set: so many times those of one model.
 _MODELS_TOGETHER = 4
+_CUDA = (
+    *("device_id", "gpu_mem_limit_mb", "io_binding", "cuda_graphs"),
+    *("tf32", "prefer_nhwc", "conv_search"),
+)
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,15 @@ class Settings:
     exports: Annotated[Path, "folder of <name>/<version>/ model folders"] = Path("exports")
     listen: Annotated[str, "HOST:PORT to serve on; port 0: any free one"] = "127.0.0.1:50051"
     device: Annotated[str, "auto, cpu or cuda; cuda fails where it would not be used"] = "auto"
+    device_id: Annotated[int, "which GPU, counted from 0"] = 0
+    gpu_mem_limit_mb: Annotated[int, "MiB of the GPU arena of each graph, at most; 0: no limit"] = 0
+    io_binding: Annotated[str, "yes to keep input and output buffers on the GPU"] = "yes"
+    cuda_graphs: Annotated[str, "yes to replay batches, padded to 1, 2, 4, ... rows"] = "no"
+    tf32: Annotated[str, "yes to multiply with 10-bit mantissas on the GPU"] = "no"
+    prefer_nhwc: Annotated[str, "yes to run convolutions channels-last on the GPU"] = "no"
+    conv_search: Annotated[str, "heuristic, exhaustive or default: of cuDNN's algorithms"] = (
+        "heuristic"
+    )
     tls_cert: Annotated[str, "PEM file of the server's certificate chain; empty: plain text"] = ""
     tls_key: Annotated[str, "PEM file of its private key"] = ""
     tls_client_ca: Annotated[
@@ -105,10 +119,16 @@ class Settings:
         _check_choice("transport", self.transport, TRANSPORTS)
         _check_choice("log-format", self.log_format, FORMATS)
         _check_choice("log-level", self.log_level, LEVELS)
-        for name in ("allow_plaintext_token", "reuse_port", "watchdog_exit", "log_requests"):
+        _check_choice("conv-search", self.conv_search, CONV_SEARCHES)
+        for name in (
+            *("allow_plaintext_token", "reuse_port", "watchdog_exit", "log_requests"),
+            *("io_binding", "cuda_graphs", "tf32", "prefer_nhwc"),
+        ):
             _check_choice(_flag(name), getattr(self, name), YES_OR_NO)
         for name, lowest, highest in (
             ("workers", 1, 64),
+            ("device_id", 0, 1023),
+            ("gpu_mem_limit_mb", 0, _INT32),
             ("threads", 0, 1024),
             ("max_batch_rows", 1, _INT32),
             ("max_request_rows", 1, _INT32),
@@ -143,6 +163,7 @@ class Settings:
             )
         self._batch_rows_by_model()
         self._delay_ms_by_model()
+        self._check_cuda()
         _check_address("listen", self.listen)
         if self.metrics_listen:
             _check_address("metrics-listen", self.metrics_listen)
@@ -195,6 +216,33 @@ class Settings:
     def _delay_ms_by_model(self) -> dict[str, float]:
         flag, text = "model-max-delay-ms", self.model_max_delay_ms
         return parse_by_model(flag, text, float, 0.0, _LONGEST_DELAY_MS)
+
+    @property
+    def cuda_options(self) -> CudaOptions:
+        """What was chosen for CUDA."""
+        return CudaOptions(
+            device_id=self.device_id,
+            mem_limit_mb=self.gpu_mem_limit_mb,
+            tf32=self.tf32 == "yes",
+            prefer_nhwc=self.prefer_nhwc == "yes",
+            conv_search=self.conv_search,
+            io_binding=self.io_binding == "yes",
+            cuda_graphs=self.cuda_graphs == "yes",
+        )
+
+    def _check_cuda(self) -> None:
+        """Refuse choices for CUDA that contradict another setting."""
+        if self.cuda_graphs == "yes" and self.io_binding == "no":
+            raise SettingsError(
+                "--cuda-graphs yes needs --io-binding yes: a graph is replayed on fixed buffers"
+            )
+        changed = [_flag(name) for name in _CUDA if getattr(self, name) != getattr(Settings, name)]
+        if self.device == "cpu" and changed:
+            # Both were asked for, and one of them cannot be kept. `auto` only warns.
+            raise SettingsError(
+                f"--device cpu, but --{changed[0]} is for CUDA: leave it out, or choose "
+                "--device cuda or auto"
+            )
 
     def describe(self) -> str:
         """Return the settings in one line."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import re
@@ -16,7 +15,7 @@ from latentserve_server.budget import Budget
 from latentserve_server.entry import Entry, ServedModel, State
 from latentserve_server.errors import ManifestError
 from latentserve_server.limits import Limits
-from latentserve_server.manifest import MANIFEST_NAME, Manifest, read_manifest
+from latentserve_server.manifest import Manifest, read_manifest
 from latentserve_server.prior import check_draw, read_prior
 from latentserve_server.squared_error import WithSquaredError
 
@@ -109,34 +108,27 @@ class Loader:
             batcher.learn(operation, rows, seconds)
         batcher.start()
         log.info(
-            "%s version %d is ready on %s; golden outputs differ by %.1g at most",
+            "%s version %d is ready on %s in %s; golden outputs differ by %.1g at most",
             entry.name,
             entry.version,
             engine.provider,
+            entry.manifest.precision,
             difference,
         )
         model = ServedModel(entry.manifest, engine.provider, batcher, prior)
         return replace(entry, state=State.READY, model=model)
 
 
-def manifest_digest(folder: Path) -> str | None:
-    """Return the SHA-256 of a folder's manifest, None where it cannot be read."""
-    try:
-        return hashlib.sha256((folder / MANIFEST_NAME).read_bytes()).hexdigest()
-    except OSError:
-        return None
-
-
 def fingerprint(root: Path) -> int:
-    """Return a number that changes with any file of any version folder."""
+    """Return a number that changes with any file of any version folder, and with the root."""
     files = []
-    for _, _, folder in version_folders(root):
-        for path in folder.iterdir():
-            try:
+    try:
+        for _, _, folder in version_folders(root):
+            for path in folder.iterdir():
                 found = path.stat()
-            except OSError:  # deleted between the two looks
-                continue
-            files.append((str(path), found.st_mtime_ns, found.st_size, found.st_ino))
+                files.append((str(path), found.st_mtime_ns, found.st_size, found.st_ino))
+    except OSError as error:  # what cannot be read, or is being deleted, is a change as well
+        return hash((error.errno, error.filename))
     return hash(tuple(sorted(files)))
 
 

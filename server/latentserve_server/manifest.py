@@ -100,6 +100,7 @@ class Manifest:
     prior: str
     mixture: MixtureSpec | None
     operations: dict[str, OperationSpec]
+    precision: str
     likelihood_family: str
     likelihood_sigma: float
     golden: Golden
@@ -178,6 +179,7 @@ def _parse(document: dict[str, Any], digest: str, folder: Path) -> Manifest:
             name: OperationSpec(spec["file"], tuple(spec["inputs"]), tuple(spec["outputs"]))
             for name, spec in document["operations"].items()
         },
+        precision=document.get("precision", "float32"),
         likelihood_family=likelihood.get("family", ""),
         likelihood_sigma=likelihood.get("sigma", 0.0),
         golden=Golden(

@@ -20,6 +20,9 @@ class Observer:
     def ran(self, operation: str, rows: int, seconds: float) -> None:
         """The engine ran a batch."""
 
+    def padded(self, operation: str, rows: int) -> None:
+        """The engine ran a batch with so many rows of padding."""
+
     def halved(self, operation: str) -> None:
         """The device had no memory for a batch, and it is run in two halves."""
 

@@ -32,6 +32,7 @@ class VersionMetrics(Observer):
 
     def __init__(self) -> None:
         self.operations: dict[str, _Operation] = {}
+        self.padding_rows = Counts()
         self.rejections = Counts()
         self.drops = Counts()
         self.failures = Counts()
@@ -50,6 +51,10 @@ class VersionMetrics(Observer):
     def halved(self, operation: str) -> None:
         """The device had no memory for a batch."""
         self.halves.add(operation)
+
+    def padded(self, operation: str, rows: int) -> None:
+        """The engine ran a batch with so many rows of padding."""
+        self.padding_rows.add(operation, count=rows)
 
     def failed(self, operation: str) -> None:
         """The engine failed for one request."""
@@ -84,6 +89,11 @@ def collect_versions(
     batch_rows = HistogramMetricFamily(
         "latentserve_batch_rows", "Rows of one batch.", labels=_OPERATION
     )
+    padding_rows = CounterMetricFamily(
+        "latentserve_padding_rows",
+        "Rows that were added to batches to fill the size of a CUDA graph.",
+        labels=_OPERATION,
+    )
     rejected = CounterMetricFamily(
         "latentserve_rejected",
         f"Requests that were not admitted, by reason: {_listed(REFUSED)}.",
@@ -108,6 +118,7 @@ def collect_versions(
             add_histogram(engine_seconds, (*labels, operation), SECONDS, found.engine_seconds)
             add_histogram(batch_rows, (*labels, operation), _ROWS, found.batch_rows)
         for family, counts in (
+            (padding_rows, version.padding_rows),
             (rejected, version.rejections),
             (dropped, version.drops),
             (failures, version.failures),
@@ -115,7 +126,8 @@ def collect_versions(
         ):
             for more, count in counts.read().items():
                 family.add_metric((*labels, *more), count)
-    yield from (queue_seconds, engine_seconds, batch_rows, rejected, dropped, failures, halves)
+    yield from (queue_seconds, engine_seconds, batch_rows, padding_rows)
+    yield from (rejected, dropped, failures, halves)
 
 
 def _listed(reasons: Sequence[str]) -> str:

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from latentserve_server.app import EngineFactory
 from latentserve_server.device import Device
 from latentserve_server.engine import OnnxEngine
+from latentserve_server.engines import EngineFactory
 from latentserve_server.manifest import Manifest
 
 SECRET = "secret detail of a failing engine"
