@@ -84,7 +84,7 @@ class App:
         )
         self._health = self._transport.health
         self._device = device.choose_device(
-            settings.device, settings.cuda_options, max_batch_rows=settings.max_batch_rows
+            settings.device, settings.cuda_options, max_batch_rows=settings.largest_batch_rows
         )
         self.repository = Repository(
             settings.exports,

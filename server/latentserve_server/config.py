@@ -190,6 +190,11 @@ class Settings:
         """Bytes of rows that may wait for all models together."""
         return self.total_queue_bytes or _MODELS_TOGETHER * self.queue_bytes
 
+    @property
+    def largest_batch_rows(self) -> int:
+        """Rows of the largest batch of any model."""
+        return max(self.max_batch_rows, *self._batch_rows_by_model().values(), 1)
+
     def budget(self) -> Budget:
         """Return a new budget for all models of a process."""
         return Budget(max_rows=self.total_rows, max_bytes=self.total_bytes)
