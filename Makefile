@@ -22,11 +22,12 @@ LINTING := $(VENV)/.linting
 MEMBERS := proto/pyproject.toml server/pyproject.toml clients/python/pyproject.toml
 TYPED := proto/generate.py server/latentserve_server training/latentserve_training clients/python/latentserve_client $(wildcard clients/conformance/conformance_*)
 
-.PHONY: help demo serve train evaluate export test soak conformance lint format proto bench clean
+.PHONY: help demo serve load train evaluate export test soak conformance lint format proto bench clean
 
 help:
 	@sed -n '3,4p' Makefile | cut -c3-
 	@echo "  make serve    serve exports/ on $(LISTEN)"
+	@echo "  make load     [ARGS='--rate 200']: serve exports/ for some seconds and load it"
 	@echo "  make train    MODEL=$(MODEL) [ARGS='--data DIR']: train a preset into runs/"
 	@echo "  make evaluate MODEL=$(MODEL) [ARGS='--data DIR']: measure runs/MODEL by all that there is"
 	@echo "  make export   MODEL=$(MODEL): export runs/MODEL into exports/"
@@ -41,6 +42,9 @@ demo: $(SERVING)
 
 serve: $(SERVING)
 	$(BIN)/python -m latentserve_server --exports exports --listen $(LISTEN) --default-model $(MODEL)
+
+load: $(SERVING)
+	$(BIN)/python -m latentserve_client.load --exports exports --model $(MODEL) $(ARGS)
 
 train: $(TRAINING)
 	$(BIN)/python -m latentserve_training train --config $(MODEL) $(ARGS)
