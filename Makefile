@@ -19,9 +19,9 @@ TRAINING := $(VENV)/.training-$(DEVICE)
 TESTING := $(VENV)/.testing-$(DEVICE)
 LINTING := $(VENV)/.linting
 MEMBERS := proto/pyproject.toml server/pyproject.toml clients/python/pyproject.toml
-TYPED := proto/generate.py server/latentserve_server training/latentserve_training clients/python/latentserve_client
+TYPED := proto/generate.py server/latentserve_server training/latentserve_training clients/python/latentserve_client $(wildcard clients/conformance/conformance_*)
 
-.PHONY: help demo serve train evaluate export test lint format proto bench clean
+.PHONY: help demo serve train evaluate export test conformance lint format proto bench clean
 
 help:
 	@sed -n '3,4p' Makefile | cut -c3-
@@ -29,6 +29,7 @@ help:
 	@echo "  make train    MODEL=$(MODEL) [ARGS='--data DIR']: train a preset into runs/"
 	@echo "  make evaluate MODEL=$(MODEL) [ARGS='--data DIR']: measure runs/MODEL by all that there is"
 	@echo "  make export   MODEL=$(MODEL): export runs/MODEL into exports/"
+	@echo "  make conformance [ARGS=--broken]: the clients of all languages agree"
 	@echo "  make lint     ruff, mypy, buf, stubs in sync"
 	@echo "  make bench    what one call costs, beside the bare run and an empty call"
 	@echo "  make proto    write the Python stubs anew"
@@ -50,6 +51,9 @@ evaluate: $(TRAINING)
 
 test: $(TESTING)
 	$(BIN)/python -m pytest $(ARGS)
+
+conformance: $(SERVING)
+	$(BIN)/python clients/conformance/run.py $(ARGS)
 
 lint: $(LINTING) $(TRAINING)
 	$(BIN)/ruff check .

@@ -1,0 +1,1 @@
+"""`make conformance`: all languages against the fixture, one table."""

@@ -1,0 +1,1 @@
+"""The servers that the conformance cases are run against, whole or broken on purpose."""

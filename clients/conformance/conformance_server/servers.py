@@ -1,0 +1,243 @@
+"""Starts all servers of the fixture in one process, each in the state that its name says."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health_pb2
+
+from conformance_server import engines
+from conformance_server.breakages import Breakage
+from latentserve.v1 import generative_service_pb2 as pb
+from latentserve.v1 import generative_service_pb2_grpc
+from latentserve_server.app import App, EngineFactory, onnx_engine
+from latentserve_server.config import Settings
+from latentserve_server.errors import (
+    CallError,
+    EngineFailure,
+    InvalidRequest,
+    QueueFull,
+    Unavailable,
+)
+from latentserve_server.security import TokenGuard
+from latentserve_server.transport import Endpoint, Service, Transport
+
+ROLES = ("main", "token", "held", "full", "starting", "draining", "failing", "refusing")
+MODEL = "mnist-vae"
+TOKEN = "conformance-token"
+MAX_REQUEST_ROWS, MAX_STREAM_ROWS, MAX_BATCH_ROWS = 1024, 100_000, 64
+
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+_SETTLE_S = 0.05
+_RETRY_AFTER_S = 0.01
+# A call's deadline; nobody waits for it, and it must not pass while the cases run.
+_FOR_EVER_S = 24 * 3600.0
+
+
+class RefusingGuard(TokenGuard):
+    """Refuses the first attempts of a call that asks for it by its metadata."""
+
+    def check(self, method: str, metadata: Iterable[tuple[str, str | bytes]] | None) -> None:
+        """Raise what `conformance-refuse: CODE TIMES` says, for the first attempts."""
+        sent = dict(metadata or ())
+        if "conformance-refuse" not in sent:
+            return
+        code, _, times = _text(sent["conformance-refuse"]).partition(" ")
+        attempts_before = int(_text(sent.get("grpc-previous-rpc-attempts", "0")))
+        if attempts_before < int(times):
+            raise _refusal(code, attempts_before + 1)
+
+
+class FixtureTransport:
+    """A transport whose services can be broken, and whose guard can be another one."""
+
+    def __init__(
+        self, inner: Transport, breakage: Breakage, role: str, guard: TokenGuard | None
+    ) -> None:
+        self._inner = inner
+        self._breakage = breakage
+        self._role = role
+        self._guard = guard
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def start(self, endpoint: Endpoint, services: Sequence[Service]) -> int:
+        """Serve what may be broken."""
+        if self._guard is not None:
+            endpoint = replace(endpoint, guard=self._guard)
+        broken = [self._breakage.service(service, self._role) for service in services]
+        return await self._inner.start(endpoint, broken)
+
+
+class Servers:
+    """All servers of the fixture; to be made and used in one event loop.
+
+    Args:
+        exports: the models; all of them for `main`, one for the others.
+        folder: an empty one, for a smaller exports folder and a token.
+        transport: aio or cq.
+        breakage: what is broken.
+    """
+
+    def __init__(self, exports: Path, folder: Path, transport: str, breakage: Breakage) -> None:
+        self._transport = transport
+        self._breakage = breakage
+        self._exports = exports
+        self._one_model = folder / "exports"
+        shutil.copytree(exports / MODEL, self._one_model / MODEL)
+        self._token_file = folder / "token"
+        self._token_file.write_text(TOKEN, "utf-8")
+        self._released = threading.Event()
+        self._apps: dict[str, App] = {}
+        self._channels: list[grpc.aio.Channel] = []
+        self._tasks: dict[str, asyncio.Future[Any]] = {}
+
+    async def start(self) -> dict[str, str]:
+        """Start all; return their addresses by role once each is in its state."""
+        for role in ROLES:
+            self._apps[role] = self._app(role)
+        for role in ROLES:
+            self._tasks[f"start {role}"] = asyncio.ensure_future(self._apps[role].start())
+        for role in ROLES:
+            if role != "starting":
+                await self._tasks[f"start {role}"]
+        await self._until_listening("starting")
+        await self._fill()
+        await self._drain()
+        await self.apply_breakage()
+        return {role: app.address for role, app in self._apps.items()}
+
+    async def apply_breakage(self) -> None:
+        """Make health follow the breakage."""
+        well = self._breakage.name != "unhealthy"
+        status = _SERVING if well else _NOT_SERVING
+        names = {entry.name for entry in self._apps["main"].repository.entries()}
+        services = ("", "latentserve.v1.GenerativeService", "latentserve.v1.ModelService")
+        for name in (*services, *names):
+            await self._apps["main"]._health.set(name, status)
+
+    async def stop(self) -> None:
+        """Release what is held and stop all."""
+        self._released.set()
+        await asyncio.gather(self._tasks["start starting"])
+        stopping = [app.stop() for role, app in self._apps.items() if role != "draining"]
+        await asyncio.gather(*stopping, self._tasks["drain"])
+        for channel in self._channels:
+            await channel.close()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    async def _until_listening(self, role: str) -> None:
+        """Wait for the port of a server whose start does not end; raises what ended it."""
+        task, app = self._tasks[f"start {role}"], self._apps[role]
+        await _until(lambda: app.port > 0 or task.done())
+        if task.done():
+            task.result()
+
+    def _app(self, role: str) -> App:
+        settings = Settings(
+            exports=self._exports if role == "main" else self._one_model,
+            listen="127.0.0.1:0",
+            device="cpu",
+            default_model=MODEL,
+            threads=1,
+            transport=self._transport,
+            max_batch_rows=MAX_BATCH_ROWS if role != "full" else 1,
+            max_request_rows=MAX_REQUEST_ROWS if role != "full" else 4,
+            max_stream_rows=MAX_STREAM_ROWS,
+            queue_rows=4096 if role != "full" else 4,
+            token_file=str(self._token_file) if role == "token" else "",
+            allow_plaintext_token="yes" if role == "token" else "no",
+            grace_s=3600,
+            watchdog_s=0,  # it would notice that the held ones are held
+        )
+        app = App(settings, self._engine_factory(role))
+        guard = RefusingGuard() if role == "refusing" else None
+        app._transport = FixtureTransport(app._transport, self._breakage, role, guard)
+        return app
+
+    def _engine_factory(self, role: str) -> EngineFactory:
+        if role in ("held", "full", "draining", "starting"):
+            return engines.held(self._released, hold_start=role == "starting")
+        return engines.failing if role == "failing" else onnx_engine
+
+    def _call(self, role: str, name: str) -> asyncio.Future[Any]:
+        """Begin a call that is held."""
+        channel = grpc.aio.insecure_channel(
+            self._apps[role].address,
+            [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)],
+        )
+        self._channels.append(channel)
+        stub: Any = generative_service_pb2_grpc.GenerativeServiceStub(channel)  # type: ignore[no-untyped-call]
+        call = asyncio.ensure_future(
+            _answer(stub.Sample(pb.SampleRequest(count=1), timeout=_FOR_EVER_S))
+        )
+        self._tasks[name] = call
+        return call
+
+    async def _fill(self) -> None:
+        """Send calls until one is refused: what runs is held, and the queue is full."""
+        refused_in_a_row = 0
+        for number in range(100):
+            call = self._call("full", f"fill {number}")
+            done, _ = await asyncio.wait({call}, timeout=_SETTLE_S)
+            refused_in_a_row = refused_in_a_row + 1 if done else 0
+            # Twice, since the engine may have taken a batch in the moment of the first.
+            if refused_in_a_row == 2:
+                return
+        raise RuntimeError("the queue of the server `full` does not fill")
+
+    async def _drain(self) -> None:
+        """Let a server drain behind a call that is held."""
+        app = self._apps["draining"]
+        self._call("draining", "held while draining")
+        await _until(lambda: app._transport.in_flight > 0)
+        self._tasks["drain"] = asyncio.ensure_future(app.stop())
+        for number in range(100):
+            probe = self._call("draining", f"probe {number}")
+            done, _ = await asyncio.wait({probe}, timeout=_SETTLE_S)
+            if done:
+                return
+        raise RuntimeError("the server `draining` still takes calls")
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0.01)
+
+
+async def _answer(call: Any) -> object:
+    """Return the answer, or the error that is one."""
+    try:
+        return await call
+    except grpc.RpcError as error:
+        return error
+
+
+def _text(value: str | bytes) -> str:
+    return value if isinstance(value, str) else value.decode()
+
+
+def _refusal(code: str, attempt: int) -> CallError:
+    metadata = {"attempt": str(attempt)}
+    message = f"attempt {attempt} is refused on purpose"
+    if code == "UNAVAILABLE":
+        return Unavailable(message, metadata=metadata, retry_after_s=_RETRY_AFTER_S)
+    if code == "RESOURCE_EXHAUSTED":
+        return QueueFull(message, metadata=metadata, retry_after_s=_RETRY_AFTER_S)
+    if code == "INVALID_ARGUMENT":
+        return InvalidRequest(message, metadata=metadata)
+    if code == "INTERNAL":
+        return EngineFailure(message, metadata=metadata)
+    error = CallError(message, metadata=metadata)
+    error.code = code
+    return error
