@@ -12,6 +12,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -135,11 +136,15 @@ func TestWaitingForAServer(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	waiting := open(t, address, latentserve.WithWaitForReady())
+	conn := waiting.Conn()
 	answered := make(chan error)
 	go func() {
 		_, err := waiting.Health(t.Context(), "")
 		answered <- err
 	}()
+	for state := conn.GetState(); state != connectivity.TransientFailure; state = conn.GetState() {
+		conn.WaitForStateChange(t.Context(), state)
+	}
 	again, err := net.Listen("tcp", address)
 	if err != nil {
 		t.Skip("somebody else took the port")

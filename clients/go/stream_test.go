@@ -64,7 +64,7 @@ func TestStreamAndResume(t *testing.T) {
 
 func TestLeavingTheLoopCancelsTheCall(t *testing.T) {
 	over := make(chan error, 1)
-	client := connect(t, rows(over))
+	client := connect(t, rows(over), latentserve.WithTimeout(time.Hour))
 	for _, err := range client.SampleStream(t.Context(), latentserve.SampleRequest{Count: 1 << 40}) {
 		if err != nil {
 			t.Fatal(err)

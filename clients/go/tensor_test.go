@@ -69,6 +69,7 @@ func TestTensorsOfBadReplies(t *testing.T) {
 		"rank":     {DataType: pb.DataType_DATA_TYPE_UINT8, Shape: []int64{1}, Data: []byte{1}},
 		"negative": {DataType: pb.DataType_DATA_TYPE_UINT8, Shape: []int64{-1, -1}, Data: []byte{1}},
 		"length":   {DataType: pb.DataType_DATA_TYPE_FLOAT32, Shape: []int64{1, 1}, Data: []byte{1, 2, 3, 4, 5}},
+		"more":     {DataType: pb.DataType_DATA_TYPE_FLOAT32, Shape: []int64{1, 1}, Data: make([]byte, 8)},
 		"overflow": {DataType: pb.DataType_DATA_TYPE_FLOAT32, Shape: []int64{1 << 62, 4}},
 	} {
 		if _, err := tensorFrom(message, 2); !errors.Is(err, ErrBadReply) {
