@@ -27,7 +27,7 @@ const signed = (name: string, ca: Pair) =>
     ca: { key: ca.private, cert: ca.cert },
     extensions: [
       { name: "extKeyUsage", serverAuth: true, clientAuth: true },
-      { name: "subjectAltName", altNames: [{ type: 7, ip: "127.0.0.1" }] },
+      { name: "subjectAltName", altNames: [{ type: 2, value: "localhost" }] },
     ],
   });
 
@@ -60,7 +60,11 @@ describe("TLS", () => {
       ),
     );
     const sample = (tls: { ca: string; cert?: string; key?: string }) =>
-      open(address, { tls, token: "secret", channelOptions: once }).sample(1, { format: "uint8" });
+      open(address.replace("127.0.0.1", "localhost"), {
+        tls,
+        token: "secret",
+        channelOptions: once,
+      }).sample(1, { format: "uint8" });
     const identity = { cert: mine.cert, key: mine.private };
     await sample({ ca: ca.cert, ...identity });
     expect(answers.seen).toEqual(["Bearer secret"]);

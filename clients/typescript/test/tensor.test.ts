@@ -51,7 +51,7 @@ it.each([
 
 it.each<[string, TensorMessage | undefined]>([
   ["none", undefined],
-  ["type", { dataType: 77 as DataType, shape: [1n, 1n], data: Buffer.of(1) }],
+  ["type", { dataType: DataType.UNRECOGNIZED, shape: [1n, 1n], data: Buffer.of(1) }],
   ["rank", { dataType: DataType.DATA_TYPE_UINT8, shape: [1n], data: Buffer.of(1) }],
   ["negative", { dataType: DataType.DATA_TYPE_UINT8, shape: [-1n, -1n], data: Buffer.of(1) }],
   ["length", { dataType: DataType.DATA_TYPE_FLOAT32, shape: [1n, 1n], data: Buffer.alloc(8) }],
