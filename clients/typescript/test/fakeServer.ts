@@ -48,6 +48,7 @@ const STREAMS = ["sampleStream", "watch"];
 export async function serve(
   answers: Answers,
   credentials = ServerCredentials.createInsecure(),
+  wantedPort = 0,
 ): Promise<string> {
   const server = new Server({ "grpc.max_receive_message_length": 64 * 2 ** 20 });
   for (const service of [GenerativeServiceService, ModelServiceService, HealthService]) {
@@ -59,7 +60,7 @@ export async function serve(
     server.addService(service, methods);
   }
   const port = await new Promise<number>((resolve, reject) => {
-    server.bindAsync("127.0.0.1:0", credentials, (error, bound) => {
+    server.bindAsync(`127.0.0.1:${wantedPort}`, credentials, (error, bound) => {
       if (error) reject(error);
       else resolve(bound);
     });

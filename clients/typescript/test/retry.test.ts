@@ -1,9 +1,11 @@
-import { status } from "@grpc/grpc-js";
+import { createServer } from "node:net";
+
+import { connectivityState, ServerCredentials, status } from "@grpc/grpc-js";
 import { describe, expect, it } from "vitest";
 
 import { serviceConfig } from "../src/channel.js";
 import { type Client, type ClientOptions, uint8 } from "../src/index.js";
-import { connect, failure, onePixel, served } from "./fakeServer.js";
+import { connect, failure, onePixel, open, serve, served } from "./fakeServer.js";
 
 interface Row {
   name: string;
@@ -89,5 +91,38 @@ describe("retries", () => {
     const many = serviceConfig("dns:///a:1");
     expect(many).toMatchObject({ loadBalancingConfig: [{ round_robin: {} }] });
     expect(many).toEqual({ ...serviceConfig("a:1"), loadBalancingConfig: [{ round_robin: {} }] });
+  });
+});
+
+/** Returns a port that nobody listens on. */
+async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const address = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  if (typeof address !== "object" || !address) throw new Error("no port");
+  return address.port;
+}
+
+describe("a server that is not there", () => {
+  it("is an error", async () => {
+    const client = open(`127.0.0.1:${await freePort()}`, noRetries);
+    await expect(client.health()).rejects.toMatchObject({ code: "UNAVAILABLE" });
+  });
+
+  it("is waited for where that is asked for", async () => {
+    const port = await freePort();
+    const client = open(`127.0.0.1:${port}`, { waitForReady: true });
+    const answer = client.health();
+    const { channel } = client;
+    let state = channel.getConnectivityState(true);
+    while (state !== connectivityState.TRANSIENT_FAILURE) {
+      await new Promise((resolve) => {
+        channel.watchConnectivityState(state, Infinity, resolve);
+      });
+      state = channel.getConnectivityState(true);
+    }
+    await serve({ check: () => ({ status: 1 }) }, ServerCredentials.createInsecure(), port);
+    expect(await answer).toBe("SERVING");
   });
 });
