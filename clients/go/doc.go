@@ -1,6 +1,3 @@
-// Copyright 2026 The latentserve authors
-// SPDX-License-Identifier: Apache-2.0
-
 // Package latentserve is the Go client of latentserve: it encodes, decodes, reconstructs,
 // denoises and samples images by generative autoencoders that a server runs.
 //

@@ -1,6 +1,3 @@
-// Copyright 2026 The latentserve authors
-// SPDX-License-Identifier: Apache-2.0
-
 // Command bench measures single-image Reconstruct through the client: the median of one call at a
 // time, then calls per second with 32 in flight. It prints one line of JSON.
 //

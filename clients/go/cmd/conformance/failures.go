@@ -1,6 +1,3 @@
-// Copyright 2026 The latentserve authors
-// SPDX-License-Identifier: Apache-2.0
-
 package main
 
 import (

@@ -1,6 +1,3 @@
-// Copyright 2026 The latentserve authors
-// SPDX-License-Identifier: Apache-2.0
-
 // Command digits samples eight digits, writes them to a PNG file, reconstructs the picture of one,
 // and shows what a bad call is answered with.
 //

@@ -1,6 +1,3 @@
-// Copyright 2026 The latentserve authors
-// SPDX-License-Identifier: Apache-2.0
-
 // Package fakeserver is a server for tests, on a real connection, whose answers a test chooses.
 package fakeserver
 

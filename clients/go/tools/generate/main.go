@@ -1,6 +1,3 @@
-// Copyright 2026 The latentserve authors
-// SPDX-License-Identifier: Apache-2.0
-
 // Command generate writes the Go code of the .proto files, or with -check says whether the
 // committed code is what they give. It needs nothing but Go: the .proto files are compiled in
 // this process, and the plugins are those that tools/go.mod pins.
