@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ import jsonschema
 import numpy as np
 import pytest
 
+import reference_draw
 from conformance_cases import suite
 from conformance_cases.writing import CASES, GROUPS, differences
 from conformance_server import servers
@@ -100,6 +102,17 @@ def test_the_cases_and_the_servers_mean_the_same_limits() -> None:
         assert getattr(suite, name) == getattr(servers, name)
     assert suite.DEFAULT_MODEL == servers.MODEL
     assert set(SCHEMA["$defs"]["case"]["properties"]["server"]["enum"]) == set(servers.ROLES)
+
+
+@pytest.mark.parametrize("package", ["conformance_cases", "conformance_runner"])
+def test_no_expected_value_can_come_from_the_server(package: str) -> None:
+    sources = [*(CASES.parent / package).glob("*.py"), Path(reference_draw.__file__)]
+    assert len(sources) > 3
+    for source in sources:
+        for node in ast.walk(ast.parse(source.read_text("utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not any(name.startswith("latentserve_server") for name in names), source
 
 
 def test_the_committed_cases_are_what_the_generator_computes() -> None:

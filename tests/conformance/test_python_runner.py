@@ -29,10 +29,11 @@ def cq_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fixture]:
     yield from started(tmp_path_factory.mktemp("cq"), "cq")
 
 
+@pytest.mark.parametrize("client", ["sync", "asyncio"])
 @pytest.mark.parametrize("which", ["servers", "cq_servers"])
-def test_every_case_passes(which: str, request: pytest.FixtureRequest) -> None:
+def test_every_case_passes(which: str, client: str, request: pytest.FixtureRequest) -> None:
     fixture: Fixture = request.getfixturevalue(which)
-    outcomes = running.run(CASES, fixture.addresses)
+    outcomes = running.run(CASES, fixture.addresses, asyncio_client=client == "asyncio")
     assert {outcome.name: outcome.reason for outcome in outcomes if outcome.reason} == {}
     assert {outcome.group for outcome in outcomes} == set(GROUPS)
 

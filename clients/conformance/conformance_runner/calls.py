@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -9,9 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
+import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from numpy.typing import NDArray
 
+from conformance_runner.blocking import open_client
 from conformance_runner.case_reading import DEFAULT_DEADLINE_MS, CaseFolder, Json
 from latentserve.v1 import (
     generative_service_pb2,
@@ -20,7 +23,7 @@ from latentserve.v1 import (
     model_service_pb2_grpc,
     tensor_pb2,
 )
-from latentserve_client import Client
+from latentserve_client import AsyncClient, Client
 from latentserve_client._channel import channel_options
 from latentserve_client._codec import from_images, from_tensor
 from latentserve_client._errors import error_from_rpc
@@ -53,15 +56,23 @@ class Answer:
 class Caller:
     """Calls the servers of a servers file; one channel each, with and without retries."""
 
-    def __init__(self, addresses: Mapping[str, str], folder: CaseFolder) -> None:
+    def __init__(
+        self, addresses: Mapping[str, str], folder: CaseFolder, *, asyncio_client: bool = False
+    ) -> None:
         self._addresses = addresses
         self._folder = folder
+        self._asyncio = asyncio.Runner() if asyncio_client else None
         self._channels: dict[tuple[str, bool], grpc.Channel] = {}
+        self._async_channels: dict[tuple[str, bool], grpc.aio.Channel] = {}
 
     def close(self) -> None:
         """Close all channels."""
         for channel in self._channels.values():
             channel.close()
+        if self._asyncio is not None:
+            for channel in self._async_channels.values():
+                self._asyncio.run(channel.close(None))
+            self._asyncio.close()
 
     def call(self, case: Json) -> Answer:
         """Make the call of a case. Raises the client's LatentserveError where it fails."""
@@ -73,23 +84,41 @@ class Caller:
             raise error_from_rpc(error) from error
 
     def _channel(self, case: Json) -> grpc.Channel:
-        key = (case["server"], bool(case.get("retry")))
+        key = _channel_key(case)
         if key not in self._channels:
-            address = self._addresses[case["server"]]
-            options = [*channel_options(address, _MAX_MESSAGE_BYTES)]
-            options += [
-                ("grpc.enable_retries", int(key[1])),
-                ("grpc.use_local_subchannel_pool", 1),
-            ]
+            address, options = self._address_and_options(case)
             self._channels[key] = grpc.insecure_channel(address, options)
         return self._channels[key]
 
+    def _address_and_options(self, case: Json) -> tuple[str, list[tuple[str, Any]]]:
+        address = self._addresses[case["server"]]
+        options = channel_options(address, _MAX_MESSAGE_BYTES)
+        return address, [
+            *options,
+            ("grpc.enable_retries", int(_channel_key(case)[1])),
+            ("grpc.use_local_subchannel_pool", 1),
+        ]
+
+    def _client(self, case: Json) -> Any:
+        """Return a Client, or what is used like one, for the server of a case."""
+        settings: Any = {
+            "timeout_s": _timeout_s(case),
+            "metadata": list(case.get("metadata", {}).items()),
+        }
+        if self._asyncio is None:
+            return Client(channel=self._channel(case), **settings)
+
+        def make() -> AsyncClient:
+            key = _channel_key(case)
+            if key not in self._async_channels:
+                address, options = self._address_and_options(case)
+                self._async_channels[key] = grpc.aio.insecure_channel(address, options)
+            return AsyncClient(channel=self._async_channels[key], **settings)
+
+        return open_client(self._asyncio, make)
+
     def _through_client(self, case: Json) -> Answer:
-        client = Client(
-            timeout_s=_timeout_s(case),
-            metadata=list(case.get("metadata", {}).items()),
-            channel=self._channel(case),
-        )
+        client = self._client(case)
         request = case["request"]
         name = case["rpc"].rpartition("/")[2]
         if name == "ListModels":
@@ -102,7 +131,8 @@ class Caller:
         if name == "Check":
             return Answer(value=client.health(request["service"]))
         if name == "Watch":
-            with closing(client.watch_health(request["service"])) as statuses:  # type: ignore[type-var]
+            watching = client.watch_health(request["service"], timeout_s=_timeout_s(case))
+            with closing(watching) as statuses:
                 return Answer(value=next(statuses))
         arguments = self._arguments(request)
         if name == "SampleStream":
@@ -134,14 +164,14 @@ class Caller:
                 arguments[name] = request[name]
         return arguments
 
-    def _chunks(self, client: Client, case: Json, arguments: Json) -> Iterator[Any]:
+    def _chunks(self, client: Any, case: Json, arguments: Json) -> Iterator[Any]:
         """Read a stream; where the case says so, cancel it, and resume it."""
         stream = case.get("stream")
         if stream is None:
             yield from client.sample_stream(**arguments)
             return
         rows = 0
-        with closing(client.sample_stream(**arguments)) as chunks:  # type: ignore[type-var]
+        with closing(client.sample_stream(**arguments)) as chunks:
             for _ in range(stream["cancel_after"]):
                 chunk = next(chunks)
                 rows += len(chunk.received)
@@ -218,6 +248,11 @@ class Caller:
             shape=tensor["shape"],
             data=self._folder.tensor_bytes(tensor),
         )
+
+
+def _channel_key(case: Json) -> tuple[str, bool]:
+    """Return the server of a case, and whether its calls are tried again."""
+    return case["server"], bool(case.get("retry"))
 
 
 def _timeout_s(case: Json) -> float:

@@ -28,10 +28,16 @@ class Outcome:
         return self.name.partition("/")[0]
 
 
-def run(cases: Path, addresses: Mapping[str, str], groups: Collection[str] = ()) -> list[Outcome]:
-    """Run the cases of a folder; of all groups, or of these."""
+def run(
+    cases: Path,
+    addresses: Mapping[str, str],
+    groups: Collection[str] = (),
+    *,
+    asyncio_client: bool = False,
+) -> list[Outcome]:
+    """Run the cases of a folder, of all groups or of these, through one of the two clients."""
     folder = CaseFolder(cases)
-    caller = Caller(addresses, folder)
+    caller = Caller(addresses, folder, asyncio_client=asyncio_client)
     try:
         return [
             Outcome(case["name"], _reason(case, caller, folder)) for case in folder.read(groups)
@@ -56,14 +62,14 @@ def _reason(case: Json, caller: Caller, folder: CaseFolder) -> str:
     return ""
 
 
-def report(outcomes: list[Outcome]) -> Json:
+def report(outcomes: list[Outcome], language: str = "python") -> Json:
     """Return the report that README.md describes."""
     groups: dict[str, dict[str, int]] = {}
     for outcome in outcomes:
         counts = groups.setdefault(outcome.group, {"passed": 0, "failed": 0})
         counts["failed" if outcome.reason else "passed"] += 1
     return {
-        "language": "python",
+        "language": language,
         "passed": sum(counts["passed"] for counts in groups.values()),
         "failed": sum(counts["failed"] for counts in groups.values()),
         "groups": groups,
@@ -80,16 +86,20 @@ def main() -> int:
     parser.add_argument("--cases", type=Path, required=True)
     parser.add_argument("--servers", type=Path, required=True)
     parser.add_argument("--groups", default="", help="of cases, separated by commas; empty: all")
+    parser.add_argument("--client", choices=("sync", "asyncio"), default="sync")
     parser.add_argument("--report", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
     groups = [group for group in arguments.groups.split(",") if group]
     try:
         addresses = json.loads(arguments.servers.read_text("utf-8"))["servers"]
-        outcomes = run(arguments.cases, addresses, groups)
+        outcomes = run(
+            arguments.cases, addresses, groups, asyncio_client=arguments.client == "asyncio"
+        )
     except (OSError, ValueError, KeyError) as error:
         print(f"cannot run: {error}", file=sys.stderr)
         return 2
-    document = report(outcomes)
+    language = "python" if arguments.client == "sync" else "python-asyncio"
+    document = report(outcomes, language)
     for outcome in outcomes:
         if outcome.reason:
             print(f"FAILED {outcome.name}: {outcome.reason}")

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_DESCRIPTION = "conformance.json"
+_DESCRIPTION = "conformance*.json"  # one of them for each runner
 _PROGRESS_S = 15.0
 
 

@@ -27,10 +27,16 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "lost-temperature": ("sample", "stream"),
     "ignored-format": ("denoise", "forms", "sample", "stream"),
     "wrong-model": _DATA,
+    "no-timings": _DATA,
+    "wrong-error": ("reconstruct", "forms", "large"),
+    "lost-log-variance": ("encode", "large"),
+    "unasked-latents": ("sample",),
     "wrong-offset": ("stream",),
     "truncated-stream": ("stream",),
     "wrong-code": ("errors", "retries"),
     "missing-details": ("errors", "retries"),
+    "wrong-domain": ("errors", "retries"),
+    "lost-metadata": ("errors", "retries"),
     "wrong-field": ("errors",),
     "no-pushback": ("errors",),
     "leaked-cause": ("errors",),
@@ -44,6 +50,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
 UNKNOWN_FIELD = b"\xc2\x3e\x05hello"
 """Field 1000, as the case about unknown fields sends it."""
 
+_DOMAIN = status.DOMAIN
+_OF_REQUESTS = ("wrong-seed", "lost-temperature", "ignored-format", "unasked-latents")
 _OTHER_CODES = {"INVALID_ARGUMENT": "FAILED_PRECONDITION", "FAILED_PRECONDITION": "NOT_FOUND"}
 
 
@@ -86,7 +94,7 @@ class Breakage:
             raise InvalidRequest("an unknown field, refused on purpose")
 
     def _request(self, rpc: str, request: bytes) -> bytes:
-        if self.name not in ("wrong-seed", "lost-temperature", "ignored-format"):
+        if self.name not in _OF_REQUESTS:
             return request
         message = _message(rpc, "Request")
         message.ParseFromString(request)
@@ -97,6 +105,8 @@ class Breakage:
             message.ClearField("temperature")
         elif self.name == "ignored-format" and "output_format" in fields:
             message.ClearField("output_format")
+        elif self.name == "unasked-latents" and "include_latents" in fields:
+            message.include_latents = True
         changed: bytes = message.SerializeToString()
         return changed
 
@@ -109,13 +119,20 @@ class Breakage:
             return data
         message = _message(rpc, "Response")
         message.ParseFromString(data)
+        fields = message.DESCRIPTOR.fields_by_name
         if self.name == "wrong-seed":
             # What was drawn is of another seed; what the reply says is not.
-            seed = message.DESCRIPTOR.fields_by_name.get("seed")
+            seed = fields.get("seed")
             if seed is not None and (not seed.has_presence or message.HasField("seed")):
                 message.seed ^= 1
-        elif self.name == "wrong-model" and "served_by" in message.DESCRIPTOR.fields_by_name:
+        elif self.name == "wrong-model" and "served_by" in fields:
             message.served_by.digest = message.served_by.digest[::-1]
+        elif self.name == "no-timings" and "timings" in fields:
+            message.ClearField("timings")
+        elif self.name == "wrong-error" and "squared_error" in fields:
+            message.squared_error[0] += 1
+        elif self.name == "lost-log-variance" and "log_variance" in fields:
+            message.ClearField("log_variance")
         elif self.name == "wrong-offset" and rpc == "SampleStream":
             message.offset += 1
         elif self.name in ("wrong-values", "swapped-rows"):
@@ -148,6 +165,9 @@ class Breakage:
             other = CallError(error.message)
             other.code, other.reason = error.code, error.reason
             error = other
+        elif name == "lost-metadata":
+            error.metadata = {}
+        status.DOMAIN = "elsewhere" if name == "wrong-domain" else _DOMAIN
         made = self._whole(error, request_id=request_id)
         if name == "no-pushback":
             kept = [pair for pair in made.trailers if pair[0] != "grpc-retry-pushback-ms"]

@@ -25,11 +25,13 @@ class HeldEngine(OnnxEngine):
         device: Device,
         threads: int,
         released: threading.Event,
+        holding: threading.Event,
         *,
         hold_start: bool,
     ) -> None:
         super().__init__(manifest, device, threads=threads)
         self._released = released
+        self._holding = holding
         self._hold_start = hold_start
         self._is_warm = False
 
@@ -49,6 +51,7 @@ class HeldEngine(OnnxEngine):
     ) -> list[NDArray[np.float32]]:
         """Run one batch, after the release."""
         if self._is_warm:
+            self._holding.set()
             self._released.wait()
         return super().run(operation, inputs)
 
@@ -72,10 +75,15 @@ class FailingEngine(OnnxEngine):
         return super().run(operation, inputs)
 
 
-def held(released: threading.Event, *, hold_start: bool = False) -> EngineFactory:
-    """Return a factory of engines that are held until `released` is set."""
+def held(
+    released: threading.Event, holding: threading.Event, *, hold_start: bool = False
+) -> EngineFactory:
+    """Return a factory of engines that are held until `released` is set.
+
+    They set `holding` when they hold a batch.
+    """
     return lambda manifest, device, threads: HeldEngine(
-        manifest, device, threads, released, hold_start=hold_start
+        manifest, device, threads, released, holding, hold_start=hold_start
     )
 
 

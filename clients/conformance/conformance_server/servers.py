@@ -98,6 +98,7 @@ class Servers:
         self._token_file = folder / "token"
         self._token_file.write_text(TOKEN, "utf-8")
         self._released = threading.Event()
+        self._holding = {role: threading.Event() for role in ROLES}
         self._apps: dict[str, App] = {}
         self._channels: list[grpc.aio.Channel] = []
         self._tasks: dict[str, asyncio.Future[Any]] = {}
@@ -167,7 +168,7 @@ class Servers:
 
     def _engine_factory(self, role: str) -> EngineFactory:
         if role in ("held", "full", "draining", "starting"):
-            return engines.held(self._released, hold_start=role == "starting")
+            return engines.held(self._released, self._holding[role], hold_start=role == "starting")
         return engines.failing if role == "failing" else onnx_engine
 
     def _call(self, role: str, name: str) -> asyncio.Future[Any]:
@@ -186,12 +187,14 @@ class Servers:
 
     async def _fill(self) -> None:
         """Send calls until one is refused: what runs is held, and the queue is full."""
+        self._call("full", "held while full")
+        await _until(self._holding["full"].is_set)
         refused_in_a_row = 0
         for number in range(100):
             call = self._call("full", f"fill {number}")
             done, _ = await asyncio.wait({call}, timeout=_SETTLE_S)
             refused_in_a_row = refused_in_a_row + 1 if done else 0
-            # Twice, since the engine may have taken a batch in the moment of the first.
+            # Twice, in case the next batch is taken out of the queue before this one has ended.
             if refused_in_a_row == 2:
                 return
         raise RuntimeError("the queue of the server `full` does not fill")
@@ -200,7 +203,7 @@ class Servers:
         """Let a server drain behind a call that is held."""
         app = self._apps["draining"]
         self._call("draining", "held while draining")
-        await _until(lambda: app._transport.in_flight > 0)
+        await _until(self._holding["draining"].is_set)
         self._tasks["drain"] = asyncio.ensure_future(app.stop())
         for number in range(100):
             probe = self._call("draining", f"probe {number}")
