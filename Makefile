@@ -9,6 +9,7 @@ PYTHON ?= python3
 VENV ?= .venv
 MODEL ?= mnist-vae
 LISTEN ?= 127.0.0.1:50051
+SOAK_S ?= 180
 # An NVIDIA driver that answers means the gpu extra; anything else means cpu.
 DEVICE ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 
@@ -21,7 +22,7 @@ LINTING := $(VENV)/.linting
 MEMBERS := proto/pyproject.toml server/pyproject.toml clients/python/pyproject.toml
 TYPED := proto/generate.py server/latentserve_server training/latentserve_training clients/python/latentserve_client $(wildcard clients/conformance/conformance_*)
 
-.PHONY: help demo serve train evaluate export test conformance lint format proto bench clean
+.PHONY: help demo serve train evaluate export test soak conformance lint format proto bench clean
 
 help:
 	@sed -n '3,4p' Makefile | cut -c3-
@@ -31,6 +32,7 @@ help:
 	@echo "  make export   MODEL=$(MODEL): export runs/MODEL into exports/"
 	@echo "  make conformance [ARGS=--broken]: the clients of all languages agree"
 	@echo "  make lint     ruff, mypy, buf, stubs in sync"
+	@echo "  make soak     SOAK_S=$(SOAK_S): calls of every kind for so many seconds; nothing may grow"
 	@echo "  make bench    what one call costs, beside the bare run and an empty call"
 	@echo "  make proto    write the Python stubs anew"
 
@@ -51,6 +53,9 @@ evaluate: $(TRAINING)
 
 test: $(TESTING)
 	$(BIN)/python -m pytest $(ARGS)
+
+soak: $(TESTING)
+	LATENTSERVE_TEST_SOAK_S=$(SOAK_S) $(BIN)/python -m pytest -m soak -s tests/soak $(ARGS)
 
 conformance: $(SERVING)
 	$(BIN)/python clients/conformance/run.py $(ARGS)

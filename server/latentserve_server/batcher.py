@@ -19,6 +19,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -30,6 +31,7 @@ from latentserve_server.errors import (
     QueueFull,
     Unavailable,
 )
+from latentserve_server.pace import Pace
 from latentserve_server.row_queue import Batch, RowQueue, Slice
 from latentserve_server.ticket import Completion, Done, Floats, Rows, Ticket
 
@@ -52,11 +54,14 @@ class Observer:
     def ran(self, operation: str, rows: int, seconds: float) -> None:
         """The engine ran a batch."""
 
+    def padded(self, operation: str, rows: int) -> None:
+        """The engine ran a batch with so many rows of padding."""
+
     def failed(self, operation: str) -> None:
         """The engine failed for one request."""
 
-    def refused(self, reason: str) -> None:
-        """A request was not admitted: `queue_full` or `deadline`."""
+    def refused(self, operation: str, reason: str) -> None:
+        """A request was not admitted: `queue_full`, `deadline` or `unloading`."""
 
     def dropped(self, operation: str, reason: str) -> None:
         """A request ended before its answer: `cancelled` or `expired`."""
@@ -85,9 +90,9 @@ class Batcher:
         queue_rows: rows that may wait, at most.
         observer: told of what happens, from any thread.
         clock_ns: monotonic nanoseconds; deadlines are seconds on the same clock.
-        wake: called, from the thread that submits, for every request that was admitted;
-            whoever is woken calls `run_next` until it returns False. None: `start` makes a
-            thread that does.
+        offer: called, from the thread that submits, when work comes to an idle batcher. True
+            says that somebody will call `run_next` until it returns False, or `hand_over`;
+            otherwise the batcher's own thread runs what there is.
     """
 
     def __init__(
@@ -99,9 +104,11 @@ class Batcher:
         queue_rows: int,
         observer: Observer | None = None,
         clock_ns: Callable[[], int] = time.monotonic_ns,
-        wake: Callable[[Batcher], None] | None = None,
+        offer: Callable[[Batcher], bool] | None = None,
     ) -> None:
-        self._wake = wake
+        self._offer = offer
+        self._taken = False  # somebody runs what there is, or has promised to
+        self._handed = False  # it is for the thread
         self._runner = runner
         self._name = name
         self._max_batch_rows = max_batch_rows
@@ -110,6 +117,7 @@ class Batcher:
         self._clock_ns = clock_ns
         self._condition = threading.Condition()
         self._rows_per_s = 0.0
+        self._pace: dict[str, Pace] = {}
         self._running: Batch | None = None
         self._progress_ns = 0
         self._closed = False
@@ -117,9 +125,37 @@ class Batcher:
         self._thread: threading.Thread | None = None
 
     @property
+    def expected_s(self) -> float:
+        """Seconds that the next batch will take, as far as is known."""
+        with self._condition:
+            operation = self._queue.next_operation()
+            rows = min(self._queue.waiting_rows, self._max_batch_rows)
+        if not rows:
+            return 0.0
+        return self._pace[operation].expected_s(rows) if operation in self._pace else inf
+
+    def learn(self, operation: str, rows: int, seconds: float) -> None:
+        """Take in how long a batch took: one of the batcher's own, or one of a warm-up."""
+        self._pace.setdefault(operation, Pace()).learn(rows, seconds)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as many rows wait as a batch may have."""
+        return self._queue.waiting_rows >= self._max_batch_rows
+
+    @property
     def waiting_rows(self) -> int:
         """Rows in the queue, those of running batches not counted."""
         return self._queue.waiting_rows
+
+    def waiting_by_operation(self) -> dict[str, int]:
+        """Return the rows in the queue of each operation that has some. Safe from any thread."""
+        rows: dict[str, int] = {}
+        with self._condition:
+            for ticket in self._queue:
+                waiting = ticket.rows - ticket.cut_rows
+                rows[ticket.operation] = rows.get(ticket.operation, 0) + waiting
+        return rows
 
     def backlog(self) -> Backlog | None:
         """Return the work that there is, None for an idle engine. Safe from any thread."""
@@ -135,9 +171,7 @@ class Batcher:
         return Backlog(operation, running_rows, waiting_rows, stalled_ns / 1e9)
 
     def start(self) -> None:
-        """Start the thread that runs the batches, unless somebody else is woken to do it."""
-        if self._wake is not None:
-            return
+        """Start the thread that runs the batches which nobody else takes."""
         self._thread = threading.Thread(target=self._loop, name=f"engine-{self._name}", daemon=True)
         self._thread.start()
 
@@ -152,21 +186,28 @@ class Batcher:
         now_ns = self._clock_ns()
         ticket = Ticket(self._forget, operation, inputs, deadline, done, now_ns)
         if deadline is not None and deadline * 1e9 <= now_ns:
-            self._observer.refused("deadline")
+            self._observer.refused(operation, "deadline")
             raise _too_late()
         with self._condition:
             if self._closed:
+                self._observer.refused(operation, "unloading")
                 raise Unavailable("the model is being unloaded; try again", retry_after_s=1.0)
             if not self._queue.has_room(ticket.rows):
-                self._observer.refused("queue_full")
+                self._observer.refused(operation, "queue_full")
                 raise self._full(ticket.rows)
             if self._running is None and not self._queue.waiting_rows:
                 self._progress_ns = now_ns
             self._queue.add(ticket)
-            self._condition.notify()
-        if self._wake is not None:
-            self._wake(self)
+            idle, self._taken = not self._taken, True
+        if idle and not (self._offer is not None and self._offer(self)):
+            self.hand_over()
         return ticket
+
+    def hand_over(self) -> None:
+        """Let the batcher's own thread run what there is: for one who took an offer."""
+        with self._condition:
+            self._handed = True
+            self._condition.notify()
 
     def _forget(self, ticket: Ticket) -> None:
         """Drop a request without an answer; nothing happens if it has its answer already."""
@@ -195,11 +236,16 @@ class Batcher:
     def run_next(self) -> bool:
         """Cut one batch and run it on the calling thread; False where nothing waited.
 
-        The engine's thread calls this for ever; tests call it by hand.
+        One thread at a time may: the batcher's own, or whoever took an offer; tests do it by
+        hand.
         """
         with self._condition:
             batch, expired = self._queue.cut(self._max_batch_rows, self._clock_ns() / 1e9)
             self._running = batch
+            if batch is None and not expired:
+                self._taken = False
+                if self._closed:
+                    self._condition.notify()
         for ticket in expired:
             self._observer.dropped(ticket.operation, "expired")
             self._settle(ticket, _too_late())
@@ -213,11 +259,13 @@ class Batcher:
     def _loop(self) -> None:
         while True:
             with self._condition:
-                while not self._queue.waiting_rows and not self._closed:
+                while not self._handed:
+                    if self._closed and not self._taken:
+                        return
                     self._condition.wait()
-                if self._closed and not self._queue.waiting_rows:
-                    return
-            self.run_next()
+                self._handed = False
+            while self.run_next():
+                pass
 
     def _run(self, batch: Batch) -> None:
         started_ns = self._clock_ns()
@@ -234,6 +282,7 @@ class Batcher:
         self._progress_ns = self._clock_ns()
         elapsed_ns = self._progress_ns - started_ns
         self._learn_rate(batch.rows, elapsed_ns)
+        self.learn(batch.operation, batch.rows, elapsed_ns / 1e9)
         self._observer.ran(batch.operation, batch.rows, elapsed_ns / 1e9)
         offset = 0
         for part in batch.slices:
@@ -318,6 +367,7 @@ class Batcher:
         completion = Completion(
             outputs=ticket.outputs if error is None else (),
             error=error,
+            submitted_ns=ticket.submitted_ns,
             queue_ns=ticket.queue_ns,
             compute_ns=ticket.compute_ns,
             batch_rows=ticket.batch_rows,

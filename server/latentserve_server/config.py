@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
 
+from latentserve_server.cuda_options import CONV_SEARCHES, CudaOptions
 from latentserve_server.errors import SettingsError
 from latentserve_server.logs import FORMATS, LEVELS
 
@@ -19,6 +20,10 @@ _INT64 = 2**63 - 1
 TRANSPORTS = ("aio", "cq")
 DEVICES = ("auto", "cpu", "cuda")
 YES_OR_NO = ("yes", "no")
+_CUDA = (
+    *("device_id", "gpu_mem_limit_mb", "io_binding", "cuda_graphs"),
+    *("tf32", "prefer_nhwc", "conv_search"),
+)
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,15 @@ class Settings:
     exports: Annotated[Path, "folder of <name>/<version>/ model folders"] = Path("exports")
     listen: Annotated[str, "HOST:PORT to serve on; port 0: any free one"] = "127.0.0.1:50051"
     device: Annotated[str, "auto, cpu or cuda; cuda fails where it would not be used"] = "auto"
+    device_id: Annotated[int, "which GPU, counted from 0"] = 0
+    gpu_mem_limit_mb: Annotated[int, "MiB of the GPU arena of each graph, at most; 0: no limit"] = 0
+    io_binding: Annotated[str, "yes to keep input and output buffers on the GPU"] = "yes"
+    cuda_graphs: Annotated[str, "yes to replay batches, padded to 1, 2, 4, ... rows"] = "no"
+    tf32: Annotated[str, "yes to multiply with 10-bit mantissas on the GPU"] = "no"
+    prefer_nhwc: Annotated[str, "yes to run convolutions channels-last on the GPU"] = "no"
+    conv_search: Annotated[str, "heuristic, exhaustive or default: of cuDNN's algorithms"] = (
+        "heuristic"
+    )
     tls_cert: Annotated[str, "PEM file of the server's certificate chain; empty: plain text"] = ""
     tls_key: Annotated[str, "PEM file of its private key"] = ""
     tls_client_ca: Annotated[
@@ -55,13 +69,17 @@ class Settings:
     poll_s: Annotated[
         float, "seconds between looks at the model folder for changes; 0: only when asked"
     ] = 0.0
+    max_connections: Annotated[int, "connections of each process, at most"] = 512
     max_concurrent_streams: Annotated[int, "calls in flight of one connection, at most"] = 1024
+    handshake_timeout_s: Annotated[
+        float, "seconds that a new connection may take to speak HTTP/2, TLS included, at most"
+    ] = 20.0
     drain_delay_s: Annotated[
         float, "seconds from NOT_SERVING to refusing calls at SIGTERM, for balancers to notice"
     ] = 0.0
     grace_s: Annotated[float, "seconds that calls in flight may take at SIGTERM, at most"] = 30.0
-    transport: Annotated[str, "aio: grpc.aio; cq: grpcio's completion queue, less CPU per call"] = (
-        "aio"
+    transport: Annotated[str, "cq: grpcio's completion queue; aio: grpc.aio, more CPU per call"] = (
+        "cq"
     )
     workers: Annotated[
         int, "processes that serve on the port; above 1, one more supervises them"
@@ -77,22 +95,34 @@ class Settings:
     log_level: Annotated[str, "debug, info, warning or error"] = "info"
     log_requests: Annotated[str, "yes to log every call, and not only the failed ones"] = "no"
 
+    otlp_endpoint: Annotated[
+        str, "http(s)://HOST:PORT to send traces to, by OTLP over gRPC; empty: nowhere"
+    ] = ""
+
     def __post_init__(self) -> None:
         _check_choice("device", self.device, DEVICES)
         _check_choice("transport", self.transport, TRANSPORTS)
         _check_choice("log-format", self.log_format, FORMATS)
         _check_choice("log-level", self.log_level, LEVELS)
-        for name in ("allow_plaintext_token", "reuse_port", "watchdog_exit", "log_requests"):
+        _check_choice("conv-search", self.conv_search, CONV_SEARCHES)
+        for name in (
+            *("allow_plaintext_token", "reuse_port", "watchdog_exit", "log_requests"),
+            *("io_binding", "cuda_graphs", "tf32", "prefer_nhwc"),
+        ):
             _check_choice(_flag(name), getattr(self, name), YES_OR_NO)
         for name, lowest, highest in (
             ("workers", 1, 64),
+            ("device_id", 0, 1023),
+            ("gpu_mem_limit_mb", 0, _INT32),
             ("threads", 0, 1024),
             ("max_batch_rows", 1, _INT32),
             ("max_request_rows", 1, _INT32),
             ("max_stream_rows", 1, _INT64),
             ("queue_rows", 1, _INT64),
             ("max_versions", 1, 10_000),
+            ("max_connections", 1, _INT32),
             ("max_concurrent_streams", 1, _INT32),
+            ("handshake_timeout_s", 0.1, 3600),
             ("poll_s", 0, 86_400),
             ("drain_delay_s", 0, 3600),
             ("grace_s", 0, 3600),
@@ -107,9 +137,12 @@ class Settings:
                 f"--queue-rows is {self.queue_rows}, below --max-request-rows "
                 f"{self.max_request_rows}: the largest request could never be admitted"
             )
+        self._check_cuda()
         _check_address("listen", self.listen)
         if self.metrics_listen:
             _check_address("metrics-listen", self.metrics_listen)
+        if self.otlp_endpoint:
+            _check_url("otlp-endpoint", self.otlp_endpoint)
         if not self.exports.is_dir():
             raise SettingsError(
                 f"--exports {self.exports} is not a folder. Train and export a model into it, "
@@ -120,6 +153,33 @@ class Settings:
     def shares_port(self) -> bool:
         """Whether several processes listen on the port."""
         return self.workers > 1 or self.reuse_port == "yes"
+
+    @property
+    def cuda_options(self) -> CudaOptions:
+        """What was chosen for CUDA."""
+        return CudaOptions(
+            device_id=self.device_id,
+            mem_limit_mb=self.gpu_mem_limit_mb,
+            tf32=self.tf32 == "yes",
+            prefer_nhwc=self.prefer_nhwc == "yes",
+            conv_search=self.conv_search,
+            io_binding=self.io_binding == "yes",
+            cuda_graphs=self.cuda_graphs == "yes",
+        )
+
+    def _check_cuda(self) -> None:
+        """Refuse choices for CUDA that contradict another setting."""
+        if self.cuda_graphs == "yes" and self.io_binding == "no":
+            raise SettingsError(
+                "--cuda-graphs yes needs --io-binding yes: a graph is replayed on fixed buffers"
+            )
+        changed = [_flag(name) for name in _CUDA if getattr(self, name) != getattr(Settings, name)]
+        if self.device == "cpu" and changed:
+            # Both were asked for, and one of them cannot be kept. `auto` only warns.
+            raise SettingsError(
+                f"--device cpu, but --{changed[0]} is for CUDA: leave it out, or choose "
+                "--device cuda or auto"
+            )
 
     def describe(self) -> str:
         """Return the settings in one line."""
@@ -178,6 +238,18 @@ def _check_address(flag: str, address: str) -> None:
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65535:
         raise SettingsError(f"--{flag} is {address!r}, expected HOST:PORT")
+
+
+def _check_url(flag: str, url: str) -> None:
+    scheme, _, address = url.removesuffix("/").partition("://")
+    if "@" in address:
+        raise SettingsError(
+            f"--{flag} has a user or password in it, which the log would show; "
+            "send it by OTEL_EXPORTER_OTLP_HEADERS"
+        )
+    host, _, port = address.rpartition(":")
+    if scheme not in ("http", "https") or not host or not port.isdecimal() or int(port) > 65535:
+        raise SettingsError(f"--{flag} is {url!r}, expected http://HOST:PORT, or https:// with TLS")
 
 
 def _check_choice(flag: str, value: str, choices: Sequence[str]) -> None:

@@ -33,6 +33,8 @@ class ServedModel:
         self.provider = provider
         self.prior = prior
         self.batcher = batcher
+        # What a reply says of its model, serialised once; by the number of the reply's field.
+        self.served_by: dict[int, bytes] = {}
         weakref.finalize(self, batcher.end).atexit = False
 
 

@@ -47,6 +47,15 @@ class RowQueue:
         for queue in self._queues.values():
             yield from queue
 
+    def next_operation(self) -> str:
+        """Return the operation of the next batch, "" where nothing waits."""
+        heads = [
+            (next(iter(queue)).submitted_ns, operation)
+            for operation, queue in self._queues.items()
+            if queue
+        ]
+        return min(heads)[1] if heads else ""
+
     def has_room(self, rows: int) -> bool:
         """Return whether so many rows more may wait."""
         return self.waiting_rows + rows <= self.limit

@@ -44,12 +44,14 @@ class Rows:
 class Completion:
     """How a request ended: `outputs`, one array [n, ...] each, or else `error`.
 
-    `queue_ns` is the wait until the first batch with rows of the request, `compute_ns` the
-    engine's time for all its batches, `batch_rows` the rows of the largest of them.
+    `submitted_ns` is when it came, on the batcher's monotonic clock. `queue_ns` is the wait until
+    the first batch with rows of the request, `compute_ns` the engine's time for all its batches,
+    `batch_rows` the rows of the largest of them.
     """
 
     outputs: tuple[Floats, ...] = ()
     error: CallError | None = None
+    submitted_ns: int = 0
     queue_ns: int = 0
     compute_ns: int = 0
     batch_rows: int = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -312,19 +312,61 @@ def test_closing_answers_what_waits_and_refuses_what_comes() -> None:
         bench.submit(2.0)
 
 
-def test_whoever_is_woken_runs_the_batches_in_place_of_a_thread() -> None:
-    woken: list[Batcher] = []
-    batcher = Batcher(FakeEngine(), name="fake", max_batch_rows=8, queue_rows=16, wake=woken.append)
+def submit(batcher: Batcher, value: float, done: Callable[[Completion], None]) -> Ticket:
+    return batcher.submit("decode", (Rows(np.full((1, 2), value, np.float32)),), None, done)
+
+
+def test_whoever_takes_the_offer_runs_the_batches_in_place_of_the_thread() -> None:
+    offered: list[Batcher] = []
+
+    def take(batcher: Batcher) -> bool:
+        offered.append(batcher)
+        return True
+
+    batcher = Batcher(FakeEngine(), name="fake", max_batch_rows=8, queue_rows=16, offer=take)
     batcher.start()
     told: list[Completion] = []
-    for value in (1.0, 2.0):
-        rows = Rows(np.full((1, 2), value, dtype=np.float32))
-        batcher.submit("decode", (rows,), None, told.append)
-    assert woken == [batcher, batcher]
+    submit(batcher, 1.0, told.append)
+    submit(batcher, 2.0, told.append)
+    assert offered == [batcher], "the second one comes to a batcher that is taken"
     assert not told
     assert batcher.run_next()
     assert [done.outputs[0][0, 0] for done in told] == [2.0, 4.0]
     assert not batcher.run_next()
+    submit(batcher, 3.0, told.append)
+    assert len(offered) == 2
+    batcher.end()
+    while batcher.run_next():
+        pass
+    batcher.close(timeout_s=5.0)
+    assert len(told) == 3
+
+
+@pytest.mark.parametrize("takes_first", [False, True])
+def test_the_thread_runs_what_is_not_taken_or_handed_over(takes_first: bool) -> None:
+    done = threading.Event()
+    batcher = Batcher(
+        FakeEngine(), name="fake", max_batch_rows=8, queue_rows=16, offer=lambda _: takes_first
+    )
+    batcher.start()
+    submit(batcher, 1.0, lambda _: done.set())
+    if takes_first:
+        assert not done.is_set()
+        batcher.hand_over()
+    assert done.wait(5.0)
+    batcher.close(timeout_s=5.0)
+
+
+def test_a_batcher_that_ends_leaves_what_was_taken_to_its_taker() -> None:
+    engine = FakeEngine()
+    batcher = Batcher(engine, name="fake", max_batch_rows=8, queue_rows=16, offer=lambda _: True)
+    batcher.start()
+    told: list[Completion] = []
+    submit(batcher, 1.0, told.append)
+    batcher.end()
+    batcher.close(timeout_s=0.05)  # its taker did not come in time
+    assert isinstance(told[0].error, Unavailable)
+    assert not engine.batches
 
 
 def test_the_thread_runs_everything_before_it_ends() -> None:

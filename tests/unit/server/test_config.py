@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from latentserve_server.config import Settings, read_settings
+from latentserve_server.cuda_options import CudaOptions
 from latentserve_server.errors import SettingsError, StartupError
 
 
@@ -39,6 +40,13 @@ OTHER = {
     "exports": "models",
     "listen": "0.0.0.0:9000",
     "device": "cpu",
+    "device_id": "1",
+    "gpu_mem_limit_mb": "2048",
+    "io_binding": "no",
+    "cuda_graphs": "yes",
+    "tf32": "yes",
+    "prefer_nhwc": "yes",
+    "conv_search": "exhaustive",
     "default_model": "mnist-vae",
     "threads": "3",
     "max_batch_rows": "17",
@@ -54,10 +62,12 @@ OTHER = {
     "token_file": "token",
     "reload_token_file": "reload-token",
     "allow_plaintext_token": "yes",
+    "max_connections": "5",
     "max_concurrent_streams": "10",
+    "handshake_timeout_s": "1.5",
     "drain_delay_s": "2.5",
     "grace_s": "0.5",
-    "transport": "cq",
+    "transport": "aio",
     "workers": "2",
     "reuse_port": "yes",
     "watchdog_s": "12.5",
@@ -65,6 +75,7 @@ OTHER = {
     "log_format": "json",
     "log_level": "debug",
     "log_requests": "yes",
+    "otlp_endpoint": "http://collector:4317",
 }
 NAMES = [field.name for field in dataclasses.fields(Settings)]
 
@@ -122,7 +133,39 @@ def test_an_empty_variable_of_a_text_is_an_empty_text() -> None:
     assert read(LATENTSERVE_DEFAULT_MODEL="").default_model == ""
 
 
+CUDA = (
+    *("device_id", "gpu_mem_limit_mb", "io_binding", "cuda_graphs"),
+    *("tf32", "prefer_nhwc", "conv_search"),
+)
+
+
+@pytest.mark.parametrize("name", CUDA)
+def test_a_choice_for_cuda_beside_the_cpu_is_refused(name: str) -> None:
+    reason = refusal("--device", "cpu", flag(name), OTHER[name])
+    assert f"--device cpu, but {flag(name)} is for CUDA" in reason
+    assert "auto" in reason
+    default = str(getattr(Settings(), name))
+    assert read("--device", "cpu", flag(name), default).device == "cpu"
+    assert read("--device", "auto", flag(name), OTHER[name]).device == "auto"
+
+
+def test_cuda_graphs_need_fixed_buffers() -> None:
+    reason = refusal("--cuda-graphs", "yes", "--io-binding", "no")
+    assert "--cuda-graphs yes needs --io-binding yes" in reason
+
+
+def test_what_was_chosen_for_cuda_is_handed_on() -> None:
+    assert read().cuda_options == CudaOptions()
+    chosen = [text for name in CUDA if name != "io_binding" for text in (flag(name), OTHER[name])]
+    assert read(*chosen).cuda_options == CudaOptions(1, 2048, True, True, "exhaustive", True, True)
+    assert read("--io-binding", "no").cuda_options == CudaOptions(io_binding=False)
+
+
 BAD_VALUES = [
+    ("conv_search", "fast", "expected one of heuristic, exhaustive, default"),
+    ("cuda_graphs", "true", "expected one of yes, no"),
+    ("device_id", "-1", "expected 0 to 1023"),
+    ("gpu_mem_limit_mb", "-1", "expected 0 to"),
     ("device", "tpu", "expected one of auto, cpu, cuda"),
     ("transport", "carrier-pigeon", "expected one of aio, cq"),
     ("log_level", "loud", "expected one of debug, info, warning, error"),
@@ -214,6 +257,27 @@ def test_an_unknown_flag_ends_the_process_with_its_name(
 
 def test_bad_settings_are_startup_errors() -> None:
     assert issubclass(SettingsError, StartupError)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "collector:4317",
+        "http://collector",
+        "grpc://collector:4317",
+        "http://:4317",
+        "http://c:99999",
+    ],
+)
+def test_an_endpoint_for_traces_that_is_none_is_named(url: str) -> None:
+    with pytest.raises(SettingsError, match=r"--otlp-endpoint is .* expected http://HOST:PORT"):
+        read("--otlp-endpoint", url)
+
+
+def test_an_endpoint_with_a_password_is_refused_and_not_shown() -> None:
+    with pytest.raises(SettingsError, match="OTEL_EXPORTER_OTLP_HEADERS") as caught:
+        read("--otlp-endpoint", "http://me:secret@collector:4317")
+    assert "secret" not in str(caught.value)
 
 
 def test_settings_cannot_be_changed_after_the_check() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import queue
 import shutil
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,9 +22,10 @@ from latentserve_server.errors import InvalidRequest, ModelNotFound
 from latentserve_server.loader import Loader
 from latentserve_server.manifest import read_manifest
 from latentserve_server.model_service import ModelService
-from latentserve_server.repository import Repository
+from latentserve_server.repository import Outcome, Repository
 
 R = TypeVar("R", bound=Message)
+TIMEOUT_S = 10.0
 
 
 @pytest.fixture
@@ -198,12 +201,58 @@ def test_a_folder_named_by_a_time_stamp_is_refused_and_does_not_break_the_listin
     assert ready == [("a", 2), ("a", 1), ("b", 1)]
 
 
+def reload(service: ModelService, request: pb.ReloadModelsRequest) -> pb.ReloadModelsResponse:
+    """Call a method that answers later, from a thread of its own."""
+    replies: queue.SimpleQueue[Reply] = queue.SimpleQueue()
+    service.reload_models(request.SerializeToString(), None, replies.put)
+    return pb.ReloadModelsResponse.FromString(replies.get(timeout=TIMEOUT_S).build())
+
+
+def test_reloads_come_one_after_the_other_and_who_left_is_skipped(root: Path) -> None:
+    begun, release = queue.SimpleQueue[frozenset[str]](), threading.Semaphore(0)
+
+    def held(names: Collection[str]) -> list[Outcome]:
+        begun.put(frozenset(names))
+        assert release.acquire(timeout=TIMEOUT_S)
+        return []
+
+    repository = Repository(
+        root,
+        Loader(
+            lambda manifest: OnnxEngine(manifest, CPU, threads=1), max_batch_rows=8, queue_rows=64
+        ),
+        max_versions=10,
+    )
+    service = ModelService(
+        repository, max_request_rows=20, max_stream_rows=20, max_batch_rows=8, reload=held
+    )
+    answered: queue.SimpleQueue[str] = queue.SimpleQueue()
+    calls = {
+        name: service.reload_models(
+            pb.ReloadModelsRequest(names=[name]).SerializeToString(),
+            None,
+            lambda reply, name=name: answered.put(name),
+        )
+        for name in ("first", "left waiting", "left running", "last")
+    }
+    assert begun.get(timeout=TIMEOUT_S) == {"first"}
+    calls["left waiting"].cancel()
+    release.release()
+    assert answered.get(timeout=TIMEOUT_S) == "first"
+    assert begun.get(timeout=TIMEOUT_S) == {"left running"}
+    calls["left running"].cancel()
+    release.release(2)
+    assert answered.get(timeout=TIMEOUT_S) == "last"
+    assert begun.get(timeout=TIMEOUT_S) == {"last"}
+    assert answered.empty()
+
+
 def test_a_reload_tells_what_became_of_every_version(serve: Serve, root: Path) -> None:
     service = serve()
     tiny_models.write_model(root, "b", version=2)
     (root / "c" / "1").mkdir(parents=True)
     shutil.rmtree(root / "a" / "1")
-    reply = call(service.reload_models, pb.ReloadModelsRequest(), pb.ReloadModelsResponse)
+    reply = reload(service, pb.ReloadModelsRequest())
     action = pb.ReloadOutcome.Action.Name
     found = [(o.name, o.version, action(o.action), bool(o.reason)) for o in reply.outcomes]
     assert found == [
@@ -221,13 +270,13 @@ def test_a_reload_of_one_model_leaves_the_others_alone(serve: Serve, root: Path)
     tiny_models.write_model(root, "b", version=2)
     shutil.rmtree(root / "a" / "1")
     request = pb.ReloadModelsRequest(names=["b"])
-    reply = call(service.reload_models, request, pb.ReloadModelsResponse)
+    reply = reload(service, request)
     assert [(outcome.name, outcome.version) for outcome in reply.outcomes] == [("b", 1), ("b", 2)]
 
 
 def test_a_reload_of_an_unknown_model_lists_what_there_is(serve: Serve) -> None:
     with pytest.raises(ModelNotFound, match=r"no model 'z'\. Models: a, b"):
-        call(serve().reload_models, pb.ReloadModelsRequest(names=["z"]), pb.ReloadModelsResponse)
+        reload(serve(), pb.ReloadModelsRequest(names=["z"]))
 
 
 @pytest.mark.parametrize("method", ["ListModels", "GetModel", "ReloadModels"])
