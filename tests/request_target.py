@@ -25,6 +25,7 @@ from latentserve_server.batcher import Batcher
 from latentserve_server.call import Reply, parse
 from latentserve_server.device import CPU_PROVIDER
 from latentserve_server.errors import CallError, EngineFailure
+from latentserve_server.limits import Limits
 from latentserve_server.loader import Loader
 from latentserve_server.manifest import Manifest
 from latentserve_server.model_service import ModelService
@@ -127,8 +128,7 @@ class Target:
             tiny_models.write_model(root, kind, kind=kind)
         loader = Loader(
             NumpyEngine,
-            max_batch_rows=MAX_BATCH_ROWS,
-            queue_rows=MAX_REQUEST_ROWS,
+            limits=lambda name: Limits(MAX_BATCH_ROWS, MAX_REQUEST_ROWS),
             offer=self._take,
         )
         self.repository = Repository(root, loader, default_model="vae", max_versions=10)
@@ -149,7 +149,6 @@ class Target:
             self.repository,
             max_request_rows=MAX_REQUEST_ROWS,
             max_stream_rows=MAX_STREAM_ROWS,
-            max_batch_rows=MAX_BATCH_ROWS,
             reload=self._reload,
         )
         self._unary = {**generative.unary_methods(), **models.unary_methods()}

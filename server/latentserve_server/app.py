@@ -19,6 +19,7 @@ from latentserve_server.engines import EngineFactory, onnx_engine
 from latentserve_server.entry import State
 from latentserve_server.errors import DeviceUnavailable, EngineStuck, NoModels, SettingsError
 from latentserve_server.folder_watch import FolderWatch
+from latentserve_server.limits import warn_of_unknown
 from latentserve_server.listening import endpoint, host
 from latentserve_server.loader import Engine, Loader
 from latentserve_server.manifest import Manifest
@@ -83,14 +84,14 @@ class App:
         )
         self._health = self._transport.health
         self._device = device.choose_device(
-            settings.device, settings.cuda_options, max_batch_rows=settings.max_batch_rows
+            settings.device, settings.cuda_options, max_batch_rows=settings.largest_batch_rows
         )
         self.repository = Repository(
             settings.exports,
             Loader(
                 self._build_engine,
-                max_batch_rows=settings.max_batch_rows,
-                queue_rows=settings.queue_rows,
+                limits=settings.limits,
+                budget=settings.budget(),
                 observer=self.metrics.observer,
                 offer=self._transport.take,
             ),
@@ -121,6 +122,7 @@ class App:
         settings = self.settings
         self._scan()
         manifests = self.repository.manifests()
+        warn_of_unknown(settings.named_models, {m.name for m in manifests})
         if settings.default_model and settings.default_model not in {m.name for m in manifests}:
             raise SettingsError(
                 f"--default-model {settings.default_model}: there is no such model in "
@@ -273,7 +275,6 @@ class App:
             self.repository,
             max_request_rows=settings.max_request_rows,
             max_stream_rows=settings.max_stream_rows,
-            max_batch_rows=settings.max_batch_rows,
             reload=self._reload_models,
         )
         streams = {"SampleStream": generative.sample_stream}

@@ -9,8 +9,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
 
+from latentserve_server.budget import Budget
 from latentserve_server.cuda_options import CONV_SEARCHES, CudaOptions
 from latentserve_server.errors import SettingsError
+from latentserve_server.limits import Limits, parse_by_model
 from latentserve_server.logs import FORMATS, LEVELS
 
 ENVIRONMENT_PREFIX = "LATENTSERVE_"
@@ -20,6 +22,9 @@ _INT64 = 2**63 - 1
 TRANSPORTS = ("aio", "cq")
 DEVICES = ("auto", "cpu", "cuda")
 YES_OR_NO = ("yes", "no")
+_LONGEST_DELAY_MS = 10_000.0
+# Overall limits that are not set: so many times those of one model.
+_MODELS_TOGETHER = 4
 _CUDA = (
     *("device_id", "gpu_mem_limit_mb", "io_binding", "cuda_graphs"),
     *("tf32", "prefer_nhwc", "conv_search"),
@@ -62,9 +67,23 @@ class Settings:
     ] = ""
     threads: Annotated[int, "ONNX Runtime threads of each model; 0: cores / workers / models"] = 0
     max_batch_rows: Annotated[int, "rows of one batch, at most"] = 64
+    model_max_batch_rows: Annotated[
+        str, "the same for single models: mnist-ae=256,mnist-vae=16"
+    ] = ""
+    max_delay_ms: Annotated[
+        float, "milliseconds that a batch may wait to be filled; 0: an idle engine waits for nobody"
+    ] = 0.0
+    model_max_delay_ms: Annotated[str, "the same for single models: mnist-ae=2,mnist-vae=0.5"] = ""
     max_request_rows: Annotated[int, "images or latents of one request, at most"] = 1024
     max_stream_rows: Annotated[int, "images of one SampleStream, at most"] = 1_000_000
     queue_rows: Annotated[int, "rows that may wait for one model, at most"] = 4096
+    queue_bytes: Annotated[int, "bytes of rows that may wait for one model, at most"] = 2**28
+    total_queue_rows: Annotated[
+        int, "rows that may wait for all models together; 0: four times --queue-rows"
+    ] = 0
+    total_queue_bytes: Annotated[
+        int, "bytes of rows that may wait for all models together; 0: four times --queue-bytes"
+    ] = 0
     max_versions: Annotated[int, "model versions that are served, at most"] = 64
     poll_s: Annotated[
         float, "seconds between looks at the model folder for changes; 0: only when asked"
@@ -118,7 +137,11 @@ class Settings:
             ("max_batch_rows", 1, _INT32),
             ("max_request_rows", 1, _INT32),
             ("max_stream_rows", 1, _INT64),
+            ("max_delay_ms", 0, _LONGEST_DELAY_MS),
             ("queue_rows", 1, _INT64),
+            ("queue_bytes", 1, _INT64),
+            ("total_queue_rows", 0, _INT64),
+            ("total_queue_bytes", 0, _INT64),
             ("max_versions", 1, 10_000),
             ("max_connections", 1, _INT32),
             ("max_concurrent_streams", 1, _INT32),
@@ -137,6 +160,15 @@ class Settings:
                 f"--queue-rows is {self.queue_rows}, below --max-request-rows "
                 f"{self.max_request_rows}: the largest request could never be admitted"
             )
+        # With other models one half of it can be kept for them, see `budget`.
+        if self.total_rows < 2 * self.max_request_rows:
+            raise SettingsError(
+                f"--total-queue-rows is {self.total_queue_rows}, expected at least twice "
+                f"--max-request-rows {self.max_request_rows}, or 0: one half is kept for other "
+                "models, and the largest request could never be admitted"
+            )
+        self._batch_rows_by_model()
+        self._delay_ms_by_model()
         self._check_cuda()
         _check_address("listen", self.listen)
         if self.metrics_listen:
@@ -153,6 +185,48 @@ class Settings:
     def shares_port(self) -> bool:
         """Whether several processes listen on the port."""
         return self.workers > 1 or self.reuse_port == "yes"
+
+    @property
+    def total_rows(self) -> int:
+        """Rows that may wait for all models together."""
+        return self.total_queue_rows or _MODELS_TOGETHER * self.queue_rows
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of rows that may wait for all models together."""
+        return self.total_queue_bytes or _MODELS_TOGETHER * self.queue_bytes
+
+    @property
+    def largest_batch_rows(self) -> int:
+        """Rows of the largest batch of any model."""
+        return max(self.max_batch_rows, *self._batch_rows_by_model().values(), 1)
+
+    def budget(self) -> Budget:
+        """Return a new budget for all models of a process."""
+        return Budget(max_rows=self.total_rows, max_bytes=self.total_bytes)
+
+    @property
+    def named_models(self) -> frozenset[str]:
+        """The models that settings name."""
+        return frozenset(self._batch_rows_by_model()) | frozenset(self._delay_ms_by_model())
+
+    def limits(self, model: str) -> Limits:
+        """Return the limits of a model."""
+        return Limits(
+            max_batch_rows=self._batch_rows_by_model().get(model, self.max_batch_rows),
+            queue_rows=self.queue_rows,
+            queue_bytes=self.queue_bytes,
+            max_delay_s=self._delay_ms_by_model().get(model, self.max_delay_ms) / 1000,
+            request_rows=self.max_request_rows,
+            request_bytes=self.total_bytes // 2,
+        )
+
+    def _batch_rows_by_model(self) -> dict[str, int]:
+        return parse_by_model("model-max-batch-rows", self.model_max_batch_rows, int, 1, _INT32)
+
+    def _delay_ms_by_model(self) -> dict[str, float]:
+        flag, text = "model-max-delay-ms", self.model_max_delay_ms
+        return parse_by_model(flag, text, float, 0.0, _LONGEST_DELAY_MS)
 
     @property
     def cuda_options(self) -> CudaOptions:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from latentserve_server.batcher import Batcher, Observer, Runner
+from latentserve_server.budget import Budget
 from latentserve_server.entry import Entry, ServedModel, State
 from latentserve_server.errors import ManifestError
+from latentserve_server.limits import Limits
 from latentserve_server.manifest import Manifest, read_manifest
 from latentserve_server.prior import check_draw, read_prior
 from latentserve_server.squared_error import WithSquaredError
@@ -46,8 +50,8 @@ class Loader:
 
     Args:
         build_engine: makes the engine of a manifest; raises ManifestError or StartupError.
-        max_batch_rows: rows of one batch, at most.
-        queue_rows: rows that may wait for one model, at most.
+        limits: gives those of a model by its name.
+        budget: what may wait for all models together; None: no limit but their own.
         observer: makes what the batcher of a name and version tells what happens.
         offer: see `Batcher`.
     """
@@ -56,14 +60,14 @@ class Loader:
         self,
         build_engine: Callable[[Manifest], Engine],
         *,
-        max_batch_rows: int,
-        queue_rows: int,
+        limits: Callable[[str], Limits],
+        budget: Budget | None = None,
         observer: Callable[[str, int], Observer] = lambda name, version: Observer(),
         offer: Callable[[Batcher], bool] | None = None,
     ) -> None:
         self._build_engine = build_engine
-        self._max_batch_rows = max_batch_rows
-        self._queue_rows = queue_rows
+        self._limits = limits
+        self._budget = budget or Budget()
         self._observer = observer
         self._offer = offer
 
@@ -75,24 +79,31 @@ class Loader:
             manifest = read_manifest(folder)
         except ManifestError as error:
             return refused(Entry(name, version, State.LOADING), error, folder)
-        return Entry(name, version, State.LOADING, manifest=manifest)
+        max_batch_rows = self._limits(name).max_batch_rows
+        return Entry(name, version, State.LOADING, manifest=manifest, max_batch_rows=max_batch_rows)
 
     def load(self, entry: Entry) -> Entry:
         """Return a loading entry ready or refused: golden results repeated, batches warmed up."""
         assert entry.manifest is not None  # noqa: S101 - read gives every loading entry one
+        limits = self._limits(entry.name)
+        if shortage := limits.shortage(_row_bytes(entry.manifest)):
+            log.warning("%s version %d: %s", entry.name, entry.version, shortage)
         try:
             prior = read_prior(entry.manifest)
             drawn_difference = check_draw(entry.manifest, prior)
             engine = self._build_engine(entry.manifest)
             difference = max(engine.check_golden(), drawn_difference)
-            ran = engine.warm_up((1, self._max_batch_rows))
+            ran = engine.warm_up((1, limits.max_batch_rows))
         except ManifestError as error:
             return refused(entry, error, entry.manifest.folder)
         batcher = Batcher(
             WithSquaredError(engine),
             name=f"{entry.name}/{entry.version}",
-            max_batch_rows=self._max_batch_rows,
-            queue_rows=self._queue_rows,
+            max_batch_rows=limits.max_batch_rows,
+            queue_rows=limits.queue_rows,
+            queue_bytes=limits.queue_bytes,
+            max_delay_s=limits.max_delay_s,
+            budget=self._budget,
             observer=self._observer(entry.name, entry.version),
             # A GPU may take any time, and a driver may hang: never on the transport's thread.
             offer=self._offer if engine.provider == _CPU_PROVIDER else None,
@@ -109,7 +120,7 @@ class Loader:
             difference,
         )
         model = ServedModel(entry.manifest, engine.provider, batcher, prior)
-        return Entry(entry.name, entry.version, State.READY, manifest=entry.manifest, model=model)
+        return replace(entry, state=State.READY, model=model)
 
 
 def fingerprint(root: Path) -> int:
@@ -137,8 +148,7 @@ def refused(entry: Entry, error: ManifestError, folder: Path) -> Entry:
     reason = str(error)
     for known in (folder, folder.resolve()):
         reason = reason.replace(f"{known}/", "")
-    reason = _FOLDERS.sub("", reason)
-    return Entry(entry.name, entry.version, State.REFUSED, reason, entry.manifest)
+    return replace(entry, state=State.REFUSED, reason=_FOLDERS.sub("", reason))
 
 
 def _leads_out(folder: Path, root: Path) -> bool:
@@ -147,6 +157,11 @@ def _leads_out(folder: Path, root: Path) -> bool:
         return not folder.resolve().is_relative_to(root.resolve())
     except (OSError, RuntimeError):  # RuntimeError: a link to itself, before Python 3.13
         return True
+
+
+def _row_bytes(manifest: Manifest) -> int:
+    """Return the bytes of the largest row that can be sent: float32."""
+    return max(4 * math.prod(manifest.input_shape(name)) for name in manifest.operations)
 
 
 def version_folders(root: Path) -> list[tuple[str, int, Path]]:

@@ -62,7 +62,7 @@ class ModelService:
 
     Args:
         repository: the models.
-        max_request_rows, max_stream_rows, max_batch_rows: the limits to report.
+        max_request_rows, max_stream_rows: the limits to report.
         reload: reloads models of these names, all for none; by default `repository.reload`.
     """
 
@@ -72,7 +72,6 @@ class ModelService:
         *,
         max_request_rows: int,
         max_stream_rows: int,
-        max_batch_rows: int,
         reload: Callable[[Collection[str]], list[Outcome]] | None = None,
     ) -> None:
         self._repository = repository
@@ -82,7 +81,6 @@ class ModelService:
         self._limits = pb.Limits(
             max_request_rows=max_request_rows,
             max_stream_rows=max_stream_rows,
-            max_batch_rows=max_batch_rows,
         )
 
     def unary_methods(self) -> dict[str, UnaryMethod]:
@@ -151,6 +149,7 @@ class ModelService:
             model.likelihood.family = manifest.likelihood_family
             model.likelihood.sigma = manifest.likelihood_sigma
         model.limits.CopyFrom(self._limits)
+        model.limits.max_batch_rows = entry.max_batch_rows
         model.metrics.extend(
             pb.Metric(
                 name=metric.name,

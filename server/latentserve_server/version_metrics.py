@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.utils import floatToGoString
 
-from latentserve_server.batcher import Observer
+from latentserve_server.observer import DROPPED, REFUSED, Observer
 from latentserve_server.tallies import Counts, Distribution
 
 # From 100 microseconds, a small model on an idle server, to ten seconds.
@@ -36,6 +36,7 @@ class VersionMetrics(Observer):
         self.rejections = Counts()
         self.drops = Counts()
         self.failures = Counts()
+        self.halves = Counts()
 
     def waited(self, operation: str, seconds: float) -> None:
         """A request's first rows left the queue."""
@@ -46,6 +47,10 @@ class VersionMetrics(Observer):
         found = self.operations.get(operation) or self._new(operation)
         found.engine_seconds.observe(seconds)
         found.batch_rows.observe(rows)
+
+    def halved(self, operation: str) -> None:
+        """The device had no memory for a batch."""
+        self.halves.add(operation)
 
     def padded(self, operation: str, rows: int) -> None:
         """The engine ran a batch with so many rows of padding."""
@@ -91,16 +96,21 @@ def collect_versions(
     )
     rejected = CounterMetricFamily(
         "latentserve_rejected",
-        "Requests that were not admitted, by reason: queue_full, deadline or unloading.",
+        f"Requests that were not admitted, by reason: {_listed(REFUSED)}.",
         labels=(*_OPERATION, "reason"),
     )
     dropped = CounterMetricFamily(
         "latentserve_dropped",
-        "Requests that ended before their answer, by reason: cancelled or expired.",
+        f"Requests that ended before their answer, by reason: {_listed(DROPPED)}.",
         labels=(*_OPERATION, "reason"),
     )
     failures = CounterMetricFamily(
         "latentserve_engine_failures", "Requests that the engine failed for.", labels=_OPERATION
+    )
+    halves = CounterMetricFamily(
+        "latentserve_halved_batches",
+        "Batches that the device had no memory for, and that were run in two halves.",
+        labels=_OPERATION,
     )
     for labels, version in versions:
         for operation, found in list(version.operations.items()):
@@ -112,11 +122,16 @@ def collect_versions(
             (rejected, version.rejections),
             (dropped, version.drops),
             (failures, version.failures),
+            (halves, version.halves),
         ):
             for more, count in counts.read().items():
                 family.add_metric((*labels, *more), count)
     yield from (queue_seconds, engine_seconds, batch_rows, padding_rows)
-    yield from (rejected, dropped, failures)
+    yield from (rejected, dropped, failures, halves)
+
+
+def _listed(reasons: Sequence[str]) -> str:
+    return f"{', '.join(reasons[:-1])} or {reasons[-1]}"
 
 
 def add_histogram(

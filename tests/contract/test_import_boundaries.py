@@ -98,7 +98,19 @@ def violations(path: Path, forbidden: tuple[str, ...]) -> set[str]:
     return {name for name in imports_of(path) for package in forbidden if belongs(name, package)}
 
 
+QUEUE = [
+    "observer",
+    "ticket",
+    "budget",
+    "row_queue",
+    "drain_rate",
+    "admission",
+    "pace",
+    "recovery",
+    "execution",
+]
 CORE = [
+    *QUEUE,
     *("arrays", "batcher", "repository", "manifest", "prior", "sampling"),
     *("engine", "bound_engine", "graph_session", "device", "device_thread"),
     *("cuda_options", "out_of_memory"),
@@ -135,6 +147,7 @@ LAYERS = [
     "graph_file",
     "manifest",
     "prior",
+    *QUEUE,
     "batcher",
     "repository",
     "image_file",

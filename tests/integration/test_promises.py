@@ -45,8 +45,7 @@ PROMISES: dict[str, tuple[str, ...]] = {
         "integration/test_promises.py::test_all_callers_of_a_batch_may_leave",
         "integration/test_bad_input.py::test_a_poisoned_row_fails_alone_and_leaks_nothing",
         "integration/test_bad_input.py::test_a_client_that_disappears_leaves_nothing_behind",
-        "unit/server/test_batcher.py::"
-        "test_callers_that_leave_while_the_batch_runs_harm_no_neighbour",
+        "unit/server/test_leaving.py::test_while_the_batch_runs",
     ),
     "Nothing is unbounded": (
         "integration/test_bad_input.py::test_a_full_queue_says_when_to_try_again",

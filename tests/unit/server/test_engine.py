@@ -20,6 +20,7 @@ from latentserve_server.device import CPU, CPU_PROVIDER
 from latentserve_server.engine import OnnxEngine
 from latentserve_server.entry import State
 from latentserve_server.errors import ManifestError
+from latentserve_server.limits import Limits
 from latentserve_server.loader import Loader
 from latentserve_server.manifest import read_manifest
 from latentserve_server.repository import Repository
@@ -418,8 +419,7 @@ def test_a_graph_that_works_at_the_golden_batch_alone_harms_no_other_model(
         tmp_path,
         Loader(
             lambda manifest: OnnxEngine(manifest, CPU, threads=1),
-            max_batch_rows=8,
-            queue_rows=64,
+            limits=lambda name: Limits(max_batch_rows=8, queue_rows=64),
         ),
         max_versions=4,
     )

@@ -1,91 +1,109 @@
-"""Which folders are looked into, and what callers are told about the refused ones."""
+"""Each model is loaded with its own limits, and all share one budget."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
-import onnx
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import tiny_models
-from latentserve_server.device import CPU
-from latentserve_server.engine import OnnxEngine
-from latentserve_server.entry import Entry, State
-from latentserve_server.errors import ManifestError
-from latentserve_server.loader import Loader, refused, version_folders
+from latentserve_server.budget import Budget
+from latentserve_server.entry import Entry, ServedModel, State
+from latentserve_server.errors import QueueFull
+from latentserve_server.limits import Limits
+from latentserve_server.loader import Loader
+from latentserve_server.manifest import Manifest
+from latentserve_server.ticket import Rows
 
-LOADER = Loader(
-    lambda manifest: OnnxEngine(manifest, CPU, threads=1), max_batch_rows=4, queue_rows=16
-)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tiny_models.write_model(tmp_path / "exports", "tiny-gan", kind="gan")
+Floats = NDArray[np.float32]
+IMAGE_BYTES = 4 * tiny_models.PIXELS
 
 
-def test_a_version_that_turns_into_a_link_out_of_the_root_is_refused(
-    folder: Path, tmp_path: Path
+class WarmEngine:
+    """Remembers what it was warmed up with."""
+
+    provider = "FakeExecutionProvider"
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.warmed: list[int] = []
+
+    def run(self, operation: str, inputs: Sequence[Floats]) -> Sequence[Floats]:
+        return inputs
+
+    def warm_up(self, batch_rows: Iterable[int]) -> Any:
+        self.warmed = list(batch_rows)
+        return []
+
+    def check_golden(self) -> float:
+        return 0.0
+
+
+def load(root: Path, name: str, limits: Limits, budget: Budget | None = None) -> Entry:
+    tiny_models.write_model(root, name, kind="gan")
+    loader = Loader(WarmEngine, limits=lambda name: limits, budget=budget)
+    return loader.load(loader.read(name, 1, root / name / "1"))
+
+
+def served(entry: Entry) -> ServedModel:
+    assert entry.state is State.READY, entry.reason
+    assert entry.model is not None
+    return entry.model
+
+
+def test_a_model_gets_the_limits_of_its_name(tmp_path: Path) -> None:
+    engines: dict[str, WarmEngine] = {}
+
+    def build(manifest: Manifest) -> WarmEngine:
+        return engines.setdefault(manifest.name, WarmEngine(manifest))
+
+    by_name = {"a": Limits(256, queue_rows=300), "b": Limits(16, queue_rows=20)}
+    loader = Loader(build, limits=by_name.__getitem__)
+    for name, limits in by_name.items():
+        tiny_models.write_model(tmp_path, name, kind="gan")
+        entry = loader.load(loader.read(name, 1, tmp_path / name / "1"))
+        assert entry.max_batch_rows == limits.max_batch_rows
+        assert engines[name].warmed == [1, limits.max_batch_rows]
+        with pytest.raises(QueueFull, match=f"the limit is {limits.queue_rows} "):
+            submit(served(entry), limits.queue_rows + 1)
+
+
+def submit(model: ServedModel, rows: int) -> None:
+    array = np.zeros((rows, 4), dtype=np.float32)
+    model.batcher.submit("decode", (Rows(array),), None, lambda completion: None)
+
+
+def test_bytes_and_the_overall_budget_reach_the_queue(tmp_path: Path) -> None:
+    model = served(load(tmp_path, "a", Limits(8, queue_rows=100, queue_bytes=159)))
+    with pytest.raises(QueueFull, match="--queue-bytes"):
+        submit(model, 10)
+    model = served(load(tmp_path, "b", Limits(8, queue_rows=100), Budget(max_rows=9)))
+    with pytest.raises(QueueFull, match="--total-queue-rows"):
+        submit(model, 10)
+
+
+def test_a_delay_reaches_the_batcher(tmp_path: Path) -> None:
+    model = served(load(tmp_path, "a", Limits(8, queue_rows=100, max_delay_s=3600.0)))
+    submit(model, 1)
+    due_ns = model.batcher.next_due_ns()
+    assert due_ns is not None
+    assert due_ns > 1e12  # an hour of it lies ahead
+    model.batcher.close(timeout_s=20.0)
+
+
+@pytest.mark.parametrize(("rows", "told"), [(10, False), (11, True)])
+def test_a_largest_request_that_cannot_be_admitted_is_told_when_its_model_is_loaded(
+    tmp_path: Path, rows: int, told: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert LOADER.read("tiny-gan", 1, folder).state is State.LOADING
-    folder.rename(tmp_path / "elsewhere")
-    folder.symlink_to(tmp_path / "elsewhere")
-    entry = LOADER.read("tiny-gan", 1, folder)
-    assert entry.state is State.REFUSED
-    assert "leads out of --exports" in entry.reason
-
-
-def test_a_model_that_leads_out_of_the_root_is_not_looked_into(
-    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    tiny_models.write_model(tmp_path / "elsewhere", "other", kind="gan")
-    (folder.parents[1] / "other").symlink_to(tmp_path / "elsewhere" / "other")
-    assert [name for name, _, _ in version_folders(folder.parents[1])] == ["tiny-gan"]
-    assert "other is ignored: it is a link that leads out of --exports" in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        (
-            "Load model from {folder}/decode.onnx failed:/ort_src/core/graph/model.cc:182 x",
-            "Load model from decode.onnx failed:model.cc:182 x",
-        ),
-        (
-            "[Errno 2] No such file or directory: '{folder}/golden.npz'",
-            "[Errno 2] No such file or directory: 'golden.npz'",
-        ),
-        ("/etc/ssl/key.pem and /root", "key.pem and /root"),
-        ("expected n/a, [1/2], a ratio of 3/4/5", "expected n/a, [1/2], a ratio of 3/4/5"),
-    ],
-)
-def test_reasons_name_files_but_no_folders_of_this_machine(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str, reason: str
-) -> None:
-    folder = tmp_path / "a folder" / "tiny-gan" / "1"
-    error = ManifestError(text.format(folder=folder))
-    with caplog.at_level(logging.ERROR):
-        entry = refused(Entry("tiny-gan", 1, State.LOADING), error, folder)
-    assert entry.reason == reason
-    assert str(error) in caplog.text  # the operator is told all of it
-
-
-def test_the_folder_is_left_out_by_any_of_its_names(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "by link").symlink_to(folder.parents[1])
-    linked = tmp_path / "by link" / "tiny-gan" / "1"
-    for name in (linked, folder.resolve()):
-        error = ManifestError(f"{name}/decode.onnx is broken")
-        entry = refused(Entry("tiny-gan", 1, State.LOADING), error, linked)
-        assert entry.reason == "decode.onnx is broken"
-
-
-def test_what_onnx_runtime_says_of_a_graph_is_told_without_paths(folder: Path) -> None:
-    model = onnx.load(folder / "decode.onnx")
-    model.graph.node[1].op_type = "Sigmoidish"
-    (folder / "decode.onnx").write_bytes(model.SerializeToString())
-    tiny_models.write_manifest(folder, tiny_models.read_manifest(folder))
-    entry = LOADER.load(LOADER.read("tiny-gan", 1, folder))
-    assert entry.state is State.REFUSED
-    assert "Sigmoidish" in entry.reason
-    assert str(folder.parents[1]) not in entry.reason
+    tiny_models.write_model(tmp_path, "vae", kind="vae")
+    limits = Limits(8, queue_rows=100, queue_bytes=10 * IMAGE_BYTES, request_rows=rows)
+    loader = Loader(WarmEngine, limits=lambda name: limits)
+    served(loader.load(loader.read("vae", 1, tmp_path / "vae" / "1")))
+    warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert len(warnings) == told
+    if told:
+        assert f"vae version 1: a request of 11 rows of {IMAGE_BYTES} bytes" in warnings[0]

@@ -19,6 +19,7 @@ from latentserve_server.call import Reply
 from latentserve_server.device import CPU, CPU_PROVIDER
 from latentserve_server.engine import OnnxEngine
 from latentserve_server.errors import InvalidRequest, ModelNotFound
+from latentserve_server.limits import Limits
 from latentserve_server.loader import Loader
 from latentserve_server.manifest import read_manifest
 from latentserve_server.model_service import ModelService
@@ -50,8 +51,7 @@ def serve(root: Path) -> Iterator[Serve]:
             root,
             Loader(
                 lambda manifest: OnnxEngine(manifest, CPU, threads=1),
-                max_batch_rows=8,
-                queue_rows=64,
+                limits=lambda name: Limits(16 if name == "a" else 8, queue_rows=64),
             ),
             default_model=default_model,
             max_versions=10,
@@ -60,9 +60,7 @@ def serve(root: Path) -> Iterator[Serve]:
         repository.scan()
         if load:
             repository.load_all()
-        return ModelService(
-            repository, max_request_rows=20, max_stream_rows=2**40, max_batch_rows=8
-        )
+        return ModelService(repository, max_request_rows=20, max_stream_rows=2**40)
 
     yield make
     for repository in made:
@@ -148,6 +146,14 @@ def test_the_limits_of_the_server_are_part_of_every_description(serve: Serve) ->
     assert limits == pb.Limits(max_request_rows=20, max_stream_rows=2**40, max_batch_rows=8)
 
 
+@pytest.mark.parametrize("load", [True, False])
+def test_the_rows_of_a_batch_are_those_of_the_model(serve: Serve, load: bool) -> None:
+    service = serve(load=load)
+    models = [model for model in listing(service).models if model.digest]
+    found = {(model.name, model.version): model.limits.max_batch_rows for model in models}
+    assert found == {("a", 2): 16, ("a", 1): 16, ("b", 1): 8}
+
+
 def test_what_a_model_does_not_have_is_absent(serve: Serve, root: Path) -> None:
     document = tiny_models.read_manifest(root / "b" / "1")
     document["metrics"]["test_mse"]["baseline"] = None
@@ -219,13 +225,12 @@ def test_reloads_come_one_after_the_other_and_who_left_is_skipped(root: Path) ->
     repository = Repository(
         root,
         Loader(
-            lambda manifest: OnnxEngine(manifest, CPU, threads=1), max_batch_rows=8, queue_rows=64
+            lambda manifest: OnnxEngine(manifest, CPU, threads=1),
+            limits=lambda name: Limits(max_batch_rows=8, queue_rows=64),
         ),
         max_versions=10,
     )
-    service = ModelService(
-        repository, max_request_rows=20, max_stream_rows=20, max_batch_rows=8, reload=held
-    )
+    service = ModelService(repository, max_request_rows=20, max_stream_rows=20, reload=held)
     answered: queue.SimpleQueue[str] = queue.SimpleQueue()
     calls = {
         name: service.reload_models(

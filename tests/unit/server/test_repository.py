@@ -23,6 +23,7 @@ from latentserve_server.errors import (
     ModelNotFound,
     Unavailable,
 )
+from latentserve_server.limits import Limits
 from latentserve_server.loader import Loader, fingerprint
 from latentserve_server.manifest import Manifest
 from latentserve_server.repository import Outcome, Repository
@@ -91,7 +92,7 @@ def build(root: Path, engines: Engines) -> Iterator[Build]:
     made: list[Repository] = []
 
     def make(*, load: bool = True, **options: Any) -> Repository:
-        loader = Loader(engines, max_batch_rows=8, queue_rows=64)
+        loader = Loader(engines, limits=lambda name: Limits(max_batch_rows=8, queue_rows=64))
         repository = Repository(root, loader, **{"max_versions": 10, **options})
         made.append(repository)
         repository.scan()
