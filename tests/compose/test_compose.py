@@ -147,7 +147,7 @@ def test_a_model_is_reloaded_under_load(stack: Stack, tmp_path: Path) -> None:
     told = stack.compose("run", "--rm", "--no-deps", "reload")
     assert told.count("loaded") == 2, told
     with Client(stack.address, timeout_s=10) as client:
-        versions = {client.sample(1, model="mnist-vae").version for _ in range(20)}
+        versions = {client.sample(1, model="mnist-vae").served_by.version for _ in range(20)}
     calls, errors, printed = load.finish(40)
     assert versions == {77}
     assert calls == 320, printed
