@@ -22,7 +22,7 @@ LINTING := $(VENV)/.linting
 MEMBERS := proto/pyproject.toml server/pyproject.toml clients/python/pyproject.toml
 TYPED := proto/generate.py server/latentserve_server training/latentserve_training clients/python/latentserve_client $(wildcard clients/conformance/conformance_*)
 
-.PHONY: help demo serve load train evaluate export test soak conformance lint format proto bench clean
+.PHONY: help demo serve load train evaluate export test compose-test soak conformance lint format proto bench clean
 
 help:
 	@sed -n '3,4p' Makefile | cut -c3-
@@ -34,6 +34,7 @@ help:
 	@echo "  make conformance [ARGS=--broken]: the clients of all languages agree"
 	@echo "  make lint     ruff, mypy, buf, stubs in sync"
 	@echo "  make soak     SOAK_S=$(SOAK_S): calls of every kind for so many seconds; nothing may grow"
+	@echo "  make compose-test  docker-compose.yml on a real engine: balanced, killed, scaled, reloaded"
 	@echo "  make bench    what one call costs, beside the bare run and an empty call"
 	@echo "  make proto    write the Python stubs anew"
 
@@ -60,6 +61,10 @@ test: $(TESTING)
 
 soak: $(TESTING)
 	LATENTSERVE_TEST_SOAK_S=$(SOAK_S) $(BIN)/python -m pytest -m soak -s tests/soak $(ARGS)
+
+# CI=true: as root on Debian, install what is missing and start an engine for the time of the test.
+compose-test: $(TESTING)
+	tests/compose/engine.sh $(BIN)/python -m pytest -m compose -s tests/compose $(ARGS)
 
 conformance: $(SERVING)
 	$(BIN)/python clients/conformance/run.py $(ARGS)
@@ -106,6 +111,7 @@ $(TRAINING): $(SERVING) training/pyproject.toml
 	@touch $@
 
 $(TESTING): $(TRAINING) $(LINTING)
+	$(PIP) install --quiet --group deploy
 	@touch $@
 
 $(LINTING): $(BIN)/python pyproject.toml

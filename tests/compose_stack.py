@@ -16,7 +16,7 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 ROOT = Path(__file__).parents[1]
 STAND_INS = Path(__file__).parent / "compose" / "stand_ins"
@@ -163,6 +163,14 @@ class Load:
             stderr=subprocess.STDOUT,
             text=True,
         )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.runs():
+            self._process.kill()
+        self._process.communicate()
 
     def runs(self) -> bool:
         """Whether it still sends."""

@@ -37,7 +37,7 @@ def test_all_five_calls_from_python(stack: Stack) -> None:
         drawn = client.sample(4, model="mnist-vae", seed=7)
         chunks = list(client.sample_stream(4, model="mnist-vae", seed=7, chunk_rows=2))
     assert (z.shape, y.shape, clean.shape) == ((10, 20), (10, 1, 28, 28), (10, 1, 28, 28))
-    assert again.squared_error.mean() < 0.02
+    assert again.squared_error.mean() / x[0].size < 0.02
     assert abs(again.images - y).max() < 1e-4
     assert sum(len(chunk.images) for chunk in chunks) == len(drawn.images) == 4
 
@@ -53,7 +53,6 @@ def test_the_client_for_go(stack: Stack, tmp_path: Path) -> None:
     command = [str(runner), *cases, "--servers", str(servers), "--report", str(report)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     groups = json.loads(report.read_text("utf-8"))["groups"]
-    # Cases of models that this test does not serve apart, nothing may differ behind a proxy.
     assert done.returncode == 0, done.stdout[-3000:]
     assert set(groups) == set(GROUPS.split(",")), groups
 
@@ -117,12 +116,13 @@ def test_what_is_in_the_image_and_what_it_may(stack: Stack) -> None:
 def test_a_server_is_killed_under_load(stack: Stack, tmp_path: Path) -> None:
     victim = stack.containers()[0]
     pid = int(run("docker", "inspect", "-f", "{{.State.Pid}}", victim))
-    load = Load(stack.address, tmp_path, 15, "--retries", "3")
-    wait_until(lambda: _calls(stack) > 40, "load arrives")
-    os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: _restarts(victim) == 1, "the engine starts the server again")
-    wait_until(lambda: stack.healthy_servers() == 2, "Envoy finds it healthy again")
-    calls, errors, printed = load.finish(60)
+    before = _served(stack, victim)
+    with Load(stack.address, tmp_path, 15, "--retries", "3") as load:
+        wait_until(lambda: _served(stack, victim) > before + 40, "the victim has load")
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: _restarts(victim) == 1, "the engine starts the server again")
+        wait_until(lambda: stack.healthy_servers() == 2, "Envoy finds it healthy again")
+        calls, errors, printed = load.finish(60)
     assert calls == 600, printed
     assert errors == 0, printed
 
@@ -130,25 +130,27 @@ def test_a_server_is_killed_under_load(stack: Stack, tmp_path: Path) -> None:
 def test_scaled_from_one_to_three_to_one_under_load(stack: Stack, tmp_path: Path) -> None:
     stack.up(1)
     # Not one call is tried again by its client: what fails is seen.
-    load = Load(stack.address, tmp_path, 30)
-    stack.up(3)
-    wait_until(lambda: all(_served(stack, c) > 20 for c in stack.containers()), "all three serve")
-    stack.up(1)
-    assert load.runs(), "the load ended before the scaling did"
-    calls, errors, printed = load.finish(60)
+    with Load(stack.address, tmp_path, 30) as load:
+        stack.up(3)
+        wait_until(lambda: all(_served(stack, c) > 20 for c in stack.containers()), "all serve")
+        stack.up(1)
+        assert load.runs(), "the load ended before the scaling did"
+        calls, errors, printed = load.finish(60)
     stack.up(2)
     assert calls == 1200, printed
     assert errors == 0, printed
 
 
 def test_a_model_is_reloaded_under_load(stack: Stack, tmp_path: Path) -> None:
-    load = Load(stack.address, tmp_path, 8)
-    add_version(stack.exports, "mnist-vae", 77)
-    told = stack.compose("run", "--rm", "--no-deps", "reload")
-    assert told.count("loaded") == 2, told
-    with Client(stack.address, timeout_s=10) as client:
+    with Load(stack.address, tmp_path, 8) as load, Client(stack.address, timeout_s=10) as client:
+        before = client.sample(1, model="mnist-vae").served_by.version
+        add_version(stack.exports, "mnist-vae", 77)
+        told = stack.compose("run", "--rm", "--no-deps", "reload")
+        assert told.count(" loaded") == 2, told
         versions = {client.sample(1, model="mnist-vae").served_by.version for _ in range(20)}
-    calls, errors, printed = load.finish(40)
+        assert load.runs(), "the load ended before the reload did"
+        calls, errors, printed = load.finish(40)
+    assert before < 77
     assert versions == {77}
     assert calls == 320, printed
     assert errors == 0, printed
@@ -182,7 +184,7 @@ def test_prometheus_sees_all_and_every_query_of_the_dashboard_answers(stack: Sta
         "calls are seen",
     )
     # Empty is right where nothing of the kind has happened.
-    may_be_empty = ("ALERTS", "state!=", "stalled")
+    may_be_empty = ("ALERTS", "state!=", "stalled", 'grpc_code!="OK"')
     for title, query in dashboard_queries():
         found = stack.query(query.replace("$__rate_interval", "5m").replace("$model", ".*"))
         if not any(word in query for word in may_be_empty):
@@ -197,10 +199,6 @@ def test_no_log_line_is_an_error(stack: Stack) -> None:
     errors = [line for line in lines if '"level": "error"' in line]
     assert len(lines) > 10
     assert not errors
-
-
-def _calls(stack: Stack) -> float:
-    return sum(_served(stack, container) for container in stack.containers())
 
 
 def _served(stack: Stack, container: str) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,30 @@ def test_every_manifest_keeps_the_schema(version: str) -> None:
             pytest.fail(f"{name}: {error.message}")
     # A patch is no whole object, but what it says of an autoscaler is.
     validate.validate(_one(GPU, "HorizontalPodAutoscaler"), version, strict=True)
+
+
+@pytest.mark.skipif(
+    not shutil.which("kustomize"),
+    reason="kustomize did not put the manifests together: there is none here",
+)
+@pytest.mark.parametrize("folder", [BASE, GPU], ids=["base", "gpu"])
+def test_what_kustomize_makes_of_them_keeps_the_schema(folder: Path) -> None:
+    validate = pytest.importorskip("kubernetes_validate")
+    done = subprocess.run(
+        ["kustomize", "build", str(folder)], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    documents = list(yaml.safe_load_all(done.stdout))
+    assert len(documents) == 7
+    for document in documents:
+        validate.validate(document, VERSIONS[-1], strict=True)
+    (deployment,) = (d for d in documents if d["kind"] == "Deployment")
+    (settings,) = (d for d in documents if d["kind"] == "ConfigMap")
+    (server,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert settings["data"]["LATENTSERVE_DEVICE"] == ("cuda" if folder == GPU else "cpu")
+    assert settings["data"]["LATENTSERVE_DRAIN_DELAY_S"] == "10"
+    assert ("nvidia.com/gpu" in server["resources"]["limits"]) is (folder == GPU)
+    assert server["envFrom"][0]["configMapRef"]["name"] == settings["metadata"]["name"]
 
 
 @pytest.mark.parametrize("folder", [BASE, GPU], ids=["base", "gpu"])
