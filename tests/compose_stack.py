@@ -83,6 +83,7 @@ class Stack:
     port: int
     prometheus_port: int
     environment: dict[str, str] = field(default_factory=dict)
+    files: tuple[str, ...] = ("docker-compose.yml",)
 
     @property
     def address(self) -> str:
@@ -104,8 +105,9 @@ class Stack:
             **self.environment,
         }
         compose = shlex.split(os.environ["LATENTSERVE_COMPOSE"])
-        files = ["--project-directory", str(ROOT), "-f", str(ROOT / "docker-compose.yml")]
-        return run(*compose, *files, *arguments, timeout_s=timeout_s, env=environment, cwd=ROOT)
+        files = [part for file in self.files for part in ("-f", str(ROOT / file))]
+        where = ["--project-directory", str(ROOT), *files]
+        return run(*compose, *where, *arguments, timeout_s=timeout_s, env=environment, cwd=ROOT)
 
     def up(self, servers: int) -> None:
         """Bring up, or scale to, so many servers, and wait until Envoy finds all healthy."""
@@ -137,14 +139,20 @@ class Stack:
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """Ask Prometheus; fails where the expression is not one."""
-        page = f"http://127.0.0.1:{self.prometheus_port}/api/v1/query?"
-        with urllib.request.urlopen(  # noqa: S310
-            page + urllib.parse.urlencode({"query": expression}), timeout=10
-        ) as reply:
+        found: list[dict[str, Any]] = self._prometheus("query", query=expression)["result"]
+        return found
+
+    def metric_names(self) -> set[str]:
+        """All metrics that were scraped, with samples or without; of counters without _total."""
+        return {name.removesuffix("_total") for name in self._prometheus("metadata")}
+
+    def _prometheus(self, what: str, **options: str) -> Any:
+        page = f"http://127.0.0.1:{self.prometheus_port}/api/v1/{what}?"
+        url = page + urllib.parse.urlencode(options)
+        with urllib.request.urlopen(url, timeout=10) as reply:  # noqa: S310
             answer = json.load(reply)
         assert answer["status"] == "success", answer
-        found: list[dict[str, Any]] = answer["data"]["result"]
-        return found
+        return answer["data"]
 
 
 class Load:

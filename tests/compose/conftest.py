@@ -72,7 +72,11 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
             assert run("docker", *what, "--filter", label) == "", what
     finally:
         it.compose("--profile", "*", "down", "--volumes", "--timeout", "1")
-        subprocess.run(["docker", "rmi", "-f", f"{it.project}-server:cpu"], capture_output=True)
+        forgotten = [f"{it.project}-server:cpu"]
+        if os.environ["LATENTSERVE_ENGINE_DIR"] not in os.environ.get("DOCKER_HOST", ""):
+            # Somebody's own engine: a stand-in must not be taken for the real image later.
+            forgotten += [image for image, how in came.items() if how == "stand-in"]
+        subprocess.run(["docker", "rmi", "-f", *forgotten], capture_output=True)
 
 
 def _prometheus() -> Path | None:

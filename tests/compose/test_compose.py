@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import struct
@@ -20,11 +21,15 @@ import pytest
 from compose_stack import ROOT, Load, Stack, add_version, run, wait_until
 from deploy_files import dashboard_queries
 from latentserve.v1 import generative_service_pb2
-from latentserve_client import Client, digits
+from latentserve_client import Client, LatentserveError, Unauthenticated, Unavailable, digits
 
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(420)]
 # What needs nothing but one server with the shipped kinds of models.
 GROUPS = "decode,denoise,reconstruct,sample,stream"
+
+# Of the dashboard's queries: those about what need not happen, and what one process does not have.
+EVENTS = ("ALERTS", "state!=", "stalled", "rejected", "dropped", "failures", "outcomes", "restarts")
+ONLY_WITH_WORKERS = {"latentserve_worker_restarts"}
 
 
 def test_all_five_calls_from_python(stack: Stack) -> None:
@@ -174,24 +179,74 @@ def test_load_profile_leaves_its_report(stack: Stack) -> None:
             path.write_bytes(content)
 
 
-def test_prometheus_sees_all_and_every_query_of_the_dashboard_answers(stack: Stack) -> None:
+def test_prometheus_sees_all_and_every_query_of_the_dashboard_answers(
+    stack: Stack, tmp_path: Path
+) -> None:
     wait_until(
         lambda: len(stack.query('up{job="latentserve"} == 1')) == 2, "both servers are scraped"
     )
     wait_until(lambda: stack.query('up{job="envoy"} == 1'), "Envoy is scraped")
-    wait_until(
-        lambda: stack.query('sum(rate(grpc_server_handled_total{job="latentserve"}[1m])) > 0'),
-        "calls are seen",
-    )
-    # Empty is right where nothing of the kind has happened.
-    may_be_empty = ("ALERTS", "state!=", "stalled", 'grpc_code!="OK"')
+    with Client(stack.address, timeout_s=10) as client, pytest.raises(LatentserveError):
+        client.sample(1_000_000)
+    refused = 'grpc_server_handled_total{grpc_code="INVALID_ARGUMENT"} > 0'
+    wait_until(lambda: stack.query(refused), "the refused call is counted")
+    # A rate is the difference of two scrapes.
+    with Load(stack.address, tmp_path, 60):
+        busy = 'sum(rate(grpc_server_handled_total{job="latentserve"}[1m])) > 1'
+        wait_until(lambda: stack.query(busy), "calls are seen")
+    known = stack.metric_names()
     for title, query in dashboard_queries():
         found = stack.query(query.replace("$__rate_interval", "5m").replace("$model", ".*"))
-        if not any(word in query for word in may_be_empty):
+        names = set(re.findall(r"\b(?:latentserve|grpc_server|envoy|process)_\w+(?=\{)", query))
+        unknown = {re.sub("_(bucket|sum|count|total)$", "", name) for name in names} - known
+        assert unknown <= ONLY_WITH_WORKERS, f"{title}: {query}"
+        # Empty is right where nothing of the kind has happened.
+        if not any(word in query for word in EVENTS):
             assert found, f"{title}: {query}"
     unhealthy = {"LatentserveDown", "EnvoyDown", "EnvoyNoHealthyServer", "LatentserveModelRefused"}
     firing = {a["metric"]["alertname"] for a in stack.query('ALERTS{alertstate="firing"}')}
     assert not firing & unhealthy
+
+
+def test_exposed_with_tokens_and_tls(stack: Stack, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    certificate = authority.issue_cert("localhost", "127.0.0.1")
+    certificate.cert_chain_pems[0].write_to_path(tmp_path / "tls.crt")
+    certificate.private_key_pem.write_to_path(tmp_path / "tls.key")
+    for name in ("token", "reload-token"):
+        (tmp_path / name).write_text(f"the {name}", "utf-8")
+    for path in tmp_path.iterdir():
+        path.chmod(0o644)
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    exposed = Stack(
+        f"{stack.project}-tls",
+        stack.exports,
+        *free_ports(2),
+        environment={
+            "LATENTSERVE_IMAGE": f"{stack.project}-server:cpu",
+            "LATENTSERVE_TLS_DIR": str(tmp_path),
+            "LATENTSERVE_TOKEN_PATH": str(tmp_path / "token"),
+            "LATENTSERVE_RELOAD_TOKEN_PATH": str(tmp_path / "reload-token"),
+        },
+        files=("docker-compose.yml", "deploy/compose.tokens.yml", "deploy/compose.tls.yml"),
+    )
+    tls = grpc.ssl_channel_credentials(authority.cert_pem.bytes())
+    try:
+        exposed.up(1)
+        token = [("authorization", "Bearer the token")]
+        with Client(exposed.address, credentials=tls, metadata=token) as client:
+            assert len(client.sample(2).images) == 2
+            with pytest.raises(Unauthenticated):
+                client.reload_models()
+        with Client(exposed.address, credentials=tls) as stranger, pytest.raises(Unauthenticated):
+            stranger.sample(2)
+        with Client(exposed.address, metadata=token) as plain, pytest.raises(Unavailable):
+            plain.sample(2)
+        # It has the other token.
+        assert "unchanged" in exposed.compose("run", "--rm", "--no-deps", "reload")
+    finally:
+        exposed.compose("--profile", "*", "down", "--volumes", "--timeout", "5")
 
 
 def test_no_log_line_is_an_error(stack: Stack) -> None:
