@@ -16,9 +16,11 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import grpc
 import pytest
+import trustme
 
-from compose_stack import ROOT, Load, Stack, add_version, run, wait_until
+from compose_stack import ROOT, Load, Stack, add_version, free_ports, run, wait_until
 from deploy_files import dashboard_queries
 from latentserve.v1 import generative_service_pb2
 from latentserve_client import Client, LatentserveError, Unauthenticated, Unavailable, digits
@@ -219,10 +221,12 @@ def test_exposed_with_tokens_and_tls(stack: Stack, tmp_path: Path) -> None:
         path.chmod(0o644)
     for folder in (tmp_path, *tmp_path.parents[:2]):
         folder.chmod(0o755)
+    port, prometheus_port = free_ports(2)
     exposed = Stack(
         f"{stack.project}-tls",
         stack.exports,
-        *free_ports(2),
+        port,
+        prometheus_port,
         environment={
             "LATENTSERVE_IMAGE": f"{stack.project}-server:cpu",
             "LATENTSERVE_TLS_DIR": str(tmp_path),
