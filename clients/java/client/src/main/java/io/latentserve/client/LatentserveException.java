@@ -117,21 +117,19 @@ public final class LatentserveException extends RuntimeException {
   }
 
   private static Kind kindOf(Status.Code code, String reason, String description) {
-    switch (reason) {
-      case "QUEUE_FULL":
-        return Kind.QUEUE_FULL;
-      case "OPERATION_NOT_SUPPORTED":
-        return Kind.OPERATION_NOT_SUPPORTED;
-      case "MODEL_NOT_FOUND":
-        return Kind.MODEL_NOT_FOUND;
-      default:
-        // gRPC itself answers here, with a text and nothing else: the server's, then this side's.
-        boolean tooLarge =
-            description.contains("larger than max") || description.contains("exceeds maximum size");
-        return code == Status.Code.RESOURCE_EXHAUSTED && tooLarge
-            ? Kind.MESSAGE_TOO_LARGE
-            : Kind.OTHER;
-    }
+    return switch (reason) {
+      case "QUEUE_FULL" -> Kind.QUEUE_FULL;
+      case "OPERATION_NOT_SUPPORTED" -> Kind.OPERATION_NOT_SUPPORTED;
+      case "MODEL_NOT_FOUND" -> Kind.MODEL_NOT_FOUND;
+      default -> isTooLarge(code, description) ? Kind.MESSAGE_TOO_LARGE : Kind.OTHER;
+    };
+  }
+
+  private static boolean isTooLarge(Status.Code code, String description) {
+    // gRPC itself answers here, with a text and nothing else: the server's, then this side's.
+    return code == Status.Code.RESOURCE_EXHAUSTED
+        && (description.contains("larger than max")
+            || description.contains("exceeds maximum size"));
   }
 
   /** The gRPC status code. */
