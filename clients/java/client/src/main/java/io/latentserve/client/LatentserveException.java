@@ -76,18 +76,28 @@ public final class LatentserveException extends RuntimeException {
       return already;
     }
     Status status = Status.fromThrowable(failure);
-    String description = status.getDescription() == null ? "" : status.getDescription();
-    Throwable cause = status.getCause();
-    if (cause != null && cause.getMessage() != null && !description.contains(cause.getMessage())) {
-      // "io exception" alone helps nobody.
-      description += (description.isEmpty() ? "" : ": ") + cause.getMessage();
-    }
+    String description = described(status);
     if (description.isEmpty()) {
       description = unsaid;
     }
     Details details = Details.of(failure);
     Kind kind = kindOf(status.getCode(), details.reason, description);
     return new LatentserveException(status.getCode(), kind, description, details, failure);
+  }
+
+  private static String described(Status status) {
+    String description = status.getDescription() == null ? "" : status.getDescription();
+    if (status.getCause() == null) {
+      return description; // the server's own words
+    }
+    // "io exception" and how gRPC is built inside help nobody; what lies below does.
+    StringBuilder text = new StringBuilder(description.split("\nChannel Pipeline", 2)[0]);
+    for (Throwable cause = status.getCause(); cause != null; cause = cause.getCause()) {
+      if (cause.getMessage() != null && text.indexOf(cause.getMessage()) < 0) {
+        text.append(text.isEmpty() ? "" : ": ").append(cause.getMessage());
+      }
+    }
+    return text.toString();
   }
 
   /** For an argument that is refused before anything is sent. */
