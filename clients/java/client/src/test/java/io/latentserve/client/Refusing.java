@@ -37,7 +37,7 @@ final class Refusing implements ServerInterceptor {
       return next.startCall(call, headers);
     }
     Metadata trailers = new Metadata();
-    // Not with a code that is not tried again: gRPC's Java would take it for an order to.
+    // gRPC's Java takes it for an order to try again, whatever the code.
     if (!pushbackMs.isEmpty()) {
       trailers.put(PUSHBACK, pushbackMs);
     }

@@ -33,15 +33,15 @@ final class RetryTest {
   @CsvSource({
     "RECONSTRUCT, UNAVAILABLE,        3,  1, 4, false",
     "RECONSTRUCT, UNAVAILABLE,        9,  1, 4, true",
-    "RECONSTRUCT, RESOURCE_EXHAUSTED, 1,  1, 2, false",
-    "RECONSTRUCT, CANCELLED,          1,  1, 2, false",
+    "RECONSTRUCT, RESOURCE_EXHAUSTED, 1, '', 2, false",
+    "RECONSTRUCT, CANCELLED,          1, '', 2, false",
     "RECONSTRUCT, UNAVAILABLE,        1, -1, 1, true",
     "RECONSTRUCT, INVALID_ARGUMENT,   1, '', 1, true",
     "RECONSTRUCT, INTERNAL,           1, '', 1, true",
     "LARGE,       UNAVAILABLE,        1,  1, 2, false",
     "STREAM,      UNAVAILABLE,        1,  1, 2, false",
-    "MODELS,      UNAVAILABLE,        1,  1, 2, false",
-    "MODELS,      CANCELLED,          1,  1, 2, false",
+    "MODELS,      UNAVAILABLE,        1, '', 2, false",
+    "MODELS,      CANCELLED,          1, '', 2, false",
     "MODELS,      RESOURCE_EXHAUSTED, 1, '', 1, true",
     "HEALTH,      UNAVAILABLE,        1,  1, 1, true"
   })

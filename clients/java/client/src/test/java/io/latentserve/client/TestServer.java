@@ -13,6 +13,7 @@ import io.grpc.ServerCredentials;
 import io.grpc.ServerInterceptor;
 import io.latentserve.v1.DataType;
 import java.io.IOException;
+import java.time.Duration;
 import java.util.List;
 
 /** A server on a real connection, whose answers a test chooses. */
@@ -45,8 +46,9 @@ final class TestServer implements AutoCloseable {
     return "127.0.0.1:" + server.getPort();
   }
 
+  /** A client whose timeout ends no call before the test does. */
   LatentserveClient client() {
-    return LatentserveClient.builder(address()).build();
+    return LatentserveClient.builder(address()).timeout(Duration.ofHours(1)).build();
   }
 
   @Override
