@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 import urllib.request
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -12,11 +13,16 @@ from served import Server
 TIMEOUT_S = 10.0
 
 
-def scrape(server: Server) -> dict[str, list[tuple[dict[str, str], float]]]:
-    """Return name -> samples."""
+def metrics_url(server: Server) -> str:
+    """Return the address of /metrics, by the log."""
     match = re.search(r"metrics are at (http://\S+)", server.log)
     assert match
-    with urllib.request.urlopen(match.group(1), timeout=TIMEOUT_S) as reply:  # noqa: S310 - our own
+    return match.group(1)
+
+
+def scrape(server: Server) -> dict[str, list[tuple[dict[str, str], float]]]:
+    """Return name -> samples."""
+    with urllib.request.urlopen(metrics_url(server), timeout=TIMEOUT_S) as reply:  # noqa: S310 - our own
         text = reply.read().decode()
     found: dict[str, list[tuple[dict[str, str], float]]] = {}
     for family in text_string_to_metric_families(text):
@@ -29,3 +35,11 @@ def value(server: Server, name: str, **labels: str) -> float:
     """Return the sum of the samples with these labels."""
     samples = scrape(server).get(name, [])
     return sum(number for found, number in samples if labels.items() <= found.items())
+
+
+def settled(server: Server, expected: float, name: str, **labels: str) -> bool:
+    """Whether `value` comes to what is expected: a call is counted just after its reply is sent."""
+    end = time.monotonic() + TIMEOUT_S
+    while (found := value(server, name, **labels)) != expected and time.monotonic() < end:
+        time.sleep(0.02)
+    return found == expected

@@ -36,9 +36,10 @@ class SlowEngine(OnnxEngine):
         time.sleep(WARM_UP_DELAY_S)
         return super().check_golden()
 
-    def warm_up(self, batch_rows: Iterable[int]) -> None:
+    def warm_up(self, batch_rows: Iterable[int]) -> list[tuple[str, int, float]]:
         super().warm_up(batch_rows)
         self.delay_s = DELAY_S
+        return []  # how long a batch takes now is not known yet
 
     def run(
         self, operation: str, inputs: Sequence[NDArray[np.float32]]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import sys
 
-from latentserve_server import __version__, exit_status, logs
+from latentserve_server import __version__, exit_status, grpc_core, logs
 from latentserve_server.config import Settings, read_settings
 from latentserve_server.errors import EngineStuck, SettingsError, StartupError
 
@@ -14,10 +16,12 @@ log = logging.getLogger("latentserve_server")
 
 def main() -> int:
     """Serve until a signal; return the exit status, see `exit_status`."""
+    logs.lose_quietly()
     try:
         settings = read_settings(sys.argv[1:])
     except SettingsError as error:
-        print(f"latentserve-server: {error}", file=sys.stderr)
+        with contextlib.suppress(OSError):  # the exit status says it, too
+            print(f"latentserve-server: {error}", file=sys.stderr)
         return exit_status.SETTINGS
     logs.configure(
         settings.log_format,
@@ -36,6 +40,7 @@ def main() -> int:
 
 
 def _serve(settings: Settings) -> int:
+    grpc_core.prepare(settings.transport, os.environ)
     # Imported late: a supervisor needs neither gRPC nor ONNX Runtime.
     if settings.workers > 1:
         from latentserve_server.supervisor import supervise

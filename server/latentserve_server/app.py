@@ -13,19 +13,22 @@ from grpc_health.v1 import health_pb2
 
 from latentserve.v1 import generative_service_pb2, model_service_pb2  # noqa: F401 - for reflection
 from latentserve_server import __version__, device, model_service, service, transport_cq
+from latentserve_server.bound_engine import BoundEngine
 from latentserve_server.config import Settings
-from latentserve_server.device import Device
-from latentserve_server.engine import OnnxEngine
+from latentserve_server.engines import EngineFactory, onnx_engine
 from latentserve_server.entry import State
 from latentserve_server.errors import DeviceUnavailable, EngineStuck, NoModels, SettingsError
+from latentserve_server.folder_watch import FolderWatch
+from latentserve_server.limits import warn_of_unknown
 from latentserve_server.listening import endpoint, host
-from latentserve_server.loader import Engine, Loader, fingerprint
+from latentserve_server.loader import Engine, Loader
 from latentserve_server.manifest import Manifest
 from latentserve_server.metrics import Metrics
 from latentserve_server.metrics_port import serve_metrics
 from latentserve_server.model_service import ModelService
 from latentserve_server.repository import Outcome, Repository
 from latentserve_server.service import GenerativeService
+from latentserve_server.traces import Tracing, open_tracing
 from latentserve_server.transport import Service, Transport
 from latentserve_server.transport_aio import AioTransport
 from latentserve_server.transport_cq import CompletionQueueTransport
@@ -37,25 +40,19 @@ _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 _CLOSE_TIMEOUT_S = 5.0
+_TRACES_LIMIT_S = 3.0
 
 
-EngineFactory = Callable[[Manifest, Device, int], Engine]
-"""Makes the engine of a manifest on a device with that many threads."""
-
-
-def onnx_engine(manifest: Manifest, device: Device, threads: int) -> Engine:
-    """Return the real engine."""
-    return OnnxEngine(manifest, device, threads=threads)
-
-
-def choose_transport(name: str, executor: ThreadPoolExecutor, metrics: Metrics) -> Transport:
+def choose_transport(
+    name: str, executor: ThreadPoolExecutor, metrics: Metrics, tracing: Tracing | None = None
+) -> Transport:
     """Return the transport `aio` or `cq`; where cq cannot work, aio, with a warning."""
     if name == "cq":
         reason = transport_cq.why_unusable()
         if reason is None:
-            return CompletionQueueTransport(executor, metrics)
+            return CompletionQueueTransport(executor, metrics, tracing)
         log.warning("--transport cq: falling back to grpc.aio: %s", reason)
-    return AioTransport(executor, metrics)
+    return AioTransport(executor, metrics, tracing)
 
 
 class App:
@@ -81,22 +78,30 @@ class App:
         self.metrics = Metrics(lambda: self.repository.entries())
         # Decoding and encoding of large requests and PNG files; two keep the cores for models.
         self._executor = ThreadPoolExecutor(max_workers=2, thread_name_prefix="codec")
-        self._transport = choose_transport(settings.transport, self._executor, self.metrics)
+        self._tracing = open_tracing(settings.otlp_endpoint)
+        self._transport = choose_transport(
+            settings.transport, self._executor, self.metrics, self._tracing
+        )
         self._health = self._transport.health
-        self._device = device.choose_device(settings.device)
+        self._device = device.choose_device(
+            settings.device, settings.cuda_options, max_batch_rows=settings.largest_batch_rows
+        )
         self.repository = Repository(
             settings.exports,
             Loader(
                 self._build_engine,
-                max_batch_rows=settings.max_batch_rows,
-                queue_rows=settings.queue_rows,
+                limits=settings.limits,
+                budget=settings.budget(),
                 observer=self.metrics.observer,
+                offer=self._transport.take,
             ),
             default_model=settings.default_model,
             max_versions=settings.max_versions,
             on_change=self._on_change,
             on_outcome=self.metrics.reloaded,
+            on_failure=self.metrics.reload_failed,
         )
+        self._folder = FolderWatch(self.repository, settings.exports)
         self._watchdog = Watchdog(self.repository.entries, limit_s=settings.watchdog_s)
         self._stuck = False
         self.cut_off = False
@@ -117,6 +122,7 @@ class App:
         settings = self.settings
         self._scan()
         manifests = self.repository.manifests()
+        warn_of_unknown(settings.named_models, {m.name for m in manifests})
         if settings.default_model and settings.default_model not in {m.name for m in manifests}:
             raise SettingsError(
                 f"--default-model {settings.default_model}: there is no such model in "
@@ -151,7 +157,7 @@ class App:
             time.monotonic() - started,
         )
         if settings.poll_s:
-            self._spawn(self._poll())
+            self._spawn(self._folder.poll(settings.poll_s))
         if settings.watchdog_s:
             self._spawn(self._watch())
 
@@ -162,28 +168,7 @@ class App:
 
     def reload(self) -> None:
         """Look at the model folder again, in the background; what came of it is logged."""
-        self._spawn(self._reload())
-
-    async def _reload(self) -> None:
-        try:
-            await self._loop.run_in_executor(None, self.repository.reload)
-        except Exception:  # nobody waits for this task, and what is served stays
-            log.exception("the reload failed")
-
-    async def _poll(self) -> None:
-        """Reload when the folder has changed and then stayed the same for one interval."""
-        loaded = previous = await self._fingerprint()
-        while True:
-            await asyncio.sleep(self.settings.poll_s)
-            found = await self._fingerprint()
-            # A folder that is still being written differs from one look to the next.
-            if found == previous != loaded:
-                await self._reload()
-                loaded = found
-            previous = found
-
-    async def _fingerprint(self) -> int:
-        return await self._loop.run_in_executor(None, fingerprint, self.settings.exports)
+        self._spawn(self._folder.reload())
 
     async def _watch(self) -> None:
         """Let health follow the watchdog, and end the process where that is wanted."""
@@ -220,6 +205,10 @@ class App:
         limit_s = 0.0 if self._stuck else _CLOSE_TIMEOUT_S
         await loop.run_in_executor(None, lambda: self.repository.close(timeout_s=limit_s))
         self._executor.shutdown(wait=False, cancel_futures=True)
+        if (tracing := self._tracing) is not None:
+            await loop.run_in_executor(
+                None, lambda: tracing.close(timeout_s=min(limit_s, _TRACES_LIMIT_S))
+            )
         self.cut_off = not drained
         if self._stuck:
             raise EngineStuck("an engine was stuck; calls that waited for it were cut off")
@@ -269,7 +258,10 @@ class App:
             ) from error
 
     def _build_engine(self, manifest: Manifest) -> Engine:
-        return self._engine_factory(manifest, self._device, self._threads)
+        engine = self._engine_factory(manifest, self._device, self._threads)
+        if isinstance(engine, BoundEngine):
+            engine.on_padding = self.metrics.observer(manifest.name, manifest.version).padded
+        return engine
 
     def _services(self) -> tuple[Service, ...]:
         settings = self.settings
@@ -283,7 +275,6 @@ class App:
             self.repository,
             max_request_rows=settings.max_request_rows,
             max_stream_rows=settings.max_stream_rows,
-            max_batch_rows=settings.max_batch_rows,
             reload=self._reload_models,
         )
         streams = {"SampleStream": generative.sample_stream}

@@ -8,20 +8,28 @@ from typing import Protocol, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
+from latentserve_server.entry import ServedModel
 from latentserve_server.errors import InvalidRequest
+from latentserve_server.ticket import Completion
 
 M = TypeVar("M", bound=Message)
 
 
-@dataclass(frozen=True)
+Work = tuple[ServedModel, str, int, Completion]
+"""What a reply was made by: the model, the operation, the rows, and how they ended."""
+
+
+@dataclass(slots=True)
 class Reply:
     """A finished call. `build` returns the response's bytes or raises the CallError.
 
-    `slow` says that building takes milliseconds, so an event loop should not do it.
+    `slow` says that building takes milliseconds, so an event loop should not do it. `work` is
+    for traces, None for what needed no engine.
     """
 
     build: Callable[[], bytes]
     slow: bool = False
+    work: Work | None = None
 
 
 Done = Callable[[Reply], None]

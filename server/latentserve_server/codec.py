@@ -2,14 +2,14 @@
 
 Everything a caller sends is checked here, before it can meet other callers in a batch:
 shape, type, length, values. Decoding a tensor makes no copy: the array is a view of the
-message's bytes.
+request's bytes, or of those that the message holds.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,9 @@ from PIL import Image
 
 from latentserve.v1 import tensor_pb2 as pb
 from latentserve_server.errors import FieldViolation, InvalidRequest
+from latentserve_server.image_file import UnreadableImage, read_image
 from latentserve_server.manifest import ImageSpec
+from latentserve_server.reply_bytes import Piece, images_field, message_field, tensor_field
 from latentserve_server.ticket import Rows
 
 Floats = NDArray[np.float32]
@@ -30,56 +32,67 @@ FINITE_RANGE = (-float(np.finfo(np.float32).max), float(np.finfo(np.float32).max
 _RANGE_TOLERANCE = 1e-4
 _MAX_VIOLATIONS = 10
 
+_FLOAT32, _UINT8, _UINT32 = np.dtype("<f4"), np.dtype("u1"), np.dtype("<u4")
+_ONE_BITS = np.float32(1.0).view(np.uint32)
 _DTYPES: dict[int, np.dtype[Any]] = {
-    pb.DATA_TYPE_FLOAT32: np.dtype("<f4"),
+    pb.DATA_TYPE_FLOAT32: _FLOAT32,
     pb.DATA_TYPE_FLOAT16: np.dtype("<f2"),
-    pb.DATA_TYPE_UINT8: np.dtype("u1"),
+    pb.DATA_TYPE_UINT8: _UINT8,
 }
 _IMAGE_TYPES = (pb.DATA_TYPE_FLOAT32, pb.DATA_TYPE_FLOAT16, pb.DATA_TYPE_UINT8)
 _LATENT_TYPES = (pb.DATA_TYPE_FLOAT32, pb.DATA_TYPE_FLOAT16)
 
-# The size is checked before a file is decoded, so Pillow's own guess at what is too large
-# only adds a warning.
-Image.MAX_IMAGE_PIXELS = None
+
+class Layout(NamedTuple):
+    """The form of a tensor that was found in order; only its values are still to be checked."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    values: int
+    divisor: float
+
+    def view(self, data: bytes, start: int = 0) -> NDArray[Any]:
+        """Return the array that lies in `data` from byte `start` on."""
+        return np.frombuffer(data, self.dtype, self.values, start).reshape(self.shape)
 
 
-def decode_images(
-    images: pb.Images, spec: ImageSpec, *, max_rows: int, allowed: tuple[float, float]
-) -> Rows:
-    """Return images as rows [n, channels, height, width], in units of [0, 1].
+def image_layout(tensor: pb.Tensor, data_bytes: int, spec: ImageSpec, *, max_rows: int) -> Layout:
+    """Check the form of images [n, channels, height, width]. Raises InvalidRequest."""
+    return _layout(tensor, data_bytes, "images.tensor", spec.shape, _IMAGE_TYPES, max_rows)
 
-    `allowed` is the range of float values. Raises InvalidRequest.
+
+def latent_layout(tensor: pb.Tensor, data_bytes: int, dim: int, *, max_rows: int) -> Layout:
+    """Check the form of latents [n, dim]. Raises InvalidRequest."""
+    return _layout(tensor, data_bytes, "latents", (dim,), _LATENT_TYPES, max_rows)
+
+
+def image_rows(layout: Layout, data: bytes, start: int, *, allowed: tuple[float, float]) -> Rows:
+    """Return images as rows in units of [0, 1]; `allowed` is the range of float values.
+
+    The data are `data` from `start` on. Raises InvalidRequest.
     """
-    form = images.WhichOneof("form")
-    if form == "tensor":
-        array = _decode_tensor(
-            images.tensor, "images.tensor", spec.shape, _IMAGE_TYPES, max_rows=max_rows
-        )
-        if array.dtype == np.uint8:
-            return Rows(array, divisor=255.0)
+    array = layout.view(data, start)
+    if layout.dtype == _UINT8:
+        return Rows(array, divisor=255.0)
+    if allowed is not UNIT_RANGE or not _surely_unit(layout, data, start):
         _check_values(array, "images.tensor.data", allowed)
-        return Rows(array)
-    if form == "encoded":
-        return Rows(_decode_files(images.encoded.files, spec, max_rows=max_rows), divisor=255.0)
-    raise InvalidRequest.field(
-        "images", "nothing was sent, expected images.tensor or images.encoded"
-    )
+    return Rows(array)
 
 
-def decode_latents(latents: pb.Tensor, dim: int, *, max_rows: int) -> Rows:
-    """Return latents as rows [n, dim]. Raises InvalidRequest."""
-    array = _decode_tensor(latents, "latents", (dim,), _LATENT_TYPES, max_rows=max_rows)
+def latent_rows(layout: Layout, data: bytes, start: int) -> Rows:
+    """Return latents as rows. Raises InvalidRequest."""
+    array = layout.view(data, start)
     _check_values(array, "latents.data", FINITE_RANGE)
     return Rows(array)
 
 
-def encode_tensor(array: Floats) -> pb.Tensor:
-    """Return a FLOAT32 tensor."""
-    return pb.Tensor(
-        data_type=pb.DATA_TYPE_FLOAT32,
-        shape=array.shape,
-        data=array.astype("<f4", copy=False).tobytes(),
-    )
+def file_rows(images: pb.Images, spec: ImageSpec, *, max_rows: int) -> Rows:
+    """Return encoded files as rows [n, channels, height, width]. Raises InvalidRequest."""
+    if images.WhichOneof("form") != "encoded":
+        raise InvalidRequest.field(
+            "images", "nothing was sent, expected images.tensor or images.encoded"
+        )
+    return Rows(_decode_files(images.encoded.files, spec, max_rows=max_rows), divisor=255.0)
 
 
 def check_format(output_format: int) -> int:
@@ -94,28 +107,34 @@ def check_format(output_format: int) -> int:
     return output_format
 
 
-def encode_images(array: Floats, output_format: int) -> pb.Images:
-    """Return images [n, channels, height, width] in [0, 1] in the form asked for."""
+def encode_tensor(number: int, array: Floats) -> tuple[Piece, ...]:
+    """Return a FLOAT32 tensor as field `number` of a reply."""
+    data = np.ascontiguousarray(array, dtype=_FLOAT32)
+    return tensor_field(number, pb.DATA_TYPE_FLOAT32, data)
+
+
+def encode_images(number: int, array: Floats, output_format: int) -> tuple[Piece, ...]:
+    """Return images [n, channels, height, width] in [0, 1] as field `number` of a reply."""
     if output_format == pb.IMAGE_FORMAT_FLOAT32:
-        return pb.Images(tensor=encode_tensor(array))
+        data = np.ascontiguousarray(array, dtype=_FLOAT32)
+        return images_field(number, pb.DATA_TYPE_FLOAT32, data)
     if output_format == pb.IMAGE_FORMAT_FLOAT16:
-        data, data_type = array.astype("<f2").tobytes(), pb.DATA_TYPE_FLOAT16
-    elif output_format == pb.IMAGE_FORMAT_UINT8:
-        data, data_type = _to_uint8(array).tobytes(), pb.DATA_TYPE_UINT8
-    else:
-        files = [_encode_png(image) for image in _to_uint8(array)]
-        return pb.Images(encoded=pb.EncodedImages(files=files))
-    return pb.Images(tensor=pb.Tensor(data_type=data_type, shape=array.shape, data=data))
+        return images_field(number, pb.DATA_TYPE_FLOAT16, array.astype("<f2"))
+    pixels = _to_uint8(array)
+    if output_format == pb.IMAGE_FORMAT_UINT8:
+        return images_field(number, pb.DATA_TYPE_UINT8, pixels)
+    files = pb.EncodedImages(files=[_encode_png(image) for image in pixels])
+    return (message_field(number, pb.Images(encoded=files).SerializeToString()),)
 
 
-def _decode_tensor(
+def _layout(
     tensor: pb.Tensor,
+    data_bytes: int,
     field: str,
     row_shape: tuple[int, ...],
     types: Sequence[int],
-    *,
     max_rows: int,
-) -> NDArray[Any]:
+) -> Layout:
     if tensor.data_type not in types:
         names = ", ".join(pb.DataType.Name(data_type) for data_type in types)
         raise InvalidRequest.field(
@@ -129,15 +148,26 @@ def _decode_tensor(
         )
     _check_rows(f"{field}.shape", shape[0], max_rows)
     dtype = _DTYPES[tensor.data_type]
-    data = tensor.data  # every access to a bytes field copies it, so there is just this one
-    expected_bytes = int(np.prod(shape)) * dtype.itemsize
-    if len(data) != expected_bytes:
+    values = int(np.prod(shape))
+    if data_bytes != values * dtype.itemsize:
         raise InvalidRequest.field(
             f"{field}.data",
-            f"{len(data)} bytes were sent, expected {expected_bytes} for "
+            f"{data_bytes} bytes were sent, expected {values * dtype.itemsize} for "
             f"{pb.DataType.Name(tensor.data_type)} of shape {_brief(shape)}",
         )
-    return np.frombuffer(data, dtype=dtype).reshape(shape)
+    return Layout(dtype, shape, values, 255.0 if dtype == _UINT8 else 1.0)
+
+
+def _surely_unit(layout: Layout, data: bytes, start: int) -> bool:
+    """Return True for float32 values that are all in [0, 1]; False says nothing.
+
+    As unsigned integers, the floats from 0 to 1 come before all others: NaN, infinity, what is
+    larger, and what is negative. So one pass is enough.
+    """
+    if layout.dtype != _FLOAT32:
+        return False
+    bits = np.frombuffer(data, _UINT32, layout.values, start)
+    return bool(np.maximum.reduce(bits) <= _ONE_BITS)
 
 
 def _check_rows(field: str, rows: int, max_rows: int) -> None:
@@ -178,8 +208,8 @@ def _decode_files(files: Sequence[bytes], spec: ImageSpec, *, max_rows: int) -> 
     violations = []
     for index, data in enumerate(files):
         try:
-            images[index] = _decode_file(data, spec)
-        except ValueError as error:
+            images[index] = read_image(data, spec)
+        except UnreadableImage as error:
             violations.append(FieldViolation(f"images.encoded.files[{index}]", str(error)))
             if len(violations) == _MAX_VIOLATIONS:
                 break
@@ -187,31 +217,6 @@ def _decode_files(files: Sequence[bytes], spec: ImageSpec, *, max_rows: int) -> 
         first = violations[0]
         raise InvalidRequest(f"{first.field}: {first.description}", violations=violations)
     return images
-
-
-def _decode_file(data: bytes, spec: ImageSpec) -> NDArray[np.uint8]:
-    """Return one image file as uint8 [channels, height, width]; raises ValueError."""
-    try:
-        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as file:
-            image: Image.Image = file
-            if image.size != (spec.width, spec.height):
-                raise ValueError(
-                    f"an image of {image.width} x {image.height} pixels was sent, expected "
-                    f"{spec.width} x {spec.height}; resize it first"
-                )
-            if image.mode.startswith("I"):  # 16 bits per pixel; Pillow would clip, not scale
-                deep = np.asarray(image).astype(np.int32) >> 8
-                image = Image.fromarray(deep.astype(np.uint8))
-            elif image.mode == "P" and "transparency" in image.info:
-                image = image.convert("RGBA")  # otherwise Pillow warns that it drops the alpha
-            array = np.asarray(image.convert("L" if spec.channels == 1 else "RGB"))
-    except (OSError, SyntaxError, EOFError) as error:
-        raise ValueError(
-            f"{len(data)} bytes were sent that cannot be read as PNG or JPEG"
-        ) from error
-    if spec.channels == 1:
-        return array[np.newaxis]
-    return np.moveaxis(array, 2, 0)
 
 
 def _encode_png(image: NDArray[np.uint8]) -> bytes:

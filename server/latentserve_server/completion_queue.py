@@ -1,10 +1,9 @@
 """Calls driven by the events of grpcio's completion queue, without a thread or task for each.
 
-`grpc.server` polls one completion queue on one thread. The tag of each event is a callable
-that the thread calls with the event, and that returns `(ended, callbacks)`: `ended` is
-what has had its last event, and leaves the set of what the server waits for when it stops.
-The calls here put their own methods there as tags. So the loop, the shutdown and all rare
-methods stay with grpc.server, and a hot call costs four events and no thread switch.
+One thread polls the queue of a `grpc.server`; see `polling`. The tag of each event is one of
+the methods here, which the thread calls with the event. It returns what has had its last
+event, and so leaves the set of what the server waits for when it stops, or else None. A call
+costs four events, and no thread switch where the work is done inline.
 
 All of it is private to grpcio: `transport_cq.why_unusable` tries it out at every start.
 
@@ -27,20 +26,19 @@ import grpc
 from grpc._cython import cygrpc
 
 from latentserve_server.border import Border
-from latentserve_server.call import Call, ChunkStream, Done, Reply, UnaryMethod
+from latentserve_server.call import Call, ChunkStream, Reply, UnaryMethod
 from latentserve_server.errors import InvalidRequest
 from latentserve_server.metrics import code_of_leaving
 from latentserve_server.request_log import HEAD_BYTES
 from latentserve_server.status import WireStatus, explain
+from latentserve_server.traces import CallTrace
 from latentserve_server.transport import LARGE_REQUEST_BYTES, StreamMethod
+from latentserve_server.wall_clock import WallClock
 
 log = logging.getLogger(__name__)
 
-Ended = tuple[object | None, tuple[()]]
-_GOING_ON: Ended = (None, ())
 
 _OK = grpc.StatusCode.OK.value[0]
-_FOREVER_S = 1e9  # a call without a deadline has one centuries away
 
 
 @dataclass(frozen=True)
@@ -52,40 +50,6 @@ class Method:
     border: Border | None = None
     unary: UnaryMethod | None = None
     stream: StreamMethod | None = None
-
-
-class Arrivals:
-    """The tag of the next call of one method; a new one is asked for on each arrival."""
-
-    def __init__(self, method: Method, server: Any) -> None:
-        self._method = method
-        self._make = UnaryCall if method.stream is None else StreamCall
-        self._state = server._state
-
-    def ask(self) -> None:
-        """Ask the core for the next call; raises ValueError once the server is shutting down."""
-        state = self._state
-        queue = state.completion_queue
-        state.server.request_registered_call(queue, queue, self._method.name, self)
-
-    def __call__(self, event: Any) -> Ended:
-        """Take a call, or end with the server."""
-        if not event.success:
-            return self, ()
-        ended: Ended = _GOING_ON
-        try:
-            self.ask()
-        except Exception as error:  # a tag must not raise
-            if not isinstance(error, ValueError):
-                log.exception("%s takes no calls any more", self._method.name)
-            ended = self, ()
-        try:
-            call = self._make(event, self._method)
-            self._state.rpc_states.add(call)
-            call.start()
-        except Exception:
-            log.exception("a call of %s could not be taken", self._method.name)
-        return ended
 
 
 class UnaryCall:
@@ -109,6 +73,7 @@ class UnaryCall:
         "_metadata",
         "_method",
         "_over",
+        "_trace",
         "_work",
     )
 
@@ -125,16 +90,28 @@ class UnaryCall:
         self._code = ""  # of the status that was sent
         self._failure: WireStatus | None = None
         self._head = b""
+        self._trace: CallTrace | None = None
         self._work: Call | None = None
 
     def start(self) -> None:
-        """Ask for the request, and for the news that the call is over, whenever that is."""
-        self._send((cygrpc.ReceiveCloseOnServerOperation(0),), self._closed)
-        self._send((cygrpc.ReceiveMessageOperation(0),), self._received)
+        """Ask for the request, and for the news that the call is over, whenever that is.
+
+        Nobody else knows of the call yet, and its events come on this thread: no lock is needed.
+        """
+        start_batch = self._call.start_server_batch
+        start_batch((cygrpc.ReceiveCloseOnServerOperation(0),), self._closed)
+        self._due = 1
+        start_batch((cygrpc.ReceiveMessageOperation(0),), self._received)
+        self._due = 2
+
+    @property
+    def has_events(self) -> bool:
+        """Whether an event of the call is still to come."""
+        return self._due > 0
 
     # --- events, on the polling thread --------------------------------------------------------
 
-    def _closed(self, event: Any) -> Ended:
+    def _closed(self, event: Any) -> object:
         """The status was sent, or else the caller left or the deadline passed."""
         with self._lock:
             self._over = True
@@ -146,7 +123,7 @@ class UnaryCall:
                 log.exception("a call of %s could not be cancelled", self._method.name)
         return self._batch_ended()
 
-    def _received(self, event: Any) -> Ended:
+    def _received(self, event: Any) -> object:
         """The request is there; None if the caller left or sent none."""
         request = event.batch_operations[0].message()
         method, border = self._method, self._method.border
@@ -154,6 +131,8 @@ class UnaryCall:
             if border is not None:
                 self._began = time.perf_counter()
                 border.rpc.begin()
+                if (tracer := border.rpc.tracer) is not None:
+                    self._trace = tracer.begin(self._metadata)
                 border.guard.check(method.name, self._metadata)
             if request is None:
                 raise InvalidRequest(f"{method.name} takes exactly one request message, none came")
@@ -169,23 +148,23 @@ class UnaryCall:
             self._fail(error)
         return self._batch_ended()
 
-    def _sent(self, event: Any) -> Ended:
+    def _sent(self, event: Any) -> object:
         """The status, and what came with it, was written or dropped."""
         if not event.success:
             self._code = ""
         return self._batch_ended()
 
-    def _batch_ended(self) -> Ended:
+    def _batch_ended(self) -> object:
         with self._lock:
             self._due -= 1
             if self._due:
-                return _GOING_ON
+                return None
             self._work = None  # it leads back here: without this, only the collector frees both
         try:
             self._tell_end()
         except Exception:
             log.exception("the end of a call of %s was not told", self._method.name)
-        return self, ()
+        return self
 
     def _tell_end(self) -> None:
         border = self._method.border
@@ -194,7 +173,8 @@ class UnaryCall:
         if self._began is not None:
             code = self._code or code_of_leaving(self._remaining_s())
             failure = self._failure if self._code else None
-            border.rpc.end(code, time.perf_counter() - self._began, self._head, failure)
+            seconds = time.perf_counter() - self._began
+            border.rpc.end(code, seconds, self._head, failure, self._trace, self._metadata)
         if self._admitted:
             border.gate.leave()
 
@@ -206,15 +186,15 @@ class UnaryCall:
     def _begin(self, request: bytes) -> None:
         method = self._method.unary
         assert method is not None  # noqa: S101 - Arrivals makes no other
-        self._work_on(lambda done: method(request, self._deadline, done))
-
-    def _work_on(self, begin: Callable[[Done], Call]) -> None:
-        """Begin what gives the next reply; whoever leaves meanwhile cancels it."""
         try:
-            work = begin(self._done)
+            work = method(request, self._deadline, self._done)
         except Exception as error:  # noqa: BLE001 - the border: everything becomes a status
             self._fail(error)
             return
+        self._work_on(work)
+
+    def _work_on(self, work: Call) -> None:
+        """Remember what gives the next reply; whoever has left meanwhile cancels it."""
         with self._lock:
             if not self._over:
                 self._work = work
@@ -222,6 +202,8 @@ class UnaryCall:
         work.cancel()
 
     def _done(self, reply: Reply) -> None:
+        if self._trace is not None:
+            self._trace.worked(reply.work)
         if reply.slow:
             self._method.executor.submit(self._answer, reply)
         else:
@@ -259,7 +241,7 @@ class UnaryCall:
         return _opening()
 
     def _send(
-        self, operations: tuple[Any, ...], tag: Callable[[Any], Ended], code: str = ""
+        self, operations: tuple[Any, ...], tag: Callable[[Any], object], code: str = ""
     ) -> None:
         """Start a batch; its event comes to `tag`. `code` is that of the status in it."""
         with self._lock:
@@ -297,18 +279,26 @@ class StreamCall(UnaryCall):
 
     def _next(self) -> None:
         stream = self._stream
-        if stream is not None and not self._over:
-            self._work_on(lambda done: stream.next_chunk(self._deadline, done))
+        if stream is None or self._over:
+            return
+        try:
+            work = stream.next_chunk(self._deadline, self._done)
+        except Exception as error:  # noqa: BLE001 - the border: everything becomes a status
+            self._fail(error)
+            return
+        self._work_on(work)
 
     def _respond(self, body: bytes) -> None:
         operations = (*self._unopened(), *_message(body))
         self._opened = True
+        if (border := self._method.border) is not None:
+            border.rpc.sent()
         if self._stream is None or self._stream.exhausted:
             self._finish((*operations, *_status(_OK)), "OK")
         else:
             self._send(operations, self._written)
 
-    def _written(self, event: Any) -> Ended:
+    def _written(self, event: Any) -> object:
         """A chunk has left: there is room for the next one."""
         self._next()
         return self._batch_ended()
@@ -331,7 +321,4 @@ def _status(
     return (cygrpc.SendStatusFromServerOperation(trailers, code, message, 0),)
 
 
-def _monotonic(deadline: float) -> float | None:
-    """Return a deadline of the wall clock on the monotonic clock; None where there is none."""
-    remaining_s = deadline - time.time()
-    return None if remaining_s > _FOREVER_S else time.monotonic() + remaining_s
+_monotonic = WallClock().deadline

@@ -33,12 +33,17 @@ class ServedModel:
         self.provider = provider
         self.prior = prior
         self.batcher = batcher
+        # What a reply says of its model, serialised once; by the number of the reply's field.
+        self.served_by: dict[int, bytes] = {}
         weakref.finalize(self, batcher.end).atexit = False
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One version; `reason` says why it, or a newer state of its folder, was refused."""
+    """One version; `reason` says why it, or a newer state of its folder, was refused.
+
+    `max_batch_rows` is what it has, or would have once loaded; 0 without a manifest.
+    """
 
     name: str
     version: int
@@ -46,3 +51,4 @@ class Entry:
     reason: str = ""
     manifest: Manifest | None = None
     model: ServedModel | None = None
+    max_batch_rows: int = 0

@@ -6,8 +6,10 @@ to format.
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
+import os
 import sys
 import threading
 import time
@@ -22,11 +24,31 @@ GOOD_REQUESTS = "latentserve_server.request.ok"
 SUPERVISOR = 0
 """The worker number of the supervisor, and of a server that is one process."""
 
+MAX_MESSAGE_LETTERS = 4000
+"""Longer messages are cut."""
+
 _READABLE = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 # What every record has; anything else in it was given as `extra`.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 log = logging.getLogger(__name__)
+
+
+class ReadableFormatter(logging.Formatter):
+    """One line per record, and only one: what is sent by callers cannot look like another.
+
+    Stack traces have lines of their own, indented.
+    """
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """Return the line; newlines and other control characters in texts are escaped."""
+        record.message = _printable(_cut(record.message))
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
+        """Return the stack trace, indented."""
+        lines = super().formatException(ei).split("\n")
+        return "\n".join(f"    {_printable(line)}" for line in lines)
 
 
 class JsonFormatter(logging.Formatter):
@@ -45,7 +67,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "worker": self._worker,
-            "message": record.getMessage(),
+            "message": _cut(record.getMessage()),
         }
         line |= {key: value for key, value in vars(record).items() if key not in _STANDARD}
         if record.exc_info:
@@ -74,10 +96,10 @@ def configure(
     if form == "json":
         handler.setFormatter(JsonFormatter(worker or SUPERVISOR))
     elif worker is None:
-        handler.setFormatter(logging.Formatter(_READABLE))
+        handler.setFormatter(ReadableFormatter(_READABLE))
     else:
         name = f"worker {worker}" if worker else "supervisor"
-        handler.setFormatter(logging.Formatter(f"%(asctime)s [{name}] {_READABLE[12:]}"))
+        handler.setFormatter(ReadableFormatter(f"%(asctime)s [{name}] {_READABLE[12:]}"))
     root = logging.getLogger()
     for old in list(root.handlers):
         root.removeHandler(old)
@@ -88,6 +110,37 @@ def configure(
     logging.captureWarnings(True)
     sys.excepthook = _log_uncaught
     threading.excepthook = _log_uncaught_in_thread
+
+
+def lose_quietly() -> None:
+    """Let what nobody takes at the end of the process be lost, on a full disk or a closed pipe.
+
+    Python would end with exit status 120, whatever the process has to say of itself.
+    """
+    atexit.unregister(_drop_what_is_left)
+    atexit.register(_drop_what_is_left)
+
+
+def _drop_what_is_left() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            # Python flushes it once more, and must succeed then.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _cut(text: str) -> str:
+    if len(text) <= MAX_MESSAGE_LETTERS:
+        return text
+    return f"{text[:MAX_MESSAGE_LETTERS]}... ({len(text)} letters)"
+
+
+def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def _log_uncaught(

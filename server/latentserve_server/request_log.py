@@ -1,7 +1,7 @@
 """The line that the log has of a call: of every failed one, and of good ones if asked.
 
-It says method, code, model, milliseconds and request id, and nothing of the caller or of what
-was sent.
+It says method, code, model, milliseconds, request id and trace id, and nothing of the caller or
+of what was sent.
 """
 
 from __future__ import annotations
@@ -41,8 +41,18 @@ def _methods_with_a_model() -> frozenset[str]:
 _WITH_MODEL = _methods_with_a_model()
 
 
+def is_logged(code_name: str) -> bool:
+    """Return whether a call that ended so may have a line: good ones only if asked."""
+    return code_name != "OK" or _good.isEnabledFor(logging.INFO)
+
+
 def log_call(
-    method: str, code_name: str, seconds: float, head: bytes, failure: WireStatus | None = None
+    method: str,
+    code_name: str,
+    seconds: float,
+    head: bytes,
+    failure: WireStatus | None = None,
+    trace_id: str = "",
 ) -> None:
     """Write the line of a call that ended.
 
@@ -52,17 +62,18 @@ def log_call(
         seconds: from the request to the end.
         head: the beginning of the request's bytes.
         failure: the status that the caller was sent, if it was one of ours.
+        trace_id: of the trace that it is part of, "" for none.
     """
     if code_name == "OK":
         if _good.isEnabledFor(logging.INFO):
-            _write(_good, logging.INFO, method, code_name, seconds, head, None)
+            _write(_good, logging.INFO, method, code_name, seconds, head, None, trace_id)
         return
     if code_name in _SERVER_FAILED:
         level = logging.ERROR
     else:
         level = logging.WARNING if code_name in _OVERLOAD else logging.INFO
     if log.isEnabledFor(level):
-        _write(log, level, method, code_name, seconds, head, failure)
+        _write(log, level, method, code_name, seconds, head, failure, trace_id)
 
 
 def model_of(method: str, head: bytes) -> str:
@@ -85,6 +96,7 @@ def _write(
     seconds: float,
     head: bytes,
     failure: WireStatus | None,
+    trace_id: str,
 ) -> None:
     model = model_of(method, head)
     request_id = failure.request_id if failure else secrets.token_hex(8)
@@ -92,13 +104,14 @@ def _write(
     text = failure.text if failure else ""
     logger.log(
         level,
-        "%s %s model=%s %.1f ms, request id %s%s%s",
+        "%s %s model=%s %.1f ms, request id %s%s%s%s",
         method,
         code_name,
         # A name comes from the caller: it must not look like another line of the log.
         ascii(model)[1:-1] or "-",
         duration_ms,
         request_id,
+        f", trace id {trace_id}" if trace_id else "",
         ": " if text else "",
         text,
         exc_info=failure.cause if failure else None,
@@ -108,5 +121,6 @@ def _write(
             "code": code_name,
             "model": model,
             "duration_ms": duration_ms,
+            **({"trace_id": trace_id} if trace_id else {}),
         },
     )

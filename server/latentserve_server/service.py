@@ -7,32 +7,29 @@ gRPC. What is wrong with a request is raised at once, as a CallError.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
-from google.protobuf.message import Message
 from numpy.typing import NDArray
 
 from latentserve.v1 import generative_service_pb2 as pb
-from latentserve.v1 import tensor_pb2
 from latentserve_server import codec, sampling
-from latentserve_server.call import Call, Done, Reply, UnaryMethod, parse
+from latentserve_server.answer import Answer, submit
+from latentserve_server.call import Call, Done, UnaryMethod, parse
 from latentserve_server.entry import ServedModel
 from latentserve_server.errors import InvalidRequest, OperationNotSupported
 from latentserve_server.manifest import Manifest
-from latentserve_server.prior import Prior
+from latentserve_server.reply_bytes import Piece, floats_field
 from latentserve_server.repository import Repository
+from latentserve_server.request_reader import Form, RequestReader
+from latentserve_server.sample_stream import Draw, SampleStream, prior_of
 from latentserve_server.ticket import Completion, Rows
 
 SERVICE_NAME = "latentserve.v1.GenerativeService"
 
-MAX_TEMPERATURE = 10.0
-
-# PNG files of one reply above which it is built off the transport's thread.
-_MANY_FILES = 8
-_LARGE_REPLY_BYTES = 2**20
+# Where the tensor's data are: field numbers from the request inwards.
+_IMAGES_DATA = (2, 1, 3)
+_LATENTS_DATA = (2, 3)
 
 
 class GenerativeService:
@@ -57,6 +54,10 @@ class GenerativeService:
         self.max_request_rows = max_request_rows
         self.max_stream_rows = max_stream_rows
         self.chunk_rows = min(chunk_rows, max_request_rows)
+        self._encodes = RequestReader(pb.EncodeRequest, _IMAGES_DATA)
+        self._decodes = RequestReader(pb.DecodeRequest, _LATENTS_DATA)
+        self._reconstructs = RequestReader(pb.ReconstructRequest, _IMAGES_DATA)
+        self._denoises = RequestReader(pb.DenoiseRequest, _IMAGES_DATA)
 
     def unary_methods(self) -> dict[str, UnaryMethod]:
         """Return the unary methods by their name in the contract."""
@@ -70,93 +71,82 @@ class GenerativeService:
 
     def encode(self, request: bytes, deadline: float | None, done: Done) -> Call:
         """Images to latents."""
-        message = parse(pb.EncodeRequest, request)
-        model = self._resolve(message.model, "encode")
-        seed = message.seed if message.HasField("seed") else None
+        form = self._encodes.read(request)
+        model = self._resolve(form.name, form.version, "encode")
+        seed = form.message.seed if form.message.HasField("seed") else None
         if seed is not None and not model.manifest.has_log_variance:
             raise OperationNotSupported(
                 f"{model.manifest.name} has no log-variance to draw from; send no seed to get "
                 "the latents themselves",
                 metadata={"operations": _operations(model.manifest)},
             )
-        rows = self._images(message.images, model, codec.UNIT_RANGE)
+        rows = self._images(form, request, model, codec.UNIT_RANGE)
 
-        def build(completion: Completion) -> Message:
+        def build(completion: Completion) -> Iterable[Piece]:
             mean, *rest = completion.outputs
             latents = mean if seed is None else _draw_posterior(mean, rest[0], seed)
-            return pb.EncodeResponse(
-                latents=codec.encode_tensor(latents),
-                log_variance=codec.encode_tensor(rest[0]) if rest else None,
-                seed=seed,
-            )
+            yield from codec.encode_tensor(1, latents)
+            if rest:
+                yield from codec.encode_tensor(2, rest[0])
+            if seed is not None:
+                yield pb.EncodeResponse(seed=seed).SerializeToString()
 
-        return _submit(model, "encode", rows, deadline, done, build)
+        return submit(model, "encode", rows, deadline, done, Answer(build, served_by=4))
 
     def decode(self, request: bytes, deadline: float | None, done: Done) -> Call:
         """Latents to images."""
-        message = parse(pb.DecodeRequest, request)
-        model = self._resolve(message.model, "decode")
-        form = codec.check_format(message.output_format)
-        rows = codec.decode_latents(
-            message.latents, model.manifest.latent_dim, max_rows=self.max_request_rows
-        )
-
-        def build(completion: Completion) -> Message:
-            return pb.DecodeResponse(images=codec.encode_images(completion.outputs[0], form))
-
-        return _submit(model, "decode", rows, deadline, done, build, form)
+        form = self._decodes.read(request)
+        model = self._resolve(form.name, form.version, "decode")
+        image_format = codec.check_format(form.output_format)
+        rows = self._latents(form, request, model)
+        return submit(model, "decode", rows, deadline, done, _images_answer(image_format))
 
     def reconstruct(self, request: bytes, deadline: float | None, done: Done) -> Call:
         """Images to their reconstructions, with the squared error of each."""
-        message = parse(pb.ReconstructRequest, request)
-        model = self._resolve(message.model, "reconstruct")
-        form = codec.check_format(message.output_format)
-        rows = self._images(message.images, model, codec.UNIT_RANGE)
+        form = self._reconstructs.read(request)
+        model = self._resolve(form.name, form.version, "reconstruct")
+        image_format = codec.check_format(form.output_format)
+        rows = self._images(form, request, model, codec.UNIT_RANGE)
 
-        def build(completion: Completion) -> Message:
-            images = completion.outputs[0]
-            return pb.ReconstructResponse(
-                images=codec.encode_images(images, form),
-                squared_error=_squared_error(rows, images),
-            )
+        def build(completion: Completion) -> Iterable[Piece]:
+            images, squared_error = completion.outputs
+            encoded = codec.encode_images(1, images, image_format)
+            return (*encoded, *floats_field(2, squared_error))
 
-        return _submit(model, "reconstruct", rows, deadline, done, build, form)
+        answer = Answer(build, served_by=3, image_format=image_format)
+        return submit(model, "reconstruct", rows, deadline, done, answer)
 
     def denoise(self, request: bytes, deadline: float | None, done: Done) -> Call:
         """Noisy images to clean ones."""
-        message = parse(pb.DenoiseRequest, request)
-        model = self._resolve(message.model, "denoise")
-        form = codec.check_format(message.output_format)
-        rows = self._images(message.images, model, codec.NOISY_RANGE)
-
-        def build(completion: Completion) -> Message:
-            return pb.DenoiseResponse(images=codec.encode_images(completion.outputs[0], form))
-
-        return _submit(model, "denoise", rows, deadline, done, build, form)
+        form = self._denoises.read(request)
+        model = self._resolve(form.name, form.version, "denoise")
+        image_format = codec.check_format(form.output_format)
+        rows = self._images(form, request, model, codec.NOISY_RANGE)
+        return submit(model, "denoise", rows, deadline, done, _images_answer(image_format))
 
     def sample(self, request: bytes, deadline: float | None, done: Done) -> Call:
         """Images of latents drawn from the prior."""
         message = parse(pb.SampleRequest, request)
-        model = self._resolve(message.model, "sample")
-        form = codec.check_format(message.output_format)
-        draw = _Draw.of(message, max_count=self.max_request_rows)
-        latents = draw.latents(_prior(model), 0, draw.count)
+        model = self._resolve(message.model.name, message.model.version, "sample")
+        image_format = codec.check_format(message.output_format)
+        draw = Draw.of(message, max_count=self.max_request_rows)
+        latents = draw.latents(prior_of(model), 0, draw.count)
 
-        def build(completion: Completion) -> Message:
-            return pb.SampleResponse(
-                images=codec.encode_images(completion.outputs[0], form),
-                latents=codec.encode_tensor(latents) if message.include_latents else None,
-                seed=draw.seed,
-            )
+        def build(completion: Completion) -> Iterable[Piece]:
+            yield from codec.encode_images(1, completion.outputs[0], image_format)
+            if message.include_latents:
+                yield from codec.encode_tensor(2, latents)
+            yield pb.SampleResponse(seed=draw.seed).SerializeToString()
 
-        return _submit(model, "sample", Rows(latents), deadline, done, build, form)
+        answer = Answer(build, served_by=4, image_format=image_format)
+        return submit(model, "sample", Rows(latents), deadline, done, answer)
 
     def sample_stream(self, request: bytes) -> SampleStream:
         """Begin a SampleStream; the transport asks it for one chunk after the other."""
         message = parse(pb.SampleStreamRequest, request)
-        model = self._resolve(message.model, "sample")
-        form = codec.check_format(message.output_format)
-        draw = _Draw.of(message, max_count=self.max_stream_rows)
+        model = self._resolve(message.model.name, message.model.version, "sample")
+        image_format = codec.check_format(message.output_format)
+        draw = Draw.of(message, max_count=self.max_stream_rows)
         if not 0 <= message.chunk_rows <= self.max_request_rows:
             raise InvalidRequest.field(
                 "chunk_rows",
@@ -164,11 +154,12 @@ class GenerativeService:
                 "or 0 to let the server choose",
             )
         return SampleStream(
-            model, draw, form, message.include_latents, message.chunk_rows or self.chunk_rows
+            *(model, draw, image_format, message.include_latents),
+            message.chunk_rows or self.chunk_rows,
         )
 
-    def _resolve(self, ref: tensor_pb2.ModelRef, operation: str) -> ServedModel:
-        model = self._repository.resolve(ref.name, ref.version)
+    def _resolve(self, name: str, version: int, operation: str) -> ServedModel:
+        model = self._repository.resolve(name, version)
         if operation not in model.manifest.operations:
             raise OperationNotSupported(
                 f"{model.manifest.name} cannot {operation}; it can {_operations(model.manifest)}",
@@ -177,131 +168,42 @@ class GenerativeService:
         return model
 
     def _images(
-        self, images: tensor_pb2.Images, model: ServedModel, allowed: tuple[float, float]
+        self, form: Form, request: bytes, model: ServedModel, allowed: tuple[float, float]
     ) -> Rows:
-        return codec.decode_images(
-            images, model.manifest.image, max_rows=self.max_request_rows, allowed=allowed
-        )
-
-
-@dataclass(frozen=True)
-class _Draw:
-    """What is drawn from the prior: `count` rows from `offset` on."""
-
-    seed: int
-    offset: int
-    count: int
-    temperature: float
-
-    @classmethod
-    def of(cls, message: Any, *, max_count: int) -> _Draw:
-        """Check the fields that SampleRequest and SampleStreamRequest share."""
-        if not 1 <= message.count <= max_count:
-            raise InvalidRequest.field(
-                "count", f"{message.count} was sent, expected 1 to {max_count}"
+        """Return the images of a request; their form is checked once for a form and a model."""
+        spec = model.manifest.image
+        if form.layout is None or form.layout_of is not spec:
+            images = form.message.images
+            if images.WhichOneof("form") != "tensor":
+                return codec.file_rows(images, spec, max_rows=self.max_request_rows)
+            length = len(images.tensor.data) if form.start < 0 else form.length
+            form.layout = codec.image_layout(
+                images.tensor, length, spec, max_rows=self.max_request_rows
             )
-        if not 0 <= message.offset <= sampling.MAX_OFFSET:
-            raise InvalidRequest.field(
-                "offset", f"{message.offset} was sent, expected 0 to {sampling.MAX_OFFSET}"
-            )
-        temperature = message.temperature if message.HasField("temperature") else 1.0
-        if not 0.0 <= temperature <= MAX_TEMPERATURE:
-            raise InvalidRequest.field(
-                "temperature", f"{temperature} was sent, expected 0 to {MAX_TEMPERATURE:g}"
-            )
-        seed = message.seed if message.HasField("seed") else sampling.fresh_seed()
-        return cls(seed, message.offset, message.count, temperature)
+            form.layout_of = spec
+        if form.start >= 0:
+            return codec.image_rows(form.layout, request, form.start, allowed=allowed)
+        return codec.image_rows(form.layout, form.message.images.tensor.data, 0, allowed=allowed)
 
-    def latents(self, prior: Prior, first: int, rows: int) -> NDArray[np.float32]:
-        """Return rows `first` to `first + rows` of this draw, float32 [rows, dim]."""
-        return prior.draw(
-            self.seed, offset=self.offset + first, rows=rows, temperature=self.temperature
-        )
+    def _latents(self, form: Form, request: bytes, model: ServedModel) -> Rows:
+        """Return the latents of a request."""
+        dim, latents = model.manifest.latent_dim, form.message.latents
+        if form.layout is None or form.layout_of != dim:
+            length = len(latents.data) if form.start < 0 else form.length
+            form.layout = codec.latent_layout(latents, length, dim, max_rows=self.max_request_rows)
+            form.layout_of = dim
+        if form.start >= 0:
+            return codec.latent_rows(form.layout, request, form.start)
+        return codec.latent_rows(form.layout, latents.data, 0)
 
 
-class SampleStream:
-    """The chunks of one SampleStream, one at a time: a slow caller costs one chunk."""
+def _images_answer(image_format: int) -> Answer:
+    """Return the answer that is images and nothing else."""
 
-    def __init__(
-        self, model: ServedModel, draw: _Draw, form: int, include_latents: bool, chunk_rows: int
-    ) -> None:
-        self._model = model
-        self._prior = _prior(model)
-        self._draw = draw
-        self._form = form
-        self._include_latents = include_latents
-        self._chunk_rows = chunk_rows
-        self._next_row = 0
+    def build(completion: Completion) -> Iterable[Piece]:
+        return codec.encode_images(1, completion.outputs[0], image_format)
 
-    @property
-    def exhausted(self) -> bool:
-        """Whether every chunk was asked for."""
-        return self._next_row >= self._draw.count
-
-    def next_chunk(self, deadline: float | None, done: Done) -> Call:
-        """Submit the next chunk; `done` gets its Reply."""
-        first = self._next_row
-        rows = min(self._chunk_rows, self._draw.count - first)
-        self._next_row += rows
-        latents = self._draw.latents(self._prior, first, rows)
-
-        def build(completion: Completion) -> Message:
-            return pb.SampleStreamResponse(
-                images=codec.encode_images(completion.outputs[0], self._form),
-                latents=codec.encode_tensor(latents) if self._include_latents else None,
-                seed=self._draw.seed,
-                offset=self._draw.offset + first,
-            )
-
-        return _submit(self._model, "sample", Rows(latents), deadline, done, build, self._form)
-
-
-def _prior(model: ServedModel) -> Prior:
-    assert model.prior is not None  # noqa: S101 - no manifest has `sample` without a prior
-    return model.prior
-
-
-def _submit(
-    model: ServedModel,
-    operation: str,
-    rows: Rows,
-    deadline: float | None,
-    done: Done,
-    build: Callable[[Completion], Any],
-    form: int = tensor_pb2.IMAGE_FORMAT_UNSPECIFIED,
-) -> Call:
-    """Queue rows; when they are through, `done` gets a Reply that builds the response."""
-    count = len(rows.array)
-    slow = (
-        count > _MANY_FILES
-        if form == tensor_pb2.IMAGE_FORMAT_PNG
-        else count * model.manifest.image.values * 4 > _LARGE_REPLY_BYTES
-    )
-
-    def completed(completion: Completion) -> None:
-        def build_bytes() -> bytes:
-            if completion.error is not None:
-                raise completion.error
-            response = build(completion)
-            _sign(response, model, completion)
-            serialized: bytes = response.SerializeToString()
-            return serialized
-
-        done(Reply(build_bytes, slow))
-
-    return model.batcher.submit(operation, (rows,), deadline, completed)
-
-
-def _sign(response: Any, model: ServedModel, completion: Completion) -> None:
-    """Write into a response which model made it, and where the time went."""
-    served_by, timings = response.served_by, response.timings
-    served_by.name = model.manifest.name
-    served_by.version = model.manifest.version
-    served_by.digest = model.manifest.digest
-    served_by.provider = model.provider
-    timings.queue_ns = completion.queue_ns
-    timings.compute_ns = completion.compute_ns
-    timings.batch_rows = completion.batch_rows
+    return Answer(build, served_by=2, image_format=image_format)
 
 
 def _draw_posterior(
@@ -313,13 +215,6 @@ def _draw_posterior(
     )
     draw: NDArray[np.float32] = mean + np.exp(log_variance * np.float32(0.5)) * noise
     return draw
-
-
-def _squared_error(rows: Rows, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the sum of (image - reconstruction)^2 of each row, [n]."""
-    difference = (rows.as_float32() - images).reshape(len(images), -1)
-    error: NDArray[np.float32] = np.einsum("nd,nd->n", difference, difference)
-    return error
 
 
 def _operations(manifest: Manifest) -> str:

@@ -75,7 +75,11 @@ class Totals(Collector):
             live, ended = list(self._live), self._ended
         reports = _reports(live)
         reports[_SUPERVISOR] = list(self._process.collect())
-        yield from merge({**reports, -1: forget_removed(ended, reports.values())})
+        kept = forget_removed(ended, reports.values())
+        with self._lock:
+            if self._ended is ended:  # else a worker ended meanwhile
+                self._ended = kept
+        yield from merge({**reports, -1: kept})
 
     def keep_fresh(self) -> None:
         """Ask every few seconds, until `close`, so that little is lost with a worker."""

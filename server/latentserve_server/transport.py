@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from latentserve_server.batcher import Batcher
 from latentserve_server.call import ChunkStream, UnaryMethod
 from latentserve_server.errors import SettingsError
 from latentserve_server.security import TokenGuard
@@ -70,6 +71,9 @@ class Transport(Protocol):
     @property
     def in_flight(self) -> int:
         """Calls that were admitted and have not ended; those of health are not counted."""
+
+    def take(self, batcher: Batcher) -> bool:
+        """Answer the offer of a batcher (see there): whether the transport runs its batches."""
 
     async def start(self, endpoint: Endpoint, services: Sequence[Service]) -> int:
         """Serve and return the port; raises SettingsError if it cannot be had."""

@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import grpc
@@ -19,13 +20,16 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from latentserve_server.batcher import Batcher
 from latentserve_server.call import Call, Done, Reply, UnaryMethod
+from latentserve_server.departures import drop_cancellation
 from latentserve_server.gate_aio import CallGate
 from latentserve_server.metrics import Metrics, code_of_leaving
 from latentserve_server.request_log import HEAD_BYTES
 from latentserve_server.rpc import Rpc
 from latentserve_server.security import TokenGuard
 from latentserve_server.status import WireStatus, explain
+from latentserve_server.traces import CallTrace, Tracing
 from latentserve_server.transport import (
     CUT_OFF_MARGIN_S,
     HOLD_AFTER_S,
@@ -36,19 +40,15 @@ from latentserve_server.transport import (
     StreamMethod,
     bind,
 )
+from latentserve_server.wall_clock import WallClock
 
 _LAST_WRITES_S = 0.5
+_CLOCK = WallClock()
+
+# The trace of the call that a task serves: grpc.aio has one task for each.
+_TRACE: ContextVar[CallTrace | None] = ContextVar("trace", default=None)
 
 T = TypeVar("T")
-
-
-def drop_cancellation(record: logging.LogRecord) -> bool:
-    """Filter of a logger: False for the record of a cancelled call.
-
-    grpc.aio writes a stack trace where a health Watch ends with its client or with the server,
-    which is how every Watch ends.
-    """
-    return not (record.exc_info and record.exc_info[0] is asyncio.CancelledError)
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc is untyped
@@ -58,8 +58,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
     """
 
     def __init__(
-        self, services: frozenset[str], metrics: Metrics, guard: TokenGuard, gate: CallGate
+        self,
+        services: frozenset[str],
+        metrics: Metrics,
+        guard: TokenGuard,
+        gate: CallGate,
+        tracing: Tracing | None = None,
     ) -> None:
+        self._tracing = tracing
         self._services = services
         self._guard = guard
         self._gate = gate
@@ -78,7 +84,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
         handler = await continuation(handler_call_details)
         if handler is None or method.strip("/").partition("/")[0] not in self._services:
             return handler
-        rpc = Rpc(self._metrics, method, streaming=bool(handler.response_streaming))
+        rpc = Rpc(
+            self._metrics,
+            method,
+            streaming=bool(handler.response_streaming),
+            tracing=self._tracing,
+        )
         if handler.response_streaming:
             wrapped = grpc.unary_stream_rpc_method_handler(
                 _guard_stream(handler.unary_stream, method, rpc, self._guard, self._gate)
@@ -159,6 +170,8 @@ class AioHandlers:
         except asyncio.CancelledError:
             call.cancel()
             raise
+        if (trace := _TRACE.get()) is not None:
+            trace.worked(reply.work)
         if reply.slow:
             return await loop.run_in_executor(self._executor, reply.build)
         return reply.build()
@@ -170,9 +183,13 @@ class AioTransport:
     Args:
         executor: for large requests and slow replies.
         metrics: counts the calls of the services.
+        tracing: traces them, None does not.
     """
 
-    def __init__(self, executor: Executor, metrics: Metrics) -> None:
+    def __init__(
+        self, executor: Executor, metrics: Metrics, tracing: Tracing | None = None
+    ) -> None:
+        self._tracing = tracing
         self.health = health.aio.HealthServicer()
         self._metrics = metrics
         self._gate = CallGate()
@@ -185,11 +202,21 @@ class AioTransport:
         """Calls that were admitted and have not ended."""
         return self._gate.in_flight
 
+    def take(self, batcher: Batcher) -> bool:
+        """Take none: an event loop must not wait for a model."""
+        return False
+
     async def start(self, endpoint: Endpoint, services: Sequence[Service]) -> int:
         """Serve and return the port; raises SettingsError if it cannot be had."""
         logging.getLogger("grpc._cython.cygrpc").addFilter(drop_cancellation)
         names = [service.name for service in services]
-        interceptor = CallInterceptor(frozenset(names), self._metrics, endpoint.guard, self._gate)
+        for service in services:
+            for method in (*service.unary, *service.streams):  # all series are there from now on
+                name = f"/{service.name}/{method}"
+                self._metrics.rpc(name, streaming=method in service.streams)
+        interceptor = CallInterceptor(
+            frozenset(names), self._metrics, endpoint.guard, self._gate, self._tracing
+        )
         server = grpc.aio.server(interceptors=[interceptor], options=list(endpoint.options))
         server.add_generic_rpc_handlers(
             tuple(
@@ -246,17 +273,20 @@ def _cancel_begun(beginning: asyncio.Future[Call]) -> None:
 
 def _deadline(context: Any) -> float | None:
     """Return the call's deadline on the monotonic clock."""
-    remaining_s = context.time_remaining()
-    return None if remaining_s is None else time.monotonic() + remaining_s
+    return _CLOCK.deadline_in(context.time_remaining())
 
 
 def _guard_unary(behavior: Any, method: str, rpc: Rpc, guard: TokenGuard, gate: CallGate) -> Any:
     async def guarded(request: bytes, context: Any) -> Any:
         started = time.perf_counter()
         rpc.begin()
+        metadata, trace = context.invocation_metadata(), None
+        if rpc.tracer is not None:
+            trace = rpc.tracer.begin(metadata)
+            _TRACE.set(trace)
         code, status = "CANCELLED", None
         try:
-            guard.check(method, context.invocation_metadata())
+            guard.check(method, metadata)
             response = await behavior(request, context)
             await gate.pass_out()
             code = "OK"
@@ -270,7 +300,8 @@ def _guard_unary(behavior: Any, method: str, rpc: Rpc, guard: TokenGuard, gate: 
             await gate.pass_out()
             await _abort(context, status)
         finally:
-            rpc.end(code, time.perf_counter() - started, request[:HEAD_BYTES], status)
+            seconds = time.perf_counter() - started
+            rpc.end(code, seconds, request[:HEAD_BYTES], status, trace, metadata)
 
     return guarded
 
@@ -279,10 +310,15 @@ def _guard_stream(behavior: Any, method: str, rpc: Rpc, guard: TokenGuard, gate:
     async def guarded(request: bytes, context: Any) -> AsyncIterator[Any]:
         started = time.perf_counter()
         rpc.begin()
+        metadata, trace = context.invocation_metadata(), None
+        if rpc.tracer is not None:
+            trace = rpc.tracer.begin(metadata)
+            _TRACE.set(trace)
         code, status = "CANCELLED", None
         try:
-            guard.check(method, context.invocation_metadata())
+            guard.check(method, metadata)
             async for response in behavior(request, context):
+                rpc.sent()
                 yield response
             await gate.pass_out()
             code = "OK"
@@ -295,7 +331,8 @@ def _guard_stream(behavior: Any, method: str, rpc: Rpc, guard: TokenGuard, gate:
             await gate.pass_out()
             await _abort(context, status)
         finally:
-            rpc.end(code, time.perf_counter() - started, request[:HEAD_BYTES], status)
+            seconds = time.perf_counter() - started
+            rpc.end(code, seconds, request[:HEAD_BYTES], status, trace, metadata)
 
     return guarded
 

@@ -1,8 +1,8 @@
 """The transport on grpcio's completion queue: less CPU per call than grpc.aio.
 
-`grpc.server` owns the port, the polling thread, the shutdown and reflection, through its
-public API. The methods of our services and of health are registered below it, where an
-event costs one Python call; `completion_queue` has the calls themselves.
+`grpc.server` owns the port, the shutdown and reflection, through its public API. The methods
+of our services and of health are registered below it, where an event costs one Python call:
+`polling` has the loop, `completion_queue` the calls themselves.
 """
 
 from __future__ import annotations
@@ -18,13 +18,17 @@ import grpc
 from grpc._cython import cygrpc
 from grpc_reflection.v1alpha import reflection
 
-from latentserve_server import health
+from latentserve_server import health, polling
+from latentserve_server.arrivals import Arrivals
+from latentserve_server.batcher import Batcher
 from latentserve_server.border import Border, CallGate
 from latentserve_server.call import Call, Done, Reply
-from latentserve_server.completion_queue import Arrivals, Method
+from latentserve_server.completion_queue import Method
 from latentserve_server.health import HealthService
+from latentserve_server.inline_batches import InlineBatches
 from latentserve_server.metrics import Metrics
 from latentserve_server.rpc import Rpc
+from latentserve_server.traces import Tracing
 from latentserve_server.transport import (
     CUT_OFF_MARGIN_S,
     HOLD_AFTER_S,
@@ -58,6 +62,8 @@ class CompletionQueueServer:
         endpoint: where to listen, and whom to let in.
         gate, metrics: count the calls of the services that drain.
         logged: whether these calls are for the log.
+        inline: batches that the polling thread runs.
+        tracing: traces them, None does not.
     """
 
     def __init__(
@@ -68,8 +74,12 @@ class CompletionQueueServer:
         metrics: Metrics,
         *,
         logged: bool = True,
+        inline: InlineBatches | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._logged = logged
+        self._inline = InlineBatches() if inline is None else inline
+        self._tracing = tracing
         self._executor = executor
         self._endpoint = endpoint
         self._gate = gate
@@ -85,7 +95,13 @@ class CompletionQueueServer:
             name, stream = f"/{service.name}/{short}", service.streams.get(short)
             border = None
             if service.drains:
-                rpc = Rpc(self._metrics, name, streaming=stream is not None, logged=self._logged)
+                rpc = Rpc(
+                    self._metrics,
+                    name,
+                    streaming=stream is not None,
+                    logged=self._logged,
+                    tracing=self._tracing,
+                )
                 border = Border(self._gate, self._endpoint.guard, rpc)
             method = Method(name, self._executor, border, service.unary.get(short), stream)
             self._server._state.server.register_method(method.name)
@@ -98,7 +114,7 @@ class CompletionQueueServer:
     def start(self) -> int:
         """Take calls and return the port; raises SettingsError if it cannot be had."""
         port = bind(self._server, self._endpoint)
-        self._server.start()
+        polling.start(self._server, self._inline)
         for arrivals in self._arrivals:
             # What is in this set keeps the polling thread alive; its last event takes it out.
             self._server._state.rpc_states.add(arrivals)
@@ -117,14 +133,23 @@ class CompletionQueueTransport:
     Args:
         executor: for large requests and slow replies.
         metrics: counts the calls of the services.
+        tracing: traces them, None does not.
     """
 
-    def __init__(self, executor: Executor, metrics: Metrics) -> None:
+    def __init__(
+        self, executor: Executor, metrics: Metrics, tracing: Tracing | None = None
+    ) -> None:
+        self._tracing = tracing
         self.health = HealthService()
         self._executor = executor
         self._metrics = metrics
         self._gate = CallGate()
+        self._inline = InlineBatches()
         self._server: CompletionQueueServer | None = None
+
+    def take(self, batcher: Batcher) -> bool:
+        """Run a short batch on the polling thread; see `Batcher`'s `offer`."""
+        return self._inline.take(batcher)
 
     @property
     def in_flight(self) -> int:
@@ -133,7 +158,11 @@ class CompletionQueueTransport:
 
     async def start(self, endpoint: Endpoint, services: Sequence[Service]) -> int:
         """Serve and return the port; raises SettingsError if it cannot be had."""
-        server = CompletionQueueServer(self._executor, endpoint, self._gate, self._metrics)
+        server = CompletionQueueServer(
+            *(self._executor, endpoint, self._gate, self._metrics),
+            inline=self._inline,
+            tracing=self._tracing,
+        )
         checks, watches = {"Check": self.health.check}, {"Watch": self.health.watch}
         board = Service(health.SERVICE_NAME, checks, watches, drains=False)
         for service in (*services, board):
@@ -187,7 +216,7 @@ def why_unusable() -> str | None:
     What it is built on is private to grpcio and may change with any release, so it is
     tried out: a server on a port of its own answers one call, and stops.
     """
-    missing = [name for name in _OPERATIONS if not hasattr(cygrpc, name)]
+    missing = [name for name in _OPERATIONS if not hasattr(cygrpc, name)] + polling.missing()
     if missing:
         return f"grpcio {grpc.__version__} has no {', '.join(missing)}"
     try:

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
+from prometheus_client.core import Metric
 
 from latentserve_server import exit_status
 from latentserve_server.config import Settings
+from latentserve_server.entry import State
 from latentserve_server.metrics import Metrics
+from latentserve_server.repository import Action
 from latentserve_server.worker_metrics import WorkerMetrics
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "operations.md").read_text("utf-8")
@@ -32,14 +35,39 @@ def test_every_exit_status_is_there() -> None:
     assert {int(number) for number in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)} == known
 
 
-def test_every_metric_is_there() -> None:
+METRICS = {
+    name: (kind, re.findall(r"`(\w+)`", labels))
+    for name, kind, labels in re.findall(
+        r"^\| `(\w+)` \| (counter|gauge|histogram) \| (.*?) \| \S", PAGE, re.MULTILINE
+    )
+}
+
+
+def test_every_metric_is_there_with_its_type_and_labels() -> None:
     metrics, registry = Metrics(lambda: ()), CollectorRegistry()
-    WorkerMetrics(registry)
-    names = {
-        metric.name + ("_total" if metric.type == "counter" else "")
-        for source in (metrics.registry, registry)
-        for metric in source.collect()
-        if not metric.name.startswith("process_")
+    workers = WorkerMetrics(registry)
+    workers.update(serving=1)
+    workers.restarted(1, 1)
+    found = {}
+    for metric in metrics.describe():
+        # A family without samples knows its labels all the same.
+        found[_shown(metric)] = metric.type, list(vars(metric)["_labelnames"])
+    for metric in registry.collect():
+        found[_shown(metric)] = metric.type, list(metric.samples[0].labels)
+    assert len(found) > 15
+    assert found == METRICS
+
+
+def _shown(metric: Metric) -> str:
+    return metric.name + ("_total" if metric.type == "counter" else "")
+
+
+def test_every_reason_and_state_is_there() -> None:
+    rows = {
+        row.split("`")[1]: row for row in PAGE.splitlines() if row.startswith("| `latentserve_")
     }
-    assert len(names) > 10
-    assert {name for name in names if f"`{name}`" not in PAGE} == set()
+    for name, values in (
+        ("latentserve_model_state", State),
+        ("latentserve_reload_outcomes_total", Action),
+    ):
+        assert {value.value for value in values} <= set(re.findall(r"`(\w+)`", rows[name]))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -134,3 +136,51 @@ def test_good_calls_have_a_line_if_asked_and_health_has_none(exports: Path, tmp_
         SERVICE + "SampleStream": ("OK", "info"),
         "/latentserve.v1.ModelService/ReloadModels": ("OK", "info"),
     }
+
+
+def test_neither_tokens_nor_metadata_nor_requests_reach_the_log(
+    exports: Path, tmp_path: Path
+) -> None:
+    token_file = tmp_path / "token"
+    token_file.write_text("right-token-of-the-file", "utf-8")
+    flags = (
+        *("--token-file", str(token_file), "--allow-plaintext-token", "yes"),
+        *("--log-level", "debug", "--log-requests", "yes"),
+    )
+    with served(exports, tmp_path / "log", *flags) as server:
+        with server.generative() as stub:
+            for token in ("right-token-of-the-file", "wrong-token-of-a-caller"):
+                metadata = (("authorization", f"Bearer {token}"), ("x-note", "private-note"))
+                for count in (1, 0):
+                    with contextlib.suppress(grpc.RpcError):
+                        request = pb.SampleRequest(count=count, seed=123454321)
+                        stub.Sample(request, timeout=TIMEOUT_S, metadata=metadata)
+        server.wait_for_log("UNAUTHENTICATED(.|\n)*UNAUTHENTICATED")
+        assert server.stop() == 0
+    assert "Sample OK" in server.log
+    assert "INVALID_ARGUMENT" in server.log
+    for secret in ("right-token", "wrong-token", "Bearer r", "private-note", "123454321"):
+        assert secret not in server.log
+
+
+@pytest.mark.parametrize("form", ["readable", "json"])
+def test_a_model_name_cannot_forge_a_line_or_fill_the_log(
+    exports: Path, tmp_path: Path, form: str
+) -> None:
+    with served(exports, tmp_path / "log", "--log-format", form) as server:
+        with server.generative() as stub:
+            for name in ("x\n2026-01-01 00:00:00,000 INFO all is well", "x\u2028INFO", "n" * 10**6):
+                for method, request in (
+                    (stub.Sample, pb.SampleRequest(model=ref(name), count=1)),
+                    (stub.Decode, pb.DecodeRequest(model=ref(name))),
+                ):
+                    with pytest.raises(grpc.RpcError) as caught:
+                        method(request, timeout=TIMEOUT_S)
+                    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+                    server.wait_for_log(request_id(caught.value))
+        assert server.stop() == 0
+    lines = server.log.splitlines()
+    assert sum("NOT_FOUND" in line for line in lines) == 6
+    start = "{" if form == "json" else time.strftime("%Y-%m-%d ")
+    assert all(line.startswith(start) and len(line) < 2000 for line in lines), lines
+    assert not any(line.startswith("2026-01-01") for line in lines)

@@ -127,3 +127,29 @@ def test_warnings_and_what_nothing_catches_are_lines_too(
     assert "in a thread" in threaded["exception"]
     assert main["level"] == "critical"
     assert "in the main thread" in main["exception"]
+
+
+def test_what_a_message_quotes_cannot_look_like_another_line(
+    configured: Callable[..., Written],
+) -> None:
+    forged = "2026-01-01 00:00:00,000 INFO    latentserve_server: all is well"
+    for ending in ("\n", "\r\n", "\u2028", "\x85", "\x1b[2K"):
+        written = configured("readable")
+        log.warning("there is no model %s", f"x{ending}{forged}")
+        try:
+            raise ValueError(f"x{ending}{forged}")
+        except ValueError:
+            log.exception("it failed")
+        first, second, *trace = written().splitlines()
+        assert first.endswith(forged)
+        assert second.endswith("it failed")
+        assert all(line.startswith("    ") and line.isprintable() for line in trace), trace
+        assert "ValueError" in trace[-2] + trace[-1]
+
+
+@pytest.mark.parametrize("form", logs.FORMATS)
+def test_a_message_is_bounded(configured: Callable[..., Written], form: str) -> None:
+    written = configured(form)
+    log.warning("%s", "x" * 100_000)
+    assert len(written()) < logs.MAX_MESSAGE_LETTERS + 200
+    assert "(100000 letters)" in written()

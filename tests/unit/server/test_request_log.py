@@ -124,3 +124,15 @@ def test_a_name_cannot_fake_a_line_of_the_log(caplog: pytest.LogCaptureFixture) 
     caplog.set_level(logging.INFO)
     log_call(SAMPLE, "NOT_FOUND", 0.1, sample_request("x\n2026-01-01 INFO all is well"))
     assert "\n" not in caplog.records[0].getMessage()
+
+
+@pytest.mark.parametrize("trace_id", ["", "0af7651916cd43dd8448eb211c80319c"])
+def test_a_call_that_is_part_of_a_trace_says_of_which(
+    caplog: pytest.LogCaptureFixture, trace_id: str
+) -> None:
+    caplog.set_level(logging.INFO)
+    log_call(SAMPLE, "INTERNAL", 0.1, b"", explain(EngineFailure("text")), trace_id)
+    (record,) = caplog.records
+    assert vars(record).get("trace_id", "") == trace_id
+    assert ("trace id" in record.getMessage()) == bool(trace_id)
+    assert trace_id in record.getMessage()

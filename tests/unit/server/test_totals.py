@@ -139,6 +139,21 @@ def test_the_series_of_a_removed_version_go_even_if_a_dead_worker_counted_them(
     assert value(totals, "calls_total", model="a") == 2
 
 
+def test_a_version_that_was_removed_and_comes_back_counts_from_zero(
+    totals: Totals, workers: list[FakeWorker]
+) -> None:
+    for worker in workers:
+        worker.serve("b")
+        worker.call("b", times=5)
+    assert value(totals, "calls_total", model="b") == 10
+    totals.retire(workers[0])
+    workers[1].forget("b")
+    assert value(totals, "calls_total", model="b") is None
+    workers[1].serve("b")
+    workers[1].call("b")
+    assert value(totals, "calls_total", model="b") == 1
+
+
 def test_processes_are_told_apart_and_the_supervisor_is_one_of_them(totals: Totals) -> None:
     assert (value(totals, "process_resident_memory_bytes", worker="0") or 0) > 1e6
     memory = Metric("process_resident_memory_bytes", "Memory.", "gauge")

@@ -17,9 +17,9 @@ from grpc_health.v1 import health_pb2
 
 from latentserve_server import completion_queue, transport_cq
 from latentserve_server.app import choose_transport
+from latentserve_server.arrivals import Arrivals
 from latentserve_server.border import CallGate
 from latentserve_server.call import Call, Done, Reply
-from latentserve_server.completion_queue import Arrivals
 from latentserve_server.errors import ModelNotFound
 from latentserve_server.health import HealthService
 from latentserve_server.metrics import Metrics
@@ -121,7 +121,7 @@ def test_a_server_of_another_shape_is_found_out(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_call_that_is_dropped_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Arrivals, "__call__", lambda self, event: (self, ()))
+    monkeypatch.setattr(Arrivals, "arrived", lambda self, event: self)
     reason = str(transport_cq.why_unusable())
     assert "a call to itself failed: CANCELLED" in reason
     assert "\n" not in reason

@@ -1,0 +1,70 @@
+"""An empty call: the least that a Python gRPC server can do, as what others are compared with.
+
+    python benchmarks/echo_server.py PORT
+
+One thread on grpcio's completion queue gives back every request as it came: no model, no
+message class, no checks, no metrics. It reads and writes its sockets on that thread, as the
+server does with `--transport cq`, unless GRPC_EXPERIMENTS says otherwise.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import Any
+
+os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
+
+from grpc._cython import cygrpc
+
+OUTSTANDING = 8
+POLL_S = 1.0
+
+
+def main() -> None:
+    """Serve on loopback until killed."""
+    queue = cygrpc.CompletionQueue()
+    server = cygrpc.Server(((b"grpc.so_reuseport", 0),), False)
+    server.register_completion_queue(queue)
+    if not server.add_http2_port(f"127.0.0.1:{sys.argv[1]}".encode()):
+        raise SystemExit(f"port {sys.argv[1]} is taken")
+    server.start()
+
+    def ask() -> None:
+        server.request_call(queue, queue, arrived)
+
+    def arrived(event: Any) -> None:
+        ask()
+        call = event.call
+
+        def received(event: Any) -> None:
+            message = event.batch_operations[0].message()
+            if message is None:  # the caller left
+                return
+            call.start_server_batch(
+                (
+                    cygrpc.SendInitialMetadataOperation((), 0),
+                    cygrpc.SendMessageOperation(message, 0),
+                    cygrpc.SendStatusFromServerOperation((), 0, b"", 0),
+                ),
+                ended,
+            )
+
+        call.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(0),), ended)
+        call.start_server_batch((cygrpc.ReceiveMessageOperation(0),), received)
+
+    def ended(event: Any) -> None:
+        pass
+
+    for _ in range(OUTSTANDING):
+        ask()
+    while True:
+        event = queue.poll(time.time() + POLL_S)
+        if event.completion_type != cygrpc.CompletionType.queue_timeout:
+            event.tag(event)
+        event = None
+
+
+if __name__ == "__main__":
+    main()
