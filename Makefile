@@ -23,9 +23,9 @@ TRAINING := $(VENV)/.training-$(DEVICE)
 TESTING := $(VENV)/.testing-$(DEVICE)
 LINTING := $(VENV)/.linting
 MEMBERS := proto/pyproject.toml server/pyproject.toml clients/python/pyproject.toml
-TYPED := proto/generate.py server/latentserve_server training/latentserve_training clients/python/latentserve_client $(wildcard clients/conformance/conformance_*)
+TYPED := proto/generate.py server/latentserve_server training/latentserve_training clients/python/latentserve_client $(wildcard clients/conformance/conformance_*) clients/measure.py clients/python/bench.py
 
-.PHONY: help demo serve load train evaluate export test soak conformance lint format proto bench clean
+.PHONY: help demo serve load train evaluate export test soak conformance measure-clients lint format proto bench clean
 
 help:
 	@sed -n '3,4p' Makefile | cut -c3-
@@ -35,6 +35,7 @@ help:
 	@echo "  make evaluate MODEL=$(MODEL) [ARGS='--data DIR']: measure runs/MODEL by all that there is"
 	@echo "  make export   MODEL=$(MODEL): export runs/MODEL into exports/"
 	@echo "  make conformance [ARGS=--broken]: the clients of all languages agree"
+	@echo "  make measure-clients: what a call costs through each of them"
 	@echo "  make lint     ruff, mypy, buf, stubs in sync"
 	@echo "  make soak     SOAK_S=$(SOAK_S): calls of every kind for so many seconds; nothing may grow"
 	@echo "  make bench    what one call costs, beside the bare run and an empty call"
@@ -63,6 +64,9 @@ test: $(TESTING)
 
 soak: $(TESTING)
 	LATENTSERVE_TEST_SOAK_S=$(SOAK_S) $(BIN)/python -m pytest -m soak -s tests/soak $(ARGS)
+
+measure-clients: $(SERVING)
+	$(BIN)/python clients/measure.py $(ARGS)
 
 conformance: $(SERVING)
 	$(BIN)/python clients/conformance/run.py $(ARGS)
