@@ -13,6 +13,9 @@ SOAK_S ?= 180
 # An NVIDIA driver that answers means the gpu extra; anything else means cpu.
 DEVICE ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 
+# Test files are spread over the cores; PARALLEL= runs them one after the other.
+PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile
+
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SERVING := $(VENV)/.serving-$(DEVICE)
@@ -20,9 +23,9 @@ TRAINING := $(VENV)/.training-$(DEVICE)
 TESTING := $(VENV)/.testing-$(DEVICE)
 LINTING := $(VENV)/.linting
 MEMBERS := proto/pyproject.toml server/pyproject.toml clients/python/pyproject.toml
-TYPED := proto/generate.py server/latentserve_server training/latentserve_training clients/python/latentserve_client $(wildcard clients/conformance/conformance_*)
+TYPED := proto/generate.py server/latentserve_server training/latentserve_training clients/python/latentserve_client $(wildcard clients/conformance/conformance_*) clients/measure.py clients/python/bench.py
 
-.PHONY: help demo serve load train evaluate export test compose-test soak conformance lint format proto bench clean
+.PHONY: help demo serve load train evaluate export test compose-test soak conformance measure-clients lint format proto bench clean
 
 help:
 	@sed -n '3,4p' Makefile | cut -c3-
@@ -32,6 +35,7 @@ help:
 	@echo "  make evaluate MODEL=$(MODEL) [ARGS='--data DIR']: measure runs/MODEL by all that there is"
 	@echo "  make export   MODEL=$(MODEL): export runs/MODEL into exports/"
 	@echo "  make conformance [ARGS=--broken]: the clients of all languages agree"
+	@echo "  make measure-clients: what a call costs through each of them"
 	@echo "  make lint     ruff, mypy, buf, stubs in sync"
 	@echo "  make soak     SOAK_S=$(SOAK_S): calls of every kind for so many seconds; nothing may grow"
 	@echo "  make compose-test  docker-compose.yml on a real engine: balanced, killed, scaled, reloaded"
@@ -57,7 +61,7 @@ evaluate: $(TRAINING)
 	$(BIN)/python -m latentserve_training evaluate runs/$(MODEL) $(ARGS)
 
 test: $(TESTING)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 soak: $(TESTING)
 	LATENTSERVE_TEST_SOAK_S=$(SOAK_S) $(BIN)/python -m pytest -m soak -s tests/soak $(ARGS)
@@ -65,6 +69,9 @@ soak: $(TESTING)
 # CI=true: as root on Debian, install what is missing and start an engine for the time of the test.
 compose-test: $(TESTING)
 	tests/compose/engine.sh $(BIN)/python -m pytest -m compose -s tests/compose $(ARGS)
+
+measure-clients: $(SERVING)
+	$(BIN)/python clients/measure.py $(ARGS)
 
 conformance: $(SERVING)
 	$(BIN)/python clients/conformance/run.py $(ARGS)
