@@ -190,10 +190,10 @@ def test_prometheus_sees_all_and_every_query_of_the_dashboard_answers(
     wait_until(lambda: stack.query('up{job="envoy"} == 1'), "Envoy is scraped")
     with Client(stack.address, timeout_s=10) as client, pytest.raises(LatentserveError):
         client.sample(1_000_000)
-    refused = 'grpc_server_handled_total{grpc_code="INVALID_ARGUMENT"} > 0'
-    wait_until(lambda: stack.query(refused), "the refused call is counted")
     # A rate is the difference of two scrapes.
+    refused = 'rate(grpc_server_handled_total{grpc_code="INVALID_ARGUMENT"}[1m])'
     with Load(stack.address, tmp_path, 60):
+        wait_until(lambda: stack.query(refused), "the refused call is counted")
         busy = 'sum(rate(grpc_server_handled_total{job="latentserve"}[1m])) > 1'
         wait_until(lambda: stack.query(busy), "calls are seen")
     known = stack.metric_names()
