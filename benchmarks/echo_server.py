@@ -3,9 +3,9 @@
     python benchmarks/echo_server.py PORT
 
 One thread on grpcio's completion queue gives back every request as it came: no model, no
-message class, no checks, no metrics. A method `/reply/N` is answered with N bytes instead, to cost
-the transport what a call with a reply of that size costs. It reads and writes its sockets on that thread, as the
-server does with `--transport cq`, unless GRPC_EXPERIMENTS says otherwise.
+message class, no checks, no metrics. A method `/reply/N` is answered with N bytes instead. It reads
+and writes its sockets on that thread, as the server does with `--transport cq`, unless
+GRPC_EXPERIMENTS says otherwise.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Measure everything that the time suffices for."""
     h2load.check()
     size: Size = arguments.size
-    started = time.monotonic()
+    started, before = time.monotonic(), machine()
     end = started + 60 * size.minutes
     pythons = peers.installed(arguments.peers)
     plan = (tiny if arguments.tiny else cells)(list(pythons))
@@ -102,7 +102,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "date": time.strftime("%Y-%m-%d"),
-        "machine": machine(),
+        "machine": before,
         "versions": {
             "python": sys.version.split()[0],
             **{name: version(name) for name in PACKAGES},
@@ -236,7 +236,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="What calls cost, and beside what.")
     parser.add_argument("--exports", type=Path, default=ROOT / "exports")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks", help="of the report")
-    parser.add_argument("--peers", type=Path, help="folder of virtual environments of other servers")
+    parser.add_argument(
+        "--peers", type=Path, help="folder of virtual environments of other servers"
+    )
     parser.add_argument("--soaks", type=Path, default=ROOT / "runs", help="of soak-*.csv")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: 5 minutes")
     parser.add_argument("--tiny", action="store_true", help="some seconds, to try the script")

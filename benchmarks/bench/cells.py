@@ -22,9 +22,9 @@ GROUPS = {
     "wait for a model, the rest is refused.",
     "curve": "1 row with 1 to 128 calls in flight: the shape of throughput against latency. With "
     "more rows the model decides, and the shapes become alike.",
-    "models": "a convolutional model and a generator at 1, 16 and 64 rows, 32 in flight: what stays "
-    "of the differences when the model costs more. Over cq alone: how transports differ is a matter "
-    "of bytes, and seen in the sizes.",
+    "models": "a convolutional model and a generator at 1, 16 and 64 rows, 32 in flight: what "
+    "stays of the differences when the model costs more. Over cq alone: how transports differ is a "
+    "matter of bytes, and seen in the sizes.",
     "calls": "each call once, with 16 rows and 32 in flight, over cq.",
     "workers": "one and two processes, 8 connections, because the kernel spreads connections and "
     "not calls; small and large requests.",

@@ -1,6 +1,6 @@
 """Serves the benchmark's models with KServe's Python server.
 
-    VENV/bin/python serve_kserve.py MODELS.json PORT SCRATCH
+VENV/bin/python serve_kserve.py MODELS.json PORT SCRATCH
 """
 
 from __future__ import annotations

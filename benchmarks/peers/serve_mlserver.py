@@ -1,6 +1,6 @@
-"""Serves the benchmark's models with MLServer and a runtime of ours; replaces itself by mlserver.
+"""Serves the benchmark's models with MLServer and a runtime of ours: becomes mlserver.
 
-    VENV/bin/python serve_mlserver.py MODELS.json PORT SCRATCH
+VENV/bin/python serve_mlserver.py MODELS.json PORT SCRATCH
 """
 
 from __future__ import annotations

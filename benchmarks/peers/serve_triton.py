@@ -1,4 +1,4 @@
-"""Serves the benchmark's models with Triton and its Python backend; replaces itself by tritonserver.
+"""Serves the benchmark's models with Triton and its Python backend: becomes tritonserver.
 
     VENV/bin/python serve_triton.py MODELS.json PORT SCRATCH
 
