@@ -93,8 +93,12 @@ def number(value: float | None, form: str = "{:,.0f}") -> str:
 
 def load_text(cell: dict[str, Any]) -> str:
     """Return what a cell's load is, in words."""
-    rows = f"{cell['rows']} row" + "s" * (cell["rows"] > 1)
-    return f"{cell['rpc']} of {cell['model']}, {rows}, {cell['in_flight']} in flight"
+    return f"{cell['rpc']} of {cell['model']}, {rows_text(cell)}, {cell['in_flight']} in flight"
+
+
+def rows_text(cell: dict[str, Any]) -> str:
+    """Return the rows of a cell, in words."""
+    return f"{cell['rows']} row" + "s" * (cell["rows"] > 1)
 
 
 def word(series: str) -> str:

@@ -22,7 +22,8 @@ SETUPS = {
     "model, `dynamic_batching` without a delay (its documentation's first advice), batches of up "
     "to 256 rows, the requests of a batch concatenated into one run; HTTP and metrics off.",
     "mlserver": "A custom runtime; `parallel_workers` 0, so that nothing goes to another "
-    "process; adaptive batching of up to 32 requests within 1 ms; metrics and debug off, log at WARNING.",
+    "process; adaptive batching of up to 32 requests within 1 ms; metrics and debug off, log at "
+    "WARNING.",
     "kserve": "A custom asynchronous model with raw tensors both ways; one worker; latency log "
     "off, logs at WARNING. It has no batcher in the process: every request is a run.",
 }

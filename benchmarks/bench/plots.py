@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bench.cells import AIO, AIO2, CQ, CQ2, EMPTY
-from bench.figures import PEERS, Figures, median, parts, times
+from bench.figures import PEERS, Figures, median, parts, rows_text, times
 
 COLOURS = {
     "bare run": "#7f7f7f",
@@ -120,7 +120,7 @@ def _stack(axis: Any, found: list[tuple[dict[str, Any], dict[str, float]]], titl
         ends += tall
     axis.set_xticks(
         positions,
-        [f"{cell['rows']} row{'s' * (cell['rows'] > 1)}" for cell, _ in found],
+        [rows_text(cell) for cell, _ in found],
         fontsize=8,
     )
     for position, end in zip(positions, ends, strict=True):
@@ -135,11 +135,13 @@ def _workers(figures: Figures, figure: Any) -> None:
     for axis, cell in zip(axes, cells, strict=True):
         for number, (one, two) in enumerate(((CQ, CQ2), (AIO, AIO2))):
             rates = [median(cell, who, "calls_per_s") or 0.0 for who in (one, two)]
+            if not any(rates):
+                continue
             at = [0 + 0.4 * number, 1.2 + 0.4 * number]
             bars = axis.bar(at, rates, 0.38, color=COLOURS[one], label=one)
             axis.bar_label(bars, fmt="{:,.0f}", fontsize=8)
         axis.set_xticks([0.2, 1.4], ["1 worker", "2 workers"])
-        axis.set_title(f"{cell['rows']} row(s), {cell['in_flight']} in flight", fontsize=10)
+        axis.set_title(f"{rows_text(cell)}, {cell['in_flight']} in flight", fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("calls per second")
     axes[0].legend(fontsize=8)

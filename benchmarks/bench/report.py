@@ -251,8 +251,8 @@ def _peers(figures: Figures) -> list[str]:
         "## Other servers",
         "",
         "The same graphs, one ONNX Runtime thread each, and the same client: ModelInfer of the "
-        "Open Inference Protocol with raw tensors both ways. How each was set up, by its own advice "
-        "([benchmarks/peers](peers)):",
+        "Open Inference Protocol with raw tensors both ways. How each was set up, by its own "
+        "advice ([benchmarks/peers](peers)):",
         "",
         *setups,
         f"* ours: `{figures.result['servers'][CQ]['setup']}`, and nothing tuned.",

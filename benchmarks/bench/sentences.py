@@ -6,7 +6,7 @@ import statistics
 from typing import Any
 
 from bench.cells import CQ, CQ2, EMPTY
-from bench.figures import Figures, load_text, median, ratio
+from bench.figures import Figures, load_text, median, ratio, rows_text
 
 REACH_BARE = 1.35  # times the CPU of the bare run, at 64 rows: what the project set out for
 ONE_CALL = (
@@ -61,8 +61,8 @@ def curve(figures: Figures) -> str:
     low, high = cells[0], cells[-1]
     return (
         f"From {low['in_flight']} to {high['in_flight']} calls in flight the rate over cq goes "
-        f"from {median(low, CQ, 'calls_per_s'):,.0f} to {median(high, CQ, 'calls_per_s'):,.0f} calls "
-        f"per second, and p50 from {median(low, CQ, 'p50_us'):,.0f} to "
+        f"from {median(low, CQ, 'calls_per_s'):,.0f} to {median(high, CQ, 'calls_per_s'):,.0f} "
+        f"calls per second, and p50 from {median(low, CQ, 'p50_us'):,.0f} to "
         f"{median(high, CQ, 'p50_us'):,.0f} µs."
     )
 
@@ -70,7 +70,7 @@ def curve(figures: Figures) -> str:
 def workers(figures: Figures) -> str:
     """About one and two workers."""
     said = [
-        f"{two / one:.2f} times the calls of one at {cell['rows']} row{'s' * (cell['rows'] > 1)}"
+        f"{two / one:.2f} times the calls of one at {rows_text(cell)}"
         for cell in figures.group("workers")
         if (one := median(cell, CQ, "calls_per_s")) and (two := median(cell, CQ2, "calls_per_s"))
     ]

@@ -22,8 +22,9 @@ SETTINGS = {
     "grpc_max_message_length": 64 * 2**20,
 }
 BATCHING = {"max_batch_size": 32, "max_batch_time": 0.001}
+# A line for every call otherwise.
 LOGGING = """[loggers]
-keys=root
+keys=root,mlserver
 [handlers]
 keys=error
 [formatters]
@@ -31,6 +32,11 @@ keys=plain
 [logger_root]
 level=WARNING
 handlers=error
+[logger_mlserver]
+level=WARNING
+handlers=error
+qualname=mlserver
+propagate=0
 [handler_error]
 class=StreamHandler
 formatter=plain
