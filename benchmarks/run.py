@@ -53,8 +53,8 @@ class Size:
     clients: tuple[int, ...] = growth.CLIENTS
 
 
-FULL = Size(minutes=24.0, rounds=5, seconds=1.0)
-QUICK = Size(minutes=5.0, rounds=2, seconds=0.35)
+FULL = Size(minutes=24.0, rounds=7, seconds=1.0)
+QUICK = Size(minutes=5.0, rounds=3, seconds=0.35)
 TINY = Size(minutes=2.0, rounds=1, seconds=0.05, models=(1, 3), clients=(1, 4))
 
 
@@ -242,8 +242,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--soaks", type=Path, default=ROOT / "runs", help="of soak-*.csv")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: 5 minutes")
     parser.add_argument("--tiny", action="store_true", help="some seconds, to try the script")
-    parser.add_argument("--minutes", type=float, help="no further round after them (24; quick: 5)")
-    parser.add_argument("--rounds", type=int, help="(default: 5; quick: 2)")
+    parser.add_argument(
+        "--minutes", type=float, help="no further round than ends by then (24; quick: 5)"
+    )
+    parser.add_argument("--rounds", type=int, help="(default: 7; quick: 3)")
     parser.add_argument("--seconds", type=float, help="of a turn (default: 1; quick: 0.35)")
     parser.add_argument("--from", dest="read", type=Path, help="results.json of an earlier run")
     parser.add_argument("--check", action="store_true", help="with --from: is the report its own?")

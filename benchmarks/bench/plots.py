@@ -90,9 +90,9 @@ def _one_call(figures: Figures, figure: Any) -> None:
         and cell["in_flight"] == _usual(cells, cell["rows"])
         and (found := parts(figures, cell))
     ]
-    _stack(left, alone, "µs per row of time, 1 call in flight")
-    _stack(right, busy, "µs per row of server CPU, many in flight")
-    left.set_ylabel("µs per row")
+    _stack(left, alone, "time, 1 call in flight")
+    _stack(right, busy, "server CPU, many calls in flight")
+    left.set_ylabel("% of one call")
     handles = {}
     for axis in (left, right):
         handles |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
@@ -110,21 +110,21 @@ def _usual(cells: list[dict[str, Any]], rows: int) -> int:
 
 
 def _stack(axis: Any, found: list[tuple[dict[str, Any], dict[str, float]]], title: str) -> None:
-    ends = np.zeros(len(found))
-    positions = range(len(found))
+    """Draw shares; the microseconds of the whole call stand above each bar."""
+    ends, positions = np.zeros(len(found)), range(len(found))
+    # A rest below zero is no part of the bar.
+    drawn = [{name: max(0.0, us) for name, us in taken.items()} for _, taken in found]
     for part in PARTS:
-        if not any(part in each for _, each in found):
+        if not any(part in each for each in drawn):
             continue
-        tall = np.array([max(0.0, each.get(part, 0.0)) / cell["rows"] for cell, each in found])
+        tall = np.array([100 * each.get(part, 0.0) / sum(each.values()) for each in drawn])
         axis.bar(positions, tall, 0.6, bottom=ends, color=PARTS[part], label=part)
         ends += tall
-    axis.set_xticks(
-        positions,
-        [rows_text(cell) for cell, _ in found],
-        fontsize=8,
-    )
-    for position, end in zip(positions, ends, strict=True):
-        axis.annotate(f"{end:.0f}", (position, end), ha="center", va="bottom", fontsize=8)
+    for position, (_, taken) in zip(positions, found, strict=True):
+        whole = f"{sum(taken.values()):,.0f} µs"
+        axis.annotate(whole, (position, 100), ha="center", va="bottom", fontsize=8)
+    axis.set_xticks(positions, [rows_text(cell) for cell, _ in found], fontsize=8)
+    axis.set(ylim=(0, 110))
     axis.set_title(title, fontsize=9)
     axis.spines[["top", "right"]].set_visible(False)
 
@@ -203,7 +203,7 @@ def _hours(figures: Figures, figure: Any) -> None:
         hours = np.array(each["seconds"]) / 3600
         axis.plot(hours, each["resident_mb"], color=COLOURS.get(each["name"]), label=each["name"])
     axis.set(xlabel="hours of calls of every kind", ylabel="resident MB")
-    axis.set_ylim(bottom=0)
+    axis.set_ylim(0, 1.15 * axis.dataLim.ymax)
     _finish(axis)
 
 

@@ -10,8 +10,8 @@ from bench.figures import Figures, load_text, median, ratio, rows_text
 
 REACH_BARE = 1.35  # times the CPU of the bare run, at 64 rows: what the project set out for
 ONE_CALL = (
-    "Both halves are per row: what a call costs beside the model is shared by its rows, so that "
-    "the model is most of a large call and little of a small one."
+    "Shares of the time and of the server's CPU of one call over cq, with the whole above: what a "
+    "call costs beside the model is paid once for all its rows, and bytes are paid for each."
 )
 
 
