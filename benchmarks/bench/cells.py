@@ -13,6 +13,8 @@ import mlp_model
 
 EMPTY, CQ, AIO, CQ2, AIO2 = "empty call", "cq", "aio", "cq × 2", "aio × 2"
 TRANSPORTS = {CQ: ("cq", 1), AIO: ("aio", 1), CQ2: ("cq", 2), AIO2: ("aio", 2)}
+TRITON, MLSERVER, KSERVE = "triton", "mlserver", "kserve"
+MLSERVER_PLAIN = "mlserver unbatched"
 MLP, CONV, GENERATOR, DENOISER = mlp_model.NAME, "mnist-ae", "mnist-vae-gan", "mnist-dae"
 QUEUE_ROWS = 4096  # the server's default: more in flight would be refused
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench import bare
-from bench.cells import CQ, EMPTY
+from bench.cells import CQ, EMPTY, KSERVE, MLSERVER, MLSERVER_PLAIN, TRITON
 
-PEERS = ("triton", "mlserver", "kserve")
+PEERS = (TRITON, MLSERVER, MLSERVER_PLAIN, KSERVE)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from bench.cells import AIO, AIO2, CQ, CQ2, EMPTY
+from bench.cells import (
+    AIO,
+    AIO2,
+    CQ,
+    CQ2,
+    EMPTY,
+    KSERVE,
+    MLSERVER,
+    MLSERVER_PLAIN,
+    TRITON,
+)
 from bench.figures import PEERS, Figures, median, parts, rows_text, times
 
 COLOURS = {
@@ -18,9 +28,10 @@ COLOURS = {
     AIO: "#ff7f0e",
     CQ2: "#0b3c5d",
     AIO2: "#a04000",
-    "triton": "#2ca02c",
-    "mlserver": "#9467bd",
-    "kserve": "#d62728",
+    TRITON: "#2ca02c",
+    MLSERVER: "#9467bd",
+    MLSERVER_PLAIN: "#c5a3e0",
+    KSERVE: "#d62728",
 }
 PARTS = {
     "model": "#1f77b4",

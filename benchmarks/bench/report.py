@@ -7,6 +7,7 @@ from typing import Any
 from bench import plots, sentences
 from bench.cells import AIO, AIO2, CQ, CQ2, EMPTY
 from bench.figures import (
+    PEERS,
     Figures,
     load_text,
     median,
@@ -73,7 +74,7 @@ def markdown(result: dict[str, Any]) -> str:
 def _head(result: dict[str, Any]) -> list[str]:
     machine, versions = result["machine"], result["versions"]
     listed = ", ".join(
-        f"{name} {version}" for name, version in versions.items() if name not in _PEER
+        f"{name} {version}" for name, version in versions.items() if name not in PEERS
     )
     return [
         "# Benchmarks",
@@ -89,9 +90,6 @@ def _head(result: dict[str, Any]) -> list[str]:
         HOW,
         "",
     ]
-
-
-_PEER = ("triton", "mlserver", "kserve")
 
 
 def _short(figures: Figures) -> list[str]:

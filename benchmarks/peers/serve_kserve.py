@@ -1,6 +1,8 @@
 """Serves the benchmark's models with KServe's Python server.
 
-VENV/bin/python serve_kserve.py MODELS.json PORT SCRATCH
+    VENV/bin/python serve_kserve.py MODELS.json PORT SCRATCH
+
+MODELS.json is that of serve_triton.py.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """Serves the benchmark's models with MLServer and a runtime of ours: becomes mlserver.
 
-VENV/bin/python serve_mlserver.py MODELS.json PORT SCRATCH
+    VENV/bin/python serve_mlserver.py MODELS.json PORT SCRATCH [unbatched]
+
+MODELS.json is that of serve_triton.py; `unbatched` leaves adaptive batching out.
 """
 
 from __future__ import annotations
@@ -68,7 +70,7 @@ def main() -> None:
             "inputs": [_tensor(model["input"], model["input_shape"])],
             "outputs": [_tensor(model["output"], model["output_shape"])],
             "parameters": {"uri": model["graph"]},
-            **BATCHING,
+            **({} if "unbatched" in sys.argv else BATCHING),
         }
         (folder / "model-settings.json").write_text(json.dumps(written), encoding="utf-8")
     os.chdir(root)
