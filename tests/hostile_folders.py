@@ -19,6 +19,7 @@ import numpy as np
 
 from latentserve_server.device import CPU
 from latentserve_server.engine import OnnxEngine
+from latentserve_server.limits import Limits
 from latentserve_server.loader import Loader, fingerprint
 from latentserve_server.repository import Repository
 
@@ -57,7 +58,8 @@ class Watch:
 def load(root: Path) -> Repository:
     """Scan, load, reload, look for changes: all that a server does with a folder."""
     loader = Loader(
-        lambda manifest: OnnxEngine(manifest, CPU, threads=1), max_batch_rows=4, queue_rows=16
+        lambda manifest: OnnxEngine(manifest, CPU, threads=1),
+        limits=lambda name: Limits(max_batch_rows=4, queue_rows=16),
     )
     repository = Repository(root, loader, max_versions=100)
     repository.scan()

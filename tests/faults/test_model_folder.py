@@ -90,7 +90,7 @@ def make_unreadable(folder: Path) -> str:
     """A file that is a folder: root may read whatever the mode says."""
     (folder / "manifest.json").unlink()
     (folder / "manifest.json").mkdir()
-    return "manifest.json cannot be read: Is a directory"
+    return "manifest.json cannot be read: it is no file"
 
 
 SPOILS: tuple[Callable[[Path], str], ...] = (
