@@ -78,8 +78,8 @@ def write_export(root: Path, name: str = NAME, hidden: int = HIDDEN) -> Path:
 
 
 def _autoencoder(hidden: int) -> onnx.ModelProto:
-    layers = ((_PIXELS, hidden, "Relu"), (hidden, LATENT, ""), (LATENT, hidden, "Relu"))
-    layers = (*layers, (hidden, _PIXELS, "Sigmoid"))
+    halves = ((_PIXELS, hidden, "Relu"), (hidden, LATENT, ""), (LATENT, hidden, "Relu"))
+    layers = (*halves, (hidden, _PIXELS, "Sigmoid"))
     generator = np.random.default_rng(1)
     nodes = [helper.make_node("Flatten", ["images"], ["h0"], axis=1)]
     weights = [numpy_helper.from_array(np.array([-1, 1, SIDE, SIDE], dtype=np.int64), "shape")]
@@ -92,7 +92,7 @@ def _autoencoder(hidden: int) -> onnx.ModelProto:
         if activation:
             nodes.append(helper.make_node(activation, [linear], [f"h{index + 1}"]))
     nodes.append(helper.make_node("Reshape", [f"h{len(layers)}", "shape"], ["reconstruction"]))
-    shape = ["batch", 1, SIDE, SIDE]
+    shape: list[str | int | None] = ["batch", 1, SIDE, SIDE]
     graph = helper.make_graph(
         nodes,
         "reconstruct",

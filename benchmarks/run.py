@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -163,9 +164,8 @@ def _start(
             else:
                 server = peers.start(name, pythons[name], models, scratch)
             stack.callback(server.stop)
-            server.wait(
-                lambda s=server: prepare(s.address, models[MLP], "Reconstruct", 1, peer=s.peer)
-            )
+            model = models[MLP]
+            server.wait(partial(prepare, server.address, model, "Reconstruct", 1, peer=server.peer))
         except (servers.NotServing, OSError) as error:
             if name == CQ:
                 raise SystemExit(str(error)) from error

@@ -98,7 +98,7 @@ def load_text(cell: dict[str, Any]) -> str:
 
 def rows_text(cell: dict[str, Any]) -> str:
     """Return the rows of a cell, in words."""
-    return f"{cell['rows']} row" + "s" * (cell["rows"] > 1)
+    return f"{cell['rows']} row{'s' if cell['rows'] > 1 else ''}"
 
 
 def word(series: str) -> str:

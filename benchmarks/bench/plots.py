@@ -104,9 +104,10 @@ def _one_call(figures: Figures, figure: Any) -> None:
     _stack(left, alone, "time, 1 call in flight")
     _stack(right, busy, "server CPU, many calls in flight")
     left.set_ylabel("% of one call")
-    handles = {}
+    handles: dict[str, Any] = {}
     for axis in (left, right):
-        handles |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+        drawn, labels = axis.get_legend_handles_labels()
+        handles |= dict(zip(labels, drawn, strict=True))
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5, fontsize=8)
 
 

@@ -150,4 +150,4 @@ def _per_row(cell: dict[str, Any]) -> float:
 
 
 def _middle(each: dict[str, Any]) -> float:
-    return statistics.median(each["cpu_us"]) if each["cpu_us"] else float("nan")
+    return float(statistics.median(each["cpu_us"])) if each["cpu_us"] else float("nan")

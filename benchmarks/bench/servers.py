@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -126,7 +127,8 @@ def own(
     log = scratch / f"{name.replace(' ', '')}.log"
     server = Server(name, command, address, log, " ".join(flags))
     if workers > 1:
-        server.wait_for_line("all .* workers are serving")
+        with _stopped_on_failure(server):
+            server.wait_for_line("all .* workers are serving")
     return server
 
 
@@ -141,8 +143,18 @@ def empty(name: str, scratch: Path) -> Server:
         with grpc.insecure_channel(address) as channel:
             channel.unary_unary("/echo")(b"", timeout=1.0)
 
-    server.wait(answered)
+    with _stopped_on_failure(server):
+        server.wait(answered)
     return server
+
+
+@contextlib.contextmanager
+def _stopped_on_failure(server: Server) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        server.stop()
+        raise
 
 
 def free_address() -> str:
