@@ -93,11 +93,15 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         grown = _growth(size, scratch, models, arguments.soaks, missing)
         running = _start(plan, scratch, models, pythons, missing, stack)
         fresh = {name: processes.memory_mb(server.pids) for name, server in running.items()}
+        idle = _idle(running, min(2.0, 4 * size.seconds))
         turns = Turns(plan, running, models, size.seconds)
         _say(f"{len(plan)} loads, {', '.join(running)}: trying each", started)
         turns.warm_up()
         bare_found, rounds = _rounds(turns, models, size, started, end)
-        about = {name: _about(server, fresh[name]) for name, server in running.items()}
+        about = {
+            name: {**_about(server), "fresh_mb": round(fresh[name], 1), "idle_share": idle[name]}
+            for name, server in running.items()
+        }
     if rounds < size.rounds:
         missing.append(f"{size.rounds - rounds} of {size.rounds} rounds: out of time")
     return {
@@ -208,12 +212,21 @@ def _growth(
     return found
 
 
-def _about(server: Server, fresh_mb: float) -> dict[str, Any]:
+def _idle(running: dict[str, Server], seconds: float) -> dict[str, float]:
+    """Return the share of a core that each server takes while nobody calls it."""
+    before = {name: processes.cpu_s(server.pids) for name, server in running.items()}
+    time.sleep(seconds)
+    return {
+        name: round((processes.cpu_s(server.pids) - before[name]) / seconds, 4)
+        for name, server in running.items()
+    }
+
+
+def _about(server: Server) -> dict[str, Any]:
     return {
         "setup": server.setup,
         "start_s": round(server.start_s, 3),
         "processes": len(server.pids),
-        "fresh_mb": round(fresh_mb, 1),
         "used_mb": round(processes.memory_mb(server.pids), 1),
     }
 

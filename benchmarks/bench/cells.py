@@ -16,6 +16,7 @@ TRANSPORTS = {CQ: ("cq", 1), AIO: ("aio", 1), CQ2: ("cq", 2), AIO2: ("aio", 2)}
 TRITON, MLSERVER, KSERVE = "triton", "mlserver", "kserve"
 MLSERVER_PLAIN = "mlserver unbatched"
 MLP, CONV, GENERATOR, DENOISER = mlp_model.NAME, "mnist-ae", "mnist-vae-gan", "mnist-dae"
+CALLS_PER_CLIENT = 20  # at least, where connections are many: connecting is part of the CPU
 QUEUE_ROWS = 4096  # the server's default: more in flight would be refused
 
 GROUPS = {

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import processes, requests, servers
-from bench.cells import CQ, MLP, Cell
+from bench.cells import CALLS_PER_CLIENT, CQ, MLP, Cell
 from bench.models import Model, write_copies
 from bench.servers import Server
 from bench.turns import PROBE_CALLS, turn
@@ -67,7 +67,7 @@ def number_of_clients(
             with _largest(server) as largest:
                 turn(server, prepared, cell, max(PROBE_CALLS, 10 * cell.in_flight))
             figures["resident_mb"] = round(max(largest), 1)
-        _take_turns(every, found, rounds, seconds)
+        _take_turns(every, found, rounds, seconds, CALLS_PER_CLIENT)
     finally:
         server.stop()
     return found
@@ -96,12 +96,13 @@ def _take_turns(
     found: list[dict[str, Any]],
     rounds: int,
     seconds: float,
+    least_calls: int = 4,
 ) -> None:
     rates: dict[int, float] = {}
     for number in range(rounds + 1):  # the first one only says how many calls fit
         for index, (server, cell, prepared) in enumerate(every):
             wanted = rates[index] * seconds if number else PROBE_CALLS
-            calls = max(int(wanted), 4 * cell.in_flight)
+            calls = max(int(wanted), least_calls * cell.in_flight)
             figures, took_s = turn(server, prepared, cell, calls)
             rates[index] = calls / took_s
             if number:

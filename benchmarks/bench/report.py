@@ -261,13 +261,8 @@ def _peers(figures: Figures) -> list[str]:
 
 
 def _start(result: dict[str, Any]) -> list[str]:
-    heads = [
-        "server",
-        "processes",
-        "s to the first right answer",
-        "MB before",
-        "MB after all loads",
-    ]
+    heads = ["server", "processes", "s to the first right answer", "MB before"]
+    heads += ["MB after all loads", "idle, % of a core"]
     lines = [
         [
             name,
@@ -275,6 +270,7 @@ def _start(result: dict[str, Any]) -> list[str]:
             f"{about['start_s']:.2f}",
             f"{about['fresh_mb']:.0f}",
             f"{about['used_mb']:.0f}",
+            f"{100 * about['idle_share']:.1f}",
         ]
         for name, about in result["servers"].items()
     ]

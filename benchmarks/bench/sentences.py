@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
-from bench.cells import CQ, CQ2, EMPTY
+from bench.cells import CALLS_PER_CLIENT, CQ, CQ2, EMPTY
 from bench.figures import Figures, load_text, median, ratio, rows_text
 
 REACH_BARE = 1.35  # times the CPU of the bare run, at 64 rows: what the project set out for
@@ -120,7 +120,8 @@ def clients(figures: Figures) -> str:
     more = high["clients"] - low["clients"]
     each_kb = (high["resident_mb"] - low["resident_mb"]) / more * 1000
     return (
-        f"Connections, with one call in flight on each: from {low['clients']} to "
+        f"Connections, with one call in flight and {CALLS_PER_CLIENT} calls or more on each, "
+        f"connecting included: from {low['clients']} to "
         f"{high['clients']:,}, CPU per call goes from {_middle(low):,.0f} to {_middle(high):,.0f} "
         f"µs, and each takes {each_kb:.0f} KB at most."
     )
@@ -146,7 +147,7 @@ def hours(figures: Figures) -> str:
 
 
 def _per_row(cell: dict[str, Any]) -> float:
-    return (median(cell, CQ, "cpu_us") or 0.0) / cell["rows"]
+    return (median(cell, CQ, "cpu_us") or 0.0) / int(cell["rows"])
 
 
 def _middle(each: dict[str, Any]) -> float:
