@@ -13,6 +13,9 @@ SOAK_S ?= 180
 # An NVIDIA driver that answers means the gpu extra; anything else means cpu.
 DEVICE ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 
+# Test files are spread over the cores; PARALLEL= runs them one after the other.
+PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile
+
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SERVING := $(VENV)/.serving-$(DEVICE)
@@ -56,7 +59,7 @@ evaluate: $(TRAINING)
 	$(BIN)/python -m latentserve_training evaluate runs/$(MODEL) $(ARGS)
 
 test: $(TESTING)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 soak: $(TESTING)
 	LATENTSERVE_TEST_SOAK_S=$(SOAK_S) $(BIN)/python -m pytest -m soak -s tests/soak $(ARGS)

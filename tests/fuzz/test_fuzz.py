@@ -22,8 +22,13 @@ pytestmark = [
 ]
 
 
+# What libFuzzer takes for the fuzzer's memory is at least what this process had when it started
+# it: Linux keeps the highest resident size over exec.
+MEMORY_FLAG = "-rss_limit_mb=4096"
+
+
 def fuzz(folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(TARGET), *flags]
+    command = [sys.executable, str(TARGET), MEMORY_FLAG, *flags]
     return subprocess.run(
         command, cwd=folder, capture_output=True, text=True, timeout=100, check=False
     )

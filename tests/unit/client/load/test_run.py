@@ -96,6 +96,15 @@ def test_says_when_it_did_not_become_stable():
     assert result.p99_ns.relative > 0.05
 
 
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C as a terminal has it: a job in the background inherits that it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_gives_the_report_so_far():
     def interrupt(progress):
         if progress.elapsed_s > 5:
@@ -111,6 +120,7 @@ def test_ctrl_c_gives_the_report_so_far():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_second_ctrl_c_does_not_wait():
     def interrupt(progress):
         signal.raise_signal(signal.SIGINT)
