@@ -39,7 +39,7 @@ help:
 	@echo "  make lint     ruff, mypy, buf, stubs in sync"
 	@echo "  make soak     SOAK_S=$(SOAK_S): calls of every kind for so many seconds; nothing may grow"
 	@echo "  make compose-test  docker-compose.yml on a real engine: balanced, killed, scaled, reloaded"
-	@echo "  make bench    what one call costs, beside the bare run and an empty call"
+	@echo "  make bench    [ARGS=--quick]: what calls cost, beside the bare run and an empty call"
 	@echo "  make proto    write the Python stubs anew"
 
 demo: $(SERVING)
@@ -89,8 +89,8 @@ format: $(LINTING)
 	$(BIN)/ruff format .
 	$(BIN)/buf format --write proto
 
-bench: $(SERVING)
-	$(BIN)/python benchmarks/single_call.py --exports exports $(ARGS)
+bench: $(TRAINING)
+	$(BIN)/python benchmarks/run.py $(ARGS)
 
 proto: $(LINTING)
 	$(BIN)/python proto/generate.py

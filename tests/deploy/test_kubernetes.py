@@ -104,6 +104,30 @@ def test_all_select_the_same_pods() -> None:
     assert all(selector.items() <= pods.items() for selector in selectors)
 
 
+def test_pods_are_hardened_and_bounded() -> None:
+    pod = _one(BASE, "Deployment")["spec"]["template"]["spec"]
+    assert pod["securityContext"]["runAsNonRoot"]
+    assert pod["securityContext"]["runAsUser"] == 10001
+    assert not pod["automountServiceAccountToken"]
+    for server in pod["containers"]:
+        assert server["securityContext"] == {
+            "readOnlyRootFilesystem": True,
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert server["resources"]["limits"]["memory"]
+    policy = _one(BASE, "NetworkPolicy")["spec"]
+    assert "Egress" in policy["policyTypes"]
+    assert policy["egress"] == []
+
+
+def test_servers_of_compose_have_no_way_out() -> None:
+    compose = yaml.safe_load((DEPLOY.parent / "docker-compose.yml").read_text("utf-8"))
+    assert compose["networks"]["back"] == {"internal": True}
+    for name in ("server", "server-gpu", "load", "reload", "train"):
+        assert list(compose["services"][name]["networks"]) == ["back"]
+
+
 def test_a_drain_fits_into_the_time_that_a_pod_has() -> None:
     pod = _one(BASE, "Deployment")["spec"]["template"]["spec"]
     said = yaml.safe_load((BASE / "kustomization.yaml").read_text("utf-8"))

@@ -117,7 +117,9 @@ def main() -> None:
                 expected = request_target.outcome(plain.call(method, request))
                 assert request_target.outcome(found) == expected, method
 
-        flags = [*sys.argv, "-max_len=4096", "-rss_limit_mb=1024", "-timeout=10"]
+        # Flags that are given come last, and count.
+        defaults = ["-max_len=4096", "-rss_limit_mb=1024", "-timeout=10"]
+        flags = [sys.argv[0], *defaults, *sys.argv[1:]]
         repeats = any(Path(argument).is_file() for argument in sys.argv[1:])
         atheris.Setup(flags if repeats else [*flags, str(corpus)], one_input)
         atheris.Fuzz()
