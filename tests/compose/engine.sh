@@ -20,10 +20,14 @@ install_packages() {
   say "installing docker.io, iptables, debootstrap and prometheus"
   apt-get update -qq
   # No service may start: the engine below has a folder of its own.
-  printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d && chmod +x /usr/sbin/policy-rc.d
+  local policy=/usr/sbin/policy-rc.d ours=
+  if [ ! -e "$policy" ]; then
+    ours=yes
+    printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod +x "$policy"
+  fi
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
     docker.io iptables debootstrap prometheus ca-certificates >/dev/null || say "apt-get failed"
-  rm -f /usr/sbin/policy-rc.d
+  [ -z "$ours" ] || rm -f "$policy"
 }
 
 start_engine() {
