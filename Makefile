@@ -9,8 +9,12 @@ PYTHON ?= python3
 VENV ?= .venv
 MODEL ?= mnist-vae
 LISTEN ?= 127.0.0.1:50051
+SOAK_S ?= 180
 # An NVIDIA driver that answers means the gpu extra; anything else means cpu.
 DEVICE ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+
+# Test files are spread over the cores; PARALLEL= runs them one after the other.
+PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -19,19 +23,22 @@ TRAINING := $(VENV)/.training-$(DEVICE)
 TESTING := $(VENV)/.testing-$(DEVICE)
 LINTING := $(VENV)/.linting
 MEMBERS := proto/pyproject.toml server/pyproject.toml clients/python/pyproject.toml
-TYPED := proto/generate.py server/latentserve_server training/latentserve_training clients/python/latentserve_client $(wildcard clients/conformance/conformance_*)
+TYPED := proto/generate.py server/latentserve_server training/latentserve_training clients/python/latentserve_client $(wildcard clients/conformance/conformance_*) clients/measure.py clients/python/bench.py
 
-.PHONY: help demo serve train evaluate export test conformance lint format proto bench clean
+.PHONY: help demo serve load train evaluate export test soak conformance measure-clients lint format proto bench clean
 
 help:
 	@sed -n '3,4p' Makefile | cut -c3-
 	@echo "  make serve    serve exports/ on $(LISTEN)"
+	@echo "  make load     [ARGS='--rate 200']: serve exports/ for some seconds and load it"
 	@echo "  make train    MODEL=$(MODEL) [ARGS='--data DIR']: train a preset into runs/"
 	@echo "  make evaluate MODEL=$(MODEL) [ARGS='--data DIR']: measure runs/MODEL by all that there is"
 	@echo "  make export   MODEL=$(MODEL): export runs/MODEL into exports/"
 	@echo "  make conformance [ARGS=--broken]: the clients of all languages agree"
+	@echo "  make measure-clients: what a call costs through each of them"
 	@echo "  make lint     ruff, mypy, buf, stubs in sync"
-	@echo "  make bench    what one call costs, beside the bare run and an empty call"
+	@echo "  make soak     SOAK_S=$(SOAK_S): calls of every kind for so many seconds; nothing may grow"
+	@echo "  make bench    [ARGS=--quick]: what calls cost, beside the bare run and an empty call"
 	@echo "  make proto    write the Python stubs anew"
 
 demo: $(SERVING)
@@ -39,6 +46,9 @@ demo: $(SERVING)
 
 serve: $(SERVING)
 	$(BIN)/python -m latentserve_server --exports exports --listen $(LISTEN) --default-model $(MODEL)
+
+load: $(SERVING)
+	$(BIN)/python -m latentserve_client.load --exports exports --model $(MODEL) $(ARGS)
 
 train: $(TRAINING)
 	$(BIN)/python -m latentserve_training train --config $(MODEL) $(ARGS)
@@ -50,7 +60,13 @@ evaluate: $(TRAINING)
 	$(BIN)/python -m latentserve_training evaluate runs/$(MODEL) $(ARGS)
 
 test: $(TESTING)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
+
+soak: $(TESTING)
+	LATENTSERVE_TEST_SOAK_S=$(SOAK_S) $(BIN)/python -m pytest -m soak -s tests/soak $(ARGS)
+
+measure-clients: $(SERVING)
+	$(BIN)/python clients/measure.py $(ARGS)
 
 conformance: $(SERVING)
 	$(BIN)/python clients/conformance/run.py $(ARGS)
@@ -68,8 +84,8 @@ format: $(LINTING)
 	$(BIN)/ruff format .
 	$(BIN)/buf format --write proto
 
-bench: $(SERVING)
-	$(BIN)/python benchmarks/single_call.py --exports exports $(ARGS)
+bench: $(TRAINING)
+	$(BIN)/python benchmarks/run.py $(ARGS)
 
 proto: $(LINTING)
 	$(BIN)/python proto/generate.py

@@ -3,8 +3,9 @@
     python benchmarks/echo_server.py PORT
 
 One thread on grpcio's completion queue gives back every request as it came: no model, no
-message class, no checks, no metrics. It reads and writes its sockets on that thread, as the
-server does with `--transport cq`, unless GRPC_EXPERIMENTS says otherwise.
+message class, no checks, no metrics. A method `/reply/N` is answered with N bytes instead. It reads
+and writes its sockets on that thread, as the server does with `--transport cq`, unless
+GRPC_EXPERIMENTS says otherwise.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from grpc._cython import cygrpc
 
 OUTSTANDING = 8
 POLL_S = 1.0
+REPLY = b"/reply/"
 
 
 def main() -> None:
@@ -34,9 +36,19 @@ def main() -> None:
     def ask() -> None:
         server.request_call(queue, queue, arrived)
 
+    replies: dict[bytes, bytes] = {}
+
+    def reply_of(method: bytes) -> bytes | None:
+        if not method.startswith(REPLY):
+            return None
+        if method not in replies:
+            replies[method] = bytes(int(method.removeprefix(REPLY)))
+        return replies[method]
+
     def arrived(event: Any) -> None:
         ask()
         call = event.call
+        reply = reply_of(event.call_details.method)
 
         def received(event: Any) -> None:
             message = event.batch_operations[0].message()
@@ -45,7 +57,7 @@ def main() -> None:
             call.start_server_batch(
                 (
                     cygrpc.SendInitialMetadataOperation((), 0),
-                    cygrpc.SendMessageOperation(message, 0),
+                    cygrpc.SendMessageOperation(message if reply is None else reply, 0),
                     cygrpc.SendStatusFromServerOperation((), 0, b"", 0),
                 ),
                 ended,

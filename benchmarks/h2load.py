@@ -17,12 +17,17 @@ from pathlib import Path
 LIMIT_S = 120.0
 
 
+class CallsFailed(Exception):
+    """Some calls were not answered as expected; the text says what h2load said."""
+
+
 @dataclass(frozen=True)
 class Load:
-    """What came of one run: calls per second, and the median time of a call."""
+    """What came of one run: calls per second, the median and the 99th percentile of a call."""
 
     calls_per_s: float
     p50_us: float
+    p99_us: float
 
 
 def check() -> None:
@@ -31,22 +36,44 @@ def check() -> None:
         raise SystemExit("h2load is not there; Debian has it in the package nghttp2-client")
 
 
-def load(address: str, method: str, request: bytes, *, calls: int, in_flight: int) -> Load:
-    """Make `calls` calls of `method` on one connection, `in_flight` at a time.
+def load(
+    address: str,
+    method: str,
+    request: bytes,
+    *,
+    calls: int,
+    in_flight: int,
+    connections: int = 1,
+    reply_bytes: int = 0,
+) -> Load:
+    """Make `calls` calls of `method`, `in_flight` at a time, spread over the connections.
 
-    Raises SystemExit where one failed. HTTP knows nothing of gRPC's status: make one call with
-    a real client before.
+    Raises CallsFailed where one failed. HTTP knows nothing of gRPC's status, and a refused call
+    has an empty body: give `reply_bytes`, what a good reply has at least, to have it found out.
     """
     with tempfile.TemporaryDirectory() as folder:
         body, log = Path(folder) / "body", Path(folder) / "log"
         body.write_bytes(b"\0" + struct.pack(">I", len(request)) + request)
-        command = ["h2load", "-c", "1", "-m", str(in_flight), "-n", str(calls), "-d", str(body)]
-        command += ["-H", "content-type: application/grpc", "-H", "te: trailers"]
+        streams = max(1, in_flight // connections)
+        command = ["h2load", "-c", str(connections), "-m", str(streams), "-n", str(calls)]
+        command += ["-d", str(body), "-H", "content-type: application/grpc", "-H", "te: trailers"]
         command += ["--log-file", str(log), f"http://{address}{method}"]
-        ran = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=True)
+        try:
+            ran = subprocess.run(
+                command, capture_output=True, text=True, timeout=LIMIT_S, check=True
+            )
+        except subprocess.SubprocessError as error:
+            raise CallsFailed(f"h2load: {error}") from error
         finished = re.search(r"finished in \S+ ([\d.]+) req/s", ran.stdout)
-        if finished is None or f"{calls} succeeded" not in ran.stdout:
-            raise SystemExit(f"h2load: calls failed:\n{ran.stdout}\n{ran.stderr}")
+        data = re.search(r"\((\d+)\) data", ran.stdout)
+        if finished is None or data is None or f" {calls} succeeded" not in ran.stdout:
+            raise CallsFailed(f"h2load: calls failed:\n{ran.stdout}\n{ran.stderr}")
+        if int(data.group(1)) < calls * reply_bytes:
+            raise CallsFailed(
+                f"{method}: {calls} replies have {data.group(1)} bytes, expected {reply_bytes} "
+                "each at least: calls were refused"
+            )
         # Each line: the start, the HTTP status, the microseconds.
         times_us = [int(line.split("\t")[2]) for line in log.read_text("ascii").splitlines()]
-    return Load(float(finished.group(1)), statistics.median(times_us))
+    p99_us = statistics.quantiles(times_us, n=100, method="inclusive")[98]
+    return Load(float(finished.group(1)), statistics.median(times_us), p99_us)

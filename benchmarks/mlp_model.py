@@ -1,4 +1,4 @@
-"""Writes the model that transports are compared with: a 784-400-20-400-784 autoencoder.
+"""Writes the model that servers are compared with: a 784-400-20-400-784 autoencoder.
 
 Its weights are random: only what a run costs matters. Needs `onnx`, which training installs.
 """
@@ -22,16 +22,14 @@ HIDDEN = 400
 LATENT = 20
 
 _PIXELS = SIDE * SIDE
-_LAYERS = ((_PIXELS, HIDDEN, "Relu"), (HIDDEN, LATENT, ""), (LATENT, HIDDEN, "Relu"))
-_LAYERS = (*_LAYERS, (HIDDEN, _PIXELS, "Sigmoid"))
 
 
-def write_export(root: Path) -> Path:
-    """Write `root`/bench-mlp/1 and return the folder."""
-    folder = root / NAME / "1"
+def write_export(root: Path, name: str = NAME, hidden: int = HIDDEN) -> Path:
+    """Write `root`/`name`/1, with so many hidden units, and return the folder."""
+    folder = root / name / "1"
     folder.mkdir(parents=True)
     graph = folder / "reconstruct.onnx"
-    onnx.save(_autoencoder(), graph)
+    onnx.save(_autoencoder(hidden), graph)
     images = np.random.default_rng(0).random((2, 1, SIDE, SIDE), dtype=np.float32)
     session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
     golden: dict[str, NDArray[Any]] = {"images": images}
@@ -39,7 +37,7 @@ def write_export(root: Path) -> Path:
     np.savez(folder / "golden.npz", **golden)  # type: ignore[arg-type]  # numpy's stub is narrow
     manifest = {
         "schema_version": 1,
-        "name": NAME,
+        "name": name,
         "version": 1,
         "kind": "autoencoder",
         "description": "An autoencoder with random weights, for benchmarks.",
@@ -79,11 +77,13 @@ def write_export(root: Path) -> Path:
     return folder
 
 
-def _autoencoder() -> onnx.ModelProto:
+def _autoencoder(hidden: int) -> onnx.ModelProto:
+    halves = ((_PIXELS, hidden, "Relu"), (hidden, LATENT, ""), (LATENT, hidden, "Relu"))
+    layers = (*halves, (hidden, _PIXELS, "Sigmoid"))
     generator = np.random.default_rng(1)
     nodes = [helper.make_node("Flatten", ["images"], ["h0"], axis=1)]
     weights = [numpy_helper.from_array(np.array([-1, 1, SIDE, SIDE], dtype=np.int64), "shape")]
-    for index, (wide, out, activation) in enumerate(_LAYERS):
+    for index, (wide, out, activation) in enumerate(layers):
         weight = (generator.standard_normal((wide, out)) / np.sqrt(wide)).astype(np.float32)
         weights.append(numpy_helper.from_array(weight, f"w{index}"))
         weights.append(numpy_helper.from_array(np.zeros(out, dtype=np.float32), f"b{index}"))
@@ -91,8 +91,8 @@ def _autoencoder() -> onnx.ModelProto:
         nodes.append(helper.make_node("Gemm", [f"h{index}", f"w{index}", f"b{index}"], [linear]))
         if activation:
             nodes.append(helper.make_node(activation, [linear], [f"h{index + 1}"]))
-    nodes.append(helper.make_node("Reshape", [f"h{len(_LAYERS)}", "shape"], ["reconstruction"]))
-    shape = ["batch", 1, SIDE, SIDE]
+    nodes.append(helper.make_node("Reshape", [f"h{len(layers)}", "shape"], ["reconstruction"]))
+    shape: list[str | int | None] = ["batch", 1, SIDE, SIDE]
     graph = helper.make_graph(
         nodes,
         "reconstruct",

@@ -31,11 +31,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 import grpc
-import h2load
-import mlp_model
 import numpy as np
 from grpc_health.v1 import health_pb2
 
+import h2load
+import mlp_model
 from latentserve.v1 import generative_service_pb2, tensor_pb2
 
 START_LIMIT_S = 60.0

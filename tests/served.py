@@ -9,9 +9,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -25,6 +26,8 @@ from latentserve.v1 import (
 START_LIMIT_S = 30.0
 # For tests of what happens before there is any transport: once is enough.
 BEFORE_ANY_TRANSPORT = pytest.mark.parametrize("transport", ["aio"], indirect=True)
+# For tests of what is behind the transports: once is enough, too.
+EITHER_TRANSPORT = BEFORE_ANY_TRANSPORT
 SLOW_SERVER = Path(__file__).parent / "slow_server.py"
 
 
@@ -97,9 +100,9 @@ def launched(
     *flags: str,
     delay_s: float = 0.0,
     warm_up_delay_s: float = 0.0,
+    program: Sequence[str] = ("-m", "latentserve_server"),
 ) -> Iterator[Server]:
     """Start a server on a free port without waiting for it; the delays slow its engine."""
-    program = ["-m", "latentserve_server"]
     if delay_s or warm_up_delay_s:
         program = [str(SLOW_SERVER), str(delay_s), str(warm_up_delay_s)]
     command = [sys.executable, *program, "--exports", str(exports)]
@@ -121,9 +124,11 @@ def launched(
 
 
 @contextlib.contextmanager
-def served(exports: Path, log_path: Path, *flags: str, delay_s: float = 0.0) -> Iterator[Server]:
+def served(
+    exports: Path, log_path: Path, *flags: str, delay_s: float = 0.0, **more: Any
+) -> Iterator[Server]:
     """Start a server and wait until it serves."""
-    with launched(exports, log_path, *flags, delay_s=delay_s) as server:
+    with launched(exports, log_path, *flags, delay_s=delay_s, **more) as server:
         server.wait_until_serving(workers="--workers" in flags)
         yield server
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -15,10 +16,12 @@ log = logging.getLogger("latentserve_server")
 
 def main() -> int:
     """Serve until a signal; return the exit status, see `exit_status`."""
+    logs.lose_quietly()
     try:
         settings = read_settings(sys.argv[1:])
     except SettingsError as error:
-        print(f"latentserve-server: {error}", file=sys.stderr)
+        with contextlib.suppress(OSError):  # the exit status says it, too
+            print(f"latentserve-server: {error}", file=sys.stderr)
         return exit_status.SETTINGS
     logs.configure(
         settings.log_format,

@@ -13,13 +13,15 @@ from grpc_health.v1 import health_pb2
 
 from latentserve.v1 import generative_service_pb2, model_service_pb2  # noqa: F401 - for reflection
 from latentserve_server import __version__, device, model_service, service, transport_cq
+from latentserve_server.bound_engine import BoundEngine
 from latentserve_server.config import Settings
-from latentserve_server.device import Device
-from latentserve_server.engine import OnnxEngine
+from latentserve_server.engines import EngineFactory, onnx_engine
 from latentserve_server.entry import State
 from latentserve_server.errors import DeviceUnavailable, EngineStuck, NoModels, SettingsError
+from latentserve_server.folder_watch import FolderWatch
+from latentserve_server.limits import warn_of_unknown
 from latentserve_server.listening import endpoint, host
-from latentserve_server.loader import Engine, Loader, fingerprint
+from latentserve_server.loader import Engine, Loader
 from latentserve_server.manifest import Manifest
 from latentserve_server.metrics import Metrics
 from latentserve_server.metrics_port import serve_metrics
@@ -39,15 +41,6 @@ _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 _CLOSE_TIMEOUT_S = 5.0
 _TRACES_LIMIT_S = 3.0
-
-
-EngineFactory = Callable[[Manifest, Device, int], Engine]
-"""Makes the engine of a manifest on a device with that many threads."""
-
-
-def onnx_engine(manifest: Manifest, device: Device, threads: int) -> Engine:
-    """Return the real engine."""
-    return OnnxEngine(manifest, device, threads=threads)
 
 
 def choose_transport(
@@ -90,13 +83,15 @@ class App:
             settings.transport, self._executor, self.metrics, self._tracing
         )
         self._health = self._transport.health
-        self._device = device.choose_device(settings.device)
+        self._device = device.choose_device(
+            settings.device, settings.cuda_options, max_batch_rows=settings.largest_batch_rows
+        )
         self.repository = Repository(
             settings.exports,
             Loader(
                 self._build_engine,
-                max_batch_rows=settings.max_batch_rows,
-                queue_rows=settings.queue_rows,
+                limits=settings.limits,
+                budget=settings.budget(),
                 observer=self.metrics.observer,
                 offer=self._transport.take,
             ),
@@ -104,7 +99,9 @@ class App:
             max_versions=settings.max_versions,
             on_change=self._on_change,
             on_outcome=self.metrics.reloaded,
+            on_failure=self.metrics.reload_failed,
         )
+        self._folder = FolderWatch(self.repository, settings.exports)
         self._watchdog = Watchdog(self.repository.entries, limit_s=settings.watchdog_s)
         self._stuck = False
         self.cut_off = False
@@ -125,6 +122,7 @@ class App:
         settings = self.settings
         self._scan()
         manifests = self.repository.manifests()
+        warn_of_unknown(settings.named_models, {m.name for m in manifests})
         if settings.default_model and settings.default_model not in {m.name for m in manifests}:
             raise SettingsError(
                 f"--default-model {settings.default_model}: there is no such model in "
@@ -159,7 +157,7 @@ class App:
             time.monotonic() - started,
         )
         if settings.poll_s:
-            self._spawn(self._poll())
+            self._spawn(self._folder.poll(settings.poll_s))
         if settings.watchdog_s:
             self._spawn(self._watch())
 
@@ -170,28 +168,7 @@ class App:
 
     def reload(self) -> None:
         """Look at the model folder again, in the background; what came of it is logged."""
-        self._spawn(self._reload())
-
-    async def _reload(self) -> None:
-        try:
-            await self._loop.run_in_executor(None, self.repository.reload)
-        except Exception:  # nobody waits for this task, and what is served stays
-            log.exception("the reload failed")
-
-    async def _poll(self) -> None:
-        """Reload when the folder has changed and then stayed the same for one interval."""
-        loaded = previous = await self._fingerprint()
-        while True:
-            await asyncio.sleep(self.settings.poll_s)
-            found = await self._fingerprint()
-            # A folder that is still being written differs from one look to the next.
-            if found == previous != loaded:
-                await self._reload()
-                loaded = found
-            previous = found
-
-    async def _fingerprint(self) -> int:
-        return await self._loop.run_in_executor(None, fingerprint, self.settings.exports)
+        self._spawn(self._folder.reload())
 
     async def _watch(self) -> None:
         """Let health follow the watchdog, and end the process where that is wanted."""
@@ -281,7 +258,10 @@ class App:
             ) from error
 
     def _build_engine(self, manifest: Manifest) -> Engine:
-        return self._engine_factory(manifest, self._device, self._threads)
+        engine = self._engine_factory(manifest, self._device, self._threads)
+        if isinstance(engine, BoundEngine):
+            engine.on_padding = self.metrics.observer(manifest.name, manifest.version).padded
+        return engine
 
     def _services(self) -> tuple[Service, ...]:
         settings = self.settings
@@ -295,7 +275,6 @@ class App:
             self.repository,
             max_request_rows=settings.max_request_rows,
             max_stream_rows=settings.max_stream_rows,
-            max_batch_rows=settings.max_batch_rows,
             reload=self._reload_models,
         )
         streams = {"SampleStream": generative.sample_stream}

@@ -17,6 +17,7 @@ from PIL import Image
 
 from latentserve.v1 import tensor_pb2 as pb
 from latentserve_server.errors import FieldViolation, InvalidRequest
+from latentserve_server.image_file import UnreadableImage, read_image
 from latentserve_server.manifest import ImageSpec
 from latentserve_server.reply_bytes import Piece, images_field, message_field, tensor_field
 from latentserve_server.ticket import Rows
@@ -40,10 +41,6 @@ _DTYPES: dict[int, np.dtype[Any]] = {
 }
 _IMAGE_TYPES = (pb.DATA_TYPE_FLOAT32, pb.DATA_TYPE_FLOAT16, pb.DATA_TYPE_UINT8)
 _LATENT_TYPES = (pb.DATA_TYPE_FLOAT32, pb.DATA_TYPE_FLOAT16)
-
-# The size is checked before a file is decoded, so Pillow's own guess at what is too large
-# only adds a warning.
-Image.MAX_IMAGE_PIXELS = None
 
 
 class Layout(NamedTuple):
@@ -211,8 +208,8 @@ def _decode_files(files: Sequence[bytes], spec: ImageSpec, *, max_rows: int) -> 
     violations = []
     for index, data in enumerate(files):
         try:
-            images[index] = _decode_file(data, spec)
-        except ValueError as error:
+            images[index] = read_image(data, spec)
+        except UnreadableImage as error:
             violations.append(FieldViolation(f"images.encoded.files[{index}]", str(error)))
             if len(violations) == _MAX_VIOLATIONS:
                 break
@@ -220,31 +217,6 @@ def _decode_files(files: Sequence[bytes], spec: ImageSpec, *, max_rows: int) -> 
         first = violations[0]
         raise InvalidRequest(f"{first.field}: {first.description}", violations=violations)
     return images
-
-
-def _decode_file(data: bytes, spec: ImageSpec) -> NDArray[np.uint8]:
-    """Return one image file as uint8 [channels, height, width]; raises ValueError."""
-    try:
-        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as file:
-            image: Image.Image = file
-            if image.size != (spec.width, spec.height):
-                raise ValueError(
-                    f"an image of {image.width} x {image.height} pixels was sent, expected "
-                    f"{spec.width} x {spec.height}; resize it first"
-                )
-            if image.mode.startswith("I"):  # 16 bits per pixel; Pillow would clip, not scale
-                deep = np.asarray(image).astype(np.int32) >> 8
-                image = Image.fromarray(deep.astype(np.uint8))
-            elif image.mode == "P" and "transparency" in image.info:
-                image = image.convert("RGBA")  # otherwise Pillow warns that it drops the alpha
-            array = np.asarray(image.convert("L" if spec.channels == 1 else "RGB"))
-    except (OSError, SyntaxError, EOFError) as error:
-        raise ValueError(
-            f"{len(data)} bytes were sent that cannot be read as PNG or JPEG"
-        ) from error
-    if spec.channels == 1:
-        return array[np.newaxis]
-    return np.moveaxis(array, 2, 0)
 
 
 def _encode_png(image: NDArray[np.uint8]) -> bytes:

@@ -33,12 +33,12 @@ from latentserve_server.request_log import HEAD_BYTES
 from latentserve_server.status import WireStatus, explain
 from latentserve_server.traces import CallTrace
 from latentserve_server.transport import LARGE_REQUEST_BYTES, StreamMethod
+from latentserve_server.wall_clock import WallClock
 
 log = logging.getLogger(__name__)
 
 
 _OK = grpc.StatusCode.OK.value[0]
-_FOREVER_S = 1e9  # a call without a deadline has one centuries away
 
 
 @dataclass(frozen=True)
@@ -321,7 +321,4 @@ def _status(
     return (cygrpc.SendStatusFromServerOperation(trailers, code, message, 0),)
 
 
-def _monotonic(deadline: float) -> float | None:
-    """Return a deadline of the wall clock on the monotonic clock; None where there is none."""
-    remaining_s = deadline - time.time()
-    return None if remaining_s > _FOREVER_S else time.monotonic() + remaining_s
+_monotonic = WallClock().deadline

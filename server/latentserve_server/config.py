@@ -9,7 +9,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
 
+from latentserve_server.budget import Budget
+from latentserve_server.cuda_options import CONV_SEARCHES, CudaOptions
 from latentserve_server.errors import SettingsError
+from latentserve_server.limits import Limits, parse_by_model
 from latentserve_server.logs import FORMATS, LEVELS
 
 ENVIRONMENT_PREFIX = "LATENTSERVE_"
@@ -19,6 +22,13 @@ _INT64 = 2**63 - 1
 TRANSPORTS = ("aio", "cq")
 DEVICES = ("auto", "cpu", "cuda")
 YES_OR_NO = ("yes", "no")
+_LONGEST_DELAY_MS = 10_000.0
+# Overall limits that are not set: so many times those of one model.
+_MODELS_TOGETHER = 4
+_CUDA = (
+    *("device_id", "gpu_mem_limit_mb", "io_binding", "cuda_graphs"),
+    *("tf32", "prefer_nhwc", "conv_search"),
+)
 
 
 @dataclass(frozen=True)
@@ -28,6 +38,15 @@ class Settings:
     exports: Annotated[Path, "folder of <name>/<version>/ model folders"] = Path("exports")
     listen: Annotated[str, "HOST:PORT to serve on; port 0: any free one"] = "127.0.0.1:50051"
     device: Annotated[str, "auto, cpu or cuda; cuda fails where it would not be used"] = "auto"
+    device_id: Annotated[int, "which GPU, counted from 0"] = 0
+    gpu_mem_limit_mb: Annotated[int, "MiB of the GPU arena of each graph, at most; 0: no limit"] = 0
+    io_binding: Annotated[str, "yes to keep input and output buffers on the GPU"] = "yes"
+    cuda_graphs: Annotated[str, "yes to replay batches, padded to 1, 2, 4, ... rows"] = "no"
+    tf32: Annotated[str, "yes to multiply with 10-bit mantissas on the GPU"] = "no"
+    prefer_nhwc: Annotated[str, "yes to run convolutions channels-last on the GPU"] = "no"
+    conv_search: Annotated[str, "heuristic, exhaustive or default: of cuDNN's algorithms"] = (
+        "heuristic"
+    )
     tls_cert: Annotated[str, "PEM file of the server's certificate chain; empty: plain text"] = ""
     tls_key: Annotated[str, "PEM file of its private key"] = ""
     tls_client_ca: Annotated[
@@ -48,14 +67,32 @@ class Settings:
     ] = ""
     threads: Annotated[int, "ONNX Runtime threads of each model; 0: cores / workers / models"] = 0
     max_batch_rows: Annotated[int, "rows of one batch, at most"] = 64
+    model_max_batch_rows: Annotated[
+        str, "the same for single models: mnist-ae=256,mnist-vae=16"
+    ] = ""
+    max_delay_ms: Annotated[
+        float, "milliseconds that a batch may wait to be filled; 0: an idle engine waits for nobody"
+    ] = 0.0
+    model_max_delay_ms: Annotated[str, "the same for single models: mnist-ae=2,mnist-vae=0.5"] = ""
     max_request_rows: Annotated[int, "images or latents of one request, at most"] = 1024
     max_stream_rows: Annotated[int, "images of one SampleStream, at most"] = 1_000_000
     queue_rows: Annotated[int, "rows that may wait for one model, at most"] = 4096
+    queue_bytes: Annotated[int, "bytes of rows that may wait for one model, at most"] = 2**28
+    total_queue_rows: Annotated[
+        int, "rows that may wait for all models together; 0: four times --queue-rows"
+    ] = 0
+    total_queue_bytes: Annotated[
+        int, "bytes of rows that may wait for all models together; 0: four times --queue-bytes"
+    ] = 0
     max_versions: Annotated[int, "model versions that are served, at most"] = 64
     poll_s: Annotated[
         float, "seconds between looks at the model folder for changes; 0: only when asked"
     ] = 0.0
+    max_connections: Annotated[int, "connections of each process, at most"] = 512
     max_concurrent_streams: Annotated[int, "calls in flight of one connection, at most"] = 1024
+    handshake_timeout_s: Annotated[
+        float, "seconds that a new connection may take to speak HTTP/2, TLS included, at most"
+    ] = 20.0
     drain_delay_s: Annotated[
         float, "seconds from NOT_SERVING to refusing calls at SIGTERM, for balancers to notice"
     ] = 0.0
@@ -86,17 +123,29 @@ class Settings:
         _check_choice("transport", self.transport, TRANSPORTS)
         _check_choice("log-format", self.log_format, FORMATS)
         _check_choice("log-level", self.log_level, LEVELS)
-        for name in ("allow_plaintext_token", "reuse_port", "watchdog_exit", "log_requests"):
+        _check_choice("conv-search", self.conv_search, CONV_SEARCHES)
+        for name in (
+            *("allow_plaintext_token", "reuse_port", "watchdog_exit", "log_requests"),
+            *("io_binding", "cuda_graphs", "tf32", "prefer_nhwc"),
+        ):
             _check_choice(_flag(name), getattr(self, name), YES_OR_NO)
         for name, lowest, highest in (
             ("workers", 1, 64),
+            ("device_id", 0, 1023),
+            ("gpu_mem_limit_mb", 0, _INT32),
             ("threads", 0, 1024),
             ("max_batch_rows", 1, _INT32),
             ("max_request_rows", 1, _INT32),
             ("max_stream_rows", 1, _INT64),
+            ("max_delay_ms", 0, _LONGEST_DELAY_MS),
             ("queue_rows", 1, _INT64),
+            ("queue_bytes", 1, _INT64),
+            ("total_queue_rows", 0, _INT64),
+            ("total_queue_bytes", 0, _INT64),
             ("max_versions", 1, 10_000),
+            ("max_connections", 1, _INT32),
             ("max_concurrent_streams", 1, _INT32),
+            ("handshake_timeout_s", 0.1, 3600),
             ("poll_s", 0, 86_400),
             ("drain_delay_s", 0, 3600),
             ("grace_s", 0, 3600),
@@ -111,6 +160,16 @@ class Settings:
                 f"--queue-rows is {self.queue_rows}, below --max-request-rows "
                 f"{self.max_request_rows}: the largest request could never be admitted"
             )
+        # With other models one half of it can be kept for them, see `budget`.
+        if self.total_rows < 2 * self.max_request_rows:
+            raise SettingsError(
+                f"--total-queue-rows is {self.total_queue_rows}, expected at least twice "
+                f"--max-request-rows {self.max_request_rows}, or 0: one half is kept for other "
+                "models, and the largest request could never be admitted"
+            )
+        self._batch_rows_by_model()
+        self._delay_ms_by_model()
+        self._check_cuda()
         _check_address("listen", self.listen)
         if self.metrics_listen:
             _check_address("metrics-listen", self.metrics_listen)
@@ -126,6 +185,75 @@ class Settings:
     def shares_port(self) -> bool:
         """Whether several processes listen on the port."""
         return self.workers > 1 or self.reuse_port == "yes"
+
+    @property
+    def total_rows(self) -> int:
+        """Rows that may wait for all models together."""
+        return self.total_queue_rows or _MODELS_TOGETHER * self.queue_rows
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of rows that may wait for all models together."""
+        return self.total_queue_bytes or _MODELS_TOGETHER * self.queue_bytes
+
+    @property
+    def largest_batch_rows(self) -> int:
+        """Rows of the largest batch of any model."""
+        return max(self.max_batch_rows, *self._batch_rows_by_model().values(), 1)
+
+    def budget(self) -> Budget:
+        """Return a new budget for all models of a process."""
+        return Budget(max_rows=self.total_rows, max_bytes=self.total_bytes)
+
+    @property
+    def named_models(self) -> frozenset[str]:
+        """The models that settings name."""
+        return frozenset(self._batch_rows_by_model()) | frozenset(self._delay_ms_by_model())
+
+    def limits(self, model: str) -> Limits:
+        """Return the limits of a model."""
+        return Limits(
+            max_batch_rows=self._batch_rows_by_model().get(model, self.max_batch_rows),
+            queue_rows=self.queue_rows,
+            queue_bytes=self.queue_bytes,
+            max_delay_s=self._delay_ms_by_model().get(model, self.max_delay_ms) / 1000,
+            request_rows=self.max_request_rows,
+            request_bytes=self.total_bytes // 2,
+        )
+
+    def _batch_rows_by_model(self) -> dict[str, int]:
+        return parse_by_model("model-max-batch-rows", self.model_max_batch_rows, int, 1, _INT32)
+
+    def _delay_ms_by_model(self) -> dict[str, float]:
+        flag, text = "model-max-delay-ms", self.model_max_delay_ms
+        return parse_by_model(flag, text, float, 0.0, _LONGEST_DELAY_MS)
+
+    @property
+    def cuda_options(self) -> CudaOptions:
+        """What was chosen for CUDA."""
+        return CudaOptions(
+            device_id=self.device_id,
+            mem_limit_mb=self.gpu_mem_limit_mb,
+            tf32=self.tf32 == "yes",
+            prefer_nhwc=self.prefer_nhwc == "yes",
+            conv_search=self.conv_search,
+            io_binding=self.io_binding == "yes",
+            cuda_graphs=self.cuda_graphs == "yes",
+        )
+
+    def _check_cuda(self) -> None:
+        """Refuse choices for CUDA that contradict another setting."""
+        if self.cuda_graphs == "yes" and self.io_binding == "no":
+            raise SettingsError(
+                "--cuda-graphs yes needs --io-binding yes: a graph is replayed on fixed buffers"
+            )
+        changed = [_flag(name) for name in _CUDA if getattr(self, name) != getattr(Settings, name)]
+        if self.device == "cpu" and changed:
+            # Both were asked for, and one of them cannot be kept. `auto` only warns.
+            raise SettingsError(
+                f"--device cpu, but --{changed[0]} is for CUDA: leave it out, or choose "
+                "--device cuda or auto"
+            )
 
     def describe(self) -> str:
         """Return the settings in one line."""

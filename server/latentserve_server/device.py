@@ -9,11 +9,13 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import onnxruntime
 
+from latentserve_server.cuda_options import CudaOptions, batch_buckets, provider_options
 from latentserve_server.errors import DeviceUnavailable
 
 log = logging.getLogger(__name__)
@@ -21,17 +23,46 @@ log = logging.getLogger(__name__)
 CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
 
-# Shape arithmetic may stay on the CPU; these carry the work.
-COMPUTE_NODES = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "FusedConv", "FusedGemm"})
+# Shape arithmetic and casts may stay on the CPU; these carry the work, and their tensors.
+COMPUTE_NODES = frozenset(
+    {
+        *("Conv", "ConvTranspose", "Gemm", "MatMul"),
+        *("FusedConv", "FusedGemm", "FusedMatMul", "NhwcConv", "NhwcFusedConv"),
+        *("BatchNormalization", "GroupNormalization", "InstanceNormalization"),
+        *("LayerNormalization", "SkipLayerNormalization", "GroupNorm"),
+        *("AveragePool", "GlobalAveragePool", "MaxPool", "Resize", "Upsample"),
+        *("Elu", "Gelu", "LeakyRelu", "PRelu", "QuickGelu", "Relu", "Sigmoid", "Softplus", "Tanh"),
+    }
+)
+
+TF32_TOLERANCE = 5e-3
+"""Golden tolerance with TF32, at least. Its mantissa is that of float16; weights rounded to that
+change the golden outputs of the shipped models by 3.9e-3 at most."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """An execution provider and its options."""
+    """An execution provider and its options.
+
+    Attributes:
+        name: what ONNX Runtime calls the memory of the device, `cpu` or `cuda`.
+        provider: the execution provider.
+        options: of the execution provider.
+        device_id: which GPU.
+        io_binding: whether batches run on buffers that stay on the device.
+        cuda_graphs: whether batches are padded to a bucket and replayed as CUDA graphs.
+        buckets: the rows that buffers and CUDA graphs are made for, ascending.
+        tolerance: of golden outputs, where it is above the manifest's.
+    """
 
     name: str
     provider: str
     options: dict[str, str]
+    device_id: int = 0
+    io_binding: bool = False
+    cuda_graphs: bool = False
+    buckets: tuple[int, ...] = ()
+    tolerance: float = 0.0
 
     @property
     def providers(self) -> list[Any]:
@@ -43,57 +74,69 @@ class Device:
 
 
 CPU = Device("cpu", CPU_PROVIDER, {})
-CUDA = Device(
-    "cuda",
-    CUDA_PROVIDER,
-    {
-        "device_id": "0",
-        # Grow by what is needed, not to the next power of two: the warm-up at the largest
-        # batch then leaves the arena at its final size (microsoft/onnxruntime#11627).
-        "arena_extend_strategy": "kSameAsRequested",
-        # EXHAUSTIVE, the default, searches anew for every batch size (#7612, #6978).
-        "cudnn_conv_algo_search": "HEURISTIC",
-        # TF32 differs from float32 by about 1e-3, above the golden tolerance.
-        "use_tf32": "0",
-    },
-)
 
 
-def choose_device(wanted: str) -> Device:
-    """Return the device for `auto`, `cpu` or `cuda`.
+def cuda_device(chosen: CudaOptions, max_batch_rows: int) -> Device:
+    """Return CUDA with what was chosen, for batches of at most `max_batch_rows`."""
+    return Device(
+        "cuda",
+        CUDA_PROVIDER,
+        provider_options(chosen),
+        device_id=chosen.device_id,
+        io_binding=chosen.io_binding,
+        cuda_graphs=chosen.cuda_graphs,
+        buckets=batch_buckets(max_batch_rows),
+        tolerance=TF32_TOLERANCE if chosen.tf32 else 0.0,
+    )
+
+
+def choose_device(
+    wanted: str, chosen: CudaOptions | None = None, *, max_batch_rows: int = 64
+) -> Device:
+    """Return the device for `auto`, `cpu` or `cuda`, with the choices for CUDA.
 
     Raises DeviceUnavailable where `cuda` is asked for and this machine or this
     installation has none. `auto` takes CUDA where it is there, and says what it chose.
     """
     if wanted == "cpu":
         return CPU
-    if (problem := _cuda_problem()) is None:
+    chosen = chosen or CudaOptions()
+    if (problem := cuda_problem(chosen.device_id)) is None:
         # The libraries come with the wheel; without this the loader does not find them.
         onnxruntime.preload_dlls()
         if wanted == "auto":
             log.info("--device auto: an NVIDIA GPU is there, the models run on it")
-        return CUDA
+        device = cuda_device(chosen, max_batch_rows)
+        log.info("CUDA: %s; provider options %s", chosen.describe(), device.options)
+        return device
     if wanted == "cuda":
         raise DeviceUnavailable(
             f"--device cuda cannot be kept: {problem}. Use --device cpu to run on the CPU"
         )
-    log.warning("--device auto: the models run on the CPU, because %s", problem)
+    lost = "" if chosen == CudaOptions() else "; the settings for CUDA have no effect"
+    log.warning("--device auto: the models run on the CPU, because %s%s", problem, lost)
     return CPU
 
 
-def _cuda_problem() -> str | None:
-    """Say why CUDA cannot be used, or return None."""
+def cuda_problem(
+    device_id: int = 0, load_library: Callable[[str], Any] = ctypes.CDLL
+) -> str | None:
+    """Say why a GPU cannot be used through CUDA, or return None."""
     if CUDA_PROVIDER not in onnxruntime.get_available_providers():
         return (
             f"onnxruntime {onnxruntime.__version__} is a build without CUDA "
             "(pip install 'latentserve-server[gpu]' in place of [cpu] brings one with it)"
         )
     try:
-        driver = ctypes.CDLL("libcuda.so.1")
+        driver = load_library("libcuda.so.1")
     except OSError:
         return "this machine has no NVIDIA driver (libcuda.so.1 is not there)"
     if (code := driver.cuInit(0)) != 0:
         return f"the NVIDIA driver finds no usable GPU (cuInit gives {code})"
+    count = ctypes.c_int(0)
+    driver.cuDeviceGetCount(ctypes.byref(count))
+    if device_id >= count.value:
+        return f"the NVIDIA driver finds {count.value} GPUs, and --device-id is {device_id}"
     return None
 
 

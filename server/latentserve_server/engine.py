@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from latentserve_server.arrays import opened_arrays
-from latentserve_server.device import Device, check_session
-from latentserve_server.errors import ManifestError
+from latentserve_server.device import Device
+from latentserve_server.errors import EngineFailure, ManifestError, OutOfMemory
+from latentserve_server.graph_session import (
+    RUNTIME_FAILURES,
+    check_tensors,
+    open_session,
+    short,
+)
 from latentserve_server.manifest import Manifest, OperationSpec
+from latentserve_server.out_of_memory import is_out_of_memory
 
 Floats = NDArray[np.float32]
+
+# RuntimeError: what its C++ code throws past the status codes, such as in a copy to a device.
+FAILURES: tuple[type[Exception], ...] = (*RUNTIME_FAILURES, RuntimeError, MemoryError)
+_CANNOT_RUN: tuple[type[Exception], ...] = (*FAILURES, EngineFailure)
 
 
 class OnnxEngine:
@@ -29,22 +39,43 @@ class OnnxEngine:
         manifest: the checked manifest.
         device: where to run.
         threads: intra-op threads of each graph.
+        opener: makes the session of a graph.
     """
 
-    def __init__(self, manifest: Manifest, device: Device, *, threads: int) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        device: Device,
+        *,
+        threads: int,
+        opener: Callable[[Manifest, OperationSpec, Device, int], Any] = open_session,
+    ) -> None:
         self._manifest = manifest
         self.provider = device.provider
+        self._tolerance = max(manifest.golden.tolerance, device.tolerance)
         self._sessions: dict[str, Any] = {}
+        # What a run needs, looked up once. Plain `run` is the cheapest way on the CPU: bound or
+        # preallocated outputs save nothing there, and run_with_ort_values costs 26 us more.
+        self._runs: dict[str, tuple[Any, list[str], tuple[str, ...]]] = {}
         for operation, spec in manifest.operations.items():
             if spec.file not in self._sessions:
-                self._sessions[spec.file] = _open_session(manifest, spec, device, threads)
-            _check_tensors(self._sessions[spec.file], operation, spec, manifest)
+                self._sessions[spec.file] = opener(manifest, spec, device, threads)
+            session = self._sessions[spec.file]
+            check_tensors(session, operation, spec, manifest)
+            self._runs[operation] = (session.run, list(spec.outputs), spec.inputs)
 
     def run(self, operation: str, inputs: Sequence[Floats]) -> list[Floats]:
-        """Run one batch. Inputs and outputs are float32 [rows, ...], in manifest order."""
-        spec = self._manifest.operations[operation]
-        feeds = dict(zip(spec.inputs, inputs, strict=True))
-        outputs: list[Floats] = self._sessions[spec.file].run(list(spec.outputs), feeds)
+        """Run one batch. Inputs and outputs are float32 [rows, ...], in manifest order.
+
+        The outputs belong to the caller; no later run changes them. Raises OutOfMemory where a
+        smaller batch may succeed, and else what ONNX Runtime raises.
+        """
+        run, output_names, input_names = self._runs[operation]
+        try:
+            outputs: list[Floats] = run(output_names, dict(zip(input_names, inputs, strict=True)))
+        except FAILURES as error:
+            refuse_if_out_of_memory(error, operation, len(inputs[0]))
+            raise
         return outputs
 
     def warm_up(self, batch_rows: Iterable[int]) -> list[tuple[str, int, float]]:
@@ -66,15 +97,16 @@ class OnnxEngine:
             started = time.perf_counter()
             self.run(operation, [batch])
             return time.perf_counter() - started
-        except _RuntimeFailure as error:
+        except _CANNOT_RUN as error:
             raise ManifestError(
-                f"{operation} cannot be run with {rows} rows: {_short(error)}"
+                f"{operation} cannot be run with {rows} rows: {short(error)}"
             ) from error
 
     def check_golden(self) -> float:
         """Repeat the golden runs on this hardware; return the largest absolute difference.
 
-        Raises ManifestError where it exceeds the manifest's tolerance.
+        Raises ManifestError where it exceeds the manifest's tolerance, or that of the device
+        where this is larger.
         """
         golden = self._manifest.golden
         largest = 0.0
@@ -86,72 +118,23 @@ class OnnxEngine:
                     for name, output in zip(spec.outputs, outputs, strict=True):
                         expected = arrays[golden.outputs[operation][name]]
                         difference = _largest_difference(operation, name, output, expected)
-                        if not difference <= golden.tolerance:
+                        if not difference <= self._tolerance:
                             raise ManifestError(
                                 f"{operation} gives other results than at export: {name} differs "
-                                f"by {difference:.2g}, the tolerance is {golden.tolerance:g}"
+                                f"by {difference:.2g}, the tolerance is {self._tolerance:g}"
                             )
                         largest = max(largest, difference)
-        except _RuntimeFailure as error:
-            raise ManifestError(f"the golden inputs cannot be run: {_short(error)}") from error
+        except _CANNOT_RUN as error:
+            raise ManifestError(f"the golden inputs cannot be run: {short(error)}") from error
         return largest
 
 
-# What ONNX Runtime raises (Fail, InvalidGraph, NoSuchFile, InvalidArgument, ...) has no common
-# base of its own beside Exception, so the classes are listed from its own table.
-_RuntimeFailure: tuple[type[Exception], ...] = tuple(
-    value
-    for value in vars(onnxruntime.capi.onnxruntime_pybind11_state).values()
-    if isinstance(value, type) and issubclass(value, Exception)
-)
-
-
-def _open_session(manifest: Manifest, spec: OperationSpec, device: Device, threads: int) -> Any:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    # Spinning threads burn the cores that gRPC needs.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    path = str(manifest.folder / spec.file)
-    try:
-        session = onnxruntime.InferenceSession(path, options, providers=device.providers)
-    except _RuntimeFailure as error:
-        raise ManifestError(f"{spec.file} cannot be loaded: {_short(error)}") from error
-    # Otherwise a failing GPU turns into a silent CPU session in mid-flight.
-    session.disable_fallback()
-    check_session(session, device)
-    return session
-
-
-def _check_tensors(session: Any, operation: str, spec: OperationSpec, manifest: Manifest) -> None:
-    """Check names, types and shapes of a graph against the manifest."""
-    inputs = {tensor.name: tensor for tensor in session.get_inputs()}
-    outputs = {tensor.name: tensor for tensor in session.get_outputs()}
-    if set(spec.inputs) != set(inputs):
-        raise ManifestError(
-            f"{operation}: the graph {spec.file} has the inputs {sorted(inputs)}, "
-            f"the manifest says {list(spec.inputs)}"
-        )
-    if missing := set(spec.outputs) - set(outputs):
-        raise ManifestError(
-            f"{operation}: the graph {spec.file} has the outputs {sorted(outputs)}, "
-            f"not {sorted(missing)}"
-        )
-    rows = [(inputs[name], manifest.input_shape(operation)) for name in spec.inputs]
-    rows += [(outputs[name], manifest.output_shape(operation)) for name in spec.outputs]
-    for tensor, shape in rows:
-        found = list(tensor.shape)
-        if (
-            tensor.type != "tensor(float)"
-            or found[1:] != list(shape)
-            or not isinstance(found[0], str)
-        ):
-            raise ManifestError(
-                f"{operation}: {tensor.name} in {spec.file} is {tensor.type} {tensor.shape}, "
-                f"expected tensor(float) ['batch', {', '.join(map(str, shape))}]"
-            )
+def refuse_if_out_of_memory(error: Exception, operation: str, rows: int) -> None:
+    """Raise OutOfMemory in place of `error`, where it is one; its text is for the log."""
+    if is_out_of_memory(error):
+        raise OutOfMemory(
+            f"no memory to {operation} {rows} rows at once: {short(error)}"
+        ) from error
 
 
 def _largest_difference(operation: str, name: str, output: Floats, expected: NDArray[Any]) -> float:
@@ -161,8 +144,3 @@ def _largest_difference(operation: str, name: str, output: Floats, expected: NDA
             f"{expected.shape}"
         )
     return float(np.max(np.abs(output - expected)))
-
-
-def _short(error: BaseException) -> str:
-    """Return the first line of an ONNX Runtime error."""
-    return str(error).splitlines()[0][:300]

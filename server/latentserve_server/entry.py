@@ -40,7 +40,10 @@ class ServedModel:
 
 @dataclass(frozen=True)
 class Entry:
-    """One version; `reason` says why it, or a newer state of its folder, was refused."""
+    """One version; `reason` says why it, or a newer state of its folder, was refused.
+
+    `max_batch_rows` is what it has, or would have once loaded; 0 without a manifest.
+    """
 
     name: str
     version: int
@@ -48,3 +51,4 @@ class Entry:
     reason: str = ""
     manifest: Manifest | None = None
     model: ServedModel | None = None
+    max_batch_rows: int = 0

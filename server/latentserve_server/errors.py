@@ -12,6 +12,7 @@
         ├── ModelNotFound       NOT_FOUND
         ├── UnknownService      NOT_FOUND
         ├── OperationNotSupported   FAILED_PRECONDITION
+        ├── ModelFolderUnreadable   FAILED_PRECONDITION
         ├── QueueFull           RESOURCE_EXHAUSTED
         ├── DeadlineExceeded    DEADLINE_EXCEEDED
         ├── Unavailable         UNAVAILABLE
@@ -129,6 +130,13 @@ class OperationNotSupported(CallError):
 
     code = "FAILED_PRECONDITION"
     reason = "OPERATION_NOT_SUPPORTED"
+
+
+class ModelFolderUnreadable(CallError):
+    """A reload found no model folder, or an empty one; what was served stays."""
+
+    code = "FAILED_PRECONDITION"
+    reason = "MODEL_FOLDER_UNREADABLE"
 
 
 class QueueFull(CallError):

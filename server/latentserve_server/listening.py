@@ -11,6 +11,14 @@ from latentserve_server.transport import Endpoint
 
 _MIN_MESSAGE_BYTES = 4 * 2**20
 _MAX_MESSAGE_BYTES = 2**31 - 1  # gRPC takes no larger limit
+# A bearer token may be some KiB. gRPC refuses at random between a soft and a hard limit, so both
+# are the same.
+_MAX_METADATA_BYTES = 16 * 2**10
+# Clients may ping every 10 s, Go's shortest interval. They do so by their own clocks, over a
+# network that delays one ping and not the next, so the limit is below that.
+_MIN_PING_INTERVAL_MS = 5_000
+# Pings in excess that are forgiven until the server has sent something; then it hangs up.
+_MAX_PING_STRIKES = 2
 
 
 def endpoint(settings: Settings, manifests: Iterable[Manifest]) -> Endpoint:
@@ -24,11 +32,16 @@ def endpoint(settings: Settings, manifests: Iterable[Manifest]) -> Endpoint:
             ("grpc.so_reuseport", int(settings.shares_port)),
             ("grpc.max_receive_message_length", _message_limit(settings, manifests)),
             ("grpc.max_send_message_length", -1),
+            ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
+            ("grpc.absolute_max_metadata_size", _MAX_METADATA_BYTES),
+            ("grpc.max_allowed_incoming_connections", settings.max_connections),
             ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
+            # Who connects and says nothing holds a connection; gRPC's own limit is 2 minutes.
+            ("grpc.server_handshake_timeout_ms", round(settings.handshake_timeout_s * 1000)),
             ("grpc.keepalive_time_ms", 60_000),
             ("grpc.keepalive_timeout_ms", 20_000),
-            # The default, 5 minutes, hangs up on clients that ping every 10 s, as Go's do.
-            ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+            ("grpc.http2.min_ping_interval_without_data_ms", _MIN_PING_INTERVAL_MS),
+            ("grpc.http2.max_ping_strikes", _MAX_PING_STRIKES),
             ("grpc.keepalive_permit_without_calls", 1),
         ),
     )

@@ -6,8 +6,10 @@ to format.
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
+import os
 import sys
 import threading
 import time
@@ -108,6 +110,25 @@ def configure(
     logging.captureWarnings(True)
     sys.excepthook = _log_uncaught
     threading.excepthook = _log_uncaught_in_thread
+
+
+def lose_quietly() -> None:
+    """Let what nobody takes at the end of the process be lost, on a full disk or a closed pipe.
+
+    Python would end with exit status 120, whatever the process has to say of itself.
+    """
+    atexit.unregister(_drop_what_is_left)
+    atexit.register(_drop_what_is_left)
+
+
+def _drop_what_is_left() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            # Python flushes it once more, and must succeed then.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _cut(text: str) -> str:

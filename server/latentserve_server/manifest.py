@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import stat
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 from jsonschema import Draft202012Validator
 
 from latentserve_server.errors import ManifestError
+from latentserve_server.graph_file import check_graph_file
 
 MANIFEST_NAME = "manifest.json"
 MAX_MIXTURE_VALUES = 2**22
@@ -100,6 +102,7 @@ class Manifest:
     prior: str
     mixture: MixtureSpec | None
     operations: dict[str, OperationSpec]
+    precision: str
     likelihood_family: str
     likelihood_sigma: float
     golden: Golden
@@ -133,15 +136,10 @@ def read_manifest(folder: Path) -> Manifest:
     """Read and check the manifest of `folder`, <root>/<name>/<version>.
 
     Raises ManifestError, with a text for the operator, where the manifest breaks the
-    schema, contradicts its folder, or lists a file that is missing or differs.
+    schema, contradicts its folder, or lists a file that is missing or differs, and where a
+    graph wants more than `graph_file` allows.
     """
-    path = folder / MANIFEST_NAME
-    try:
-        if path.stat().st_size > _MAX_MANIFEST_BYTES:
-            raise ManifestError(f"{MANIFEST_NAME} is larger than {_MAX_MANIFEST_BYTES} bytes")
-        raw = path.read_bytes()
-    except OSError as error:
-        raise ManifestError(f"{MANIFEST_NAME} cannot be read: {error.strerror}") from error
+    raw = read_manifest_bytes(folder)
     try:
         document = json.loads(raw, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
@@ -154,7 +152,19 @@ def read_manifest(folder: Path) -> Manifest:
     _check_names(manifest, document)
     for name, entry in document["files"].items():
         _check_file(folder, name, entry["sha256"], entry["bytes"])
+    for file in sorted({spec.file for spec in manifest.operations.values()}):
+        check_graph_file(folder, file, document["files"])
     return manifest
+
+
+def read_manifest_bytes(folder: Path) -> bytes:
+    """Return what is in the manifest of `folder`; raises ManifestError where it is no such file."""
+    try:
+        if _size(folder, MANIFEST_NAME) > _MAX_MANIFEST_BYTES:
+            raise ManifestError(f"{MANIFEST_NAME} is larger than {_MAX_MANIFEST_BYTES} bytes")
+        return (folder / MANIFEST_NAME).read_bytes()
+    except OSError as error:
+        raise ManifestError(f"{MANIFEST_NAME} cannot be read: {error.strerror}") from error
 
 
 def _refuse_constant(name: str) -> None:
@@ -178,6 +188,7 @@ def _parse(document: dict[str, Any], digest: str, folder: Path) -> Manifest:
             name: OperationSpec(spec["file"], tuple(spec["inputs"]), tuple(spec["outputs"]))
             for name, spec in document["operations"].items()
         },
+        precision=document.get("precision", "float32"),
         likelihood_family=likelihood.get("family", ""),
         likelihood_sigma=likelihood.get("sigma", 0.0),
         golden=Golden(
@@ -243,19 +254,32 @@ def _check_names(manifest: Manifest, document: dict[str, Any]) -> None:
 
 
 def _check_file(folder: Path, name: str, sha256: str, size: int) -> None:
+    try:
+        found = _size(folder, name)
+        if found != size:
+            raise ManifestError(f"{name} has {found} bytes, the manifest says {size}")
+        with (folder / name).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ManifestError(f"{name} cannot be read: {error.strerror}") from error
+    if digest != sha256:
+        raise ManifestError(f"{name} has SHA-256 {digest}, the manifest says {sha256}")
+
+
+def _size(folder: Path, name: str) -> int:
+    """Return the size of a file, in bytes, before it is opened.
+
+    Raises OSError, and ManifestError for what is no file of this folder.
+    """
     path = folder / name
     try:
         # A link may point anywhere; what it names must still be inside the folder.
         if not path.resolve().is_relative_to(folder.resolve()):
             raise ManifestError(f"{name} leads out of the model's folder")
-        found = path.stat().st_size
-        if found != size:
-            raise ManifestError(f"{name} has {found} bytes, the manifest says {size}")
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
     except RuntimeError as error:  # what resolve raises for a link to itself before Python 3.13
         raise ManifestError(f"{name} cannot be read: it is a link to itself") from error
-    except OSError as error:
-        raise ManifestError(f"{name} cannot be read: {error.strerror}") from error
-    if digest != sha256:
-        raise ManifestError(f"{name} has SHA-256 {digest}, the manifest says {sha256}")
+    found = path.stat()
+    # Reading a pipe would wait for ever.
+    if not stat.S_ISREG(found.st_mode):
+        raise ManifestError(f"{name} cannot be read: it is no file")
+    return found.st_size

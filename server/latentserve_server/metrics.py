@@ -25,7 +25,7 @@ from latentserve_server.batcher import Observer
 from latentserve_server.entry import Entry, State
 from latentserve_server.repository import Action, Outcome
 from latentserve_server.rpc_metrics import RpcMetrics, code_of_leaving, collect_rpcs
-from latentserve_server.tallies import Counts
+from latentserve_server.tallies import Counts, Tally
 from latentserve_server.version_metrics import VersionMetrics, collect_versions
 
 __all__ = ["Metrics", "RpcMetrics", "code_of_leaving"]
@@ -46,6 +46,7 @@ class Metrics(Collector):
         # Each is added or taken out in one step; a scrape reads a copy.
         self._versions: dict[tuple[str, str], VersionMetrics] = {}
         self._reloads = Counts()
+        self._failed_reloads = Tally()
         self.registry = CollectorRegistry()
         self.registry.register(self)
         prometheus_client.ProcessCollector(registry=self.registry)
@@ -67,9 +68,13 @@ class Metrics(Collector):
         if outcome.action is Action.REMOVED:
             self._versions.pop((outcome.name, str(outcome.version)), None)
 
+    def reload_failed(self) -> None:
+        """Count a reload that could not look at the model folder."""
+        self._failed_reloads.add()
+
     def describe(self) -> Iterable[Metric]:
         """Give the names, for those who ask for a few: /metrics?name[]=NAME."""
-        return _families((), (), {}, ())
+        return _families((), (), {}, 0, ())
 
     def collect(self) -> Iterator[Metric]:
         """Give everything; called for every scrape."""
@@ -77,6 +82,7 @@ class Metrics(Collector):
             list(self._rpcs.values()),
             list(self._versions.items()),
             self._reloads.read(),
+            self._failed_reloads.read(),
             self._entries(),
         )
 
@@ -85,6 +91,7 @@ def _families(
     rpcs: Iterable[RpcMetrics],
     versions: Iterable[tuple[tuple[str, str], VersionMetrics]],
     reload_counts: Mapping[tuple[str, ...], int],
+    failed_reloads: int,
     entries: Iterable[Entry],
 ) -> Iterator[Metric]:
     yield from collect_rpcs(rpcs)
@@ -97,6 +104,11 @@ def _families(
     for labels, count in reload_counts.items():
         reloads.add_metric(labels, count)
     yield reloads
+    yield CounterMetricFamily(
+        "latentserve_reload_failures",
+        "Reloads that found no model folder, or an empty one, and changed nothing.",
+        failed_reloads,
+    )
     yield from _collect_models(entries)
     yield _build_info()
 

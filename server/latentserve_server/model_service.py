@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from google.protobuf.message import Message
 
@@ -42,12 +43,26 @@ class _Finished:
         """Do nothing."""
 
 
+class _Reloading:
+    """A reload that waits for its turn, or runs. One that runs is not interrupted."""
+
+    def __init__(self) -> None:
+        self.left = False
+        self.turn: Future[None] | None = None
+
+    def cancel(self) -> None:
+        """The caller has left: a reload whose turn has not come does not happen."""
+        self.left = True
+        if self.turn is not None:
+            self.turn.cancel()
+
+
 class ModelService:
     """Answers ListModels, GetModel and ReloadModels by the repository.
 
     Args:
         repository: the models.
-        max_request_rows, max_stream_rows, max_batch_rows: the limits to report.
+        max_request_rows, max_stream_rows: the limits to report.
         reload: reloads models of these names, all for none; by default `repository.reload`.
     """
 
@@ -57,15 +72,15 @@ class ModelService:
         *,
         max_request_rows: int,
         max_stream_rows: int,
-        max_batch_rows: int,
         reload: Callable[[Collection[str]], list[Outcome]] | None = None,
     ) -> None:
         self._repository = repository
         self._reload = reload or repository.reload
+        # They take seconds to minutes: nothing that others wait for may lend its threads to them.
+        self._reloads = ThreadPoolExecutor(1, thread_name_prefix="reload")
         self._limits = pb.Limits(
             max_request_rows=max_request_rows,
             max_stream_rows=max_stream_rows,
-            max_batch_rows=max_batch_rows,
         )
 
     def unary_methods(self) -> dict[str, UnaryMethod]:
@@ -92,25 +107,21 @@ class ModelService:
         return _answer(pb.GetModelResponse(model=self._describe(entry)), done)
 
     def reload_models(self, request: bytes, deadline: float | None, done: Done) -> Call:
-        """Look at the model folder again; the reply's builder does the work, off the loop."""
-        message = parse(pb.ReloadModelsRequest, request)
+        """Look at the model folder again, on a thread of its own, one reload after the other."""
+        names = frozenset(parse(pb.ReloadModelsRequest, request).names)
+        reloading = _Reloading()
 
-        def build() -> bytes:
-            outcomes = self._reload(frozenset(message.names))
-            return pb.ReloadModelsResponse(
-                outcomes=[
-                    pb.ReloadOutcome(
-                        name=outcome.name,
-                        version=outcome.version,
-                        action=_ACTIONS[outcome.action],
-                        reason=outcome.reason,
-                    )
-                    for outcome in outcomes
-                ]
-            ).SerializeToString()
+        def reload() -> None:
+            outcome: Future[bytes] = Future()
+            try:
+                outcome.set_result(_told(self._reload(names)))
+            except Exception as error:  # noqa: BLE001 - raised where the reply is built
+                outcome.set_exception(error)
+            if not reloading.left:
+                done(Reply(outcome.result))
 
-        done(Reply(build, slow=True))
-        return _Finished()
+        reloading.turn = self._reloads.submit(reload)
+        return reloading
 
     def _describe(self, entry: Entry) -> pb.Model:
         model = pb.Model(
@@ -138,6 +149,7 @@ class ModelService:
             model.likelihood.family = manifest.likelihood_family
             model.likelihood.sigma = manifest.likelihood_sigma
         model.limits.CopyFrom(self._limits)
+        model.limits.max_batch_rows = entry.max_batch_rows
         model.metrics.extend(
             pb.Metric(
                 name=metric.name,
@@ -151,6 +163,21 @@ class ModelService:
             for metric in manifest.metrics
         )
         return model
+
+
+def _told(outcomes: Iterable[Outcome]) -> bytes:
+    response = pb.ReloadModelsResponse(
+        outcomes=[
+            pb.ReloadOutcome(
+                name=outcome.name,
+                version=outcome.version,
+                action=_ACTIONS[outcome.action],
+                reason=outcome.reason,
+            )
+            for outcome in outcomes
+        ]
+    )
+    return response.SerializeToString()
 
 
 def _answer(response: Message, done: Done) -> Call:

@@ -6,8 +6,9 @@ import asyncio
 import signal
 from collections.abc import Callable
 
-from latentserve_server.app import App, EngineFactory, onnx_engine
+from latentserve_server.app import App
 from latentserve_server.config import Settings
+from latentserve_server.engines import EngineFactory, onnx_engine
 
 
 async def run(app: App, on_serving: Callable[[], None] = lambda: None) -> None:

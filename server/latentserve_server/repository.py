@@ -14,8 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from latentserve_server.entry import Entry, ServedModel, State
-from latentserve_server.errors import InvalidRequest, ModelNotFound, Unavailable
-from latentserve_server.loader import Loader, manifest_digest, version_folders
+from latentserve_server.errors import (
+    InvalidRequest,
+    ModelFolderUnreadable,
+    ModelNotFound,
+    Unavailable,
+)
+from latentserve_server.loader import Loader, version_folders
 from latentserve_server.manifest import Manifest
 
 log = logging.getLogger(__name__)
@@ -51,6 +56,7 @@ class Repository:
         on_change: called with the name of a model whose versions changed, from the thread that
             loads.
         on_outcome: called with every outcome of a reload, from that thread.
+        on_failure: called for a reload that found no folder or an empty one, from that thread.
     """
 
     def __init__(
@@ -62,6 +68,7 @@ class Repository:
         max_versions: int,
         on_change: Callable[[str], None] = lambda name: None,
         on_outcome: Callable[[Outcome], None] = lambda outcome: None,
+        on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         self._root = root
         self._loader = loader
@@ -69,6 +76,7 @@ class Repository:
         self._max_versions = max_versions
         self._on_change = on_change
         self._on_outcome = on_outcome
+        self._on_failure = on_failure
         self._reloading = threading.Lock()
         # Both are replaced as a whole, never changed in place: readers need no lock.
         self._entries: tuple[Entry, ...] = ()
@@ -118,23 +126,26 @@ class Repository:
 
         What is served stays until its successor is warm, and for good where the successor is
         refused. `names` limits it to some models. Blocks until all is loaded; one reload runs at
-        a time. Raises ModelNotFound for a name without a folder and without a served version.
+        a time. Raises ModelNotFound for a name without a folder and without a served version, and
+        ModelFolderUnreadable where it is gone or empty: that is no order to remove everything.
         """
         with self._reloading:
-            folders = {(name, version): folder for name, version, folder in self._folders()}
+            folders = self._look()
             served = {(entry.name, entry.version): entry for entry in self._entries}
             known = {name for name, _ in folders | served}
             for name in names:
                 if name not in known:
                     raise self._not_found(f"there is no model {name[:80]!r}")
-            outcomes = []
-            for key in sorted(folders.keys() | served.keys()):
-                if names and key[0] not in names:
-                    continue
-                if key in folders:
-                    outcomes.append(self._renew(*key, folders[key], served.get(key)))
-                else:
-                    outcomes.append(self._remove(*key))
+            keys = [key for key in folders.keys() | served.keys() if not names or key[0] in names]
+            # What takes the place of another one is warm before that goes.
+            keys.sort(key=lambda key: (key not in folders, key))
+            outcomes = [
+                self._renew(*key, folders[key], served.get(key))
+                if key in folders
+                else self._remove(served[key], replaceable=key[0] in {name for name, _ in folders})
+                for key in keys
+            ]
+            outcomes.sort(key=lambda outcome: (outcome.name, outcome.version))
         for outcome in outcomes:
             self._on_outcome(outcome)
             log.info(
@@ -192,6 +203,24 @@ class Repository:
             if entry.model is not None:
                 entry.model.batcher.close(timeout_s=timeout_s)
 
+    def _look(self) -> dict[tuple[str, int], Path]:
+        """Find the version folders; raises ModelFolderUnreadable."""
+        path, problem = self._root, "it is empty"
+        try:
+            folders = {(name, version): folder for name, version, folder in self._folders()}
+        except OSError as error:
+            folders = {}
+            path, problem = Path(error.filename or self._root), error.strerror or "unknown error"
+        # Where a volume was unmounted there is still its mount point, empty.
+        if not folders and any(entry.model is not None for entry in self._entries):
+            log.error("reload: %s cannot be used: %s; what is served stays", path, problem)
+            self._on_failure()
+            raise ModelFolderUnreadable(
+                f"the model folder cannot be used: {problem}. What was served before still is; "
+                "the server's log has the path"
+            )
+        return folders
+
     def _folders(self) -> list[tuple[str, int, Path]]:
         folders = version_folders(self._root)
         if left_out := folders[self._max_versions :]:
@@ -207,11 +236,12 @@ class Repository:
     def _renew(self, name: str, version: int, folder: Path, served: Entry | None) -> Outcome:
         """Load a version that is new or changed; keep what is served where it is refused."""
         ready = served if served is not None and served.model is not None else None
-        if ready and ready.manifest and ready.manifest.digest == manifest_digest(folder):
+        # Also where the manifest is the same: its files may not be, and a restart would need them.
+        entry = self._loader.read(name, version, folder)
+        if ready and entry.state is State.LOADING and _digest(entry) == _digest(ready):
             if ready.reason:
                 self._put(replace(ready, reason=""))  # a broken successor was taken back
             return Outcome(name, version, Action.UNCHANGED)
-        entry = self._loader.read(name, version, folder)
         if entry.state is State.LOADING:
             if ready is None:
                 self._put(entry)
@@ -222,12 +252,18 @@ class Repository:
         self._put(entry)
         return Outcome(name, version, Action.LOADED)
 
-    def _remove(self, name: str, version: int) -> Outcome:
-        self._publish(
-            [entry for entry in self._entries if (entry.name, entry.version) != (name, version)]
-        )
-        self._on_change(name)
-        return Outcome(name, version, Action.REMOVED)
+    def _remove(self, gone: Entry, *, replaceable: bool) -> Outcome:
+        """Serve a version no more, unless what should take its place was refused."""
+        others = [entry for entry in self._entries if entry is not gone]
+        replaced = any(other.name == gone.name and other.model is not None for other in others)
+        if gone.model is not None and replaceable and not replaced:
+            reason = "its folder is gone; it stays, because no other version can be served"
+            log.error("%s version %d: %s", gone.name, gone.version, reason)
+            self._put(replace(gone, reason=reason))
+            return Outcome(gone.name, gone.version, Action.REFUSED, reason)
+        self._publish(others)
+        self._on_change(gone.name)
+        return Outcome(gone.name, gone.version, Action.REMOVED)
 
     def _put(self, entry: Entry) -> None:
         """Swap one entry in."""
@@ -249,3 +285,7 @@ class Repository:
     def _not_found(self, message: str) -> ModelNotFound:
         names = ", ".join(sorted({e.name for e in self._entries if e.state is not State.REFUSED}))
         return ModelNotFound(f"{message}. Models: {names or 'none'}", metadata={"models": names})
+
+
+def _digest(entry: Entry) -> str | None:
+    return entry.manifest.digest if entry.manifest else None

@@ -9,7 +9,10 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from latentserve_server.budget import Excess, Share
 from latentserve_server.ticket import Ticket
+
+AT_ONCE_NS = 0.0
 
 
 class Slice(NamedTuple):
@@ -33,80 +36,131 @@ class Batch(NamedTuple):
     rows: int
 
 
-class RowQueue:
-    """Requests in order of arrival, per operation, bounded by their rows together."""
+class Line:
+    """The requests for one operation, in order of arrival."""
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.waiting_rows = 0
+    __slots__ = ("_due_ns", "rows", "tickets")
+
+    def __init__(self) -> None:
         # A dict, so that a cancelled request leaves in O(1).
-        self._queues: dict[str, OrderedDict[Ticket, None]] = {}
-
-    def __iter__(self) -> Iterator[Ticket]:
-        """Every request that has rows left to run."""
-        for queue in self._queues.values():
-            yield from queue
-
-    def next_operation(self) -> str:
-        """Return the operation of the next batch, "" where nothing waits."""
-        heads = [
-            (next(iter(queue)).submitted_ns, operation)
-            for operation, queue in self._queues.items()
-            if queue
-        ]
-        return min(heads)[1] if heads else ""
-
-    def has_room(self, rows: int) -> bool:
-        """Return whether so many rows more may wait."""
-        return self.waiting_rows + rows <= self.limit
+        self.tickets: OrderedDict[Ticket, None] = OrderedDict()
+        self.rows = 0
+        self._due_ns: float | None = None
 
     def add(self, ticket: Ticket) -> None:
         """Append a request."""
-        self._queues.setdefault(ticket.operation, OrderedDict())[ticket] = None
-        self.waiting_rows += ticket.rows
+        if not self.tickets or (self._due_ns is not None and ticket.due_ns < self._due_ns):
+            self._due_ns = ticket.due_ns
+        self.tickets[ticket] = None
+        self.rows += ticket.rows
+
+    def head(self) -> Ticket:
+        """The request that came first."""
+        return next(iter(self.tickets))
+
+    def due_ns(self, max_rows: int) -> float:
+        """Return when a batch is to be cut; the line must not be empty."""
+        if self.rows >= max_rows:
+            return AT_ONCE_NS
+        if self._due_ns is None:  # somebody left; there are fewer than `max_rows` to look at
+            self._due_ns = min(ticket.due_ns for ticket in self.tickets)
+        return self._due_ns
+
+    def has_left(self, rows: int) -> None:
+        """Count rows that were taken out."""
+        self.rows -= rows
+        self._due_ns = None
+
+
+class RowQueue:
+    """Requests in order of arrival, per operation; `share` bounds and counts what waits."""
+
+    def __init__(self, share: Share) -> None:
+        self.share = share
+        self.lines: dict[str, Line] = {}
+
+    def __iter__(self) -> Iterator[Ticket]:
+        """Every request that has rows left to run."""
+        for line in self.lines.values():
+            yield from line.tickets
+
+    def next_operation(self) -> str:
+        """Return the operation whose head has waited longest, "" where nothing waits."""
+        heads = [
+            (line.head().submitted_ns, operation)
+            for operation, line in self.lines.items()
+            if line.tickets
+        ]
+        return min(heads)[1] if heads else ""
+
+    def add(self, ticket: Ticket) -> Excess | None:
+        """Append a request, or return why there is no room for it."""
+        excess = self.share.take(ticket.rows, ticket.rows * ticket.row_bytes)
+        if excess is not None:
+            return excess
+        line = self.lines.get(ticket.operation)
+        if line is None:
+            line = self.lines[ticket.operation] = Line()
+        line.add(ticket)
+        return None
 
     def leave(self, ticket: Ticket) -> None:
         """Take out what is left of a request; nothing happens if it has been cut whole."""
-        queue = self._queues.get(ticket.operation)
-        if queue is not None and ticket in queue:
-            del queue[ticket]
-            self.waiting_rows -= ticket.rows - ticket.cut_rows
+        line = self.lines.get(ticket.operation)
+        if line is not None and ticket in line.tickets:
+            del line.tickets[ticket]
+            rows = ticket.rows - ticket.cut_rows
+            line.has_left(rows)
+            self.share.give_back(rows, rows * ticket.row_bytes)
 
-    def cut(self, max_rows: int, now_s: float) -> tuple[Batch | None, list[Ticket]]:
+    def due_ns(self, max_rows: int) -> float | None:
+        """Return when the next batch is to be cut, None where nothing waits."""
+        due = [line.due_ns(max_rows) for line in self.lines.values() if line.tickets]
+        return min(due) if due else None
+
+    def cut(
+        self, max_rows: int, now_ns: int, *, due_only: bool = False
+    ) -> tuple[Batch | None, list[Ticket]]:
         """Take the next batch out, with the requests that were found expired on the way.
 
         The operation whose head has waited longest goes first, so none can starve another.
+        `due_only` leaves alone what may still wait for company.
         """
         expired: list[Ticket] = []
-        heads: list[tuple[int, str]] = []
-        for operation, queue in self._queues.items():
-            while queue and _is_expired(head := next(iter(queue)), now_s):
+        oldest_ns, chosen = 0, None
+        for operation, line in self.lines.items():
+            tickets = line.tickets
+            while tickets:
+                head = next(iter(tickets))
+                if head.deadline_ns > now_ns:
+                    if due_only and line.due_ns(max_rows) > now_ns:
+                        break
+                    if chosen is None or head.submitted_ns < oldest_ns:
+                        oldest_ns, chosen = head.submitted_ns, operation
+                    break
                 expired.append(head)
                 self.leave(head)
-            if queue:
-                heads.append((next(iter(queue)).submitted_ns, operation))
-        if not heads:
+        if chosen is None:
             return None, expired
-        operation = min(heads)[1]
-        queue = self._queues[operation]
+        line = self.lines[chosen]
         slices: list[Slice] = []
-        rows = 0
-        while queue and rows < max_rows:
-            ticket = next(iter(queue))
-            if _is_expired(ticket, now_s):
+        rows = nbytes = 0
+        tickets = line.tickets
+        while tickets and rows < max_rows:
+            ticket = next(iter(tickets))
+            if ticket.deadline_ns <= now_ns:
                 expired.append(ticket)
                 self.leave(ticket)
                 continue
-            start = ticket.cut_rows
-            part = Slice(ticket, start, min(ticket.rows, start + max_rows - rows))
-            slices.append(part)
-            rows += part.rows
-            self.waiting_rows -= part.rows
-            ticket.cut_rows = part.stop
-            if part.stop == ticket.rows:
-                del queue[ticket]
-        return Batch(operation, slices, rows), expired
-
-
-def _is_expired(ticket: Ticket, now_s: float) -> bool:
-    return ticket.deadline is not None and ticket.deadline <= now_s
+            start, stop = ticket.cut_rows, ticket.rows
+            if stop - start > max_rows - rows:
+                stop = start + max_rows - rows
+            else:
+                del tickets[ticket]
+            ticket.cut_rows = stop
+            slices.append(Slice(ticket, start, stop))
+            rows += stop - start
+            nbytes += (stop - start) * ticket.row_bytes
+        line.has_left(rows)
+        self.share.give_back(rows, nbytes)
+        return Batch(chosen, slices, rows), expired

@@ -12,9 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import Any
 
 from prometheus_client import CollectorRegistry
 
@@ -22,12 +20,14 @@ from latentserve_server import exit_status
 from latentserve_server.child import WORKER_PROGRAM, Child, Ended, Told
 from latentserve_server.config import Settings
 from latentserve_server.control import CannotStart, Reload, Serving
+from latentserve_server.errors import LatentserveError
 from latentserve_server.link import Question
 from latentserve_server.metrics_port import serve_metrics
 from latentserve_server.port import HeldPort
 from latentserve_server.reloads import reload_workers
 from latentserve_server.repository import Outcome
 from latentserve_server.restarts import Restarts
+from latentserve_server.slot import Slot
 from latentserve_server.totals import Totals
 from latentserve_server.worker_metrics import WorkerMetrics
 
@@ -48,20 +48,6 @@ class Signalled:
 
 Event = Told | Ended | Signalled
 Launch = Callable[[int], Child]
-
-
-@dataclass
-class Slot:
-    """The place of one worker, over all its lives."""
-
-    number: int
-    restarts: Restarts
-    child: Child | None = None
-    serving_since: float | None = None
-    start_at: float | None = 0.0
-    asked_at: float | None = None  # when a sign of life was asked for that is still to come
-    alive: Future[Any] | None = None
-    reason: str = ""  # why it cannot start, as it said itself
 
 
 class Supervisor:
@@ -91,7 +77,7 @@ class Supervisor:
         self._metrics = metrics
         self._clock = clock
         self._silence_s = settings.watchdog_s if settings.watchdog_exit == "yes" else 0.0
-        self._started = clock()
+        self._started = self._stepped_at = clock()
         self.slots = [Slot(number, make_restarts()) for number in range(1, settings.workers + 1)]
         self._ever_served = False
         self._all_served = False
@@ -143,8 +129,10 @@ class Supervisor:
             if slot.start_at is not None and slot.start_at <= now:
                 self._start(slot)
         if self._silence_s:
+            paused = now - self._stepped_at > self._silence_s / 2
             for slot in self.slots:
-                self._listen_for_life(slot, now)
+                slot.listen_for_life(now, self._silence_s, anew=paused)
+        self._stepped_at = now
         if self._kill_at is not None and self._kill_at <= now:
             self._kill_at = None
             for child in self._children():
@@ -177,7 +165,7 @@ class Supervisor:
         if number == signal.SIGHUP:
             if not self._stops:
                 log.info("SIGHUP: every worker reloads")
-                threading.Thread(target=self._reload_all, args=(frozenset(),), daemon=True).start()
+                threading.Thread(target=self._reload_by_signal, daemon=True).start()
             return
         if self._stops:
             log.warning("%s, once more: the workers stop at once", name)
@@ -217,22 +205,6 @@ class Supervisor:
             threading.Thread(
                 target=self._answer_reload, args=(child, message, message.body.names), daemon=True
             ).start()
-
-    def _listen_for_life(self, slot: Slot, now: float) -> None:
-        """Kill a worker that answers nothing: its own watchdog may hang with the rest of it."""
-        if slot.child is None or slot.serving_since is None:
-            return
-        if slot.alive is None or slot.alive.done():
-            slot.alive, slot.asked_at = slot.child.ask_alive(), now
-        elif slot.asked_at is not None and now - slot.asked_at >= self._silence_s:
-            log.error(
-                "worker %d (process %d) has not answered for %.1f s and is killed",
-                slot.number,
-                slot.child.pid,
-                now - slot.asked_at,
-            )
-            slot.asked_at = None  # once is enough
-            slot.child.kill()
 
     def _start(self, slot: Slot) -> None:
         slot.start_at = slot.asked_at = slot.alive = None
@@ -310,6 +282,12 @@ class Supervisor:
         except Exception as error:  # noqa: BLE001 - the worker that asked raises it
             answer = error
         child.answer(question, answer)
+
+    def _reload_by_signal(self) -> None:
+        try:
+            self._reload_all(frozenset())
+        except LatentserveError as error:
+            log.error("the reload failed: %s", error)
 
     def _reload_all(self, names: frozenset[str]) -> list[Outcome]:
         return reload_workers(self._children(), names)

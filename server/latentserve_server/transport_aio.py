@@ -22,6 +22,7 @@ from grpc_reflection.v1alpha import reflection
 
 from latentserve_server.batcher import Batcher
 from latentserve_server.call import Call, Done, Reply, UnaryMethod
+from latentserve_server.departures import drop_cancellation
 from latentserve_server.gate_aio import CallGate
 from latentserve_server.metrics import Metrics, code_of_leaving
 from latentserve_server.request_log import HEAD_BYTES
@@ -39,22 +40,15 @@ from latentserve_server.transport import (
     StreamMethod,
     bind,
 )
+from latentserve_server.wall_clock import WallClock
 
 _LAST_WRITES_S = 0.5
+_CLOCK = WallClock()
 
 # The trace of the call that a task serves: grpc.aio has one task for each.
 _TRACE: ContextVar[CallTrace | None] = ContextVar("trace", default=None)
 
 T = TypeVar("T")
-
-
-def drop_cancellation(record: logging.LogRecord) -> bool:
-    """Filter of a logger: False for the record of a cancelled call.
-
-    grpc.aio writes a stack trace where a health Watch ends with its client or with the server,
-    which is how every Watch ends.
-    """
-    return not (record.exc_info and record.exc_info[0] is asyncio.CancelledError)
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc is untyped
@@ -279,8 +273,7 @@ def _cancel_begun(beginning: asyncio.Future[Call]) -> None:
 
 def _deadline(context: Any) -> float | None:
     """Return the call's deadline on the monotonic clock."""
-    remaining_s = context.time_remaining()
-    return None if remaining_s is None else time.monotonic() + remaining_s
+    return _CLOCK.deadline_in(context.time_remaining())
 
 
 def _guard_unary(behavior: Any, method: str, rpc: Rpc, guard: TokenGuard, gate: CallGate) -> Any:

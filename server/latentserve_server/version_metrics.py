@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.utils import floatToGoString
 
-from latentserve_server.batcher import Observer
+from latentserve_server.observer import DROPPED, REFUSED, Observer
 from latentserve_server.tallies import Counts, Distribution
 
 # From 100 microseconds, a small model on an idle server, to ten seconds.
@@ -32,9 +32,11 @@ class VersionMetrics(Observer):
 
     def __init__(self) -> None:
         self.operations: dict[str, _Operation] = {}
+        self.padding_rows = Counts()
         self.rejections = Counts()
         self.drops = Counts()
         self.failures = Counts()
+        self.halves = Counts()
 
     def waited(self, operation: str, seconds: float) -> None:
         """A request's first rows left the queue."""
@@ -45,6 +47,14 @@ class VersionMetrics(Observer):
         found = self.operations.get(operation) or self._new(operation)
         found.engine_seconds.observe(seconds)
         found.batch_rows.observe(rows)
+
+    def halved(self, operation: str) -> None:
+        """The device had no memory for a batch."""
+        self.halves.add(operation)
+
+    def padded(self, operation: str, rows: int) -> None:
+        """The engine ran a batch with so many rows of padding."""
+        self.padding_rows.add(operation, count=rows)
 
     def failed(self, operation: str) -> None:
         """The engine failed for one request."""
@@ -79,18 +89,28 @@ def collect_versions(
     batch_rows = HistogramMetricFamily(
         "latentserve_batch_rows", "Rows of one batch.", labels=_OPERATION
     )
+    padding_rows = CounterMetricFamily(
+        "latentserve_padding_rows",
+        "Rows that were added to batches to fill the size of a CUDA graph.",
+        labels=_OPERATION,
+    )
     rejected = CounterMetricFamily(
         "latentserve_rejected",
-        "Requests that were not admitted, by reason: queue_full, deadline or unloading.",
+        f"Requests that were not admitted, by reason: {_listed(REFUSED)}.",
         labels=(*_OPERATION, "reason"),
     )
     dropped = CounterMetricFamily(
         "latentserve_dropped",
-        "Requests that ended before their answer, by reason: cancelled or expired.",
+        f"Requests that ended before their answer, by reason: {_listed(DROPPED)}.",
         labels=(*_OPERATION, "reason"),
     )
     failures = CounterMetricFamily(
         "latentserve_engine_failures", "Requests that the engine failed for.", labels=_OPERATION
+    )
+    halves = CounterMetricFamily(
+        "latentserve_halved_batches",
+        "Batches that the device had no memory for, and that were run in two halves.",
+        labels=_OPERATION,
     )
     for labels, version in versions:
         for operation, found in list(version.operations.items()):
@@ -98,13 +118,20 @@ def collect_versions(
             add_histogram(engine_seconds, (*labels, operation), SECONDS, found.engine_seconds)
             add_histogram(batch_rows, (*labels, operation), _ROWS, found.batch_rows)
         for family, counts in (
+            (padding_rows, version.padding_rows),
             (rejected, version.rejections),
             (dropped, version.drops),
             (failures, version.failures),
+            (halves, version.halves),
         ):
             for more, count in counts.read().items():
                 family.add_metric((*labels, *more), count)
-    yield from (queue_seconds, engine_seconds, batch_rows, rejected, dropped, failures)
+    yield from (queue_seconds, engine_seconds, batch_rows, padding_rows)
+    yield from (rejected, dropped, failures, halves)
+
+
+def _listed(reasons: Sequence[str]) -> str:
+    return f"{', '.join(reasons[:-1])} or {reasons[-1]}"
 
 
 def add_histogram(

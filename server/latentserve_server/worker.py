@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection
 from multiprocessing.connection import Connection
 
 from latentserve_server import exit_status, logs
-from latentserve_server.app import App, EngineFactory, onnx_engine
+from latentserve_server.app import App
 from latentserve_server.config import Settings
 from latentserve_server.control import (
     RELOAD_LIMIT_S,
@@ -28,6 +28,7 @@ from latentserve_server.control import (
     Serving,
     Stop,
 )
+from latentserve_server.engines import EngineFactory, onnx_engine
 from latentserve_server.errors import EngineStuck, LatentserveError, StartupError, Unavailable
 from latentserve_server.link import Link, LinkClosed, Question
 from latentserve_server.process import run
@@ -38,6 +39,7 @@ log = logging.getLogger(__name__)
 
 def run_worker(descriptor: int, number: int, engine_factory: EngineFactory = onnx_engine) -> int:
     """Serve until told to stop; return the exit status."""
+    logs.lose_quietly()
     link = Link(Connection(descriptor))
     try:
         settings = link.receive()

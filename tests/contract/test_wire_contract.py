@@ -44,15 +44,18 @@ def test_the_check_of_the_stubs_sees_a_changed_proto_file(
     generate: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise the test above could pass because nothing is compared at all."""
-    shutil.copytree(PROTO / "latentserve", tmp_path / "latentserve")
-    monkeypatch.setattr(generate, "ROOT", tmp_path)
+    for root, package in generate.PACKAGES.items():
+        shutil.copytree(ROOT / root / package, tmp_path / root / package)
+    monkeypatch.setattr(generate, "REPOSITORY", tmp_path)
     assert generate.differing() == []
-    changed = tmp_path / "latentserve/v1/tensor.proto"
+    folder = tmp_path / "proto/latentserve/v1"
+    changed = folder / "tensor.proto"
     text = changed.read_text("utf-8")
     changed.write_text(text.replace("int64 queue_ns = 1;", "int64 waiting_ns = 1;"), "utf-8")
-    assert generate.differing() == ["tensor_pb2.py", "tensor_pb2.pyi"]
-    (tmp_path / "latentserve/v1/left_over_pb2.py").touch()
-    assert "left_over_pb2.py" in generate.differing()
+    stale = ["proto/latentserve/v1/tensor_pb2.py", "proto/latentserve/v1/tensor_pb2.pyi"]
+    assert generate.differing() == stale
+    (folder / "left_over_pb2.py").touch()
+    assert "proto/latentserve/v1/left_over_pb2.py" in generate.differing()
 
 
 def test_the_exact_generator_is_what_lint_installs(generate: ModuleType) -> None:

@@ -56,6 +56,12 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument(
         "--revision", help="of the training code, to record (default: the run's, or git's)"
     )
+    export.add_argument(
+        "--precision",
+        choices=("float32", "float16"),
+        default="float32",
+        help="of weights and arithmetic; inputs and outputs are float32 always (default: float32)",
+    )
     gallery = commands.add_parser("gallery", help="draw every exported model, a row for each")
     gallery.add_argument(
         "--exports", type=Path, default=Path("exports"), metavar="DIR", help="(default: exports)"
@@ -212,11 +218,17 @@ def _export(options: argparse.Namespace) -> None:
     from latentserve_training.run_folder import RunFolder
 
     export = export_run(
-        RunFolder(options.run), options.exports, options.version, options.force, options.revision
+        RunFolder(options.run),
+        options.exports,
+        options.version,
+        options.force,
+        options.revision,
+        options.precision,
     )
     print(
-        f"{export.folder}: version {export.version}, {export.bytes / 1e6:.2f} MB; torch and ONNX "
-        f"Runtime differ by at most {export.largest_difference:.1e}"
+        f"{export.folder}: version {export.version}, {export.bytes / 1e6:.2f} MB, "
+        f"{export.precision}; torch and ONNX Runtime differ by at most "
+        f"{export.largest_difference:.1e}"
     )
     print("next: `make serve`, or `latentserve reload` where a server runs on this folder")
 

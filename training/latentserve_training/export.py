@@ -19,7 +19,19 @@ import torch
 from latentserve_training.checkpoint import load_checkpoint
 from latentserve_training.config import parse_config
 from latentserve_training.errors import ExportError
-from latentserve_training.graphs import check_parity, convert, run_torch, start_session
+from latentserve_training.graphs import (
+    check_parity,
+    convert,
+    inspect,
+    run_torch,
+    start_session,
+)
+from latentserve_training.half_precision import (
+    FLOAT16_PARITY_TOLERANCE,
+    difference_in_float16,
+    golden_tolerance,
+    to_float16,
+)
 from latentserve_training.manifest import (
     GOLDEN_FILE,
     GOLDEN_SEED,
@@ -47,6 +59,7 @@ class Export:
     version: int
     bytes: int  # of the whole folder
     largest_difference: float  # torch against ONNX Runtime
+    precision: str
 
 
 def export_run(
@@ -55,6 +68,7 @@ def export_run(
     version: int | None = None,
     force: bool = False,
     revision: str | None = None,
+    precision: str = "float32",
 ) -> Export:
     """Export the best checkpoint of a finished run.
 
@@ -65,6 +79,7 @@ def export_run(
         force: Replace the version if it is there.
         revision: Of the training code, to record; None for the one the run was trained with, or
             else the current one.
+        precision: What the graphs compute in, one of PRECISIONS; inputs and outputs are float32.
 
     Raises:
         CheckpointError: If the run is not finished or cannot be read.
@@ -84,15 +99,14 @@ def export_run(
         largest_difference = 0.0
         onnx_models: dict[str, onnx.ModelProto] = {}
         for graph in graphs:
-            proto = convert(graph.evaluating(), model.image_shape, model.latent_dim)
-            difference = check_parity(proto, graph, model.image_shape, model.latent_dim)
+            proto, difference = checked_graph(graph, model, precision)
             largest_difference = max(largest_difference, difference)
             (staging / graph.file).write_bytes(proto.SerializeToString(deterministic=True))
             onnx_models[graph.file] = proto
         if model.mixture is not None:
             (staging / MIXTURE_FILE).write_bytes(model.mixture.to_bytes())
         golden = golden_arrays(model, graphs, to_float(read_examples(run)))
-        check_golden(onnx_models, graphs, golden)
+        tolerance = check_golden(onnx_models, graphs, golden, precision)
         (staging / GOLDEN_FILE).write_bytes(_npz_bytes(golden))
         manifest = build_manifest(
             config,
@@ -103,6 +117,8 @@ def export_run(
             evaluation,
             libraries,
             revision or _recorded_revision(evaluation["revision"]),
+            precision,
+            tolerance,
         )
         validate_manifest(manifest)
         text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -113,7 +129,26 @@ def export_run(
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
-    return Export(target, int(target.name), size, largest_difference)
+    return Export(target, int(target.name), size, largest_difference, precision)
+
+
+def checked_graph(
+    graph: Graph, model: LatentModel, precision: str
+) -> tuple[onnx.ModelProto, float]:
+    """Convert a graph; give it and how far it differs from torch.
+
+    Raises:
+        ExportError: If a check fails.
+    """
+    proto = convert(graph.evaluating(), model.image_shape, model.latent_dim)
+    difference = check_parity(proto, graph, model.image_shape, model.latent_dim)
+    if precision == "float16":
+        proto = to_float16(proto, graph.file)
+        inspect(proto, graph.file)
+        difference = check_parity(
+            proto, graph, model.image_shape, model.latent_dim, FLOAT16_PARITY_TOLERANCE
+        )
+    return proto, difference
 
 
 def golden_arrays(
@@ -149,20 +184,34 @@ def check_golden(
     onnx_models: dict[str, onnx.ModelProto],
     graphs: tuple[Graph, ...],
     golden: dict[str, np.ndarray],
-) -> None:
-    """Repeat what the server will do: the golden outputs, within the tolerance.
+    precision: str = "float32",
+) -> float:
+    """Repeat what the server will do; give the tolerance that the golden outputs keep.
 
     Raises:
-        ExportError: If an output differs by more.
+        ExportError: If an output differs by more than a manifest of that precision allows.
     """
+    largest = 0.0
     for graph in graphs:
         session = start_session(onnx_models[graph.file])
         for operation in graph.operations:
-            inputs = {graph.input_name: golden[golden_array(operation, graph.input_name)]}
-            for name, actual in zip(graph.output_names, session.run(None, inputs), strict=True):
-                difference = np.abs(actual - golden[golden_array(operation, name)]).max()
-                if not difference <= GOLDEN_TOLERANCE:
-                    raise ExportError(f"{operation}: {name} differs by {difference:.3g}")
+            inputs = golden[golden_array(operation, graph.input_name)]
+            expected = [golden[golden_array(operation, name)] for name in graph.output_names]
+            actual = session.run(None, {graph.input_name: inputs})
+            differences = [
+                float(np.abs(ours - theirs).max())
+                for ours, theirs in zip(actual, expected, strict=True)
+            ]
+            if precision == "float16":
+                differences.append(difference_in_float16(graph, inputs, expected))
+            largest = float(np.max([largest, *differences]))  # NaN, where there is one
+    if precision == "float16":
+        return golden_tolerance(largest)
+    if not largest <= GOLDEN_TOLERANCE:
+        raise ExportError(
+            f"golden outputs differ by {largest:.3g}; {GOLDEN_TOLERANCE:g} is allowed"
+        )
+    return GOLDEN_TOLERANCE
 
 
 def _choose_target(model_folder: Path, version: int | None, force: bool) -> Path:

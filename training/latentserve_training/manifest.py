@@ -27,6 +27,8 @@ def build_manifest(
     evaluation: dict[str, Any],
     libraries: dict[str, str],
     revision: str,
+    precision: str = "float32",
+    tolerance: float = GOLDEN_TOLERANCE,
 ) -> dict[str, Any]:
     """Assemble a manifest.
 
@@ -39,6 +41,8 @@ def build_manifest(
         evaluation: What ``report.read_evaluation`` gives.
         libraries: Library → version.
         revision: Of the training code.
+        precision: What the graphs compute in.
+        tolerance: Of the golden outputs.
     """
     channels, height, width = model.image_shape
     operations = {
@@ -55,10 +59,12 @@ def build_manifest(
         "name": config.name,
         "version": version,
         "kind": config.kind,
-        "description": describe(config, model, evaluation),
+        "description": describe(config, model, evaluation, precision),
         "image": {"channels": channels, "height": height, "width": width},
         "latent": _latent(model),
         "operations": operations,
+        # Left out where it is the default: servers from before there was a choice read it, too.
+        **({} if precision == "float32" else {"precision": precision}),
         "likelihood": model.likelihood(),
         "files": files,
         "golden": {
@@ -71,7 +77,7 @@ def build_manifest(
                 operation: {name: golden_array(operation, name) for name in graph["outputs"]}
                 for operation, graph in operations.items()
             },
-            "tolerance": GOLDEN_TOLERANCE,
+            "tolerance": tolerance,
         }
         | ({"sample_seed": GOLDEN_SEED} if "sample" in operations else {}),
         "training": {
@@ -97,14 +103,20 @@ def golden_array(operation: str, tensor_name: str) -> str:
     return f"{operation}_{tensor_name}"
 
 
-def describe(config: RunConfig, model: LatentModel, evaluation: dict[str, Any]) -> str:
+def describe(
+    config: RunConfig,
+    model: LatentModel,
+    evaluation: dict[str, Any],
+    precision: str = "float32",
+) -> str:
     """One sentence for a person."""
     channels, height, width = model.image_shape
     colour = " RGB" if channels == 3 else ""
     data = evaluation["data"]
     return (
         f"{model.title} with {model.latent_dim} latents for {height}×{width}{colour} images, "
-        f"trained on {data['train_samples']:,} images of {data['name']}."
+        f"trained on {data['train_samples']:,} images of {data['name']}"
+        f"{'' if precision == 'float32' else f'; computes in {precision}'}."
     )
 
 

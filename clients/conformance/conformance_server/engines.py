@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from latentserve_server.app import EngineFactory
 from latentserve_server.device import Device
 from latentserve_server.engine import OnnxEngine
+from latentserve_server.engines import EngineFactory
 from latentserve_server.manifest import Manifest
 
 SECRET = "secret detail of a failing engine"
@@ -41,10 +41,11 @@ class HeldEngine(OnnxEngine):
             self._released.wait()
         return super().check_golden()
 
-    def warm_up(self, batch_rows: object) -> None:
-        """Warm up; from now on runs are held."""
-        super().warm_up(batch_rows)  # type: ignore[arg-type]  # an iterable of integers
+    def warm_up(self, batch_rows: Iterable[int]) -> list[tuple[str, int, float]]:
+        """Warm up; from now on runs are held, so nothing is known of how long they take."""
+        super().warm_up(batch_rows)
         self._is_warm = True
+        return []
 
     def run(
         self, operation: str, inputs: Sequence[NDArray[np.float32]]
@@ -61,10 +62,11 @@ class FailingEngine(OnnxEngine):
 
     _is_warm = False
 
-    def warm_up(self, batch_rows: object) -> None:
+    def warm_up(self, batch_rows: Iterable[int]) -> list[tuple[str, int, float]]:
         """Warm up; from now on runs fail."""
-        super().warm_up(batch_rows)  # type: ignore[arg-type]  # an iterable of integers
+        ran = super().warm_up(batch_rows)
         self._is_warm = True
+        return ran
 
     def run(
         self, operation: str, inputs: Sequence[NDArray[np.float32]]

@@ -18,8 +18,9 @@ from conformance_server import engines
 from conformance_server.breakages import Breakage
 from latentserve.v1 import generative_service_pb2 as pb
 from latentserve.v1 import generative_service_pb2_grpc
-from latentserve_server.app import App, EngineFactory, onnx_engine
+from latentserve_server.app import App
 from latentserve_server.config import Settings
+from latentserve_server.engines import EngineFactory, onnx_engine
 from latentserve_server.errors import (
     CallError,
     EngineFailure,

@@ -92,3 +92,13 @@ def service_config(server: str) -> dict[str, Any]:
         # One name for several servers: use all of them.
         config["loadBalancingConfig"] = [{"round_robin": {}}]
     return config
+
+
+def load_channel_options(server: str, max_message_bytes: int) -> list[tuple[str, Any]]:
+    """Return the channel arguments for load: nothing is hidden, shared or retried.
+
+    A connection of its own per channel, and no retry policy, so that a call is a call.
+    """
+    ours = ("grpc.service_config",)
+    options = [pair for pair in channel_options(server, max_message_bytes) if pair[0] not in ours]
+    return [*options, ("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]

@@ -53,7 +53,7 @@ class ImagesResult:
         """
         if isinstance(self.received, np.ndarray):
             return self.received
-        return np.stack([_pixels(png) for png in self.received])
+        return np.stack([read_pixels(png) for png in self.received])
 
     @cached_property
     def files(self) -> tuple[bytes, ...]:
@@ -135,7 +135,7 @@ def to_pil(image: NDArray[Any]) -> PIL.Image.Image:
     return PIL.Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
 
 
-def _pixels(png: bytes) -> NDArray[np.uint8]:
+def read_pixels(png: bytes) -> NDArray[np.uint8]:
     """Return a PNG file as [channels, height, width]."""
     with PIL.Image.open(io.BytesIO(png)) as image:
         pixels = np.asarray(image if image.mode == "L" else image.convert("RGB"))

@@ -2,88 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
+import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
+from batch_bench import POISON, Bench, Clock, FakeEngine
 from latentserve_server.batcher import Batcher
 from latentserve_server.errors import DeadlineExceeded, EngineFailure, QueueFull, Unavailable
+from latentserve_server.observer import Observer
 from latentserve_server.ticket import Completion, Rows, Ticket
-
-Floats = NDArray[np.float32]
-POISON = -1.0
-
-
-class FakeEngine:
-    """Doubles its input, remembers every batch, and fails where a row is POISON."""
-
-    def __init__(self) -> None:
-        self.batches: list[tuple[str, list[float]]] = []
-        self.during_run = lambda: None
-
-    def run(self, operation: str, inputs: Sequence[Floats]) -> list[Floats]:
-        (x,) = inputs
-        self.batches.append((operation, x[:, 0].tolist()))
-        self.during_run()
-        if (x == POISON).any():
-            raise RuntimeError("poisoned")
-        return [x * 2]
-
-
-class Clock:
-    """Nanoseconds that pass only by hand."""
-
-    def __init__(self) -> None:
-        self.ns = 1_000_000_000
-
-    def __call__(self) -> int:
-        return self.ns
-
-
-class Bench:
-    """A batcher without a thread, and what its callers were told."""
-
-    def __init__(self, *, max_batch_rows: int = 8, queue_rows: int = 16) -> None:
-        self.engine = FakeEngine()
-        self.clock = Clock()
-        self.batcher = Batcher(
-            self.engine,
-            name="fake",
-            max_batch_rows=max_batch_rows,
-            queue_rows=queue_rows,
-            clock_ns=self.clock,
-        )
-        self.told: dict[int, list[Completion]] = {}
-        self._numbers = itertools.count()
-
-    def submit(
-        self, *values: float, operation: str = "decode", deadline: float | None = None
-    ) -> tuple[int, Ticket]:
-        """Submit a request with one row per value; return its number and its ticket."""
-        number = next(self._numbers)
-        rows = Rows(np.array(values, dtype=np.float32).reshape(-1, 1))
-        ticket = self.batcher.submit(
-            operation, (rows,), deadline, lambda c: self.told.setdefault(number, []).append(c)
-        )
-        return number, ticket
-
-    def run_all(self) -> None:
-        while self.batcher.run_next():
-            pass
-
-    def values(self, number: int) -> list[float]:
-        """The answer of a request, which must have come exactly once and be no error."""
-        (completion,) = self.told[number]
-        assert completion.error is None
-        return list(completion.outputs[0][:, 0].tolist())
-
-    def error(self, number: int) -> Exception | None:
-        (completion,) = self.told[number]
-        return completion.error
 
 
 def test_an_idle_engine_takes_a_single_request_at_once() -> None:
@@ -174,47 +104,6 @@ def test_rows_leave_the_count_when_cut_cancelled_or_expired() -> None:
     assert bench.batcher.waiting_rows == 0
 
 
-@pytest.mark.parametrize(
-    "leaving", [set(c) for n in range(1, 5) for c in itertools.combinations(range(4), n)]
-)
-@pytest.mark.parametrize("way", ["cancel", "expire"])
-def test_callers_that_leave_the_queue_harm_no_neighbour(leaving: set[int], way: str) -> None:
-    bench = Bench()
-    tickets = [
-        bench.submit(float(n + 1), deadline=1.5 if way == "expire" and n in leaving else None)
-        for n in range(4)
-    ]
-    if way == "expire":
-        bench.clock.ns = 2_000_000_000
-    else:
-        for n in leaving:
-            tickets[n][1].cancel()
-    bench.run_all()
-    for n in range(4):
-        if n not in leaving:
-            assert bench.values(n) == [2.0 * (n + 1)]
-        elif way == "expire":
-            assert isinstance(bench.error(n), DeadlineExceeded)
-        else:
-            assert n not in bench.told
-    # The engine never ran for those that left.
-    ran = {value for _, rows in bench.engine.batches for value in rows}
-    assert ran == {float(n + 1) for n in range(4) if n not in leaving}
-
-
-@pytest.mark.parametrize(
-    "leaving", [set(c) for n in range(1, 5) for c in itertools.combinations(range(4), n)]
-)
-def test_callers_that_leave_while_the_batch_runs_harm_no_neighbour(leaving: set[int]) -> None:
-    bench = Bench()
-    tickets = [bench.submit(float(n + 1)) for n in range(4)]
-    bench.engine.during_run = lambda: [tickets[n][1].cancel() for n in leaving]  # type: ignore[assignment, func-returns-value]
-    bench.run_all()
-    assert sorted(bench.told) == sorted(set(range(4)) - leaving)
-    for n in set(range(4)) - leaving:
-        assert bench.values(n) == [2.0 * (n + 1)]
-
-
 @pytest.mark.parametrize("poisoned", range(4))
 def test_a_poisoned_row_fails_alone(poisoned: int) -> None:
     bench = Bench()
@@ -281,7 +170,7 @@ def test_timings_say_what_the_clock_said() -> None:
     bench = Bench(max_batch_rows=2)
     number, _ = bench.submit(1.0, 2.0, 3.0)
     bench.clock.ns += 5_000
-    bench.engine.during_run = lambda: setattr(bench.clock, "ns", bench.clock.ns + 700)  # type: ignore[assignment]
+    bench.engine.during_run = lambda: setattr(bench.clock, "ns", bench.clock.ns + 700)
     bench.run_all()
     (completion,) = bench.told[number]
     assert (completion.queue_ns, completion.compute_ns, completion.batch_rows) == (5_000, 1_400, 2)
@@ -312,7 +201,12 @@ def test_closing_answers_what_waits_and_refuses_what_comes() -> None:
         bench.submit(2.0)
 
 
-def submit(batcher: Batcher, value: float, done: Callable[[Completion], None]) -> Ticket:
+def thread_of(name: str) -> threading.Thread:
+    (found,) = [thread for thread in threading.enumerate() if thread.name == f"engine-{name}"]
+    return found
+
+
+def submit_to(batcher: Batcher, value: float, done: Callable[[Completion], None]) -> Ticket:
     return batcher.submit("decode", (Rows(np.full((1, 2), value, np.float32)),), None, done)
 
 
@@ -323,17 +217,17 @@ def test_whoever_takes_the_offer_runs_the_batches_in_place_of_the_thread() -> No
         offered.append(batcher)
         return True
 
-    batcher = Batcher(FakeEngine(), name="fake", max_batch_rows=8, queue_rows=16, offer=take)
+    batcher = Batcher(FakeEngine(Clock()), name="fake", max_batch_rows=8, queue_rows=16, offer=take)
     batcher.start()
     told: list[Completion] = []
-    submit(batcher, 1.0, told.append)
-    submit(batcher, 2.0, told.append)
+    submit_to(batcher, 1.0, told.append)
+    submit_to(batcher, 2.0, told.append)
     assert offered == [batcher], "the second one comes to a batcher that is taken"
     assert not told
     assert batcher.run_next()
     assert [done.outputs[0][0, 0] for done in told] == [2.0, 4.0]
     assert not batcher.run_next()
-    submit(batcher, 3.0, told.append)
+    submit_to(batcher, 3.0, told.append)
     assert len(offered) == 2
     batcher.end()
     while batcher.run_next():
@@ -345,11 +239,12 @@ def test_whoever_takes_the_offer_runs_the_batches_in_place_of_the_thread() -> No
 @pytest.mark.parametrize("takes_first", [False, True])
 def test_the_thread_runs_what_is_not_taken_or_handed_over(takes_first: bool) -> None:
     done = threading.Event()
+    engine = FakeEngine(Clock())
     batcher = Batcher(
-        FakeEngine(), name="fake", max_batch_rows=8, queue_rows=16, offer=lambda _: takes_first
+        engine, name="fake", max_batch_rows=8, queue_rows=16, offer=lambda _: takes_first
     )
     batcher.start()
-    submit(batcher, 1.0, lambda _: done.set())
+    submit_to(batcher, 1.0, lambda _: done.set())
     if takes_first:
         assert not done.is_set()
         batcher.hand_over()
@@ -358,23 +253,124 @@ def test_the_thread_runs_what_is_not_taken_or_handed_over(takes_first: bool) -> 
 
 
 def test_a_batcher_that_ends_leaves_what_was_taken_to_its_taker() -> None:
-    engine = FakeEngine()
-    batcher = Batcher(engine, name="fake", max_batch_rows=8, queue_rows=16, offer=lambda _: True)
+    engine, batcher_name = FakeEngine(Clock()), "taken"
+    batcher = Batcher(
+        engine, name=batcher_name, max_batch_rows=8, queue_rows=16, offer=lambda _: True
+    )
     batcher.start()
     told: list[Completion] = []
-    submit(batcher, 1.0, told.append)
+    submit_to(batcher, 1.0, told.append)
     batcher.end()
     batcher.close(timeout_s=0.05)  # its taker did not come in time
     assert isinstance(told[0].error, Unavailable)
     assert not engine.batches
+    thread = thread_of(batcher_name)
+    assert not batcher.run_next()  # now its taker comes
+    thread.join(10.0)
+    assert not thread.is_alive()
+
+
+def test_what_is_handed_over_after_the_end_is_run_all_the_same() -> None:
+    engine = FakeEngine(Clock())
+    batcher = Batcher(engine, name="late", max_batch_rows=8, queue_rows=16, offer=lambda _: True)
+    batcher.start()
+    done = threading.Event()
+    submit_to(batcher, 1.0, lambda _: done.set())
+    batcher.end()
+    thread_of("late").join(0.05)  # in which it does not end
+    batcher.hand_over()
+    assert done.wait(10.0)
+    batcher.close(timeout_s=10.0)
+
+
+def test_what_is_expected_of_the_next_batch_is_that_of_the_operation_that_goes_first() -> None:
+    bench = Bench()
+    assert bench.batcher.expected_s == 0.0
+    bench.batcher.learn("encode", 1, 0.25)
+    bench.batcher.learn("decode", 1, 0.5)
+    bench.submit(1.0, operation="encode")
+    bench.clock.ns += 1
+    bench.submit(1.0, operation="decode")
+    assert bench.batcher.expected_s == pytest.approx(0.5)  # two rows wait
+    assert not bench.batcher.is_full
+    bench.batcher.run_next()
+    assert bench.batcher.waiting_by_operation() == {"decode": 1}
+    bench.submit(*[1.0] * 7, operation="sample")
+    assert bench.batcher.is_full
+
+
+def test_what_was_never_run_may_take_for_ever() -> None:
+    bench = Bench()
+    bench.submit(1.0)
+    assert bench.batcher.expected_s == math.inf
+    bench.engine.seconds = lambda operation, rows: 0.25
+    bench.run_all()
+    bench.submit(1.0)
+    assert bench.batcher.expected_s == pytest.approx(0.25)
+
+
+def test_an_answer_of_several_batches_has_memory_of_its_own_allocated_once() -> None:
+    bench = Bench(max_batch_rows=4)
+    large, ticket = bench.submit(*map(float, range(10)))
+    bench.batcher.run_next()
+    (allocated,) = ticket.outputs
+    bench.run_all()
+    (completion,) = bench.told[large]
+    assert completion.outputs[0] is allocated
+    assert allocated.base is None
+    assert allocated.shape == (10, 1)
+
+
+def test_an_answer_of_one_batch_is_not_copied() -> None:
+    bench = Bench()
+    first, _ = bench.submit(1.0)
+    second, _ = bench.submit(2.0)
+    bench.run_all()
+    bases = [bench.told[n][0].outputs[0].base for n in (first, second)]
+    assert bases[0] is not None
+    assert bases[0] is bases[1]
+
+
+def test_the_end_waits_for_no_lock() -> None:
+    """It comes from a finalizer, and those run anywhere: also where a batcher holds its lock."""
+    ended = threading.Event()
+
+    class Ending(Observer):
+        def dropped(self, operation: str, reason: str) -> None:  # the lock is held
+            threading.Thread(target=self._end).start()
+            ended.wait(10)
+
+        def _end(self) -> None:
+            batcher.end()
+            ended.set()
+
+    batcher = Batcher(
+        FakeEngine(Clock()), name="fake", max_batch_rows=8, queue_rows=16, observer=Ending()
+    )
+    rows = Rows(np.ones((1, 1), dtype=np.float32))
+    batcher.submit("decode", (rows,), None, lambda completion: None).cancel()
+    assert ended.is_set()
+    with pytest.raises(Unavailable):
+        batcher.submit("decode", (rows,), None, lambda completion: None)
+
+
+def test_a_thread_that_sleeps_is_ended_by_the_end() -> None:
+    batcher = Batcher(FakeEngine(Clock()), name="sleepy", max_batch_rows=8, queue_rows=16)
+    batcher.start()
+    batcher.close(timeout_s=10)
+    assert "engine-sleepy" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_the_thread_runs_everything_before_it_ends() -> None:
-    engine = FakeEngine()
+    engine = FakeEngine(Clock())
     batcher = Batcher(engine, name="threaded", max_batch_rows=4, queue_rows=1000)
     batcher.start()
     done = threading.Semaphore(0)
     answers: dict[int, float] = {}
+
+    def submit_all(numbers: range) -> None:
+        for number in numbers:
+            submit(number)
 
     def submit(number: int) -> None:
         def finished(completion: Completion) -> None:
@@ -384,7 +380,7 @@ def test_the_thread_runs_everything_before_it_ends() -> None:
         batcher.submit("decode", (Rows(np.full((1, 1), number, np.float32)),), None, finished)
 
     threads = [
-        threading.Thread(target=lambda base=base: [submit(base + n) for n in range(50)])  # type: ignore[misc]
+        threading.Thread(target=submit_all, args=(range(base, base + 50),))
         for base in range(0, 200, 50)
     ]
     for thread in threads:

@@ -369,13 +369,6 @@ def bomb(width: int, height: int) -> bytes:
     )
 
 
-def text_bomb() -> bytes:
-    """A PNG of the right size with a comment that decompresses to megabytes."""
-    plain = image_file(Image.fromarray(pixels(HEIGHT, WIDTH)))
-    text = png_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"\0" * 4 * 2**20))
-    return plain[:33] + text + plain[33:]  # behind the signature and IHDR
-
-
 GOOD_PNG = image_file(Image.fromarray(pixels(HEIGHT, WIDTH)))
 GOOD_JPEG = image_file(Image.fromarray(pixels(HEIGHT, WIDTH)), "JPEG")
 UNREADABLE = "cannot be read as PNG or JPEG"
@@ -402,7 +395,6 @@ BAD_FILES = {
         TURNED_JPEG,
         [f"{HEIGHT} x {WIDTH} pixels", f"expected {WIDTH} x {HEIGHT}", "resize"],
     ),
-    "PNG with a comment of megabytes": (text_bomb(), []),
 }
 
 
@@ -444,15 +436,19 @@ def test_a_png_that_claims_gigapixels_is_refused_by_its_header(
 ) -> None:
     """Pillow has no seam at which decoding could be observed, so `load` is replaced."""
 
-    def load(*_: object) -> None:
-        raise AssertionError("the pixels were decoded")
+    loaded = []
+
+    def load(self: object) -> None:
+        loaded.append(self)
+        raise OSError
 
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", load)
     field, description = violation_of(lambda: decode(encoded(bomb(60_000, 60_000))))
     assert field == "images.encoded.files[0]"
     assert "60000 x 60000 pixels" in description
-    with pytest.raises(AssertionError, match="were decoded"):
-        decode(encoded(GOOD_PNG))
+    assert not loaded
+    violation_of(lambda: decode(encoded(GOOD_PNG)))
+    assert loaded
 
 
 def test_random_damage_to_a_file_is_refused_or_survived_but_never_an_internal_error() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from latentserve_server.config import Settings, read_settings
+from latentserve_server.cuda_options import CudaOptions
 from latentserve_server.errors import SettingsError, StartupError
 
 
@@ -39,12 +40,25 @@ OTHER = {
     "exports": "models",
     "listen": "0.0.0.0:9000",
     "device": "cpu",
+    "device_id": "1",
+    "gpu_mem_limit_mb": "2048",
+    "io_binding": "no",
+    "cuda_graphs": "yes",
+    "tf32": "yes",
+    "prefer_nhwc": "yes",
+    "conv_search": "exhaustive",
     "default_model": "mnist-vae",
     "threads": "3",
     "max_batch_rows": "17",
+    "model_max_batch_rows": "mnist-ae=256,mnist-vae=16",
+    "max_delay_ms": "2.5",
+    "model_max_delay_ms": "mnist-ae=2,mnist-vae=0.5",
     "max_request_rows": "99",
     "max_stream_rows": "500",
     "queue_rows": "2048",
+    "queue_bytes": "1000000",
+    "total_queue_rows": "5000",
+    "total_queue_bytes": "3000000",
     "max_versions": "2",
     "poll_s": "1.5",
     "metrics_listen": "127.0.0.1:9000",
@@ -54,7 +68,9 @@ OTHER = {
     "token_file": "token",
     "reload_token_file": "reload-token",
     "allow_plaintext_token": "yes",
+    "max_connections": "5",
     "max_concurrent_streams": "10",
+    "handshake_timeout_s": "1.5",
     "drain_delay_s": "2.5",
     "grace_s": "0.5",
     "transport": "aio",
@@ -123,7 +139,39 @@ def test_an_empty_variable_of_a_text_is_an_empty_text() -> None:
     assert read(LATENTSERVE_DEFAULT_MODEL="").default_model == ""
 
 
+CUDA = (
+    *("device_id", "gpu_mem_limit_mb", "io_binding", "cuda_graphs"),
+    *("tf32", "prefer_nhwc", "conv_search"),
+)
+
+
+@pytest.mark.parametrize("name", CUDA)
+def test_a_choice_for_cuda_beside_the_cpu_is_refused(name: str) -> None:
+    reason = refusal("--device", "cpu", flag(name), OTHER[name])
+    assert f"--device cpu, but {flag(name)} is for CUDA" in reason
+    assert "auto" in reason
+    default = str(getattr(Settings(), name))
+    assert read("--device", "cpu", flag(name), default).device == "cpu"
+    assert read("--device", "auto", flag(name), OTHER[name]).device == "auto"
+
+
+def test_cuda_graphs_need_fixed_buffers() -> None:
+    reason = refusal("--cuda-graphs", "yes", "--io-binding", "no")
+    assert "--cuda-graphs yes needs --io-binding yes" in reason
+
+
+def test_what_was_chosen_for_cuda_is_handed_on() -> None:
+    assert read().cuda_options == CudaOptions()
+    chosen = [text for name in CUDA if name != "io_binding" for text in (flag(name), OTHER[name])]
+    assert read(*chosen).cuda_options == CudaOptions(1, 2048, True, True, "exhaustive", True, True)
+    assert read("--io-binding", "no").cuda_options == CudaOptions(io_binding=False)
+
+
 BAD_VALUES = [
+    ("conv_search", "fast", "expected one of heuristic, exhaustive, default"),
+    ("cuda_graphs", "true", "expected one of yes, no"),
+    ("device_id", "-1", "expected 0 to 1023"),
+    ("gpu_mem_limit_mb", "-1", "expected 0 to"),
     ("device", "tpu", "expected one of auto, cpu, cuda"),
     ("transport", "carrier-pigeon", "expected one of aio, cq"),
     ("log_level", "loud", "expected one of debug, info, warning, error"),
@@ -142,6 +190,22 @@ BAD_VALUES = [
     ("max_request_rows", "0", "expected 1 to "),
     ("max_stream_rows", "0", "expected 1 to "),
     ("queue_rows", "0", "expected 1 to "),
+    ("queue_bytes", "0", "expected 1 to "),
+    ("total_queue_rows", "-1", "expected 0 to "),
+    ("total_queue_bytes", "-1", "expected 0 to "),
+    ("total_queue_rows", "2047", "expected at least twice --max-request-rows 1024"),
+    ("max_delay_ms", "-1", "expected 0 to "),
+    ("max_delay_ms", "nan", "expected 0 to "),
+    ("model_max_batch_rows", "256", "expected MODEL=NUMBER with a whole number from 1 to "),
+    ("model_max_batch_rows", "a=", "expected MODEL=NUMBER"),
+    ("model_max_batch_rows", "=3", "expected MODEL=NUMBER"),
+    ("model_max_batch_rows", "a=0", "expected MODEL=NUMBER"),
+    ("model_max_batch_rows", "a=1.5", "expected MODEL=NUMBER"),
+    ("model_max_batch_rows", "a=3,,b=4", "expected MODEL=NUMBER"),
+    ("model_max_batch_rows", "A_B=3", "expected MODEL=NUMBER"),
+    ("model_max_delay_ms", "a=soon", "expected MODEL=NUMBER with a number from 0"),
+    ("model_max_delay_ms", "a=nan", "expected MODEL=NUMBER"),
+    ("model_max_delay_ms", "a=-1", "expected MODEL=NUMBER"),
     ("max_versions", "0", "expected 1 to "),
     ("max_concurrent_streams", "0", "expected 1 to "),
     ("drain_delay_s", "-0.1", "expected 0 to "),
@@ -189,6 +253,40 @@ def test_a_queue_that_the_largest_request_would_never_fit_in_is_refused() -> Non
     assert "--queue-rows is 10" in reason
     assert "--max-request-rows 11" in reason
     assert read("--queue-rows", "11", "--max-request-rows", "11").queue_rows == 11
+
+
+def test_a_model_has_the_limits_that_name_it_and_otherwise_those_of_all() -> None:
+    settings = read(
+        *("--max-batch-rows", "64", "--model-max-batch-rows", " a=256, b=16 "),
+        *("--max-delay-ms", "1", "--model-max-delay-ms", "b=2.5,c=0"),
+        *("--queue-rows", "5000", "--queue-bytes", "7000"),
+    )
+    found = {name: settings.limits(name) for name in "abcd"}
+    assert [found[name].max_batch_rows for name in "abcd"] == [256, 16, 64, 64]
+    assert [found[name].max_delay_s for name in "abcd"] == [0.001, 0.0025, 0.0, 0.001]
+    assert {(limits.queue_rows, limits.queue_bytes) for limits in found.values()} == {(5000, 7000)}
+    assert settings.named_models == {"a", "b", "c"}
+
+
+def test_a_model_that_is_named_twice_is_refused() -> None:
+    reason = refusal("--model-max-batch-rows", "a=3,b=4,a=5")
+    assert reason == "--model-max-batch-rows names a twice"
+
+
+def test_all_queues_together_hold_four_times_one_unless_it_is_set() -> None:
+    settings = read("--queue-rows", "2000", "--queue-bytes", "300")
+    assert (settings.total_rows, settings.total_bytes) == (8000, 1200)
+    settings = read("--total-queue-rows", "2048", "--total-queue-bytes", "9")
+    assert (settings.total_rows, settings.total_bytes) == (2048, 9)
+
+
+def test_a_queue_whose_bytes_the_largest_request_would_never_fit_in_is_told() -> None:
+    limits = read("--max-request-rows", "10", "--queue-bytes", "1000").limits("a")
+    assert limits.shortage(100) == ""
+    assert "a request of 10 rows of 101 bytes can never be admitted, only 9" in limits.shortage(101)
+    limits = read("--max-request-rows", "10", "--total-queue-bytes", "2000").limits("a")
+    assert limits.shortage(100) == ""
+    assert "only 9 rows can" in limits.shortage(101)
 
 
 def test_a_missing_model_folder_is_named_with_what_to_do(tmp_path: Path) -> None:

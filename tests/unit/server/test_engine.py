@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import warnings
 import zlib
@@ -19,6 +20,7 @@ from latentserve_server.device import CPU, CPU_PROVIDER
 from latentserve_server.engine import OnnxEngine
 from latentserve_server.entry import State
 from latentserve_server.errors import ManifestError
+from latentserve_server.limits import Limits
 from latentserve_server.loader import Loader
 from latentserve_server.manifest import read_manifest
 from latentserve_server.repository import Repository
@@ -294,6 +296,18 @@ def test_one_value_that_differs_refuses_the_model(tmp_path: Path, name: str) -> 
     assert "tolerance is 1e-05" in reason
 
 
+def test_a_device_that_computes_less_exactly_may_differ_more(tmp_path: Path) -> None:
+    """As CUDA with TF32; the manifest's tolerance holds where it is larger."""
+    rough = dataclasses.replace(CPU, tolerance=5e-3)
+    folder = tiny_models.write_model(tmp_path, "vae", kind="vae")
+    rewrite_golden(folder, _add_to("decode.images", 1e-3))
+    engine = OnnxEngine(read_manifest(folder), rough, threads=1)
+    assert engine.check_golden() == pytest.approx(1e-3, abs=1e-5)
+    rewrite_golden(folder, _add_to("decode.images", 1e-2))
+    engine = OnnxEngine(read_manifest(folder), rough, threads=1)
+    assert "tolerance is 0.005" in refusal(engine.check_golden)
+
+
 UNUSABLE_GOLDEN: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "an output that is NaN": (_add_to("decode.images", np.nan), "nan"),
     "outputs of another shape": (_replace("decode.images", lambda array: array[:, 0]), "shape"),
@@ -405,8 +419,7 @@ def test_a_graph_that_works_at_the_golden_batch_alone_harms_no_other_model(
         tmp_path,
         Loader(
             lambda manifest: OnnxEngine(manifest, CPU, threads=1),
-            max_batch_rows=8,
-            queue_rows=64,
+            limits=lambda name: Limits(max_batch_rows=8, queue_rows=64),
         ),
         max_versions=4,
     )

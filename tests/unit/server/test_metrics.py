@@ -89,6 +89,8 @@ def test_what_a_batcher_tells(metrics: Metrics) -> None:
     observer.waited("sample", 0.001)
     observer.waited("sample", 0.002)
     observer.ran("sample", 48, 0.01)
+    observer.padded("sample", 16)
+    observer.padded("sample", 3)
     observer.failed("encode")
     observer.refused("encode", "queue_full")
     observer.dropped("sample", "expired")
@@ -99,6 +101,7 @@ def test_what_a_batcher_tells(metrics: Metrics) -> None:
     assert value(metrics, "latentserve_engine_seconds_bucket", **sample, le="0.01") == 1
     assert value(metrics, "latentserve_batch_rows_bucket", **sample, le="32.0") == 0
     assert value(metrics, "latentserve_batch_rows_bucket", **sample, le="64.0") == 1
+    assert value(metrics, "latentserve_padding_rows_total", **sample) == 19
     assert value(metrics, "latentserve_engine_failures_total", **encode) == 1
     assert value(metrics, "latentserve_rejected_total", **encode, reason="queue_full") == 1
     assert value(metrics, "latentserve_dropped_total", **sample, reason="expired") == 1

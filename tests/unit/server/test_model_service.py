@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import queue
 import shutil
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,12 +19,14 @@ from latentserve_server.call import Reply
 from latentserve_server.device import CPU, CPU_PROVIDER
 from latentserve_server.engine import OnnxEngine
 from latentserve_server.errors import InvalidRequest, ModelNotFound
+from latentserve_server.limits import Limits
 from latentserve_server.loader import Loader
 from latentserve_server.manifest import read_manifest
 from latentserve_server.model_service import ModelService
-from latentserve_server.repository import Repository
+from latentserve_server.repository import Outcome, Repository
 
 R = TypeVar("R", bound=Message)
+TIMEOUT_S = 10.0
 
 
 @pytest.fixture
@@ -47,8 +51,7 @@ def serve(root: Path) -> Iterator[Serve]:
             root,
             Loader(
                 lambda manifest: OnnxEngine(manifest, CPU, threads=1),
-                max_batch_rows=8,
-                queue_rows=64,
+                limits=lambda name: Limits(16 if name == "a" else 8, queue_rows=64),
             ),
             default_model=default_model,
             max_versions=10,
@@ -57,9 +60,7 @@ def serve(root: Path) -> Iterator[Serve]:
         repository.scan()
         if load:
             repository.load_all()
-        return ModelService(
-            repository, max_request_rows=20, max_stream_rows=2**40, max_batch_rows=8
-        )
+        return ModelService(repository, max_request_rows=20, max_stream_rows=2**40)
 
     yield make
     for repository in made:
@@ -145,6 +146,14 @@ def test_the_limits_of_the_server_are_part_of_every_description(serve: Serve) ->
     assert limits == pb.Limits(max_request_rows=20, max_stream_rows=2**40, max_batch_rows=8)
 
 
+@pytest.mark.parametrize("load", [True, False])
+def test_the_rows_of_a_batch_are_those_of_the_model(serve: Serve, load: bool) -> None:
+    service = serve(load=load)
+    models = [model for model in listing(service).models if model.digest]
+    found = {(model.name, model.version): model.limits.max_batch_rows for model in models}
+    assert found == {("a", 2): 16, ("a", 1): 16, ("b", 1): 8}
+
+
 def test_what_a_model_does_not_have_is_absent(serve: Serve, root: Path) -> None:
     document = tiny_models.read_manifest(root / "b" / "1")
     document["metrics"]["test_mse"]["baseline"] = None
@@ -198,12 +207,57 @@ def test_a_folder_named_by_a_time_stamp_is_refused_and_does_not_break_the_listin
     assert ready == [("a", 2), ("a", 1), ("b", 1)]
 
 
+def reload(service: ModelService, request: pb.ReloadModelsRequest) -> pb.ReloadModelsResponse:
+    """Call a method that answers later, from a thread of its own."""
+    replies: queue.SimpleQueue[Reply] = queue.SimpleQueue()
+    service.reload_models(request.SerializeToString(), None, replies.put)
+    return pb.ReloadModelsResponse.FromString(replies.get(timeout=TIMEOUT_S).build())
+
+
+def test_reloads_come_one_after_the_other_and_who_left_is_skipped(root: Path) -> None:
+    begun, release = queue.SimpleQueue[frozenset[str]](), threading.Semaphore(0)
+
+    def held(names: Collection[str]) -> list[Outcome]:
+        begun.put(frozenset(names))
+        assert release.acquire(timeout=TIMEOUT_S)
+        return []
+
+    repository = Repository(
+        root,
+        Loader(
+            lambda manifest: OnnxEngine(manifest, CPU, threads=1),
+            limits=lambda name: Limits(max_batch_rows=8, queue_rows=64),
+        ),
+        max_versions=10,
+    )
+    service = ModelService(repository, max_request_rows=20, max_stream_rows=20, reload=held)
+    answered: queue.SimpleQueue[str] = queue.SimpleQueue()
+    calls = {
+        name: service.reload_models(
+            pb.ReloadModelsRequest(names=[name]).SerializeToString(),
+            None,
+            lambda reply, name=name: answered.put(name),
+        )
+        for name in ("first", "left waiting", "left running", "last")
+    }
+    assert begun.get(timeout=TIMEOUT_S) == {"first"}
+    calls["left waiting"].cancel()
+    release.release()
+    assert answered.get(timeout=TIMEOUT_S) == "first"
+    assert begun.get(timeout=TIMEOUT_S) == {"left running"}
+    calls["left running"].cancel()
+    release.release(2)
+    assert answered.get(timeout=TIMEOUT_S) == "last"
+    assert begun.get(timeout=TIMEOUT_S) == {"last"}
+    assert answered.empty()
+
+
 def test_a_reload_tells_what_became_of_every_version(serve: Serve, root: Path) -> None:
     service = serve()
     tiny_models.write_model(root, "b", version=2)
     (root / "c" / "1").mkdir(parents=True)
     shutil.rmtree(root / "a" / "1")
-    reply = call(service.reload_models, pb.ReloadModelsRequest(), pb.ReloadModelsResponse)
+    reply = reload(service, pb.ReloadModelsRequest())
     action = pb.ReloadOutcome.Action.Name
     found = [(o.name, o.version, action(o.action), bool(o.reason)) for o in reply.outcomes]
     assert found == [
@@ -221,13 +275,13 @@ def test_a_reload_of_one_model_leaves_the_others_alone(serve: Serve, root: Path)
     tiny_models.write_model(root, "b", version=2)
     shutil.rmtree(root / "a" / "1")
     request = pb.ReloadModelsRequest(names=["b"])
-    reply = call(service.reload_models, request, pb.ReloadModelsResponse)
+    reply = reload(service, request)
     assert [(outcome.name, outcome.version) for outcome in reply.outcomes] == [("b", 1), ("b", 2)]
 
 
 def test_a_reload_of_an_unknown_model_lists_what_there_is(serve: Serve) -> None:
     with pytest.raises(ModelNotFound, match=r"no model 'z'\. Models: a, b"):
-        call(serve().reload_models, pb.ReloadModelsRequest(names=["z"]), pb.ReloadModelsResponse)
+        reload(serve(), pb.ReloadModelsRequest(names=["z"]))
 
 
 @pytest.mark.parametrize("method", ["ListModels", "GetModel", "ReloadModels"])

@@ -18,6 +18,7 @@ from latentserve_server.device import CPU
 from latentserve_server.engine import OnnxEngine
 from latentserve_server.entry import State
 from latentserve_server.errors import ManifestError
+from latentserve_server.limits import Limits
 from latentserve_server.loader import Loader
 from latentserve_server.manifest import Manifest, read_manifest
 from latentserve_server.prior import GaussianMixture, Prior, StandardNormal, check_draw, read_prior
@@ -346,7 +347,8 @@ def test_a_file_that_is_no_archive_is_refused(folder: Path) -> None:
 
 def test_a_model_whose_mixture_lies_is_refused_and_named_with_the_reason(folder: Path) -> None:
     loader = Loader(
-        lambda manifest: OnnxEngine(manifest, CPU, threads=1), max_batch_rows=4, queue_rows=8
+        lambda manifest: OnnxEngine(manifest, CPU, threads=1),
+        limits=lambda name: Limits(max_batch_rows=4, queue_rows=8),
     )
     ready = loader.load(loader.read("tiny", 1, folder))
     assert ready.state is State.READY

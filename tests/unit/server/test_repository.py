@@ -19,9 +19,11 @@ from latentserve_server.errors import (
     DeviceUnavailable,
     InvalidRequest,
     ManifestError,
+    ModelFolderUnreadable,
     ModelNotFound,
     Unavailable,
 )
+from latentserve_server.limits import Limits
 from latentserve_server.loader import Loader, fingerprint
 from latentserve_server.manifest import Manifest
 from latentserve_server.repository import Outcome, Repository
@@ -90,7 +92,7 @@ def build(root: Path, engines: Engines) -> Iterator[Build]:
     made: list[Repository] = []
 
     def make(*, load: bool = True, **options: Any) -> Repository:
-        loader = Loader(engines, max_batch_rows=8, queue_rows=64)
+        loader = Loader(engines, limits=lambda name: Limits(max_batch_rows=8, queue_rows=64))
         repository = Repository(root, loader, **{"max_versions": 10, **options})
         made.append(repository)
         repository.scan()
@@ -467,6 +469,67 @@ def test_a_removed_version_is_served_no_more(root: Path, build: Build) -> None:
         repository.resolve("b", 0)
 
 
+def test_what_takes_the_place_of_a_removed_version_is_warm_before(
+    root: Path, build: Build, engines: Engines
+) -> None:
+    write(root, ("a", 1))
+    repository = build()
+    shutil.rmtree(root / "a" / "1")
+    write(root, ("a", 2))
+    before: list[tuple[str, int]] = []
+    engines.on_build = lambda _: before.append(served(repository, "a", 0))
+    assert actions(repository.reload()) == [("a", 1, "removed"), ("a", 2, "loaded")]
+    assert before == [("a", 1)]
+    assert served(repository, "a", 0) == ("a", 2)
+
+
+def test_the_last_version_stays_where_what_takes_its_place_is_refused(
+    root: Path, build: Build
+) -> None:
+    write(root, ("a", 1), ("b", 1))
+    repository = build()
+    shutil.rmtree(root / "a" / "1")
+    write(root, ("a", 2))
+    spoil(root, "a", 2)
+    outcomes = repository.reload()
+    assert actions(outcomes)[:2] == [("a", 1, "refused"), ("a", 2, "refused")]
+    assert "its folder is gone" in outcomes[0].reason
+    assert served(repository, "a", 0) == ("a", 1)
+    assert repository.find("a", 1).reason == outcomes[0].reason
+    shutil.rmtree(root / "a" / "2")  # and with that, the model was taken away
+    assert actions(repository.reload())[:2] == [("a", 1, "removed"), ("a", 2, "removed")]
+
+
+def test_a_damaged_file_of_a_served_version_is_told_and_the_version_stays(
+    root: Path, build: Build
+) -> None:
+    write(root, ("a", 1))
+    repository = build()
+    before = repository.resolve("a", 1)
+    spoil(root, "a", 1)  # under the same manifest
+    (outcome,) = repository.reload()
+    assert (outcome.action.value, "golden.npz has" in outcome.reason) == ("refused", True)
+    assert repository.resolve("a", 1) is before
+    assert repository.find("a", 1).reason == outcome.reason
+
+
+@pytest.mark.parametrize("empty", [True, False])
+def test_a_folder_that_is_gone_or_empty_removes_nothing(
+    root: Path, build: Build, caplog: pytest.LogCaptureFixture, empty: bool
+) -> None:
+    write(root, ("a", 1))
+    failures: list[int] = []
+    repository = build(on_failure=lambda: failures.append(1))
+    shutil.rmtree(root)
+    if empty:
+        root.mkdir()
+    with pytest.raises(ModelFolderUnreadable, match="it is empty" if empty else "No such file"):
+        repository.reload()
+    assert served(repository, "a", 0) == ("a", 1)
+    assert len(failures) == 1
+    assert str(root) in caplog.text
+
+
 def test_a_refused_version_is_tried_again(root: Path, build: Build, engines: Engines) -> None:
     write(root, ("a", 1))
     engines.bad["a", 1] = "wrong numbers"
@@ -478,7 +541,7 @@ def test_a_refused_version_is_tried_again(root: Path, build: Build, engines: Eng
 
 
 def test_an_engine_ends_with_the_last_call_that_holds_its_model(root: Path, build: Build) -> None:
-    write(root, ("a", 1))
+    write(root, ("a", 1), ("b", 1))
     repository = build()
     held = repository.resolve("a", 1)
     batcher = held.batcher
@@ -519,4 +582,8 @@ def test_the_fingerprint_changes_with_every_file_of_a_version(root: Path) -> Non
     seen.add(fingerprint(root))
     assert len(seen) == 4
     (root / "a" / ".3-writing").mkdir()
+    assert fingerprint(root) in seen
+    root.rename(root.with_name("aside"))
+    seen.add(fingerprint(root))
+    assert len(seen) == 5
     assert fingerprint(root) in seen

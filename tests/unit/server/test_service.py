@@ -31,6 +31,7 @@ from latentserve_server.errors import (
     QueueFull,
     Unavailable,
 )
+from latentserve_server.limits import Limits
 from latentserve_server.loader import Loader
 from latentserve_server.repository import Repository
 from latentserve_server.service import GenerativeService
@@ -55,8 +56,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Repository]
         root,
         Loader(
             lambda manifest: OnnxEngine(manifest, CPU, threads=1),
-            max_batch_rows=MAX_BATCH_ROWS,
-            queue_rows=64,
+            limits=lambda name: Limits(max_batch_rows=MAX_BATCH_ROWS, queue_rows=64),
         ),
         default_model="vae",
         max_versions=10,
@@ -651,8 +651,9 @@ class IdleBatchers:
             root,
             Loader(
                 lambda manifest: OnnxEngine(manifest, CPU, threads=1),
-                max_batch_rows=MAX_BATCH_ROWS,
-                queue_rows=MAX_REQUEST_ROWS,
+                limits=lambda name: Limits(
+                    max_batch_rows=MAX_BATCH_ROWS, queue_rows=MAX_REQUEST_ROWS
+                ),
             ),
             max_versions=1,
         )

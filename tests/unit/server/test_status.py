@@ -20,6 +20,7 @@ CODES = {
     errors.ModelNotFound: ("NOT_FOUND", "MODEL_NOT_FOUND"),
     errors.UnknownService: ("NOT_FOUND", "SERVICE_NOT_FOUND"),
     errors.OperationNotSupported: ("FAILED_PRECONDITION", "OPERATION_NOT_SUPPORTED"),
+    errors.ModelFolderUnreadable: ("FAILED_PRECONDITION", "MODEL_FOLDER_UNREADABLE"),
     errors.QueueFull: ("RESOURCE_EXHAUSTED", "QUEUE_FULL"),
     errors.DeadlineExceeded: ("DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED_IN_QUEUE"),
     errors.Unavailable: ("UNAVAILABLE", "NOT_READY"),

@@ -122,6 +122,12 @@ class Bench:
         self.now += seconds
         self.supervisor.step(None)
 
+    def run_s(self, seconds: float) -> None:
+        """Let time pass as it does where nothing happens: with a step whenever one is due."""
+        end = self.now + seconds
+        while self.now < end:
+            self.pass_s(min(self.supervisor.wait_s or seconds, end - self.now))
+
     def metric(self, name: str, **labels: str) -> float | None:
         return self.registry.get_sample_value(name, labels)
 
@@ -336,12 +342,12 @@ def test_a_worker_that_answers_nothing_is_killed_where_that_is_wanted(
     bench.pass_s(1)
     for _ in range(20):
         bench.child(1).alive.set_result(True)
-        bench.pass_s(28)
+        bench.run_s(28)
         bench.child(2).alive.set_result(True)
-        bench.pass_s(0.5)
+        bench.run_s(0.5)
     assert not any(child.killed for child in bench.started)
     bench.child(1).alive.set_result(True)
-    bench.pass_s(30)
+    bench.run_s(30)
     assert not bench.child(1).killed
     assert bench.child(2).killed
     assert "worker 2 (process 101) has not answered for 30.0 s and is killed" in caplog.text
@@ -350,8 +356,22 @@ def test_a_worker_that_answers_nothing_is_killed_where_that_is_wanted(
     assert bench.child(2).pid == 102
     bench.serve(2)
     bench.child(1).alive.set_result(True)
-    bench.pass_s(29)
+    bench.run_s(29)
     assert not bench.child(2).killed
+
+
+def test_a_pause_of_the_supervisor_itself_kills_nobody() -> None:
+    bench = Bench(watchdog_s=30.0, watchdog_exit="yes")
+    bench.serve(1, 2)
+    bench.run_s(5)  # both are asked, and everything is stopped before they answer
+    bench.pass_s(600)
+    assert not any(child.killed for child in bench.started)
+    bench.run_s(29)
+    bench.child(1).alive.set_result(True)
+    assert not any(child.killed for child in bench.started)
+    bench.run_s(2)
+    assert not bench.child(1).killed
+    assert bench.child(2).killed
 
 
 def test_a_silent_worker_is_left_alone_where_nothing_else_is_said(bench: Bench) -> None:

@@ -10,23 +10,26 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from grpc._cython import cygrpc
 
 from latentserve_server.call import Call, Done, Reply
+from latentserve_server.departures import drop_cancellation
 from latentserve_server.errors import Unavailable
 from latentserve_server.gate_aio import CallGate
 from latentserve_server.metrics import code_of_leaving
-from latentserve_server.transport_aio import AioHandlers, drop_cancellation
+from latentserve_server.transport_aio import AioHandlers
 
 
-def test_the_stack_trace_of_a_cancelled_call_is_dropped_and_others_are_kept(
+def test_the_stack_trace_of_a_call_without_a_caller_is_dropped_and_others_are_kept(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     logger = logging.getLogger("test.cancellation")
     logger.addFilter(drop_cancellation)
-    for error in (asyncio.CancelledError(), ValueError("kept")):
+    write_to_nobody = cygrpc.ExecuteBatchError("Failed")
+    for error in (asyncio.CancelledError(), write_to_nobody, ValueError("kept")):
         try:
             raise error
-        except (asyncio.CancelledError, ValueError):
+        except (asyncio.CancelledError, cygrpc.ExecuteBatchError, ValueError):
             logger.exception("in a call")
     assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [ValueError]
 

@@ -136,6 +136,41 @@ def test_nothing_finished_for_the_limit_is_stuck_and_finishing_ends_it(
     assert "slow version 1 is no longer stuck" in caplog.text
 
 
+def test_a_pause_of_the_process_gives_the_limit_anew_and_hides_nothing_for_longer(
+    bench: Bench,
+) -> None:
+    watchdog = Watchdog(lambda: bench.entries, limit_s=LIMIT_S, clock=lambda: bench.clock() / 1e9)
+
+    def awake_for(seconds: int) -> set[str]:
+        told: set[str] = set()
+        for _ in range(seconds):
+            bench.clock.pass_s(watchdog.interval_s)
+            told ^= watchdog.look()
+        return told
+
+    bench.submit(3)
+    bench.begun()
+    assert awake_for(5) == set()
+    bench.clock.pass_s(600)
+    assert awake_for(29) == set()
+    assert awake_for(2) == {"slow"}
+    bench.clock.pass_s(600)  # what was stuck before the pause still is
+    assert awake_for(5) == set()
+    assert watchdog.is_stuck("slow")
+    bench.finish()
+    assert awake_for(1) == {"slow"}
+
+
+def test_a_look_that_is_a_little_late_is_no_pause(bench: Bench) -> None:
+    watchdog = Watchdog(lambda: bench.entries, limit_s=LIMIT_S, clock=lambda: bench.clock() / 1e9)
+    bench.submit(3)
+    bench.begun()
+    for _ in range(3):
+        bench.clock.pass_s(LIMIT_S / 2 - 1)
+        watchdog.look()
+    assert watchdog.is_stuck("slow")
+
+
 def test_a_slow_engine_that_finishes_is_not_stuck(bench: Bench) -> None:
     for _ in range(4):
         bench.submit(4)

@@ -214,6 +214,58 @@ def test_a_failed_check_publishes_nothing(tmp_path, finished_run, monkeypatch):
     assert list((exports / "tiny-autoencoder").iterdir()) == []
 
 
+def test_a_float16_export_says_so_and_keeps_a_tolerance_of_its_own(
+    tmp_path, finished_run, exported
+):
+    full = exported("vae")
+    half = export_run(finished_run("vae"), tmp_path, precision="float16")
+    assert (full.precision, half.precision) == ("float32", "float16")
+    assert full.largest_difference < 1e-5 < half.largest_difference < 1e-2
+    manifest = read_manifest(half.folder)
+    validate_manifest(manifest)
+    assert manifest["precision"] == "float16"
+    assert "precision" not in read_manifest(full.folder)
+    assert manifest["description"].endswith("; computes in float16.")
+    assert 1e-3 <= manifest["golden"]["tolerance"] <= 0.1
+    assert_files_are_as_described(half.folder, manifest)
+    assert_golden_outputs_repeat(half.folder, manifest)
+    with np.load(half.folder / "golden.npz") as ours, np.load(full.folder / "golden.npz") as theirs:
+        for name in theirs:  # the truth is float32 for both
+            np.testing.assert_array_equal(ours[name], theirs[name])
+    for graph in {each["file"] for each in manifest["operations"].values()}:
+        model = onnx.load(half.folder / graph)
+        kinds = {tensor.data_type for tensor in model.graph.initializer}
+        assert onnx.TensorProto.FLOAT16 in kinds
+        assert onnx.TensorProto.FLOAT not in kinds
+        ends = (*model.graph.input, *model.graph.output)
+        assert {end.type.tensor_type.elem_type for end in ends} == {onnx.TensorProto.FLOAT}
+
+
+def test_a_float16_graph_that_differs_too_much_is_not_published(
+    tmp_path, finished_run, converted_once, monkeypatch
+):
+    def corrupt(proto, file):
+        half = original(proto, file)
+        tensor = next(each for each in half.graph.initializer if each.name.endswith("bias"))
+        values = onnx.numpy_helper.to_array(tensor) + np.float16(1)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+        return half
+
+    original = exporting.to_float16
+    monkeypatch.setattr(exporting, "to_float16", corrupt)
+    with pytest.raises(ExportError, match=r"differ by .* 0\.01 is allowed"):
+        export_run(finished_run("autoencoder"), tmp_path / "exports", precision="float16")
+    assert list((tmp_path / "exports" / "tiny-autoencoder").iterdir()) == []
+
+
+def test_golden_outputs_that_differ_are_not_published(
+    tmp_path, finished_run, converted_once, monkeypatch
+):
+    monkeypatch.setattr(exporting, "GOLDEN_TOLERANCE", 1e-12)
+    with pytest.raises(ExportError, match="golden outputs differ by"):
+        export_run(finished_run("autoencoder"), tmp_path / "exports")
+
+
 @pytest.fixture
 def own_run(tmp_path, finished_run):
     """A run that a test may change."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from latentserve_client._base import DEFAULT_TIMEOUT_S
 from latentserve_client._checks import to_ref
 from latentserve_client._errors import InvalidArgument
+from latentserve_client.load.options import add_options as add_load_options
 
 _EXAMPLES = """\
 examples:
@@ -19,6 +20,7 @@ examples:
   latentserve encode photo.png --out latents.npz
   latentserve decode --latents latents.npz --out decoded.png
   latentserve sample --count 20 --seed 7 --model mnist-vae --out samples.png
+  latentserve load --mix encode=5,sample=3:count=16 --rate 200 --arrivals poisson --out load.html
 """
 
 
@@ -76,6 +78,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("health", "exit with 0 only if the server, or the model of --model, is serving")
     reload = add("reload", "have the server look at its model folder again")
     reload.add_argument("names", nargs="*", metavar="NAME", help="only these models (default: all)")
+    add_load_options(add("load", "put load on the server and report latencies and rates"))
     return parser
 
 

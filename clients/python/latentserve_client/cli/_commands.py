@@ -232,6 +232,13 @@ def reload(args: argparse.Namespace) -> Report:
     return Report(text, data, exit_code=1 if refused else 0)
 
 
+def load(args: argparse.Namespace) -> Report:
+    """Put load on the server; read lazily, because no other command needs it."""
+    from latentserve_client.load import command
+
+    return command.load(args)
+
+
 COMMANDS: dict[str, Callable[[argparse.Namespace], Report]] = {
     "models": models,
     "encode": encode,
@@ -241,6 +248,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], Report]] = {
     "sample": sample,
     "health": health,
     "reload": reload,
+    "load": load,
 }
 
 

@@ -1,0 +1,13 @@
+// Copyright 2026 The latentserve authors
+// SPDX-License-Identifier: Apache-2.0
+
+package io.latentserve.conformance;
+
+/** Something is not as the case expects it. */
+final class Mismatch extends RuntimeException {
+  private static final long serialVersionUID = 1L;
+
+  Mismatch(String text) {
+    super(text);
+  }
+}

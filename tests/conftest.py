@@ -1,0 +1,19 @@
+"""How many examples property tests try: few and always the same, or many with `fuzz`."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "every-run",
+    max_examples=200,
+    derandomize=True,
+    database=None,
+    deadline=None,  # nothing asserts a timing
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+# pytest --hypothesis-profile=fuzz
+settings.register_profile(
+    "fuzz", parent=settings.get_profile("every-run"), derandomize=False, max_examples=20_000
+)
+settings.load_profile("every-run")

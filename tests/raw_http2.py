@@ -1,0 +1,90 @@
+"""An HTTP/2 client that does what a well-made one would not: frames over a plain socket."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BufferedReader
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY = 1, 3, 4, 6, 7
+ACK, END_HEADERS = 1, 4
+REFUSED_STREAM, ENHANCE_YOUR_CALM = 7, 11
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame (RFC 9113, section 4.1)."""
+
+    type: int
+    flags: int
+    stream: int
+    payload: bytes
+
+    @property
+    def error_code(self) -> int:
+        """The error code of a RST_STREAM or a GOAWAY."""
+        return int.from_bytes(self.payload[:4] if self.type == RST_STREAM else self.payload[4:8])
+
+
+class Connection:
+    """A connection whose frames are written and read one by one."""
+
+    def __init__(self, opened: socket.socket, stream: BufferedReader) -> None:
+        self.socket = opened
+        self._stream = stream
+
+    def greet(self) -> None:
+        """Send the preface with empty settings, and acknowledge the server's."""
+        self.socket.sendall(PREFACE + _frame(SETTINGS) + _frame(SETTINGS, ACK))
+
+    def ping(self, times: int) -> None:
+        """Send PINGs at once."""
+        self.socket.sendall(_frame(PING, payload=bytes(8)) * times)
+
+    def open_stream(self, number: int, path: str) -> None:
+        """Send the headers of a gRPC call, and no message."""
+        block = (
+            b"\x83\x86"  # :method POST, :scheme http, from HPACK's static table
+            + _literal(4, path)
+            + _literal(1, "localhost")
+            + _literal(31, "application/grpc")
+            + b"\x00\x02te\x08trailers"
+        )
+        self.socket.sendall(_frame(HEADERS, END_HEADERS, number, block))
+
+    def frames(self) -> Iterator[Frame]:
+        """What the server sends, until it closes the connection."""
+        while head := self._stream.read(9):
+            payload = self._stream.read(int.from_bytes(head[:3]))
+            yield Frame(head[3], head[4], int.from_bytes(head[5:]) & 0x7FFFFFFF, payload)
+
+    def wait_for_close(self) -> None:
+        """Read until the server closes; TimeoutError where it does not."""
+        with contextlib.suppress(ConnectionResetError):
+            while self._stream.read1():
+                pass
+
+
+@contextlib.contextmanager
+def connected(address: str, limit_s: float = 10.0) -> Iterator[Connection]:
+    """Connect to HOST:PORT; every read and write may take `limit_s`."""
+    host, _, port = address.rpartition(":")
+    with (
+        socket.create_connection((host, int(port)), limit_s) as opened,
+        opened.makefile("rb") as stream,
+    ):
+        yield Connection(opened, stream)
+
+
+def _frame(kind: int, flags: int = 0, stream: int = 0, payload: bytes = b"") -> bytes:
+    head = len(payload).to_bytes(3) + bytes([kind, flags]) + stream.to_bytes(4)
+    return head + payload
+
+
+def _literal(name: int, value: str) -> bytes:
+    """A header of the static table's name `name`, neither indexed nor compressed (RFC 7541)."""
+    index = bytes([name]) if name < 15 else bytes([15, name - 15])
+    return index + bytes([len(value)]) + value.encode()

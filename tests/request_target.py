@@ -1,0 +1,282 @@
+"""Requests as bytes go in at the services' public methods: a reply, or a CallError, comes out.
+
+What property tests and the fuzz target share. No network, an engine of numpy, and every batch runs
+on the thread that asks.
+"""
+
+from __future__ import annotations
+
+import io
+import queue
+from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from google.protobuf.message import Message
+from numpy.typing import NDArray
+from PIL import Image
+
+import tiny_models
+from latentserve.v1 import generative_service_pb2 as pb
+from latentserve.v1 import model_service_pb2 as models_pb
+from latentserve.v1 import tensor_pb2
+from latentserve_server.batcher import Batcher
+from latentserve_server.call import Reply, parse
+from latentserve_server.device import CPU_PROVIDER
+from latentserve_server.errors import CallError, EngineFailure
+from latentserve_server.limits import Limits
+from latentserve_server.loader import Loader
+from latentserve_server.manifest import Manifest
+from latentserve_server.model_service import ModelService
+from latentserve_server.repository import Outcome, Repository
+from latentserve_server.request_reader import Form, RequestReader
+from latentserve_server.service import GenerativeService
+from latentserve_server.status import explain
+
+MAX_REQUEST_ROWS = 64
+MAX_BATCH_ROWS = 16  # smaller than a request: its rows span several batches
+TIMEOUT_S = 5.0
+MAX_STREAM_ROWS = 100
+STREAM_CHUNKS = 2  # of a stream, that are asked for
+_MAX_TRAILER_BYTES = 8 * 2**10
+
+Floats = NDArray[np.float32]
+# What a method of a service answers with.
+RESPONSES: dict[str, type[Message]] = {
+    "Encode": pb.EncodeResponse,
+    "Decode": pb.DecodeResponse,
+    "Reconstruct": pb.ReconstructResponse,
+    "Denoise": pb.DenoiseResponse,
+    "Sample": pb.SampleResponse,
+    "SampleStream": pb.SampleStreamResponse,
+    "ListModels": models_pb.ListModelsResponse,
+    "GetModel": models_pb.GetModelResponse,
+    "ReloadModels": models_pb.ReloadModelsResponse,
+}
+REQUESTS: dict[str, type[Message]] = {
+    "Encode": pb.EncodeRequest,
+    "Decode": pb.DecodeRequest,
+    "Reconstruct": pb.ReconstructRequest,
+    "Denoise": pb.DenoiseRequest,
+    "Sample": pb.SampleRequest,
+    "SampleStream": pb.SampleStreamRequest,
+    "ListModels": models_pb.ListModelsRequest,
+    "GetModel": models_pb.GetModelRequest,
+    "ReloadModels": models_pb.ReloadModelsRequest,
+}
+
+READ_IN_PLACE = ("Encode", "Decode", "Reconstruct", "Denoise")
+
+
+class Strict(Exception):
+    """The engine was given what should have been refused."""
+
+
+class NumpyEngine:
+    """Gives what the tiny models give, and is strict about what it is asked."""
+
+    provider = CPU_PROVIDER
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._manifest = manifest
+
+    def run(self, operation: str, inputs: Sequence[Floats]) -> list[Floats]:
+        """Run one batch."""
+        (rows,) = inputs
+        if rows.dtype != np.float32 or rows.shape[1:] != self._manifest.input_shape(operation):
+            raise Strict(f"{operation} got {rows.dtype} {rows.shape}")
+        if not np.isfinite(rows).all() or not 1 <= len(rows) <= MAX_BATCH_ROWS:
+            raise Strict(f"{operation} got {len(rows)} rows, finite: {np.isfinite(rows).all()}")
+        with np.errstate(over="ignore", invalid="ignore"):
+            if operation in ("decode", "sample"):
+                return [np.nan_to_num(tiny_models.decode(np.clip(rows, -9, 9)))]
+            if operation == "encode":
+                outputs = [tiny_models.encode(rows), tiny_models.log_variance(rows)]
+                return outputs[: len(self._manifest.operations[operation].outputs)]
+            return [tiny_models.decode(tiny_models.encode(rows))]
+
+    def warm_up(self, batch_rows: Iterable[int]) -> Sequence[tuple[str, int, float]]:
+        """Do nothing."""
+        return ()
+
+    def check_golden(self) -> float:
+        """Return no difference."""
+        return 0.0
+
+
+class PlainReader:
+    """Reads requests with the generated classes alone, and remembers nothing."""
+
+    def __init__(self, reader: RequestReader) -> None:
+        self._type = reader._type
+
+    def read(self, request: bytes) -> Form:
+        """Return the form of a request."""
+        return Form(parse(self._type, request))
+
+
+class Target:
+    """The methods of both services over tiny models, written to `root`.
+
+    `plain`: nothing is read in place, as a reference for what is.
+    """
+
+    def __init__(self, root: Path, *, plain: bool = False) -> None:
+        self._offered: list[Batcher] = []
+        for kind in tiny_models.KINDS:
+            tiny_models.write_model(root, kind, kind=kind)
+        loader = Loader(
+            NumpyEngine,
+            limits=lambda name: Limits(MAX_BATCH_ROWS, MAX_REQUEST_ROWS),
+            offer=self._take,
+        )
+        self.repository = Repository(root, loader, default_model="vae", max_versions=10)
+        self.repository.scan()
+        self.repository.load_all()
+        generative = GenerativeService(
+            self.repository,
+            max_request_rows=MAX_REQUEST_ROWS,
+            max_stream_rows=MAX_STREAM_ROWS,
+            chunk_rows=MAX_BATCH_ROWS,
+        )
+        if plain:
+            readers = {n: r for n, r in vars(generative).items() if isinstance(r, RequestReader)}
+            assert len(readers) == 4
+            for name, reader in readers.items():
+                setattr(generative, name, PlainReader(reader))
+        models = ModelService(
+            self.repository,
+            max_request_rows=MAX_REQUEST_ROWS,
+            max_stream_rows=MAX_STREAM_ROWS,
+            reload=self._reload,
+        )
+        self._unary = {**generative.unary_methods(), **models.unary_methods()}
+        self._stream = generative.sample_stream
+
+    def close(self) -> None:
+        """End the threads of the models."""
+        self.repository.close(timeout_s=5)
+
+    def _take(self, batcher: Batcher) -> bool:
+        """Take it upon this thread to run what there is."""
+        self._offered.append(batcher)
+        return True
+
+    def _reload(self, names: Collection[str]) -> list[Outcome]:
+        for name in names:
+            self.repository.find(name, 0)
+        return []
+
+    def call(self, method: str, request: bytes) -> list[Any] | CallError:
+        """Return the replies, parsed, or how the request was refused.
+
+        Anything else is raised: an unexpected exception, an INTERNAL although the engine is well,
+        a reply that is none, a refusal that gRPC could not send.
+        """
+        try:
+            if method == "SampleStream":
+                stream, replies = self._stream(request), []
+                while not stream.exhausted and len(replies) < STREAM_CHUNKS:
+                    replies.append(self._finish(lambda done: stream.next_chunk(None, done)))
+            else:
+                replies = [self._finish(lambda done: self._unary[method](request, None, done))]
+        except EngineFailure as error:
+            raise AssertionError(f"{method} failed inside: {error}") from error
+        except CallError as error:
+            _check_refusal(error)
+            return error
+        return [RESPONSES[method].FromString(reply) for reply in replies]
+
+    def _finish(self, begin: Callable[[Callable[[Reply], None]], object]) -> bytes:
+        replies: queue.SimpleQueue[Reply] = queue.SimpleQueue()
+        begin(replies.put)
+        while self._offered:
+            batcher = self._offered.pop()
+            while batcher.run_next():
+                pass
+        reply = replies.get(timeout=TIMEOUT_S)  # a reload has a thread of its own
+        assert replies.empty()
+        return reply.build()
+
+
+def outcome(replies: list[Any] | CallError) -> object:
+    """Return all of what `Target.call` returned but the times, to be compared."""
+    if isinstance(replies, CallError):
+        return type(replies), replies.message, replies.violations
+    for reply in replies:
+        reply.ClearField("timings")
+    return [reply.SerializeToString(deterministic=True) for reply in replies]
+
+
+def _check_refusal(error: CallError) -> None:
+    """A refusal says something, fits into trailers, and tells nothing of this machine."""
+    status = explain(error)
+    assert status.message
+    assert status.cause is None
+    size = sum(len(key) + len(value) for key, value in status.trailers)
+    assert size + 3 * len(status.message.encode()) < _MAX_TRAILER_BYTES
+    assert "Traceback" not in status.message
+
+
+def valid_requests() -> dict[str, list[Message]]:
+    """Good requests of every method, to be damaged."""
+    x, z = tiny_models.images(2), np.ones((3, tiny_models.DIM), np.float32)
+    # Tensors of large requests are read in place.
+    many, many_z = tiny_models.images(10), np.ones((60, tiny_models.DIM), np.float32)
+    files = tensor_pb2.EncodedImages(files=[png_file(), jpeg_file()])
+    forms = [
+        tensor_pb2.Images(tensor=to_tensor(x)),
+        tensor_pb2.Images(tensor=to_tensor(x.astype("<f2"))),
+        tensor_pb2.Images(tensor=to_tensor((x * 255).astype("u1"))),
+        tensor_pb2.Images(encoded=files),
+        tensor_pb2.Images(tensor=to_tensor(many)),
+    ]
+    model = tensor_pb2.ModelRef(name="denoising", version=1)
+    png, half = tensor_pb2.IMAGE_FORMAT_PNG, tensor_pb2.IMAGE_FORMAT_FLOAT16
+    draw: dict[str, Any] = {"count": 5, "seed": 2**63, "offset": 7, "temperature": 0.5}
+    return {
+        "Encode": [pb.EncodeRequest(images=form, seed=3) for form in forms],
+        "Decode": [
+            pb.DecodeRequest(latents=to_tensor(z)),
+            pb.DecodeRequest(model=model, latents=to_tensor(many_z), output_format=half),
+            pb.DecodeRequest(latents=to_tensor(z.astype("<f2")), output_format=png),
+        ],
+        "Reconstruct": [
+            pb.ReconstructRequest(model=model, images=form, output_format=half) for form in forms
+        ],
+        "Denoise": [pb.DenoiseRequest(model=model, images=form) for form in forms],
+        "Sample": [pb.SampleRequest(**draw, include_latents=True), pb.SampleRequest(count=1)],
+        "SampleStream": [pb.SampleStreamRequest(**draw, chunk_rows=2, include_latents=True)],
+        "ListModels": [models_pb.ListModelsRequest()],
+        "GetModel": [models_pb.GetModelRequest(model=model)],
+        "ReloadModels": [models_pb.ReloadModelsRequest(names=["vae"])],
+    }
+
+
+def to_tensor(array: NDArray[Any]) -> tensor_pb2.Tensor:
+    """A tensor message of a float32, float16 or uint8 array."""
+    data_type = {"<f4": 1, "<f2": 2, "|u1": 3}[array.dtype.str]
+    return tensor_pb2.Tensor(
+        data_type=data_type,  # type: ignore[arg-type]
+        shape=array.shape,
+        data=array.tobytes(),
+    )
+
+
+def png_file(**options: Any) -> bytes:
+    """A PNG of the tiny models' size."""
+    return _file("PNG", **options)
+
+
+def jpeg_file(**options: Any) -> bytes:
+    """A JPEG of the tiny models' size."""
+    return _file("JPEG", **options)
+
+
+def _file(form: str, **options: Any) -> bytes:
+    size = tiny_models.SIZE
+    pixels = np.arange(size * size, dtype=np.uint8).reshape(size, size)
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, format=form, **options)
+    return out.getvalue()

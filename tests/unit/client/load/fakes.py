@@ -1,0 +1,69 @@
+"""Time and connections that do what a test says."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from latentserve_client.load.connection import Done, Ended, OnMessage
+from latentserve_client.load.work import Kind, Request, Workload
+
+S = 1_000_000_000  # nanoseconds
+
+
+class FakeClock:
+    """Stands still, but while somebody sleeps; then what is due happens in its order."""
+
+    def __init__(self) -> None:
+        self.ns = 0
+        self._due: list[tuple[int, int, Callable[[], None]]] = []
+        self._numbers = itertools.count()
+
+    def now_ns(self) -> int:
+        return self.ns
+
+    def sleep(self, seconds: float) -> None:
+        end_ns = self.ns + max(round(seconds * S), 1)
+        while self._due and self._due[0][0] <= end_ns:
+            due_ns, _, happen = heapq.heappop(self._due)
+            self.ns = max(self.ns, due_ns)
+            happen()
+        self.ns = end_ns
+
+    def at(self, seconds: float, happen: Callable[[], None]) -> None:
+        heapq.heappush(self._due, (round(seconds * S), next(self._numbers), happen))
+
+
+@dataclass
+class FakeConnection:
+    """Answers call number n as `answer(n)` says, after the seconds that `service_s(n)` says."""
+
+    clock: FakeClock
+    service_s: Callable[[int], float] = lambda number: 0.001
+    answer: Callable[[int], Ended] = lambda number: Ended(0, b"")
+    started_ns: list[int] = field(default_factory=list)
+    most_in_flight: int = 0
+    in_flight: int = 0
+    closed: bool = False
+
+    def start(
+        self, kind: Kind, payload: bytes, timeout_s: float, done: Done, on_message: OnMessage | None
+    ) -> None:
+        number = len(self.started_ns)
+        self.started_ns.append(self.clock.now_ns())
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+
+        def end() -> None:
+            self.in_flight -= 1
+            done(self.answer(number))
+
+        self.clock.at(self.clock.now_ns() / S + self.service_s(number), end)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+ONE_KIND = Workload((Kind("call", "/s/M"),), (Request(0, 0, b"x", 2),))

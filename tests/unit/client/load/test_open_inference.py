@@ -1,0 +1,171 @@
+"""Load on a server of the Open Inference Protocol that answers as Triton does."""
+
+import json
+from concurrent import futures
+
+import grpc
+import numpy as np
+import pytest
+
+from latentserve_client.cli import main
+from latentserve_client.load.mix import BadMix
+from latentserve_client.load.open_inference import messages_pb2 as pb
+from latentserve_client.load.open_inference.tensors import DTYPES, input_array, read_infer, request
+
+SHORT = ("--protocol", "oip", "--duration-s", "0.3", "--warm-up-s", "0.1", "--pool", "3")
+
+
+class OpenInference(grpc.GenericRpcHandler):
+    """Gives twice its input `x`, and how many rows it had."""
+
+    def __init__(self):
+        self.seen = []
+        self.inputs = [("x", "FP32", [-1, 3])]
+
+    def service(self, details):
+        name = details.method.rpartition("/")[2]
+        assert details.method == f"/inference.GRPCInferenceService/{name}"
+        return grpc.unary_unary_rpc_method_handler(getattr(self, name))
+
+    def ServerMetadata(self, request, context):  # noqa: N802
+        return pb.ServerMetadataResponse(name="fake", version="1.2").SerializeToString()
+
+    def ModelMetadata(self, request, context):  # noqa: N802
+        asked = pb.ModelMetadataRequest.FromString(request)
+        if asked.name != "double":
+            context.abort(grpc.StatusCode.NOT_FOUND, f"unknown model {asked.name}")
+        reply = pb.ModelMetadataResponse(name="double", platform="fake", versions=["1"])
+        for name, datatype, shape in self.inputs:
+            reply.inputs.add(name=name, datatype=datatype, shape=shape)
+        return reply.SerializeToString()
+
+    def ModelInfer(self, request, context):  # noqa: N802
+        asked = pb.ModelInferRequest.FromString(request)
+        self.seen.append(asked)
+        shape = asked.inputs[0].shape
+        x = np.frombuffer(asked.raw_input_contents[0], "<f4").reshape(shape)
+        reply = pb.ModelInferResponse(model_name="double", model_version="1")
+        reply.outputs.add(name="y", datatype="FP32", shape=shape)
+        reply.raw_output_contents.append((2 * x).tobytes())
+        return reply.SerializeToString()
+
+
+@pytest.fixture
+def handler():
+    return OpenInference()
+
+
+@pytest.fixture
+def address(handler):
+    server = grpc.server(futures.ThreadPoolExecutor(4))
+    server.add_generic_rpc_handlers((handler,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield f"127.0.0.1:{port}"
+    server.stop(0).wait()
+
+
+def test_loads_a_model_by_what_its_metadata_says(address, handler, capsys):
+    mix = "infer=2:rows=1-4,infer:model=double@1"
+    argv = ["load", "--server", address, *SHORT, "--model", "double", "--mix", mix, "--json"]
+    assert main([*argv, "--validate", "100%"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    (run,) = report["runs"]
+    assert [kind["label"] for kind in run["kinds"]] == [
+        "infer double rows=1-4",
+        "infer double:1 rows=1",
+    ]
+    assert run["errors"] == 0
+    assert run["rows_per_s"] > run["rate_per_s"]
+    assert run["validation"]["checked"] > 3
+    assert run["validation"]["wrong"] == 0
+    assert "double (fake, x FP32 [-1, 3])" in report["server"]["models"]
+    assert "served by fake 1.2" in report["server"]["models"]
+    assert {len(seen.raw_input_contents[0]) for seen in handler.seen} >= {12, 48}
+    assert {seen.model_version for seen in handler.seen} == {"", "1"}
+
+
+def test_a_wrong_answer_fails_the_run(address, handler, capsys):
+    right = handler.ModelInfer
+
+    def sometimes(request, context):
+        reply = right(request, context)
+        if len(handler.seen) > 10 and len(handler.seen) % 5 == 0:
+            message = pb.ModelInferResponse.FromString(reply)
+            message.raw_output_contents[0] = bytes(len(message.raw_output_contents[0]))
+            return message.SerializeToString()
+        return reply
+
+    handler.ModelInfer = sometimes
+    argv = ["load", "--server", address, *SHORT, "--model", "double", "--validate", "100%"]
+    assert main(argv) == 1
+    assert "output y: differs by up to" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "said"),
+    [
+        ((), 1, "which model?"),
+        (("--model", "nope"), 1, "unknown model nope"),
+        (("--model", "double", "--mix", "encode"), 2, "there are infer"),
+    ],
+)
+def test_says_what_is_wrong_before_any_load(address, handler, capsys, argv, code, said):
+    assert main(["load", "--server", address, *SHORT, *argv]) == code
+    assert said in capsys.readouterr().err
+    assert handler.seen == []
+
+
+def test_an_input_that_cannot_be_made_is_said(address, handler, capsys):
+    handler.inputs = [("text", "BYTES", [-1])]
+    assert main(["load", "--server", address, *SHORT, "--model", "double"]) == 1
+    assert "the input 'text' is BYTES; this tester can make BOOL" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("datatype", sorted(DTYPES))
+def test_inputs_of_every_type_have_their_bytes(datatype):
+    spec = pb.ModelMetadataResponse.TensorMetadata(name="x", datatype=datatype, shape=[-1, 2, -1])
+    message = request("m", "", [spec], 5, seed=0)
+    assert list(message.inputs[0].shape) == [5, 2, 1]
+    assert len(message.raw_input_contents[0]) == 10 * DTYPES[datatype].itemsize
+    reply = pb.ModelInferResponse(model_name="m", model_version="1")
+    reply.outputs.add(name="y", datatype=datatype, shape=[5, 2, 1])
+    reply.raw_output_contents.append(message.raw_input_contents[0])
+    parts = read_infer(reply.SerializeToString())
+    assert parts["digest"] == "m:1"
+    assert parts["output y"].shape == (5, 2, 1)
+    assert parts["output y"].tobytes() == message.raw_input_contents[0]
+
+
+def test_fixed_shapes_take_no_rows():
+    draws = np.random.default_rng(0)
+    assert input_array("x", "FP32", [4, 2], 1, draws).shape == (4, 2)
+    with pytest.raises(BadMix, match="fixed shape"):
+        input_array("x", "FP32", [4, 2], 3, draws)
+
+
+@pytest.mark.parametrize(
+    ("datatype", "field", "values"),
+    [
+        ("FP32", "fp32_contents", [0.5, 2.0]),
+        ("FP64", "fp64_contents", [0.5, 2.0]),
+        ("BOOL", "bool_contents", [True, False]),
+        ("INT8", "int_contents", [-3, 4]),
+        ("INT64", "int64_contents", [-(2**40), 4]),
+        ("UINT16", "uint_contents", [3, 4]),
+        ("UINT64", "uint64_contents", [2**60, 4]),
+    ],
+)
+def test_outputs_that_are_not_raw_are_read_too(datatype, field, values):
+    reply = pb.ModelInferResponse(model_name="m")
+    output = reply.outputs.add(name="y", datatype=datatype, shape=[2])
+    getattr(output.contents, field).extend(values)
+    found = read_infer(reply.SerializeToString())["output y"]
+    assert found.tolist() == values
+    assert found.dtype == DTYPES[datatype]
+
+
+def test_bytes_are_compared_as_they_are():
+    reply = pb.ModelInferResponse(model_name="m")
+    reply.outputs.add(name="y", datatype="BYTES", shape=[1]).contents.bytes_contents.append(b"a")
+    assert read_infer(reply.SerializeToString())["output y"] == (b"a",)
