@@ -22,13 +22,12 @@ const GAP: usize = 4; // pixels between two pictures
 async fn main() -> Result<(), Box<dyn Error>> {
     let words: Vec<String> = std::env::args().collect();
     let word = |k: usize, default: &str| words.get(k).map_or(default, String::as_str).to_owned();
-    let folder = word(3, ".");
-    let lines = run(
-        &word(1, "127.0.0.1:50051"),
-        &word(2, "mnist-vae"),
-        Path::new(&folder),
+    let (address, model, folder) = (
+        word(1, "127.0.0.1:50051"),
+        word(2, "mnist-vae"),
+        word(3, "."),
     );
-    print!("{}", lines.await?);
+    print!("{}", run(&address, &model, Path::new(&folder)).await?);
     Ok(())
 }
 

@@ -24,9 +24,14 @@ impl Client {
         send: impl Fn(Request<Message>) -> Sent,
     ) -> Result<(Reply, Deadline), Error>
     where
-        Message: Clone,
+        Message: prost::Message + Clone,
         Sent: Future<Output = Result<Reply, Status>>,
     {
+        // Here, because tonic would take it for a connection that broke.
+        let (size, limit) = (message.encoded_len(), self.max_message_bytes);
+        if size > limit {
+            return Err(Error::too_large(size, limit));
+        }
         let deadline = Instant::now().checked_add(timeout);
         let attempts = self.attempts(policy, deadline, message, send);
         let reply = match deadline {

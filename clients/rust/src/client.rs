@@ -29,6 +29,7 @@ pub struct Client {
     pub(crate) timeout: Duration,
     pub(crate) wait_for_ready: bool,
     pub(crate) max_attempts: u32,
+    pub(crate) max_message_bytes: usize,
     pub(crate) metadata: MetadataMap,
     pub(crate) throttle: Arc<Throttle>,
 }
@@ -48,20 +49,18 @@ impl Client {
         max_message_bytes: usize,
         metadata: MetadataMap,
     ) -> Self {
-        let limit = max_message_bytes;
         Self {
             generative: GenerativeServiceClient::new(channel.clone())
-                .max_decoding_message_size(limit)
-                .max_encoding_message_size(limit),
+                .max_decoding_message_size(max_message_bytes),
             models: ModelServiceClient::new(channel.clone())
-                .max_decoding_message_size(limit)
-                .max_encoding_message_size(limit),
+                .max_decoding_message_size(max_message_bytes),
             health: HealthClient::new(channel.clone()),
             channel,
             model,
             timeout,
             wait_for_ready,
             max_attempts,
+            max_message_bytes,
             metadata,
             throttle: Arc::new(Throttle::new()),
         }

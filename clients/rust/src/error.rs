@@ -139,6 +139,13 @@ impl Error {
         error
     }
 
+    pub(crate) fn too_large(size: usize, limit: usize) -> Self {
+        let message = format!("a request of {size} bytes; this client sends at most {limit}");
+        let mut error = Self::new(Code::ResourceExhausted, message);
+        error.0.kind = ErrorKind::MessageTooLarge;
+        error
+    }
+
     pub(crate) fn deadline_exceeded(timeout: Duration) -> Self {
         Self::new(
             Code::DeadlineExceeded,

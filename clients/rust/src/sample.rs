@@ -219,16 +219,14 @@ impl SampleStream {
         let Some(messages) = &mut self.messages else {
             return Poll::Ready(None);
         };
-        if let Poll::Ready(message) = Pin::new(messages).poll_next(context) {
-            return Poll::Ready(message.map(|message| SampleChunk::from_proto(message?)));
+        // First, or a server that never pauses would go on for ever.
+        if let Some(end) = &mut self.end
+            && end.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(Some(Err(Error::deadline_exceeded(self.timeout))));
         }
-        match &mut self.end {
-            None => Poll::Pending,
-            Some(end) => end
-                .as_mut()
-                .poll(context)
-                .map(|()| Some(Err(Error::deadline_exceeded(self.timeout)))),
-        }
+        let message = ready!(Pin::new(messages).poll_next(context));
+        Poll::Ready(message.map(|message| SampleChunk::from_proto(message?)))
     }
 }
 

@@ -267,19 +267,20 @@ async fn deadlines_end_calls_and_streams() {
 
 #[tokio::test]
 async fn the_deadline_is_that_of_the_whole_stream() {
-    let (client, _) = connected(Fake::default()).await;
+    let (client, _) = connected(Fake {
+        pauses_after: Some(2),
+        ..Fake::default()
+    })
+    .await;
     let request = SampleRequest {
-        count: 1 << 40,
+        count: 3,
         ..Default::default()
     };
-    let hurried = client.with_timeout(Duration::from_millis(200));
-    let mut stream = hurried.sample_stream(request).await.unwrap();
-    let error = loop {
-        match stream.next().await.unwrap() {
-            Ok(_) => tokio::task::yield_now().await,
-            Err(error) => break error,
-        }
-    };
+    let hurried = client.with_timeout(Duration::from_millis(500));
+    let stream = hurried.sample_stream(request).await.unwrap();
+    let items: Vec<_> = stream.collect().await;
+    assert_eq!(items.len(), 3);
+    let error = items[2].as_ref().unwrap_err();
     assert_eq!(error.code(), Code::DeadlineExceeded, "{error}");
 }
 
@@ -307,11 +308,15 @@ async fn models_and_reloads() {
         ("mnist-gan", "loaded")
     );
     let timeout = fake.saw("grpc-timeout").unwrap();
-    let us: u64 = timeout.trim_end_matches('u').parse().unwrap();
-    assert!(
-        timeout.ends_with('u') && us > 60_000_000 || timeout.ends_with('m'),
-        "{timeout}"
-    );
+    let (number, unit) = timeout.split_at(timeout.len() - 1);
+    let unit_ns: u64 = match unit {
+        "n" => 1,
+        "u" => 1000,
+        "m" => 1_000_000,
+        _ => 1_000_000_000,
+    };
+    let seconds = number.parse::<u64>().unwrap() * unit_ns / 1_000_000_000;
+    assert!((60..=120).contains(&seconds), "{timeout}");
 }
 
 #[tokio::test]
@@ -344,13 +349,23 @@ async fn messages_may_be_large_but_not_too_large() {
             .len(),
         5
     );
-    let small = Client::builder(address.to_string())
+    let builder = Client::builder(address.to_string());
+    let small = builder
+        .timeout(PATIENCE)
         .max_message_bytes(1 << 20)
         .build()
         .unwrap();
-    let error = small.reconstruct(large).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::MessageTooLarge);
-    assert_eq!(error.code(), Code::ResourceExhausted);
+    let sent = small.reconstruct(large).await.unwrap_err();
+    // A small request, whose reply has 5 MiB.
+    let request = SampleRequest {
+        count: 5 << 20,
+        ..Default::default()
+    };
+    let received = small.sample(request).await.unwrap_err();
+    for error in [sent, received] {
+        assert_eq!(error.kind(), ErrorKind::MessageTooLarge, "{error}");
+        assert_eq!(error.code(), Code::ResourceExhausted, "{error}");
+    }
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@
 
 mod fake;
 
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
 use fake::{Fake, PATIENCE, Refusal};
@@ -76,7 +77,7 @@ async fn attempts_follow_the_rules() {
 #[tokio::test]
 async fn a_full_queue_is_tried_again_but_not_for_models() {
     for (call, attempts) in [(Call::Reconstruct, 2), (Call::Models, 1)] {
-        let details = ErrorDetails::with_error_info("QUEUE_FULL", "latentserve", [("k", "v")]);
+        let details = ErrorDetails::with_error_info("QUEUE_FULL", "latentserve", HashMap::new());
         let status = tonic::Status::with_error_details(Code::ResourceExhausted, "full", details);
         let refusal = Some(Refusal { status, times: 1 });
         let (address, fake) = fake::start(Fake {

@@ -19,6 +19,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::metadata::MetadataMap;
 use tonic::transport::{Server, ServerTlsConfig};
 use tonic::{Code, Request, Response, Status};
+use tonic_types::{ErrorDetails, StatusExt};
 
 /// Refuses the first attempts of each call; afterwards it answers what it got.
 #[derive(Default)]
@@ -28,6 +29,8 @@ pub struct Fake {
     pub held: bool,
     /// Chunks after which a stream fails; none: it ends.
     pub breaks_after: Option<i64>,
+    /// Chunks after which a stream sends no more, without an end; none: it ends.
+    pub pauses_after: Option<i64>,
     pub attempts: AtomicU32,
     /// Of the last call.
     pub metadata: Mutex<MetadataMap>,
@@ -113,6 +116,41 @@ pub fn pixel(level: u8) -> Option<pb::Images> {
     })
 }
 
+/// One file per image.
+pub fn files(files: impl IntoIterator<Item = Vec<u8>>) -> Option<pb::Images> {
+    let files = files.into_iter().map(Into::into).collect();
+    let form = pb::images::Form::Encoded(pb::EncodedImages { files });
+    Some(pb::Images { form: Some(form) })
+}
+
+/// Returns a grey PNG file of 28 x 28 pixels.
+pub fn grey_file() -> Vec<u8> {
+    let mut file = Vec::new();
+    let mut encoder = png::Encoder::new(&mut file, 28, 28);
+    encoder.set_color(png::ColorType::Grayscale);
+    let mut writer = encoder.write_header().unwrap();
+    writer.write_image_data(&[100; 28 * 28]).unwrap();
+    writer.finish().unwrap();
+    file
+}
+
+/// Refuses images of any height but these.
+fn check_height(images: &Option<pb::Images>) -> Result<(), Status> {
+    let form = images.as_ref().and_then(|images| images.form.as_ref());
+    match form {
+        Some(pb::images::Form::Tensor(tensor)) if ![1, 28, 1024].contains(&tensor.shape[2]) => {
+            let field = "images.tensor.shape";
+            let details = ErrorDetails::with_bad_request_violation(field, "too tall");
+            Err(Status::with_error_details(
+                Code::InvalidArgument,
+                "wrong",
+                details,
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn served_by() -> Option<pb::ServedBy> {
     Some(pb::ServedBy {
         name: "mnist-vae".to_owned(),
@@ -129,6 +167,7 @@ impl GenerativeService for Fake {
         request: Request<pb::EncodeRequest>,
     ) -> Result<Response<pb::EncodeResponse>, Status> {
         let request = self.taken(request).await?;
+        check_height(&request.images)?;
         let latents = pb::Tensor {
             data_type: pb::DataType::Float32.into(),
             shape: vec![1, 1],
@@ -153,12 +192,7 @@ impl GenerativeService for Fake {
     ) -> Result<Response<pb::DecodeResponse>, Status> {
         let request = self.taken(request).await?;
         let file = vec![request.output_format as u8];
-        let encoded = pb::EncodedImages {
-            files: vec![file.into()],
-        };
-        let images = Some(pb::Images {
-            form: Some(pb::images::Form::Encoded(encoded)),
-        });
+        let images = files([file]);
         Ok(Response::new(pb::DecodeResponse {
             images,
             ..Default::default()
@@ -169,7 +203,17 @@ impl GenerativeService for Fake {
         &self,
         request: Request<pb::ReconstructRequest>,
     ) -> Result<Response<pb::ReconstructResponse>, Status> {
-        let images = self.taken(request).await?.images;
+        let mut images = self.taken(request).await?.images;
+        if let Some(pb::images::Form::Encoded(_)) = images.as_ref().and_then(|i| i.form.as_ref()) {
+            let tensor = pb::Tensor {
+                data_type: pb::DataType::Uint8.into(),
+                shape: vec![1, 1, 28, 28],
+                data: vec![50; 28 * 28].into(),
+            };
+            images = Some(pb::Images {
+                form: Some(pb::images::Form::Tensor(tensor)),
+            });
+        }
         let squared_error = vec![0.5];
         Ok(Response::new(pb::ReconstructResponse {
             images,
@@ -195,9 +239,16 @@ impl GenerativeService for Fake {
     ) -> Result<Response<pb::SampleResponse>, Status> {
         let request = self.taken(request).await?;
         let seed = request.seed.unwrap_or(9);
+        let images = if request.output_format == i32::from(pb::ImageFormat::Png) {
+            files((0..request.count).map(|_| grey_file()))
+        } else if request.count > 1000 {
+            files([vec![0; request.count as usize]])
+        } else {
+            pixel(1)
+        };
         *self.sampled.lock().unwrap() = Some(request);
         Ok(Response::new(pb::SampleResponse {
-            images: pixel(1),
+            images,
             seed,
             ..Default::default()
         }))
@@ -213,6 +264,7 @@ impl GenerativeService for Fake {
         Ok(Response::new(Chunks {
             next: request.offset,
             end: request.offset + request.count,
+            pauses_at: self.pauses_after.map(|n| request.offset + n),
             breaks_at: self.breaks_after.map(|n| request.offset + n),
             dropped: self.dropped.clone(),
         }))
@@ -224,6 +276,7 @@ pub struct Chunks {
     next: i64,
     end: i64,
     breaks_at: Option<i64>,
+    pauses_at: Option<i64>,
     dropped: Arc<AtomicU32>,
 }
 
@@ -237,6 +290,9 @@ impl Stream for Chunks {
         let offset = self.next;
         if self.breaks_at == Some(offset) {
             return std::task::Poll::Ready(Some(Err(Status::unavailable("broken"))));
+        }
+        if self.pauses_at == Some(offset) {
+            return std::task::Poll::Pending;
         }
         if offset == self.end {
             return std::task::Poll::Ready(None);
