@@ -1,0 +1,97 @@
+// Copyright 2026 The latentserve authors
+// SPDX-License-Identifier: Apache-2.0
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, MetadataMap};
+use tonic::transport::Channel;
+use tonic_health::pb::health_client::HealthClient;
+
+use crate::builder::Builder;
+use crate::error::Error;
+use crate::pb::generative_service_client::GenerativeServiceClient;
+use crate::pb::model_service_client::ModelServiceClient;
+use crate::retry::Throttle;
+
+/// Calls a latentserve server. Clones are cheap and share one connection.
+///
+/// Calls that fail with UNAVAILABLE, with CANCELLED by the server, or with a full queue are tried
+/// again, up to four attempts in all within their deadline, as the server advises. A call ends
+/// with its future: dropping it cancels the call.
+#[derive(Clone, Debug)]
+pub struct Client {
+    channel: Channel,
+    pub(crate) generative: GenerativeServiceClient<Channel>,
+    pub(crate) models: ModelServiceClient<Channel>,
+    pub(crate) health: HealthClient<Channel>,
+    pub(crate) model: String,
+    pub(crate) timeout: Duration,
+    pub(crate) wait_for_ready: bool,
+    pub(crate) max_attempts: u32,
+    pub(crate) max_message_bytes: usize,
+    pub(crate) metadata: MetadataMap,
+    pub(crate) throttle: Arc<Throttle>,
+}
+
+impl Client {
+    /// Returns the settings of a client of the server at `HOST:PORT`.
+    pub fn builder(address: impl Into<String>) -> Builder {
+        Builder::new(address.into())
+    }
+
+    pub(crate) fn new(
+        channel: Channel,
+        model: String,
+        timeout: Duration,
+        wait_for_ready: bool,
+        max_attempts: u32,
+        max_message_bytes: usize,
+        metadata: MetadataMap,
+    ) -> Self {
+        Self {
+            generative: GenerativeServiceClient::new(channel.clone())
+                .max_decoding_message_size(max_message_bytes),
+            models: ModelServiceClient::new(channel.clone())
+                .max_decoding_message_size(max_message_bytes),
+            health: HealthClient::new(channel.clone()),
+            channel,
+            model,
+            timeout,
+            wait_for_ready,
+            max_attempts,
+            max_message_bytes,
+            metadata,
+            throttle: Arc::new(Throttle::new()),
+        }
+    }
+
+    /// Returns a client on the same connection whose calls have this deadline.
+    pub fn with_timeout(&self, timeout: Duration) -> Self {
+        Self {
+            timeout,
+            ..self.clone()
+        }
+    }
+
+    /// Returns a client on the same connection that sends this metadata too.
+    pub fn with_metadata(&self, key: &str, value: &str) -> Result<Self, Error> {
+        let name: AsciiMetadataKey = key.parse().map_err(|_| {
+            Error::invalid("metadata", format!("{key:?} is no key of text metadata"))
+        })?;
+        let value: AsciiMetadataValue = value.parse().map_err(|_| {
+            Error::invalid(
+                "metadata",
+                format!("the value of {key} is not of visible ASCII"),
+            )
+        })?;
+        let mut client = self.clone();
+        client.metadata.insert(name, value);
+        Ok(client)
+    }
+
+    /// Returns the connection, for the generated stubs in [`crate::pb`].
+    pub fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+}
