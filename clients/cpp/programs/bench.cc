@@ -1,5 +1,5 @@
-// Measures single-image Reconstruct through the client: the median of one call at a time, then calls per second
-// with 32 in flight. Prints one line of JSON.
+// Measures single-image Reconstruct through the client: the median of one call at a time, then calls per
+// second with 32 in flight. Prints one line of JSON.
 //
 //   bench --address 127.0.0.1:50051 --model mnist-vae --seconds 5
 
@@ -109,7 +109,8 @@ int main(int count, char** words) {
     const Seconds span(arguments.seconds);
     const double p50_us = OneByOne(call, span);
     const double calls_per_s = Together(call, span);
-    std::cout << nlohmann::json{{"language", "cpp"}, {"p50_us", p50_us}, {"calls_per_s", calls_per_s}} << '\n';
+    std::cout << nlohmann::json{{"language", "cpp"}, {"p50_us", p50_us}, {"calls_per_s", calls_per_s}}
+              << '\n';
     return 0;
   } catch (const std::exception& problem) {
     std::cerr << problem.what() << '\n';

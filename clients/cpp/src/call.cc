@@ -2,8 +2,8 @@
 
 namespace latentserve {
 
-void Prepare(const Options& options, const CallOptions& call, std::optional<std::chrono::milliseconds> timeout,
-             grpc::ClientContext* context) {
+void Prepare(const Options& options, const CallOptions& call,
+             std::optional<std::chrono::milliseconds> timeout, grpc::ClientContext* context) {
   if (call.timeout) timeout = call.timeout;
   if (timeout) {
     if (timeout->count() <= 0) {

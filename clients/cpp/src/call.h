@@ -16,28 +16,16 @@
 
 namespace latentserve {
 
-// While it lives, the handle cancels the call.
-class CancellationScope {
- public:
-  CancellationScope(const std::optional<Cancellation>& cancellation, grpc::ClientContext* call);
-  ~CancellationScope();
-  CancellationScope(const CancellationScope&) = delete;
-  CancellationScope& operator=(const CancellationScope&) = delete;
-
- private:
-  std::optional<Cancellation> cancellation_;
-  grpc::ClientContext* call_;
-};
-
-// Sets the deadline (none: no deadline), the token and the metadata of a call. Throws Error for a timeout below
-// zero.
-void Prepare(const Options& options, const CallOptions& call, std::optional<std::chrono::milliseconds> timeout,
-             grpc::ClientContext* context);
+// Sets the deadline (none: no deadline), the token and the metadata of a call. Throws Error for a timeout
+// below zero.
+void Prepare(const Options& options, const CallOptions& call,
+             std::optional<std::chrono::milliseconds> timeout, grpc::ClientContext* context);
 
 // Makes one unary call: `method` of `stub`. Throws Error where it fails.
 template <typename Stub, typename Request, typename Reply>
 Reply Unary(const Options& options, const CallOptions& call, std::chrono::milliseconds timeout, Stub* stub,
-            grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Reply*), const Request& request) {
+            grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Reply*),
+            const Request& request) {
   grpc::ClientContext context;
   Prepare(options, call, timeout, &context);
   const CancellationScope scope(call.cancellation, &context);
@@ -56,17 +44,13 @@ class CallSource : public Stream<Item>::Source {
   CallSource(std::shared_ptr<Owner> owner, Convert convert) : owner_(std::move(owner)), convert_(convert) {}
 
   ~CallSource() override {
-    if (ended_ || !reader_) return;
-    context_.TryCancel();
-    Message rest;
-    while (reader_->Read(&rest)) {
-    }
-    reader_->Finish();
+    if (reader_ && !ended_) Abandon();
   }
 
   grpc::ClientContext* context() { return &context_; }
 
-  void Start(const std::optional<Cancellation>& cancellation, std::unique_ptr<grpc::ClientReader<Message>> reader) {
+  void Start(const std::optional<Cancellation>& cancellation,
+             std::unique_ptr<grpc::ClientReader<Message>> reader) {
     scope_.emplace(cancellation, &context_);
     reader_ = std::move(reader);
   }
@@ -74,7 +58,14 @@ class CallSource : public Stream<Item>::Source {
   std::optional<Item> Next() override {
     if (ended_) return std::nullopt;
     Message message;
-    if (reader_->Read(&message)) return convert_(std::move(message));
+    if (reader_->Read(&message)) {
+      try {
+        return convert_(std::move(message));
+      } catch (const Error&) {
+        Abandon();
+        throw;
+      }
+    }
     ended_ = true;
     const grpc::Status status = reader_->Finish();
     if (!status.ok()) throw Error::FromStatus(status);
@@ -84,6 +75,16 @@ class CallSource : public Stream<Item>::Source {
   void Cancel() override { context_.TryCancel(); }
 
  private:
+  // Cancels the call and waits for its end.
+  void Abandon() {
+    ended_ = true;
+    context_.TryCancel();
+    Message rest;
+    while (reader_->Read(&rest)) {
+    }
+    reader_->Finish();
+  }
+
   std::shared_ptr<Owner> owner_;
   Convert convert_;
   grpc::ClientContext context_;

@@ -5,8 +5,6 @@
 #include <mutex>
 #include <set>
 
-#include "call.h"
-
 namespace latentserve {
 
 struct Cancellation::State {
@@ -29,7 +27,8 @@ bool Cancellation::cancelled() const {
   return state_->cancelled;
 }
 
-CancellationScope::CancellationScope(const std::optional<Cancellation>& cancellation, grpc::ClientContext* call)
+CancellationScope::CancellationScope(const std::optional<Cancellation>& cancellation,
+                                     grpc::ClientContext* call)
     : cancellation_(cancellation), call_(call) {
   if (!cancellation_) return;
   const std::lock_guard<std::mutex> lock(cancellation_->state_->mutex);

@@ -7,13 +7,13 @@
 namespace latentserve {
 namespace {
 
-// RESOURCE_EXHAUSTED means a full queue, where the server says how long to wait by `grpc-retry-pushback-ms`, but
-// also a message that is too large, where trying again is useless: hence few attempts and the throttle. CANCELLED
-// comes from a server that was closing its port as the call arrived; a call that its caller cancels is not tried
-// again. Health checks are not either: they report what is.
+// RESOURCE_EXHAUSTED means a full queue, where the server says how long to wait by `grpc-retry-pushback-ms`,
+// but also a message that is too large, where trying again is useless: hence few attempts and the throttle.
+// CANCELLED comes from a server that was closing its port as the call arrived; a call that its caller cancels
+// is not tried again. Health checks are not either: they report what is.
 //
-// No more retries once half of the throttle's tokens are gone: a server in trouble is left alone. A worker that
-// dies fails all calls in flight at once, and these must fit into the half.
+// No more retries once half of the throttle's tokens are gone: a server in trouble is left alone. A worker
+// that dies fails all calls in flight at once, and these must fit into the half.
 constexpr char kRetries[] = R"(
   "methodConfig": [
     {

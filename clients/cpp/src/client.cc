@@ -11,7 +11,8 @@ namespace {
 
 void Check(const Options& options) {
   if (options.timeout.count() <= 0) {
-    throw Error::Invalid("timeout", std::to_string(options.timeout.count()) + " ms; expected a positive time");
+    throw Error::Invalid("timeout",
+                         std::to_string(options.timeout.count()) + " ms; expected a positive time");
   }
   if (options.max_message_bytes < 1) {
     throw Error::Invalid("max_message_bytes",
@@ -20,9 +21,10 @@ void Check(const Options& options) {
   v1::ModelRef unused;
   SetModelRef(options.model, &unused);  // rather here than in the first call
   if (!options.token.empty() && !options.tls && !options.allow_insecure_token) {
-    throw Error::Invalid("token",
-                         "a token in plain text can be read on the way; set tls, or allow_insecure_token where "
-                         "something else protects the connection");
+    throw Error::Invalid(
+        "token",
+        "a token in plain text can be read on the way; set tls, or allow_insecure_token where "
+        "something else protects the connection");
   }
   if (options.token.empty() && options.allow_insecure_token) {
     throw Error::Invalid("token", "allow_insecure_token is set, and the token is empty; set it");

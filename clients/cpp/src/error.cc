@@ -25,7 +25,9 @@ struct Error::Parts {
 
 namespace {
 
-bool Contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+bool Contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
 
 std::string Seconds(std::chrono::nanoseconds delay) {
   char text[32];
@@ -36,23 +38,11 @@ std::string Seconds(std::chrono::nanoseconds delay) {
 }  // namespace
 
 std::string CodeName(grpc::StatusCode code) {
-  static constexpr const char* kNames[] = {"OK",
-                                           "CANCELLED",
-                                           "UNKNOWN",
-                                           "INVALID_ARGUMENT",
-                                           "DEADLINE_EXCEEDED",
-                                           "NOT_FOUND",
-                                           "ALREADY_EXISTS",
-                                           "PERMISSION_DENIED",
-                                           "RESOURCE_EXHAUSTED",
-                                           "FAILED_PRECONDITION",
-                                           "ABORTED",
-                                           "OUT_OF_RANGE",
-                                           "UNIMPLEMENTED",
-                                           "INTERNAL",
-                                           "UNAVAILABLE",
-                                           "DATA_LOSS",
-                                           "UNAUTHENTICATED"};
+  static constexpr const char* kNames[] = {
+      "OK",        "CANCELLED",      "UNKNOWN",           "INVALID_ARGUMENT",   "DEADLINE_EXCEEDED",
+      "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION",
+      "ABORTED",   "OUT_OF_RANGE",   "UNIMPLEMENTED",     "INTERNAL",           "UNAVAILABLE",
+      "DATA_LOSS", "UNAUTHENTICATED"};
   const auto index = static_cast<std::size_t>(code);
   return index < std::size(kNames) ? kNames[index] : "CODE_" + std::to_string(index);
 }
@@ -62,7 +52,8 @@ std::string Error::Parts::Text() const {
   std::string text = "latentserve: " + CodeName(code) + ": " + message;
   for (const Violation& violation : violations) {
     // A server often repeats its only violation as the message.
-    if (!Contains(message, violation.description)) text += "; " + violation.field + ": " + violation.description;
+    if (!Contains(message, violation.description))
+      text += "; " + violation.field + ": " + violation.description;
   }
   const auto value = [this](const char* key) {
     const auto found = metadata.find(key);

@@ -15,7 +15,8 @@ std::vector<std::int64_t> Dimensions(const Shape& shape) {
 
 }  // namespace
 
-Images::Images(std::vector<float> values, Shape shape) : form_(Tensor{Dimensions(shape), std::move(values)}) {}
+Images::Images(std::vector<float> values, Shape shape)
+    : form_(Tensor{Dimensions(shape), std::move(values)}) {}
 
 Images::Images(std::vector<std::uint8_t> values, Shape shape)
     : form_(Tensor{Dimensions(shape), std::move(values)}) {}

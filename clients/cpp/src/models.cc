@@ -61,9 +61,8 @@ Model FromMessage(const v1::Model& message) {
 
 ModelList Client::ListModels(const CallOptions& call) const {
   const Options& options = connection_->options;
-  const v1::ListModelsResponse reply =
-      Unary(options, call, options.timeout, connection_->models.get(), &v1::ModelService::Stub::ListModels,
-            v1::ListModelsRequest());
+  const v1::ListModelsResponse reply = Unary(options, call, options.timeout, connection_->models.get(),
+                                             &v1::ModelService::Stub::ListModels, v1::ListModelsRequest());
   ModelList list;
   for (const v1::Model& model : reply.models()) list.models.push_back(FromMessage(model));
   list.default_model = reply.default_model();
@@ -89,9 +88,9 @@ std::vector<ReloadOutcome> Client::ReloadModels(const std::vector<std::string>& 
             &v1::ModelService::Stub::ReloadModels, message);
   std::vector<ReloadOutcome> outcomes;
   for (const v1::ReloadOutcome& outcome : reply.outcomes()) {
-    outcomes.push_back(
-        {outcome.name(), outcome.version(),
-         Plain(v1::ReloadOutcome::Action_Name(outcome.action()), "ACTION_", outcome.action()), outcome.reason()});
+    outcomes.push_back({outcome.name(), outcome.version(),
+                        Plain(v1::ReloadOutcome::Action_Name(outcome.action()), "ACTION_", outcome.action()),
+                        outcome.reason()});
   }
   return outcomes;
 }

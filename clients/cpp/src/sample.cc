@@ -14,7 +14,8 @@ constexpr std::int64_t kMaxOffset = std::int64_t{1} << 62;
 template <typename Message>
 void SetDraw(const SampleRequest& request, std::int64_t max_count, Message* message) {
   if (request.count < 1 || request.count > max_count) {
-    throw Error::Invalid("count", std::to_string(request.count) + "; expected 1 to " + std::to_string(max_count));
+    throw Error::Invalid("count",
+                         std::to_string(request.count) + "; expected 1 to " + std::to_string(max_count));
   }
   if (request.offset < 0 || request.offset > kMaxOffset) {
     throw Error::Invalid("offset", std::to_string(request.offset) + "; expected 0 to 2^62");

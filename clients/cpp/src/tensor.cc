@@ -71,7 +71,8 @@ float FromHalf(std::uint16_t bits) {
   const int exponent = (bits >> 10) & 0x1f;
   const int fraction = bits & 0x3ff;
   if (exponent == 0x1f) {
-    return fraction != 0 ? std::numeric_limits<float>::quiet_NaN() : sign * std::numeric_limits<float>::infinity();
+    return fraction != 0 ? std::numeric_limits<float>::quiet_NaN()
+                         : sign * std::numeric_limits<float>::infinity();
   }
   // Zero and subnormal numbers lack the leading one, and have the exponent of the smallest normal ones.
   const int whole = exponent == 0 ? fraction : fraction + 0x400;
@@ -86,7 +87,8 @@ Tensor Latents(std::vector<float> values, std::int64_t n) {
 std::vector<float> Tensor::Row(std::int64_t k) const {
   const std::vector<float>& all = Float32();
   if (k < 0 || k >= Rows()) {
-    throw std::out_of_range("row " + std::to_string(k) + " of a tensor of " + std::to_string(Rows()) + " rows");
+    throw std::out_of_range("row " + std::to_string(k) + " of a tensor of " + std::to_string(Rows()) +
+                            " rows");
   }
   const auto size = static_cast<std::int64_t>(all.size()) / Rows();
   return {all.begin() + k * size, all.begin() + (k + 1) * size};
@@ -119,7 +121,8 @@ std::vector<std::uint8_t> Tensor::Bytes() const {
 
 void ToMessage(const Tensor& tensor, const std::string& field, std::size_t rank, v1::Tensor* message) {
   if (tensor.shape.size() != rank) {
-    throw Error::Invalid(field + ".shape", Text(tensor.shape) + "; expected " + std::to_string(rank) + " dimensions");
+    throw Error::Invalid(field + ".shape",
+                         Text(tensor.shape) + "; expected " + std::to_string(rank) + " dimensions");
   }
   const std::optional<std::int64_t> size = Elements(tensor.shape);
   if (!size || *size == 0) {
@@ -128,8 +131,8 @@ void ToMessage(const Tensor& tensor, const std::string& field, std::size_t rank,
   std::visit(
       [&](const auto& values) {
         if (static_cast<std::int64_t>(values.size()) != *size) {
-          throw Error::Invalid(field, std::to_string(values.size()) + " values for the shape " + Text(tensor.shape) +
-                                          "; expected " + std::to_string(*size));
+          throw Error::Invalid(field, std::to_string(values.size()) + " values for the shape " +
+                                          Text(tensor.shape) + "; expected " + std::to_string(*size));
         }
         message->set_data_type(kTypeOf<typename std::decay_t<decltype(values)>::value_type>);
         message->set_data(ToBytes(values));
@@ -151,8 +154,8 @@ Tensor FromMessage(v1::Tensor* message, std::size_t rank) {
     using Value = decltype(sample);
     // Divided rather than multiplied: a product could overflow.
     if (data.size() % sizeof(Value) != 0 || static_cast<std::int64_t>(data.size() / sizeof(Value)) != *size) {
-      throw Error::BadReply(std::to_string(data.size()) + " bytes for a tensor of shape " + Text(tensor.shape) +
-                            " and type " + v1::DataType_Name(message->data_type()));
+      throw Error::BadReply(std::to_string(data.size()) + " bytes for a tensor of shape " +
+                            Text(tensor.shape) + " and type " + v1::DataType_Name(message->data_type()));
     }
     tensor.values = FromBytes<Value>(data);
   };

@@ -2,6 +2,7 @@
 #define LATENTSERVE_CANCELLATION_H_
 
 #include <memory>
+#include <optional>
 
 namespace grpc {
 class ClientContext;
@@ -23,6 +24,21 @@ class Cancellation {
   friend class CancellationScope;
   struct State;
   std::shared_ptr<State> state_;
+};
+
+// While it lives, a handle cancels a call: for calls made with the generated stubs. Must not outlive the
+// call's context.
+class CancellationScope {
+ public:
+  // No handle: nothing.
+  CancellationScope(const std::optional<Cancellation>& cancellation, grpc::ClientContext* call);
+  ~CancellationScope();
+  CancellationScope(const CancellationScope&) = delete;
+  CancellationScope& operator=(const CancellationScope&) = delete;
+
+ private:
+  std::optional<Cancellation> cancellation_;
+  grpc::ClientContext* call_;
 };
 
 }  // namespace latentserve

@@ -28,15 +28,16 @@ std::string HealthName(HealthStatus status);
 
 using HealthWatch = Stream<HealthStatus>;
 
-// Calls a latentserve server. Safe for concurrent use, and meant to be kept for many calls. Streams may outlive it.
+// Calls a latentserve server. Safe for concurrent use, and meant to be kept for many calls. Streams may
+// outlive it.
 //
 // Calls that fail with UNAVAILABLE, with CANCELLED by the server, or with a full queue are tried again up to
 // three times within their deadline, as gRPC's retry policy and the server's advice say. Every method throws
 // Error, and nothing else but std::bad_alloc.
 class Client {
  public:
-  // Of the server at "HOST:PORT", or at "dns:///NAME:PORT" to spread the calls over all addresses of the name.
-  // Connects in the first call. Throws Error for options that cannot be.
+  // Of the server at "HOST:PORT", or at "dns:///NAME:PORT" to spread the calls over all addresses of the
+  // name. Connects in the first call. Throws Error for options that cannot be.
   explicit Client(const std::string& address, Options options = {});
   ~Client();
   Client(Client&&) noexcept;
@@ -57,8 +58,8 @@ class Client {
   // Draws images from the model.
   SampleResult Sample(const SampleRequest& request, const CallOptions& call = {}) const;
 
-  // Draws many images, in chunks; they are the same that Sample gives. After a break, go on with the seed of the
-  // last chunk and its NextOffset().
+  // Draws many images, in chunks; they are the same that Sample gives. After a break, go on with the seed of
+  // the last chunk and its NextOffset().
   latentserve::SampleStream SampleStream(const SampleRequest& request, const CallOptions& call = {}) const;
 
   // Every version of every model, the refused ones too.
@@ -72,8 +73,8 @@ class Client {
   std::vector<ReloadOutcome> ReloadModels(const std::vector<std::string>& names = {},
                                           const CallOptions& call = {}) const;
 
-  // The health of the server (empty), or of a model by its name. Never tried again. An Error with NOT_FOUND for
-  // what the server does not know.
+  // The health of the server (empty), or of a model by its name. Never tried again. An Error with NOT_FOUND
+  // for what the server does not know.
   HealthStatus Health(const std::string& service = "", const CallOptions& call = {}) const;
 
   // The health now and after every change. Without a deadline unless the call sets one.

@@ -58,7 +58,8 @@ class Error : public std::runtime_error {
 
   ErrorKind kind() const { return kind_; }
 
-  // The server's own name for the error, for example "QUEUE_FULL"; empty where it does not come from the server.
+  // The server's own name for the error, for example "QUEUE_FULL"; empty where it does not come from the
+  // server.
   const std::string& reason() const { return reason_; }
 
   // "latentserve" where the server gave a reason.

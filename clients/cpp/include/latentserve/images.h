@@ -14,8 +14,8 @@ namespace latentserve {
 // Images in one of two forms: pixels or files.
 class Images {
  public:
-  // The bytes of one PNG or JPEG file per image, each of exactly the model's size. The server converts grey to
-  // colour and back as the model needs. In results they are PNG.
+  // The bytes of one PNG or JPEG file per image, each of exactly the model's size. The server converts grey
+  // to colour and back as the model needs. In results they are PNG.
   using Files = std::vector<std::string>;
 
   // No image; refused by every call.

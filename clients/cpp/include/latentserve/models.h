@@ -58,7 +58,7 @@ struct Model {
   std::string description;  // one sentence
   ImageSpec image;
   LatentSpec latent;
-  std::vector<std::string> operations;  // of "encode", "decode", "reconstruct", "denoise", "sample"
+  std::vector<std::string> operations;   // of "encode", "decode", "reconstruct", "denoise", "sample"
   std::optional<Likelihood> likelihood;  // absent where it was not trained as one
   Limits limits;
   std::string provider;  // ONNX Runtime execution provider; empty until loaded

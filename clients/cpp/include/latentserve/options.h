@@ -19,8 +19,8 @@ struct Tls {
   std::string certificate;
   std::string key;
 
-  // Reads PEM files; an empty name for what is not needed. Throws Error for a file that cannot be read or holds
-  // no PEM, and for a certificate without its key.
+  // Reads PEM files; an empty name for what is not needed. Throws Error for a file that cannot be read or
+  // holds no PEM, and for a certificate without its key.
   static Tls FromFiles(const std::string& authority_file, const std::string& certificate_file = "",
                        const std::string& key_file = "");
 };

@@ -87,14 +87,14 @@ struct ReconstructResult : ImagesResult {
   std::vector<float> squared_error;
 };
 
-// Asks for images drawn from the model. The latent of image k depends on the prior, the seed, offset + k and the
-// temperature alone.
+// Asks for images drawn from the model. The latent of image k depends on the prior, the seed, offset + k and
+// the temperature alone.
 struct SampleRequest {
   std::string model;
-  std::int64_t count = 1;              // Sample: at most the model's max_request_rows
-  std::optional<std::uint64_t> seed;   // absent: the server draws one and returns it
-  std::int64_t offset = 0;             // the first row of the seed's stream
-  std::optional<float> temperature;    // 0 to 10; below 1 draws nearer the mode. Absent: 1
+  std::int64_t count = 1;             // Sample: at most the model's max_request_rows
+  std::optional<std::uint64_t> seed;  // absent: the server draws one and returns it
+  std::int64_t offset = 0;            // the first row of the seed's stream
+  std::optional<float> temperature;   // 0 to 10; below 1 draws nearer the mode. Absent: 1
   Format format = Format::kFloat32;
   bool include_latents = false;
   std::int32_t chunk_rows = 0;  // images per chunk, for SampleStream; 0: the server chooses

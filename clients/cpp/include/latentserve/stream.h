@@ -9,8 +9,8 @@
 
 namespace latentserve {
 
-// What a server sends bit by bit. Its destructor cancels what is left of the call. One thread reads; Cancel may
-// come from any.
+// What a server sends bit by bit. Its destructor cancels what is left of the call. One thread reads; Cancel
+// may come from any.
 template <typename Item>
 class Stream {
  public:

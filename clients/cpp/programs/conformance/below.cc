@@ -17,8 +17,8 @@ using latentserve::Error;
 class Context {
  public:
   Context(const latentserve::CallOptions& options, Trailers* trailers)
-      : trailers_(trailers), deadline_(std::chrono::system_clock::now() + *options.timeout) {
-    context_.set_deadline(deadline_);
+      : trailers_(trailers), scope_(options.cancellation, &context_) {
+    context_.set_deadline(std::chrono::system_clock::now() + *options.timeout);
     for (const auto& [key, value] : options.metadata) context_.AddMetadata(key, value);
   }
 
@@ -34,8 +34,8 @@ class Context {
 
  private:
   Trailers* trailers_;
-  std::chrono::system_clock::time_point deadline_;
   grpc::ClientContext context_;
+  latentserve::CancellationScope scope_;
 };
 
 // An enum's value by its name without prefix, or a number that it lacks.
@@ -111,14 +111,15 @@ Part PartOfReply(const Reply& reply) {
   const auto& by = reply.served_by();
   part.served_by = {by.name(), by.version(), by.digest(), by.provider()};
   const auto& timings = reply.timings();
-  part.timings = {std::chrono::nanoseconds(timings.queue_ns()), std::chrono::nanoseconds(timings.compute_ns()),
-                  timings.batch_rows()};
+  part.timings = {std::chrono::nanoseconds(timings.queue_ns()),
+                  std::chrono::nanoseconds(timings.compute_ns()), timings.batch_rows()};
   return part;
 }
 
 // Sends a request as it is, by whatever method, and returns the replies as they are.
-std::vector<grpc::ByteBuffer> CallBytes(const std::shared_ptr<grpc::Channel>& channel, const std::string& method,
-                                        const std::string& body, Context* context) {
+std::vector<grpc::ByteBuffer> CallBytes(const std::shared_ptr<grpc::Channel>& channel,
+                                        const std::string& method, const std::string& body,
+                                        Context* context) {
   grpc::GenericStub stub(channel);
   grpc::CompletionQueue queue;
   const auto next = [&queue] {

@@ -102,8 +102,8 @@ Answer OfImages(const Client& client, const Folder& folder, const Case& test, co
 }
 
 // Reads a stream to its end, or cancels it after so many chunks (0: none).
-std::vector<Part> Chunks(const Client& client, const latentserve::SampleRequest& request, const CallOptions& options,
-                         std::size_t limit) {
+std::vector<Part> Chunks(const Client& client, const latentserve::SampleRequest& request,
+                         const CallOptions& options, std::size_t limit) {
   std::vector<Part> parts;
   auto stream = client.SampleStream(request, options);
   for (auto& chunk : stream) {
@@ -143,7 +143,8 @@ Answer OfDraws(const Client& client, const Case& test, const CallOptions& option
   return parts;
 }
 
-Answer ThroughClient(const Client& client, const Folder& folder, const Case& test, const CallOptions& options) {
+Answer ThroughClient(const Client& client, const Folder& folder, const Case& test,
+                     const CallOptions& options) {
   const json request = test.request();
   const std::string method = test.method();
   if (method == "ListModels") return client.ListModels(options);

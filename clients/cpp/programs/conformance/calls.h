@@ -51,8 +51,8 @@ class Caller {
   std::map<std::pair<std::string, bool>, latentserve::Client> clients_;
 };
 
-// Makes a call with a request that the client would not send, or to see the trailers: by the generated stub, or
-// with bytes in place of the request.
+// Makes a call with a request that the client would not send, or to see the trailers: by the generated stub,
+// or with bytes in place of the request.
 Answer CallBelow(const latentserve::Client& client, const Folder& folder, const Case& test,
                  const latentserve::CallOptions& options, Trailers* trailers);
 

@@ -16,15 +16,18 @@ void CheckKeys(const json& object, const std::set<std::string>& known, const std
 }
 
 void CheckKnown(const Case& test) {
-  static const std::set<std::string> kFields = {"name",     "server",      "rpc",   "through",         "request", "body",
-                                                "metadata", "deadline_ms", "retry", "cancel_after_ms", "stream",  "expect"};
-  static const std::set<std::string> kRequest = {"model",  "images", "latents",     "output_format",   "count",
-                                                 "seed",   "offset", "temperature", "include_latents", "chunk_rows",
-                                                 "service", "names"};
-  static const std::set<std::string> kOk = {"latents", "log_variance", "squared_error", "images",   "seed",   "served_by",
-                                            "chunks",  "models",       "default_model", "outcomes", "status", "model"};
-  static const std::set<std::string> kError = {"code",       "codes",         "reason",   "domain",       "violations",
-                                               "retry_info", "metadata_keys", "metadata", "message_lacks"};
+  static const std::set<std::string> kFields = {
+      "name",     "server",      "rpc",   "through",         "request", "body",
+      "metadata", "deadline_ms", "retry", "cancel_after_ms", "stream",  "expect"};
+  static const std::set<std::string> kRequest = {"model",           "images",     "latents", "output_format",
+                                                 "count",           "seed",       "offset",  "temperature",
+                                                 "include_latents", "chunk_rows", "service", "names"};
+  static const std::set<std::string> kOk = {"latents",       "log_variance", "squared_error", "images",
+                                            "seed",          "served_by",    "chunks",        "models",
+                                            "default_model", "outcomes",     "status",        "model"};
+  static const std::set<std::string> kError = {"code",          "codes",      "reason",
+                                               "domain",        "violations", "retry_info",
+                                               "metadata_keys", "metadata",   "message_lacks"};
   CheckKeys(test.whole, kFields, test.name());
   CheckKeys(test.request(), kRequest, test.name() + ": request");
   CheckKeys(test.ok(), kOk, test.name() + ": ok");
@@ -98,7 +101,8 @@ latentserve::Tensor Folder::Tensor(const json& tensor) const {
   return DecodeTensor(tensor.at("dtype"), tensor.at("shape"), TensorBytes(tensor));
 }
 
-latentserve::Tensor DecodeTensor(const std::string& dtype, std::vector<std::int64_t> shape, const std::string& data) {
+latentserve::Tensor DecodeTensor(const std::string& dtype, std::vector<std::int64_t> shape,
+                                 const std::string& data) {
   latentserve::Tensor tensor;
   tensor.shape = std::move(shape);
   if (dtype == "FLOAT32") {

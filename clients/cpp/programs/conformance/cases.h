@@ -65,7 +65,8 @@ class Folder {
 };
 
 // A tensor of a type's name, shape and little-endian bytes.
-latentserve::Tensor DecodeTensor(const std::string& dtype, std::vector<std::int64_t> shape, const std::string& data);
+latentserve::Tensor DecodeTensor(const std::string& dtype, std::vector<std::int64_t> shape,
+                                 const std::string& data);
 
 }  // namespace conformance
 

@@ -20,8 +20,8 @@ void CheckSignature(const Part& got, const json& expected) {
   if (by.provider.empty()) throw Mismatch("served_by.provider is empty");
   const auto& t = got.timings;
   if (t.queue.count() < 0 || t.compute.count() <= 0 || t.batch_rows < 1 || t.batch_rows > kMaxBatchRows) {
-    throw Mismatch("timings are " + std::to_string(t.queue.count()) + " ns, " + std::to_string(t.compute.count()) +
-                   " ns, " + std::to_string(t.batch_rows) + " rows");
+    throw Mismatch("timings are " + std::to_string(t.queue.count()) + " ns, " +
+                   std::to_string(t.compute.count()) + " ns, " + std::to_string(t.batch_rows) + " rows");
   }
 }
 
@@ -143,7 +143,8 @@ void CheckImages(const Folder& folder, const std::vector<Part>& parts, const jso
       throw Mismatch("images came in another form than " + expected.dump());
     }
   }
-  CheckTensor(folder, "images", tensors, expected.contains("png") ? expected.at("png") : expected.at("tensor"));
+  CheckTensor(folder, "images", tensors,
+              expected.contains("png") ? expected.at("png") : expected.at("tensor"));
 }
 
 }  // namespace
@@ -164,7 +165,9 @@ void CheckAnswer(const Folder& folder, const Case& test, const Answer& got) {
   }
   if (test.method() == "SampleStream") CheckChunks(test, *parts);
   const std::pair<const char*, std::optional<Tensor> Part::*> fields[] = {
-      {"latents", &Part::latents}, {"log_variance", &Part::log_variance}, {"squared_error", &Part::squared_error}};
+      {"latents", &Part::latents},
+      {"log_variance", &Part::log_variance},
+      {"squared_error", &Part::squared_error}};
   for (const auto& [name, field] : fields) {
     if (expected.contains(name)) CheckOptional(folder, name, *parts, field, expected.at(name));
   }

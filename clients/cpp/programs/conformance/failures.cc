@@ -35,7 +35,8 @@ void CheckDetails(const latentserve::Error& failure, const json& expected) {
   Same("domain", failure.domain(), expected.value("domain", ""));
   json fields = json::array();
   for (const auto& violation : failure.violations()) {
-    if (violation.description.empty()) throw Mismatch("the violation of " + violation.field + " has no description");
+    if (violation.description.empty())
+      throw Mismatch("the violation of " + violation.field + " has no description");
     fields.push_back(violation.field);
   }
   Same("violations", fields, expected.value("violations", json::array()));

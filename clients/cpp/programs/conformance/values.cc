@@ -32,7 +32,8 @@ json Describe(const latentserve::Model& model) {
   json metrics = json::array();
   for (const auto& metric : sorted) metrics.push_back(Describe(metric));
   json likelihood;
-  if (model.likelihood) likelihood = {{"family", model.likelihood->family}, {"sigma", model.likelihood->sigma}};
+  if (model.likelihood)
+    likelihood = {{"family", model.likelihood->family}, {"sigma", model.likelihood->sigma}};
   const auto& [channels, height, width] = model.image;
   const auto& latent = model.latent;
   const auto& limits = model.limits;
