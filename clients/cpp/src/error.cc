@@ -109,10 +109,10 @@ Error::Error(Parts parts)
       violations_(std::move(parts.violations)),
       retry_after_(parts.retry_after) {}
 
-Error Error::FromStatus(const grpc::Status& status) {
+Error Error::FromStatus(const grpc::Status& status, const std::string& unsaid) {
   Parts parts;
   parts.code = status.error_code();
-  parts.message = status.error_message().empty() ? "the server gave no reason" : status.error_message();
+  parts.message = status.error_message().empty() ? unsaid : status.error_message();
   // Details that cannot be read are left out; the code and the message still say something.
   google::rpc::Status details;
   if (details.ParseFromString(status.error_details())) {

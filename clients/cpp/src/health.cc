@@ -37,9 +37,14 @@ std::string HealthName(HealthStatus status) {
 HealthStatus Client::Health(const std::string& service, const CallOptions& call) const {
   wire::HealthCheckRequest message;
   message.set_service(service);
-  const Options& options = connection_->options;
-  return FromReply(
-      Unary(options, call, options.timeout, connection_->health.get(), &wire::Health::Stub::Check, message));
+  grpc::ClientContext context;
+  Prepare(connection_->options, call, connection_->options.timeout, &context);
+  const CancellationScope scope(call.cancellation, &context);
+  wire::HealthCheckResponse reply;
+  const grpc::Status status = connection_->health->Check(&context, message, &reply);
+  // The protocol's NOT_FOUND comes without a message.
+  if (!status.ok()) throw Error::FromStatus(status, "there is no service or model \"" + service + '"');
+  return FromReply(reply);
 }
 
 HealthWatch Client::WatchHealth(const std::string& service, const CallOptions& call) const {

@@ -40,8 +40,10 @@ enum class ErrorKind {
 // INVALID_ARGUMENT). what() holds the code, the message, and what of the details the message lacks.
 class Error : public std::runtime_error {
  public:
-  // The error of a failed gRPC call, also of one made with the generated stubs.
-  static Error FromStatus(const grpc::Status& status);
+  // The error of a failed gRPC call, also of one made with the generated stubs. `unsaid` is the message where
+  // the server sends none.
+  static Error FromStatus(const grpc::Status& status,
+                          const std::string& unsaid = "the server gave no reason");
 
   // An argument that is refused before anything is sent.
   static Error Invalid(const std::string& field, const std::string& description);
