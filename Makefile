@@ -25,7 +25,7 @@ LINTING := $(VENV)/.linting
 MEMBERS := proto/pyproject.toml server/pyproject.toml clients/python/pyproject.toml
 TYPED := proto/generate.py server/latentserve_server training/latentserve_training clients/python/latentserve_client $(wildcard clients/conformance/conformance_*) clients/measure.py clients/python/bench.py
 
-.PHONY: help demo serve load train evaluate export test soak conformance measure-clients lint format proto bench clean
+.PHONY: help demo serve load train evaluate export test compose-test soak conformance measure-clients lint format proto bench clean
 
 help:
 	@sed -n '3,4p' Makefile | cut -c3-
@@ -38,6 +38,7 @@ help:
 	@echo "  make measure-clients: what a call costs through each of them"
 	@echo "  make lint     ruff, mypy, buf, stubs in sync"
 	@echo "  make soak     SOAK_S=$(SOAK_S): calls of every kind for so many seconds; nothing may grow"
+	@echo "  make compose-test  docker-compose.yml on a real engine: balanced, killed, scaled, reloaded"
 	@echo "  make bench    [ARGS=--quick]: what calls cost, beside the bare run and an empty call"
 	@echo "  make proto    write the Python stubs anew"
 
@@ -64,6 +65,10 @@ test: $(TESTING)
 
 soak: $(TESTING)
 	LATENTSERVE_TEST_SOAK_S=$(SOAK_S) $(BIN)/python -m pytest -m soak -s tests/soak $(ARGS)
+
+# CI=true: as root on Debian, install what is missing and start an engine for the time of the test.
+compose-test: $(TESTING)
+	tests/compose/engine.sh $(BIN)/python -m pytest -m compose -s tests/compose $(ARGS)
 
 measure-clients: $(SERVING)
 	$(BIN)/python clients/measure.py $(ARGS)
@@ -113,6 +118,7 @@ $(TRAINING): $(SERVING) training/pyproject.toml
 	@touch $@
 
 $(TESTING): $(TRAINING) $(LINTING)
+	$(PIP) install --quiet --group deploy
 	@touch $@
 
 $(LINTING): $(BIN)/python pyproject.toml

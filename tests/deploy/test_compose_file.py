@@ -1,0 +1,77 @@
+"""docker-compose.yml and .env.example say the same, and nothing that a server does not know."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+from deploy_files import DEPLOY
+from latentserve_server.config import Settings, read_settings
+
+yaml = pytest.importorskip("yaml")
+ROOT = DEPLOY.parent
+TEXT = (ROOT / "docker-compose.yml").read_text("utf-8")
+OVERLAYS = "".join(path.read_text("utf-8") for path in DEPLOY.glob("compose.*.yml"))
+COMPOSE = yaml.safe_load(TEXT)
+SERVERS = ("server", "server-gpu")
+
+
+def test_example_of_the_environment_has_every_variable_with_its_default() -> None:
+    used = dict(re.findall(r"\$\{(\w+):?-([^}]*)\}", TEXT + OVERLAYS))
+    example = (ROOT / ".env.example").read_text("utf-8")
+    said = dict(re.findall(r"^#(\w+)=(\S*)", example, re.MULTILINE))
+    # How a GPU is chosen is no default.
+    del said["COMPOSE_PROFILES"]
+    said["LATENTSERVE_SERVERS"] = re.findall(r"^#LATENTSERVE_SERVERS=(\S+)", example, re.M)[0]
+    assert said == used
+
+
+@pytest.mark.parametrize("service", SERVERS)
+def test_settings_are_settings_of_the_server(service: str) -> None:
+    environment = {
+        name: re.sub(r"\$\{\w+:?-([^}]*)\}", r"\1", value)
+        for name, value in COMPOSE["services"][service]["environment"].items()
+    }
+    known = {f"LATENTSERVE_{field.name.upper()}" for field in fields(Settings)}
+    assert set(environment) <= known
+    settings = read_settings(["--exports", str(ROOT / "exports")], environment)
+    stop_s = float(COMPOSE["services"][service]["stop_grace_period"].removesuffix("s"))
+    assert settings.drain_delay_s + settings.grace_s + 30 <= stop_s
+
+
+def test_services_are_hardened_and_bounded() -> None:
+    for name, service in COMPOSE["services"].items():
+        assert service["read_only"], name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["logging"]["options"]["max-size"], name
+        if service["restart"] != "no":
+            assert service["deploy"]["resources"]["limits"]["memory"], name
+
+
+def test_images_are_pinned_by_version() -> None:
+    images = [service["image"] for service in COMPOSE["services"].values()]
+    bases = [
+        re.findall(r"^ARG BASE=(\S+)", (ROOT / part / "Dockerfile").read_text("utf-8"), re.M)[0]
+        for part in ("server", "training")
+    ]
+    for image in [*(re.sub(r"\$\{\w+:-(.*)\}", r"\1", i) for i in images), *bases]:
+        name, _, tag = image.partition(":")
+        assert tag, image
+        assert tag != "latest", image
+        assert name.startswith("latentserve") or re.search(r"\d+\.\d+", tag), image
+
+
+def test_ports_are_on_loopback_unless_asked_otherwise() -> None:
+    ports = _published()
+    assert ports
+    for port in ports:
+        assert re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", port).startswith("127.0.0.1:"), port
+
+
+def _published() -> list[str]:
+    services: dict[str, Any] = COMPOSE["services"]
+    return [port for service in services.values() for port in service.get("ports", [])]

