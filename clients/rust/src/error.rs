@@ -266,16 +266,17 @@ impl fmt::Display for Error {
                 write!(f, "; {}: {}", violation.field, violation.description)?;
             }
         }
-        if let Some(id) = self.metadata().get("request_id") {
-            if self.code() == Code::Internal && !message.contains(id) {
-                write!(f, "; the server's log says why, under request id {id}")?;
-            }
+        if let Some(id) = self.metadata().get("request_id")
+            && self.code() == Code::Internal
+            && !message.contains(id)
+        {
+            write!(f, "; the server's log says why, under request id {id}")?;
         }
         for key in ["models", "operations"] {
-            if let Some(have) = self.metadata().get(key).filter(|have| !have.is_empty()) {
-                if !message.contains(have) {
-                    write!(f, "; there are: {have}")?;
-                }
+            if let Some(have) = self.metadata().get(key).filter(|have| !have.is_empty())
+                && !message.contains(have)
+            {
+                write!(f, "; there are: {have}")?;
             }
         }
         if let Some(delay) = self.retry_after() {

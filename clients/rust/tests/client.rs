@@ -278,7 +278,8 @@ async fn the_deadline_is_that_of_the_whole_stream() {
     };
     let hurried = client.with_timeout(Duration::from_millis(500));
     let stream = hurried.sample_stream(request).await.unwrap();
-    let items: Vec<_> = stream.collect().await;
+    let items = tokio::time::timeout(PATIENCE, stream.collect::<Vec<_>>()).await;
+    let items = items.expect("the stream goes on");
     assert_eq!(items.len(), 3);
     let error = items[2].as_ref().unwrap_err();
     assert_eq!(error.code(), Code::DeadlineExceeded, "{error}");
@@ -356,6 +357,7 @@ async fn messages_may_be_large_but_not_too_large() {
         .build()
         .unwrap();
     let sent = small.reconstruct(large).await.unwrap_err();
+    assert!(sent.status().is_none(), "it was sent: {sent}");
     // A small request, whose reply has 5 MiB.
     let request = SampleRequest {
         count: 5 << 20,

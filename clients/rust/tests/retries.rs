@@ -7,6 +7,7 @@ mod fake;
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use fake::{Fake, PATIENCE, Refusal};
 use latentserve::{Client, Code, Error, Images, SampleRequest};
@@ -156,7 +157,13 @@ async fn waiting_for_a_server() {
     drop(listener);
     let builder = Client::builder(address.to_string()).timeout(PATIENCE);
     let client = builder.max_attempts(1).wait_for_ready().build().unwrap();
-    let call = tokio::spawn(async move { make(&client, Call::Reconstruct).await });
+    let mut call = tokio::spawn(async move { make(&client, Call::Reconstruct).await });
+    // Without waiting it would fail at once.
+    let moment = Duration::from_millis(300);
+    assert!(
+        tokio::time::timeout(moment, &mut call).await.is_err(),
+        "it did not wait"
+    );
     let Ok(listener) = TcpListener::bind(address).await else {
         return; // somebody else took the port
     };

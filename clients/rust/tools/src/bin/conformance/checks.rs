@@ -21,6 +21,9 @@ const KNOWN: [&str; 7] = [
     "chunks",
 ];
 
+/// Takes one tensor of a reply.
+type Field = fn(&Part) -> Option<&Tensor>;
+
 pub fn parts(folder: &Folder, case: &Case, parts: &[Part]) -> Result<(), String> {
     let Expect::Ok(expected) = &case.expect else {
         return Err("answered, where an error is expected".to_owned());
@@ -36,7 +39,7 @@ pub fn parts(folder: &Folder, case: &Case, parts: &[Part]) -> Result<(), String>
     if case.method() == "SampleStream" {
         chunks(case, parts, expected)?;
     }
-    let fields: [(&str, fn(&Part) -> Option<&Tensor>); 3] = [
+    let fields: [(&str, Field); 3] = [
         ("latents", |part| part.latents.as_ref()),
         ("log_variance", |part| part.log_variance.as_ref()),
         ("squared_error", |part| part.squared_error.as_ref()),
