@@ -1,0 +1,64 @@
+#ifndef LATENTSERVE_CONFORMANCE_CALLS_H_
+#define LATENTSERVE_CONFORMANCE_CALLS_H_
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "cases.h"
+#include "latentserve/client.h"
+
+namespace conformance {
+
+// One reply of GenerativeService, whole or a message of a stream.
+struct Part {
+  std::optional<latentserve::Images> images;
+  std::optional<latentserve::Tensor> latents;
+  std::optional<latentserve::Tensor> log_variance;
+  std::optional<latentserve::Tensor> squared_error;
+  std::optional<std::uint64_t> seed;
+  std::int64_t offset = 0;
+  latentserve::ServedBy served_by;
+  latentserve::Timings timings;
+};
+
+// What a good call gave.
+using Answer = std::variant<std::vector<Part>, latentserve::ModelList, latentserve::Model,
+                            std::vector<latentserve::ReloadOutcome>, latentserve::HealthStatus>;
+
+// Trailing metadata of calls that were not made through the client.
+using Trailers = std::multimap<std::string, std::string>;
+
+// Calls the servers of a servers file, by one client each, with and without retries.
+class Caller {
+ public:
+  Caller(std::map<std::string, std::string> addresses, const Folder& folder)
+      : addresses_(std::move(addresses)), folder_(folder) {}
+
+  // Makes the call of a case. Throws latentserve::Error where the call fails.
+  Answer Call(const Case& test, Trailers* trailers);
+
+ private:
+  const latentserve::Client& ClientOf(const Case& test);
+
+  std::map<std::string, std::string> addresses_;
+  const Folder& folder_;
+  std::mutex mutex_;
+  std::map<std::pair<std::string, bool>, latentserve::Client> clients_;
+};
+
+// Makes a call with a request that the client would not send, or to see the trailers: by the generated stub,
+// or with bytes in place of the request.
+Answer CallBelow(const latentserve::Client& client, const Folder& folder, const Case& test,
+                 const latentserve::CallOptions& options, Trailers* trailers);
+
+// A reply of Sample or SampleStream.
+Part PartOf(latentserve::SampleResult result, std::int64_t offset);
+
+}  // namespace conformance
+
+#endif  // LATENTSERVE_CONFORMANCE_CALLS_H_

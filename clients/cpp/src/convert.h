@@ -1,0 +1,36 @@
+#ifndef LATENTSERVE_SRC_CONVERT_H_
+#define LATENTSERVE_SRC_CONVERT_H_
+
+#include <optional>
+#include <string>
+
+#include "latentserve/images.h"
+#include "latentserve/requests.h"
+#include "latentserve/tensor.h"
+#include "latentserve/v1/generative_service.pb.h"
+#include "latentserve/v1/tensor.pb.h"
+
+namespace latentserve {
+
+// To the messages. Throw Error, which names the field, for what can be judged here.
+void ToMessage(const Tensor& tensor, const std::string& field, std::size_t rank, v1::Tensor* message);
+void ToMessage(const Images& images, v1::Images* message);
+v1::ImageFormat ToMessage(Format format);
+
+// From the messages, which they use up. Throw Error of kBadReply for what breaks the contract.
+Tensor FromMessage(v1::Tensor* message, std::size_t rank);
+Images FromMessage(v1::Images* message);
+ServedBy FromMessage(const v1::ServedBy& message);
+Timings FromMessage(const v1::Timings& message);
+
+// What replies with images have in common.
+template <typename Reply>
+void FillImages(Reply* reply, ImagesResult* result) {
+  result->images = FromMessage(reply->mutable_images());
+  result->served_by = FromMessage(reply->served_by());
+  result->timings = FromMessage(reply->timings());
+}
+
+}  // namespace latentserve
+
+#endif  // LATENTSERVE_SRC_CONVERT_H_
