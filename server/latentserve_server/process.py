@@ -34,9 +34,11 @@ async def run(app: App, on_serving: Callable[[], None] = lambda: None) -> None:
 
 async def serve(settings: Settings, engine_factory: EngineFactory = onnx_engine) -> None:
     """Run a server until SIGTERM or SIGINT; SIGHUP reloads."""
-    app = App(settings, engine_factory)
+    app: App
     loop = asyncio.get_running_loop()
+    # Before the app is built, which takes a moment. A signal of that moment waits in the loop.
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, app.handle_signal)
-    loop.add_signal_handler(signal.SIGHUP, app.reload)
+        loop.add_signal_handler(number, lambda: app.handle_signal())
+    loop.add_signal_handler(signal.SIGHUP, lambda: app.reload())
+    app = App(settings, engine_factory)
     await run(app)
