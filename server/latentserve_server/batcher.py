@@ -110,15 +110,20 @@ class Batcher:
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._wakes_ns = NEVER_NS
 
-    @property
-    def expected_s(self) -> float:
-        """Seconds that the next batch will take, as far as is known; rather too much."""
+    def forecast(self) -> tuple[float, int]:
+        """Return the seconds that the next batch will take, and how many calls are in it, about.
+
+        Rather too many seconds; infinity where nothing like it has run. Safe from any thread.
+        """
         with self._lock:
-            operation = self._queue.next_operation()
-            rows = min(self._share.rows, self._max_batch_rows)
-        if not rows:
-            return 0.0
-        return self._pace[operation].expected_s(rows) if operation in self._pace else inf
+            operation, rows, calls = self._queue.next_up()
+        most = self._max_batch_rows
+        if rows > most:
+            rows, calls = most, max(calls * most // rows, 1)
+        elif not rows:
+            return 0.0, 0
+        pace = self._pace.get(operation)
+        return inf if pace is None else pace.expected_s(rows), calls
 
     def learn(self, operation: str, rows: int, seconds: float) -> None:
         """Take in how long a batch of a warm-up took; of its own ones the batcher knows."""
@@ -240,7 +245,7 @@ class Batcher:
             return self._queue.due_ns(self._max_batch_rows)
 
     def run_next(self) -> bool:
-        """Cut one batch and run it on the calling thread; False where none was due.
+        """Cut one batch and run it on the calling thread; False once nothing more is due.
 
         One thread at a time may: the batcher's own, or whoever took an offer; tests do it by
         hand.
@@ -250,19 +255,27 @@ class Batcher:
             due_only = self._delay_ns > 0 and not self._closed
             batch, expired = self._queue.cut(self._max_batch_rows, cut_ns, due_only=due_only)
             self._running, self._cut_ns = batch, cut_ns
-            if batch is None and not self._share.rows:
-                self._taken = False
-                if self._closed:
-                    self._bell.put(None)
+            if batch is None:
+                self._rest()
         for ticket in expired:
             self._observer.dropped(ticket.operation, "expired")
             self._settle([ticket], too_late(ticket.cut_rows, ticket.rows))
         if batch is None:
-            return bool(expired)
+            return False
         engine_ns = self._execution.run(batch, cut_ns, self._settle)
         if engine_ns is not None:
             self._has_run(batch, engine_ns, self._clock_ns() - cut_ns)
-        self._running = None
+        with self._lock:
+            self._running = None
+            return not self._rest()
+
+    def _rest(self) -> bool:
+        """End the work if nothing waits: the next request is offered again. Under the lock."""
+        if self._share.rows:
+            return False
+        self._taken = False
+        if self._closed:
+            self._bell.put(None)
         return True
 
     def _has_run(self, batch: Batch, engine_ns: int, whole_ns: int) -> None:

@@ -84,14 +84,18 @@ class RowQueue:
         for line in self.lines.values():
             yield from line.tickets
 
-    def next_operation(self) -> str:
-        """Return the operation whose head has waited longest, "" where nothing waits."""
-        heads = [
-            (line.head().submitted_ns, operation)
-            for operation, line in self.lines.items()
-            if line.tickets
-        ]
-        return min(heads)[1] if heads else ""
+    def next_up(self) -> tuple[str, int, int]:
+        """Return the operation whose head has waited longest, its rows and its requests.
+
+        ("", 0, 0) where nothing waits.
+        """
+        oldest_ns, chosen, found = 0, "", None
+        for operation, line in self.lines.items():
+            if line.tickets:
+                head_ns = next(iter(line.tickets)).submitted_ns
+                if found is None or head_ns < oldest_ns:
+                    oldest_ns, chosen, found = head_ns, operation, line
+        return (chosen, found.rows, len(found.tickets)) if found is not None else ("", 0, 0)
 
     def add(self, ticket: Ticket) -> Excess | None:
         """Append a request, or return why there is no room for it."""

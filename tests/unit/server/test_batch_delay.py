@@ -32,7 +32,7 @@ def test_without_a_delay_whatever_waits_is_due() -> None:
     assert bench.batcher.next_due_ns() is None
     bench.submit(1.0)
     assert due_in_s(bench) < 0
-    assert bench.batcher.run_next()
+    assert bench.runs_next()
 
 
 def test_a_batch_that_is_not_full_waits_since_its_first_request() -> None:
@@ -43,26 +43,26 @@ def test_a_batch_that_is_not_full_waits_since_its_first_request() -> None:
     bench.clock.pass_s(0.004)
     bench.submit(2.0)
     assert due_in_s(bench) == pytest.approx(0.001)
-    assert not bench.batcher.run_next()
+    assert not bench.runs_next()
     bench.clock.pass_s(0.0009)
-    assert not bench.batcher.run_next()
+    assert not bench.runs_next()
     bench.clock.pass_s(0.0001)
-    assert bench.batcher.run_next()
+    assert bench.runs_next()
     assert bench.engine.batches == [("decode", [1.0, 2.0])]
 
 
 def test_a_full_batch_goes_at_once_and_the_rest_waits() -> None:
     bench = bench_with_delay(max_batch_rows=4)
     bench.submit(1.0, 2.0, 3.0)
-    assert not bench.batcher.run_next()
+    assert not bench.runs_next()
     bench.clock.pass_s(0.001)
     bench.submit(4.0, 5.0)
     assert due_in_s(bench) < 0
-    assert bench.batcher.run_next()
+    assert bench.runs_next()
     assert due_in_s(bench) == pytest.approx(DELAY_S)  # the rest came later
-    assert not bench.batcher.run_next()
+    assert not bench.runs_next()
     bench.clock.pass_s(DELAY_S)
-    assert bench.batcher.run_next()
+    assert bench.runs_next()
     assert [rows for _, rows in bench.engine.batches] == [[1.0, 2.0, 3.0, 4.0], [5.0]]
 
 
@@ -71,11 +71,11 @@ def test_each_operation_waits_for_itself_and_none_holds_a_full_one_up() -> None:
     bench.submit(1.0, operation="encode")
     bench.clock.pass_s(0.001)
     bench.submit(2.0, 3.0, operation="decode")
-    assert bench.batcher.run_next()
-    assert not bench.batcher.run_next()
+    assert bench.runs_next()
+    assert not bench.runs_next()
     assert due_in_s(bench) == pytest.approx(0.004)
     bench.clock.pass_s(0.004)
-    assert bench.batcher.run_next()
+    assert bench.runs_next()
     assert bench.engine.batches == [("decode", [2.0, 3.0]), ("encode", [1.0])]
 
 
@@ -105,7 +105,7 @@ def test_a_deadline_within_the_wait_makes_the_batch_go_at_once() -> None:
     bench.submit(1.0)
     number, _ = bench.submit(2.0, deadline=bench.clock.s + 0.004)
     assert due_in_s(bench) <= 0
-    assert bench.batcher.run_next()
+    assert bench.runs_next()
     assert bench.values(number) == [4.0]
 
 
@@ -133,7 +133,7 @@ def test_the_end_waits_for_nobody() -> None:
     number, _ = bench.submit(1.0)
     bench.batcher.end()
     assert due_in_s(bench) <= 0
-    assert bench.batcher.run_next()
+    assert bench.runs_next()
     assert bench.values(number) == [2.0]
 
 

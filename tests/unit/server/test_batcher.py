@@ -224,9 +224,8 @@ def test_whoever_takes_the_offer_runs_the_batches_in_place_of_the_thread() -> No
     submit_to(batcher, 2.0, told.append)
     assert offered == [batcher], "the second one comes to a batcher that is taken"
     assert not told
-    assert batcher.run_next()
+    assert not batcher.run_next(), "nothing more waits"
     assert [done.outputs[0][0, 0] for done in told] == [2.0, 4.0]
-    assert not batcher.run_next()
     submit_to(batcher, 3.0, told.append)
     assert len(offered) == 2
     batcher.end()
@@ -234,6 +233,32 @@ def test_whoever_takes_the_offer_runs_the_batches_in_place_of_the_thread() -> No
         pass
     batcher.close(timeout_s=5.0)
     assert len(told) == 3
+
+
+def test_a_taker_is_let_go_when_all_that_waited_has_expired() -> None:
+    """Else it would run batches beside whoever takes the next offer."""
+    offered: list[Batcher] = []
+
+    def take(batcher: Batcher) -> bool:
+        offered.append(batcher)
+        return True
+
+    clock, told = Clock(), list[Completion]()
+    batcher = Batcher(
+        FakeEngine(clock),
+        name="fake",
+        max_batch_rows=8,
+        queue_rows=16,
+        offer=take,
+        clock_ns=lambda: clock.ns,
+    )
+    rows = (Rows(np.zeros((1, 2), np.float32)),)
+    batcher.submit("decode", rows, clock.s + 1.0, told.append)
+    clock.pass_s(2.0)
+    assert not batcher.run_next()
+    assert isinstance(told[0].error, DeadlineExceeded)
+    submit_to(batcher, 1.0, told.append)
+    assert len(offered) == 2
 
 
 @pytest.mark.parametrize("takes_first", [False, True])
@@ -283,15 +308,15 @@ def test_what_is_handed_over_after_the_end_is_run_all_the_same() -> None:
     batcher.close(timeout_s=10.0)
 
 
-def test_what_is_expected_of_the_next_batch_is_that_of_the_operation_that_goes_first() -> None:
+def test_the_forecast_is_for_the_operation_that_goes_first() -> None:
     bench = Bench()
-    assert bench.batcher.expected_s == 0.0
+    assert bench.batcher.forecast() == (0.0, 0)
     bench.batcher.learn("encode", 1, 0.25)
     bench.batcher.learn("decode", 1, 0.5)
     bench.submit(1.0, operation="encode")
     bench.clock.ns += 1
     bench.submit(1.0, operation="decode")
-    assert bench.batcher.expected_s == pytest.approx(0.5)  # two rows wait
+    assert bench.batcher.forecast() == (0.25, 1)
     assert not bench.batcher.is_full
     bench.batcher.run_next()
     assert bench.batcher.waiting_by_operation() == {"decode": 1}
@@ -302,11 +327,23 @@ def test_what_is_expected_of_the_next_batch_is_that_of_the_operation_that_goes_f
 def test_what_was_never_run_may_take_for_ever() -> None:
     bench = Bench()
     bench.submit(1.0)
-    assert bench.batcher.expected_s == math.inf
+    assert bench.batcher.forecast() == (math.inf, 1)
     bench.engine.seconds = lambda operation, rows: 0.25
     bench.run_all()
     bench.submit(1.0)
-    assert bench.batcher.expected_s == pytest.approx(0.25)
+    assert bench.batcher.forecast() == (pytest.approx(0.25), 1)
+
+
+@pytest.mark.parametrize(
+    ("calls", "rows", "in_batch"),
+    [(3, 2, 3), (4, 2, 4), (8, 2, 4), (100, 1, 8), (2, 12, 1), (3, 5, 1)],
+)
+def test_the_forecast_counts_the_calls_of_one_batch(calls: int, rows: int, in_batch: int) -> None:
+    bench = Bench(max_batch_rows=8, queue_rows=200)
+    bench.batcher.learn("decode", 8, 0.5)
+    for _ in range(calls):
+        bench.submit(*[1.0] * rows)
+    assert bench.batcher.forecast()[1] == in_batch
 
 
 def test_an_answer_of_several_batches_has_memory_of_its_own_allocated_once() -> None:

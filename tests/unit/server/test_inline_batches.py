@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from latentserve_server import inline_batches
 from latentserve_server.batcher import Batcher
-from latentserve_server.inline_batches import InlineBatches
+from latentserve_server.inline_batches import InlineBatches, Limits
 from latentserve_server.ticket import Completion, Rows
 
 Floats = NDArray[np.float32]
@@ -29,8 +30,10 @@ class NamedEngine:
 class Bench:
     """Two models whose batches this thread may run."""
 
-    def __init__(self, *, expected_s: float = 0.0001) -> None:
-        self.inline = InlineBatches(limit_s=0.001)
+    def __init__(self, *, expected_s: float = 0.0001, calls: int = 100) -> None:
+        self.calls = calls
+        limits = Limits(batch_s=0.001, call_s=0.0002, most_s=0.01)
+        self.inline = InlineBatches(lambda: self.calls, limits)
         self.runs: list[tuple[str, int, int]] = []
         self.done = threading.Semaphore(0)
         self.models = {name: self._model(name, expected_s) for name in "ab"}
@@ -114,6 +117,37 @@ def test_a_batch_that_would_take_long_runs_on_the_engines_thread() -> None:
     assert bench.runs[0][2] != threading.get_ident()
 
 
+def test_a_batch_of_more_calls_may_take_longer() -> None:
+    """One call of 1.5 ms is too long, and four are not: each of them would wait for a thread."""
+    bench = Bench(expected_s=0.0015)
+    bench.inline.begin()
+    bench.submit("a")
+    bench.wait(1)
+    assert bench.runs[0][2] != threading.get_ident()
+
+    bench = Bench(expected_s=0.0001)
+    bench.inline.begin()
+    for _ in range(4):
+        bench.submit("a")
+    for _ in range(200):
+        bench.models["a"].learn("decode", 4, 0.0015)
+    bench.inline.run()
+    assert bench.runs == [("a", 4, threading.get_ident())]
+
+
+@pytest.mark.parametrize(("expected_s", "here"), [(0.005, True), (0.02, False)])
+def test_the_batch_of_the_only_call_may_take_longer(expected_s: float, here: bool) -> None:
+    bench = Bench(expected_s=expected_s, calls=1)
+    bench.inline.begin()
+    bench.submit("a")
+    assert bool(bench.inline) is here
+    if here:
+        bench.calls = 2  # another one has come meanwhile
+        bench.inline.run()
+    bench.wait(1)
+    assert bench.runs[0][2] != threading.get_ident()
+
+
 def test_a_batch_that_grew_too_long_is_handed_over(bench: Bench) -> None:
     bench.submit("a")
     for _ in range(200):
@@ -142,3 +176,17 @@ def test_at_the_end_the_engines_threads_run_what_was_taken(bench: Bench) -> None
     bench.submit("a")
     bench.wait(1)
     assert threading.get_ident() not in {thread for _, _, thread in bench.runs}
+
+
+def test_the_limits_of_a_machine_are_in_proportion_to_its_speed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trials = iter([0.0003, 0.0001, *[0.0002] * 100])
+    monkeypatch.setattr(inline_batches, "_seconds_of_some_python", lambda: next(trials))
+    limits = Limits.of_this_machine()
+    assert limits == Limits(pytest.approx(0.0003), pytest.approx(0.00003), pytest.approx(0.002))
+
+
+def test_the_limits_here_are_of_a_likely_size() -> None:
+    limits = Limits.of_this_machine()
+    assert 1e-6 < limits.call_s < limits.batch_s < limits.most_s < 1.0
