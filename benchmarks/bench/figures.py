@@ -49,7 +49,10 @@ class Figures:
         return not any(name in cell["who"] for name in self.peers)
 
     def slowest_lead(self) -> list[str]:
-        """Say where a peer took no more CPU than our server, or answered as many calls."""
+        """Say where a peer took no more CPU than our server, or answered as many calls.
+
+        Where the ranges over the rounds overlap, that is said, too.
+        """
         found = []
         for cell in self.result["cells"]:
             for name in self.peers:
@@ -58,7 +61,7 @@ class Figures:
                     if theirs and ours and better * (ours - theirs) <= 0:
                         found.append(
                             f"{name}, {load_text(cell)}: {word(series)} {theirs:,.0f}, "
-                            f"ours {ours:,.0f}"
+                            f"ours {ours:,.0f}{_noise(cell, name, series)}"
                         )
         return found
 
@@ -67,6 +70,12 @@ def median(cell: dict[str, Any], who: str, series: str) -> float | None:
     """Return the median of the rounds, None where there is none."""
     values = cell["who"].get(who, {}).get(series)
     return statistics.median(values) if values else None
+
+
+def _noise(cell: dict[str, Any], name: str, series: str) -> str:
+    theirs, ours = cell["who"][name][series], cell["who"][CQ][series]
+    overlap = min(theirs) <= max(ours) and min(ours) <= max(theirs)
+    return " (the ranges overlap)" if overlap else ""
 
 
 def spread(cell: dict[str, Any], who: str, series: str) -> str:

@@ -27,7 +27,8 @@ def short(figures: Figures) -> list[str]:
                     f"64 rows, {cell['in_flight']} in flight: {cq / bare:.2f} times the CPU of the "
                     f"bare run (the aim of {REACH_BARE:g} is {met}), "
                     f"{ratio(cq, bare, median(cell, EMPTY, 'cpu_us'))} times that of the bare run "
-                    "and an empty call of as many bytes together."
+                    "and an empty call of as many bytes together. These two alone are "
+                    f"{_together(bare, median(cell, EMPTY, 'cpu_us'))} times the bare run."
                 )
     busiest = max(
         (cell for cell in figures.group("curve") if median(cell, CQ, "calls_per_s")),
@@ -152,3 +153,7 @@ def _per_row(cell: dict[str, Any]) -> float:
 
 def _middle(each: dict[str, Any]) -> float:
     return float(statistics.median(each["cpu_us"])) if each["cpu_us"] else float("nan")
+
+
+def _together(bare: float, empty: float | None) -> str:
+    return "–" if empty is None else f"{(bare + empty) / bare:.2f}"

@@ -9,7 +9,7 @@ second thread would have run the batch meanwhile, and the larger the longer it t
 what its calls cost the polling thread. So the limit is a short time, and some more for each
 call in the batch. Where only one call is in flight there is nothing to do meanwhile, and it
 may take longer. What calls cost depends on how fast this machine runs Python, so that is
-measured and the limits are in proportion. docs/operations.md has what came of it.
+measured and the limits are in proportion. docs/figures.md has what came of it.
 """
 
 from __future__ import annotations

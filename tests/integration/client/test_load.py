@@ -34,15 +34,20 @@ def load(server: Server, capsys: pytest.CaptureFixture[str], *argv: str) -> tupl
     return code, json.loads(out)
 
 
-def test_answers_under_load_are_those_at_rest(measured, capsys):
+@pytest.mark.parametrize("tester", ["cq", "aio"])
+def test_answers_under_load_are_those_at_rest(measured, capsys, tester):
     """All calls at once, several rows in each batch: nobody gets the rows of another."""
     mix = (
         "encode=2:rows=1-5,encode:draw=yes,reconstruct=2:rows=1|4,denoise:model=tiny-denoising:rows=3:format=uint8,"
         "decode:rows=2,sample=2:count=4:latents=yes,stream:count=20:chunk=6,health,models,"
         "reconstruct:model=tiny-autoencoder:dtype=png:format=png"
     )
-    code, report = load(measured, capsys, "--mix", mix, "--validate", "100%", "--concurrency", "12")
+    code, report = load(
+        measured, capsys, "--mix", mix, "--validate", "100%", "--concurrency", "12",
+        "--transport", tester,
+    )  # fmt: skip
     (run,) = report["runs"]
+    assert report["tester"]["transport"] == tester
     assert run["errors"] == 0, run["codes"]
     assert (code, run["validation"]["wrong"]) == (0, 0)
     assert run["validation"]["checked"] > 50

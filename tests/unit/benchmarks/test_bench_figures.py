@@ -81,6 +81,7 @@ def test_the_aim_is_said_to_be_met_or_missed(cpu_us: float, said: str) -> None:
     (line,) = sentences.short(result(one))
     assert f"{cpu_us / 400:.2f} times the CPU" in line
     assert said in line
+    assert "These two alone are 1.25 times the bare run." in line
 
 
 def test_every_load_at_which_a_peer_is_ahead_is_named() -> None:
@@ -94,3 +95,11 @@ def test_every_load_at_which_a_peer_is_ahead_is_named() -> None:
     assert "256 rows" not in text
     alone = "\n".join(sentences.short(result(behind)))
     assert "Ahead of triton at every load" in alone
+
+
+@pytest.mark.parametrize(("highest", "said"), [(410.0, False), (600.0, True)])
+def test_of_a_lead_within_the_noise_it_is_said(highest: float, said: bool) -> None:
+    ours = {"cpu_us": [490.0, 500.0, 510.0]}
+    one = cell(cq=ours, triton={"cpu_us": [380.0, 400.0, highest]})
+    (line,) = result(one).slowest_lead()
+    assert line.endswith("(the ranges overlap)") is said
