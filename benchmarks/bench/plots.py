@@ -212,11 +212,11 @@ def _panels(figure: Any, counts: list[int], series: dict[str, list[float]], belo
 def _hours(figures: Figures, figure: Any) -> None:
     axis = figure.subplots()
     for each in figures.result["growth"]["hours"]:
-        hours = np.array(each["seconds"]) / 3600
         # The control leaks on purpose.
         colour = COLOURS.get(each["name"], "tab:red")
-        axis.plot(hours, each["resident_mb"], color=colour, label=each["name"])
-    axis.set(xlabel="hours of calls of every kind", ylabel="resident MB")
+        minutes = np.array(each["seconds"]) / 60
+        axis.plot(minutes, each["resident_mb"], color=colour, label=each["name"])
+    axis.set(xlabel="minutes of calls of every kind", ylabel="resident MB")
     axis.set_ylim(0, 1.15 * axis.dataLim.ymax)
     _finish(axis)
 

@@ -141,10 +141,10 @@ def hours(figures: Figures) -> str:
             continue
         slope = statistics.linear_regression(*zip(*warm, strict=True)).slope * 10_000
         said.append(
-            f"{each['name']} {each['seconds'][-1] / 3600:.2f} hours and {each['calls'][-1]:,} "
+            f"{each['name']} {each['seconds'][-1] / 60:,.0f} minutes and {each['calls'][-1]:,} "
             f"calls, {slope:+.3f} MB per 10,000 calls after the first third"
         )
-    return f"Hours, calls of every kind: {'; '.join(said)}." if said else ""
+    return f"Hours, by a soak with calls of every kind: {'; '.join(said)}." if said else ""
 
 
 def _per_row(cell: dict[str, Any]) -> float:

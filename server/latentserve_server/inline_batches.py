@@ -8,55 +8,17 @@ Nothing is received, refused or cancelled while a batch runs here. That is a los
 second thread would have run the batch meanwhile, and the larger the longer it takes beside
 what its calls cost the polling thread. So the limit is a short time, and some more for each
 call in the batch. Where only one call is in flight there is nothing to do meanwhile, and it
-may take longer. What calls cost depends on how fast this machine runs Python, so that is
-measured and the limits are in proportion. docs/figures.md has what came of it.
+may take longer: `short_batches` has the limits, and docs/figures.md what came of them.
 """
 
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from latentserve_server.batcher import Batcher
-
-_BATCH_UNITS, _CALL_UNITS, _MOST_UNITS = 3.0, 0.3, 20.0
-_TRIALS = 20
-
-
-@dataclass(frozen=True)
-class Limits:
-    """A batch that is expected to take longer runs on the engine's own thread.
-
-    Attributes:
-        batch_s: how long it may take,
-        call_s: and so much more for each of its calls.
-        most_s: how long the batch of the only call in flight may take, and any other at most.
-    """
-
-    batch_s: float
-    call_s: float
-    most_s: float
-
-    @classmethod
-    def of_this_machine(cls) -> Limits:
-        """Return those that suit the speed of Python here; takes some milliseconds."""
-        unit_s = min(_seconds_of_some_python() for _ in range(_TRIALS))
-        return cls(_BATCH_UNITS * unit_s, _CALL_UNITS * unit_s, _MOST_UNITS * unit_s)
-
-
-NO_BATCHES = Limits(0.0, 0.0, 0.0)
-
-
-def _seconds_of_some_python() -> float:
-    """Return how long a fixed piece of work takes: 50 to 100 µs on servers of 2024."""
-    started_s = time.perf_counter()
-    seen: dict[int, tuple[int, str]] = {}
-    for number in range(1000):
-        seen[number & 15] = (number, str(number))
-    return time.perf_counter() - started_s
+from latentserve_server.short_batches import ShortBatches
 
 
 def _many() -> int:
@@ -68,14 +30,16 @@ class InlineBatches:
 
     Args:
         in_flight: the calls that the server has; by default as if always many.
-        limits: of a batch; by default those that suit this machine.
+        short: the batches to run here; by default those that this machine's speed makes short.
     """
 
-    __slots__ = ("_in_flight", "_limits", "_thread", "_waiting")
+    __slots__ = ("_in_flight", "_short", "_thread", "_waiting")
 
-    def __init__(self, in_flight: Callable[[], int] = _many, limits: Limits | None = None) -> None:
+    def __init__(
+        self, in_flight: Callable[[], int] = _many, short: ShortBatches | None = None
+    ) -> None:
         self._in_flight = in_flight
-        self._limits = Limits.of_this_machine() if limits is None else limits
+        self._short = ShortBatches() if short is None else short
         self._thread = 0
         self._waiting: deque[Batcher] = deque()
 
@@ -114,8 +78,6 @@ class InlineBatches:
             self._waiting.append(batcher)
 
     def _is_short(self, batcher: Batcher) -> bool:
+        self._short.keep_up()
         seconds, calls = batcher.forecast()
-        limits = self._limits
-        if seconds > limits.most_s:
-            return False
-        return seconds <= limits.batch_s + limits.call_s * calls or self._in_flight() <= 1
+        return self._short.has(seconds, calls, self._in_flight())

@@ -25,7 +25,7 @@ from latentserve_server.border import Border, CallGate
 from latentserve_server.call import Call, Done, Reply
 from latentserve_server.completion_queue import Method
 from latentserve_server.health import HealthService
-from latentserve_server.inline_batches import NO_BATCHES, InlineBatches
+from latentserve_server.inline_batches import InlineBatches
 from latentserve_server.metrics import Metrics
 from latentserve_server.rpc import Rpc
 from latentserve_server.traces import Tracing
@@ -78,7 +78,7 @@ class CompletionQueueServer:
         tracing: Tracing | None = None,
     ) -> None:
         self._logged = logged
-        self._inline = InlineBatches(limits=NO_BATCHES) if inline is None else inline
+        self._inline = InlineBatches() if inline is None else inline
         self._tracing = tracing
         self._executor = executor
         self._endpoint = endpoint

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from latentserve_server import inline_batches
 from latentserve_server.batcher import Batcher
-from latentserve_server.inline_batches import InlineBatches, Limits
+from latentserve_server.inline_batches import InlineBatches
+from latentserve_server.short_batches import ShortBatches
 from latentserve_server.ticket import Completion, Rows
 
 Floats = NDArray[np.float32]
@@ -32,8 +32,9 @@ class Bench:
 
     def __init__(self, *, expected_s: float = 0.0001, calls: int = 100) -> None:
         self.calls = calls
-        limits = Limits(batch_s=0.001, call_s=0.0002, most_s=0.01)
-        self.inline = InlineBatches(lambda: self.calls, limits)
+        # 1 ms, 0.225 ms more for each call, and 20 ms at most.
+        short = ShortBatches(lambda: 0.0005, lambda: 0.0)
+        self.inline = InlineBatches(lambda: self.calls, short)
         self.runs: list[tuple[str, int, int]] = []
         self.done = threading.Semaphore(0)
         self.models = {name: self._model(name, expected_s) for name in "ab"}
@@ -135,7 +136,7 @@ def test_a_batch_of_more_calls_may_take_longer() -> None:
     assert bench.runs == [("a", 4, threading.get_ident())]
 
 
-@pytest.mark.parametrize(("expected_s", "here"), [(0.005, True), (0.02, False)])
+@pytest.mark.parametrize(("expected_s", "here"), [(0.005, True), (0.03, False)])
 def test_the_batch_of_the_only_call_may_take_longer(expected_s: float, here: bool) -> None:
     bench = Bench(expected_s=expected_s, calls=1)
     bench.inline.begin()
@@ -176,17 +177,3 @@ def test_at_the_end_the_engines_threads_run_what_was_taken(bench: Bench) -> None
     bench.submit("a")
     bench.wait(1)
     assert threading.get_ident() not in {thread for _, _, thread in bench.runs}
-
-
-def test_the_limits_of_a_machine_are_in_proportion_to_its_speed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    trials = iter([0.0003, 0.0001, *[0.0002] * 100])
-    monkeypatch.setattr(inline_batches, "_seconds_of_some_python", lambda: next(trials))
-    limits = Limits.of_this_machine()
-    assert limits == Limits(pytest.approx(0.0003), pytest.approx(0.00003), pytest.approx(0.002))
-
-
-def test_the_limits_here_are_of_a_likely_size() -> None:
-    limits = Limits.of_this_machine()
-    assert 1e-6 < limits.call_s < limits.batch_s < limits.most_s < 1.0
