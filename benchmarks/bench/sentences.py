@@ -141,7 +141,7 @@ def hours(figures: Figures) -> str:
             continue
         slope = statistics.linear_regression(*zip(*warm, strict=True)).slope * 10_000
         said.append(
-            f"{each['name']} {each['seconds'][-1] / 60:,.0f} minutes and {each['calls'][-1]:,} "
+            f"{each['name']} {_minutes(each['seconds'][-1])} minutes and {each['calls'][-1]:,} "
             f"calls, {slope:+.3f} MB per 10,000 calls after the first third"
         )
     return f"Hours, by a soak with calls of every kind: {'; '.join(said)}." if said else ""
@@ -157,3 +157,8 @@ def _middle(each: dict[str, Any]) -> float:
 
 def _together(bare: float, empty: float | None) -> str:
     return "–" if empty is None else f"{(bare + empty) / bare:.2f}"
+
+
+def _minutes(seconds: float) -> str:
+    minutes = seconds / 60
+    return f"{minutes:,.0f}" if minutes >= 9.5 else f"{minutes:.1f}"
