@@ -21,23 +21,17 @@ from latentserve_server.batcher import Batcher
 from latentserve_server.short_batches import ShortBatches
 
 
-def _many() -> int:
-    return 2**62
-
-
 class InlineBatches:
     """The batchers whose work the polling thread has taken, in turns.
 
     Args:
-        in_flight: the calls that the server has; by default as if always many.
+        in_flight: the calls that the server has.
         short: the batches to run here; by default those that this machine's speed makes short.
     """
 
     __slots__ = ("_in_flight", "_short", "_thread", "_waiting")
 
-    def __init__(
-        self, in_flight: Callable[[], int] = _many, short: ShortBatches | None = None
-    ) -> None:
+    def __init__(self, in_flight: Callable[[], int], short: ShortBatches | None = None) -> None:
         self._in_flight = in_flight
         self._short = ShortBatches() if short is None else short
         self._thread = 0

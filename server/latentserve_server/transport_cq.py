@@ -78,7 +78,7 @@ class CompletionQueueServer:
         tracing: Tracing | None = None,
     ) -> None:
         self._logged = logged
-        self._inline = InlineBatches() if inline is None else inline
+        self._inline = InlineBatches(lambda: gate.in_flight) if inline is None else inline
         self._tracing = tracing
         self._executor = executor
         self._endpoint = endpoint

@@ -11,10 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 from grpc._cython import cygrpc
 from grpc_health.v1 import health_pb2
 
+from batch_bench import Bench
 from latentserve_server import completion_queue, transport_cq
 from latentserve_server.app import choose_transport
 from latentserve_server.arrivals import Arrivals
@@ -23,6 +25,7 @@ from latentserve_server.call import Call, Done, Reply
 from latentserve_server.errors import ModelNotFound
 from latentserve_server.health import HealthService
 from latentserve_server.metrics import Metrics
+from latentserve_server.ticket import Rows
 from latentserve_server.transport import LARGE_REQUEST_BYTES, Endpoint, Service
 from latentserve_server.transport_aio import AioTransport
 from latentserve_server.transport_cq import CompletionQueueServer, CompletionQueueTransport
@@ -220,6 +223,34 @@ def test_large_requests_and_slow_replies_leave_the_polling_thread(serve: Any) ->
     threads.clear()
     call(b"small", timeout=TIMEOUT_S)
     assert [name.startswith("codec") for name in threads] == [False, True]
+
+
+@pytest.mark.parametrize(("expected_s", "thread"), [(1e-6, "polling"), (10.0, "engine-fake")])
+def test_short_batches_run_on_the_polling_thread_and_others_on_their_models(
+    executor: ThreadPoolExecutor, metrics: Metrics, expected_s: float, thread: str
+) -> None:
+    transport = CompletionQueueTransport(executor, metrics)
+    bench = Bench(offer=transport.take)
+    bench.batcher.learn("decode", 1, expected_s)
+    threads: list[str] = []
+    bench.engine.during_run = lambda: threads.append(threading.current_thread().name)
+
+    def decode(request: bytes, deadline: float | None, done: Done) -> Call:
+        rows = (Rows(np.zeros((1, 2), np.float32)),)
+        return bench.batcher.submit("decode", rows, None, lambda _: done(Reply(lambda: request)))
+
+    async def serve_one() -> bytes:
+        endpoint = Endpoint("127.0.0.1:0", options=[("grpc.so_reuseport", 0)])
+        port = await transport.start(endpoint, [Service("t.T", {"Decode": decode})])
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            reply: bytes = await channel.unary_unary("/t.T/Decode")(b"x", timeout=TIMEOUT_S)
+        await transport.stop(0.0)
+        return reply
+
+    bench.batcher.start()
+    assert asyncio.run(serve_one()) == b"x"
+    bench.batcher.close(timeout_s=TIMEOUT_S)
+    assert threads == [thread]
 
 
 @pytest.mark.parametrize("size", [1, LARGE_REQUEST_BYTES + 1])
