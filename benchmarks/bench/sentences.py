@@ -21,14 +21,16 @@ def short(figures: Figures) -> list[str]:
     for cell in figures.group("sizes"):
         if cell["rows"] == 64 and cell["in_flight"] > 1:
             cq, bare = median(cell, CQ, "cpu_us"), figures.bare_us(cell)
+            empty = median(cell, EMPTY, "cpu_us")
             if cq and bare:
+                both = None if empty is None else bare + empty
                 met = "met" if cq / bare <= REACH_BARE else "missed"
                 found.append(
                     f"64 rows, {cell['in_flight']} in flight: {cq / bare:.2f} times the CPU of the "
                     f"bare run (the aim of {REACH_BARE:g} is {met}), "
-                    f"{ratio(cq, bare, median(cell, EMPTY, 'cpu_us'))} times that of the bare run "
+                    f"{ratio(cq, both)} times that of the bare run "
                     "and an empty call of as many bytes together. These two alone are "
-                    f"{_together(bare, median(cell, EMPTY, 'cpu_us'))} times the bare run."
+                    f"{ratio(both, bare)} times the bare run."
                 )
     busiest = max(
         (cell for cell in figures.group("curve") if median(cell, CQ, "calls_per_s")),
@@ -153,10 +155,6 @@ def _per_row(cell: dict[str, Any]) -> float:
 
 def _middle(each: dict[str, Any]) -> float:
     return float(statistics.median(each["cpu_us"])) if each["cpu_us"] else float("nan")
-
-
-def _together(bare: float, empty: float | None) -> str:
-    return "–" if empty is None else f"{(bare + empty) / bare:.2f}"
 
 
 def _minutes(seconds: float) -> str:
