@@ -94,7 +94,7 @@ def test_damaged_files_are_named(tmp_path, content, message):
     assert str(path) in str(caught.value)
 
 
-# mtime: with the time in them, the workers of pytest-xdist would not agree on the names of the tests.
+# With the time of packing in it, the workers of xdist would not agree on the name of this test.
 @pytest.mark.parametrize("content", [b"not gzip at all", gzip.compress(TINY, mtime=0)[:-9]])
 def test_damaged_gzip_is_named(tmp_path, content):
     path = tmp_path / "train-images-idx3-ubyte.gz"
