@@ -37,13 +37,13 @@ import onnxruntime
 import gpu_load
 import gpu_report
 import latentserve_server
-from latentserve_server import device
-from latentserve_server.bound_engine import BoundEngine
-from latentserve_server.cuda_options import CONV_SEARCHES, CudaOptions
-from latentserve_server.engine import OnnxEngine
+from latentserve_server.engine import device
+from latentserve_server.engine.cuda_options import CONV_SEARCHES, CudaOptions
+from latentserve_server.engine.io_binding import BoundEngine
+from latentserve_server.engine.onnx import OnnxEngine
+from latentserve_server.engine.session import open_session
 from latentserve_server.errors import LatentserveError
-from latentserve_server.graph_session import open_session
-from latentserve_server.manifest import Manifest, read_manifest
+from latentserve_server.manifest.reader import Manifest, read_manifest
 
 OPERATION = "reconstruct"
 SATURATED_ROWS = 256

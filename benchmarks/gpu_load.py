@@ -19,7 +19,7 @@ import grpc
 import numpy as np
 
 from latentserve.v1 import generative_service_pb2, tensor_pb2
-from latentserve_server.engine import FAILURES as ENGINE_FAILURES
+from latentserve_server.engine.onnx import FAILURES as ENGINE_FAILURES
 
 START_LIMIT_S = 120.0
 CALL_LIMIT_S = 60.0
@@ -54,7 +54,7 @@ def in_float16(folder: Path, scratch: Path) -> Path:
     try:
         import onnx
 
-        from latentserve_training.half_precision import to_float16
+        from latentserve_training.graphs.float16 import to_float16
     except ImportError as error:
         raise NotMeasured("latentserve-training, which converts to float16, is missing") from error
     copy = scratch / folder.parent.name / folder.name

@@ -33,8 +33,8 @@ import numpy as np
 from prometheus_client import generate_latest
 
 from latentserve.v1 import generative_service_pb2, model_service_pb2, tensor_pb2
-from latentserve_server.metrics import Metrics
-from latentserve_server.ticket import Completion
+from latentserve_server.batching.request import Completion
+from latentserve_server.observability.metrics import Metrics
 
 RECONSTRUCT = "/latentserve.v1.GenerativeService/Reconstruct"
 GET_MODEL = "/latentserve.v1.ModelService/GetModel"
@@ -72,7 +72,7 @@ def trace_ns(calls: int, metadata: tuple[tuple[str, str], ...]) -> float:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
-    from latentserve_server.otel import OpenTelemetry
+    from latentserve_server.observability.opentelemetry import OpenTelemetry
 
     class Nowhere(SpanExporter):
         def export(self, spans: object) -> SpanExportResult:

@@ -180,14 +180,14 @@ def measure(path: Path, data: Path) -> dict[str, float]:
     """The figures of ``test_frechet_distance`` and its companions, and the squared error."""
     import torch
 
-    from latentserve_training.classifier import load_classifier
-    from latentserve_training.comparison import NEIGHBOURS
     from latentserve_training.config import DataConfig
     from latentserve_training.data import load_data
-    from latentserve_training.frechet import frechet_distance
-    from latentserve_training.generative_metrics import divergence
-    from latentserve_training.neighbours import set_overlap
-    from latentserve_training.scaling import to_float
+    from latentserve_training.evaluate.features import NEIGHBOURS
+    from latentserve_training.evaluate.generation import divergence
+    from latentserve_training.metrics.classifier import load_classifier
+    from latentserve_training.metrics.frechet import frechet_distance
+    from latentserve_training.metrics.neighbours import set_overlap
+    from latentserve_training.pixels import to_float
 
     images, classifier = load_data(DataConfig(), 0, data), load_classifier()
     with np.load(path) as arrays:

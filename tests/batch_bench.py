@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latentserve_server.batcher import Batcher
+from latentserve_server.batching.batcher import Batcher
+from latentserve_server.batching.callbacks import Observer
+from latentserve_server.batching.request import Completion, Rows, Ticket
 from latentserve_server.errors import OutOfMemory
-from latentserve_server.observer import Observer
-from latentserve_server.ticket import Completion, Rows, Ticket
 
 Floats = NDArray[np.float32]
 POISON = -1.0

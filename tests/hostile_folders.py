@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from latentserve_server.device import CPU
-from latentserve_server.engine import OnnxEngine
-from latentserve_server.limits import Limits
-from latentserve_server.loader import Loader, fingerprint
-from latentserve_server.repository import Repository
+from latentserve_server.engine.device import CPU
+from latentserve_server.engine.onnx import OnnxEngine
+from latentserve_server.model_limits import Limits
+from latentserve_server.repository.lifecycle import Repository
+from latentserve_server.repository.loader import Loader, fingerprint
 
 IN_OPEN, IN_NONBLOCK = 0x20, 0o4000
 OPENING = ("open", "os.listdir", "os.scandir", "ctypes.dlopen", "import")

@@ -21,17 +21,17 @@ import tiny_models
 from latentserve.v1 import generative_service_pb2 as pb
 from latentserve.v1 import model_service_pb2 as models_pb
 from latentserve.v1 import tensor_pb2
-from latentserve_server.batcher import Batcher
-from latentserve_server.call import Reply, parse
-from latentserve_server.device import CPU_PROVIDER
+from latentserve_server.batching.batcher import Batcher
+from latentserve_server.codec.request_parser import Form, RequestReader
+from latentserve_server.engine.device import CPU_PROVIDER
 from latentserve_server.errors import CallError, EngineFailure
-from latentserve_server.limits import Limits
-from latentserve_server.loader import Loader
-from latentserve_server.manifest import Manifest
-from latentserve_server.model_service import ModelService
-from latentserve_server.repository import Outcome, Repository
-from latentserve_server.request_reader import Form, RequestReader
-from latentserve_server.service import GenerativeService
+from latentserve_server.manifest.reader import Manifest
+from latentserve_server.model_limits import Limits
+from latentserve_server.repository.lifecycle import Outcome, Repository
+from latentserve_server.repository.loader import Loader
+from latentserve_server.services.call import Reply, parse
+from latentserve_server.services.generative import GenerativeService
+from latentserve_server.services.models import ModelService
 from latentserve_server.status import explain
 
 MAX_REQUEST_ROWS = 64

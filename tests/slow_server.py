@@ -13,16 +13,16 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from latentserve_server import logs
 from latentserve_server.config import read_settings
-from latentserve_server.device import Device
-from latentserve_server.engine import OnnxEngine
+from latentserve_server.engine.device import Device
+from latentserve_server.engine.onnx import OnnxEngine
 from latentserve_server.errors import EngineStuck
 from latentserve_server.exit_status import end_stuck
-from latentserve_server.manifest import Manifest
+from latentserve_server.manifest.reader import Manifest
+from latentserve_server.observability import log_format
 from latentserve_server.process import serve
-from latentserve_server.supervisor import supervise
-from latentserve_server.worker import run_worker
+from latentserve_server.supervisor.control_loop import supervise
+from latentserve_server.supervisor.worker import run_worker
 
 DELAY_S, WARM_UP_DELAY_S = map(float, sys.argv[1:3])
 
@@ -58,7 +58,7 @@ def main(arguments: list[str]) -> int:
     if arguments[:1] == ["--worker"]:
         return run_worker(int(arguments[1]), int(arguments[2]), slow_engine)
     settings = read_settings(arguments)
-    logs.configure(
+    log_format.configure(
         settings.log_format, settings.log_level, log_requests=settings.log_requests == "yes"
     )
     if settings.workers > 1:

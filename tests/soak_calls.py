@@ -18,7 +18,7 @@ from integration.test_bad_input import GENERATIVE, TABLE, call
 from latentserve.v1 import generative_service_pb2 as pb
 from latentserve.v1 import generative_service_pb2_grpc, model_service_pb2_grpc, tensor_pb2
 from latentserve.v1 import model_service_pb2 as models_pb
-from latentserve_server import sampling
+from latentserve_server.sampling import philox
 from served import Server, ref
 
 TIMEOUT_S = 30.0
@@ -92,8 +92,8 @@ class Caller(threading.Thread):
         reply = self._stub.Encode(pb.EncodeRequest(images=_images(x), seed=seed), timeout=TIMEOUT_S)
         expected, log_variance = tiny_models.encode(x), tiny_models.log_variance(x)
         if seed is not None:
-            noise = sampling.standard_normal(
-                seed, sampling.POSTERIOR, offset=0, rows=len(x), dim=tiny_models.DIM
+            noise = philox.standard_normal(
+                seed, philox.POSTERIOR, offset=0, rows=len(x), dim=tiny_models.DIM
             )
             expected = expected + np.exp(log_variance / 2) * noise
         _close(images_of(reply.latents), expected)
@@ -221,9 +221,7 @@ def _images(x: tiny_models.Floats) -> tensor_pb2.Images:
 
 
 def _drawn(seed: int, offset: int, rows: int) -> tiny_models.Floats:
-    return sampling.standard_normal(
-        seed, sampling.PRIOR, offset=offset, rows=rows, dim=tiny_models.DIM
-    )
+    return philox.standard_normal(seed, philox.PRIOR, offset=offset, rows=rows, dim=tiny_models.DIM)
 
 
 def _close(found: tiny_models.Floats, expected: tiny_models.Floats) -> None:

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import torch
 
-from latentserve_training import distributed, loops
+from latentserve_training import distributed
 from latentserve_training.config import parse_config
 from latentserve_training.data import ImageData
 from latentserve_training.errors import TrainingError
 from latentserve_training.models.autoencoder import Autoencoder
 from latentserve_training.models.base import require_finite
-from latentserve_training.run_folder import RunFolder
+from latentserve_training.train import loop
+from latentserve_training.train.run_folder import RunFolder
 
 
 class Stopped(Exception):
@@ -43,32 +44,32 @@ def make_config(kind, **training):
 def train(kind, folder, resume=False, **training):
     """Train, and give the weights that are in this process's memory at the end."""
     models = []
-    original = loops.build_model
-    loops.build_model = lambda *arguments: models.append(original(*arguments)) or models[0]
+    original = loop.build_model
+    loop.build_model = lambda *arguments: models.append(original(*arguments)) or models[0]
     try:
-        loops.train(make_config(kind, **training), make_data(), RunFolder(folder), resume)
+        loop.train(make_config(kind, **training), make_data(), RunFolder(folder), resume)
     finally:
-        loops.build_model = original
+        loop.build_model = original
     return models[0].state_dict()
 
 
 def train_in_two_parts(folder):
     """A run that ends after its first epoch in every process, and is resumed."""
-    original = loops._validate_once
+    original = loop._validate_once
 
     def validate_and_stop(run):
         if run.epoch == 1:
             raise Stopped
         return original(run)
 
-    loops._validate_once = validate_and_stop
+    loop._validate_once = validate_and_stop
     try:
         train("vae", folder)
         raise AssertionError("it was not stopped")
     except Stopped:
         pass
     finally:
-        loops._validate_once = original
+        loop._validate_once = original
     distributed.wait_for_all()
     return train("vae", folder, resume=True)
 

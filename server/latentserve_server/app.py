@@ -12,27 +12,32 @@ from typing import Any
 from grpc_health.v1 import health_pb2
 
 from latentserve.v1 import generative_service_pb2, model_service_pb2  # noqa: F401 - for reflection
-from latentserve_server import __version__, device, model_service, service, transport_cq
-from latentserve_server.bound_engine import BoundEngine
+from latentserve_server import __version__
 from latentserve_server.config import Settings
-from latentserve_server.engines import EngineFactory, onnx_engine
-from latentserve_server.entry import State
+from latentserve_server.engine import device
+from latentserve_server.engine.factory import EngineFactory, onnx_engine
+from latentserve_server.engine.interface import Engine
+from latentserve_server.engine.io_binding import BoundEngine
 from latentserve_server.errors import DeviceUnavailable, EngineStuck, NoModels, SettingsError
-from latentserve_server.folder_watch import FolderWatch
-from latentserve_server.limits import warn_of_unknown
-from latentserve_server.listening import endpoint, host
-from latentserve_server.loader import Engine, Loader
-from latentserve_server.manifest import Manifest
-from latentserve_server.metrics import Metrics
-from latentserve_server.metrics_port import serve_metrics
-from latentserve_server.model_service import ModelService
-from latentserve_server.repository import Outcome, Repository
-from latentserve_server.service import GenerativeService
-from latentserve_server.traces import Tracing, open_tracing
-from latentserve_server.transport import Service, Transport
-from latentserve_server.transport_aio import AioTransport
-from latentserve_server.transport_cq import CompletionQueueTransport
-from latentserve_server.watchdog import Watchdog
+from latentserve_server.manifest.reader import Manifest
+from latentserve_server.model_limits import warn_of_unknown
+from latentserve_server.observability.metrics import Metrics
+from latentserve_server.observability.metrics_server import serve_metrics
+from latentserve_server.observability.tracing import Tracing, open_tracing
+from latentserve_server.repository.lifecycle import Outcome, Repository
+from latentserve_server.repository.loader import Loader
+from latentserve_server.repository.model_version import State
+from latentserve_server.repository.watchdog import Watchdog
+from latentserve_server.repository.watcher import FolderWatch
+from latentserve_server.services.generative import GENERATIVE_SERVICE, GenerativeService
+from latentserve_server.services.models import MODEL_SERVICE, ModelService
+from latentserve_server.transport.aio.server import AioTransport
+from latentserve_server.transport.base import Service, Transport
+from latentserve_server.transport.completion_queue.server import (
+    CompletionQueueTransport,
+    why_unusable,
+)
+from latentserve_server.transport.server_options import endpoint, host
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +53,7 @@ def choose_transport(
 ) -> Transport:
     """Return the transport `aio` or `cq`; where cq cannot work, aio, with a warning."""
     if name == "cq":
-        reason = transport_cq.why_unusable()
+        reason = why_unusable()
         if reason is None:
             return CompletionQueueTransport(executor, metrics, tracing)
         log.warning("--transport cq: falling back to grpc.aio: %s", reason)
@@ -132,7 +137,7 @@ class App:
             settings.threads, workers=settings.workers, models=len(manifests)
         )
         await self._health.set("", _NOT_SERVING)
-        for name in (service.SERVICE_NAME, model_service.SERVICE_NAME):
+        for name in (GENERATIVE_SERVICE, MODEL_SERVICE):
             await self._health.set(name, _NOT_SERVING)
         for entry in self.repository.entries():
             await self._health.set(entry.name, _NOT_SERVING)
@@ -147,7 +152,7 @@ class App:
         else:
             self.port = await self._transport.start(where, self._services())
             await self._load()
-        await self._health.set(model_service.SERVICE_NAME, _SERVING)
+        await self._health.set(MODEL_SERVICE, _SERVING)
         await self._set_server_health()
         log.info(
             "latentserve %s is serving on %s with %s, %.1f s after its start",
@@ -279,8 +284,8 @@ class App:
         )
         streams = {"SampleStream": generative.sample_stream}
         return (
-            Service(service.SERVICE_NAME, generative.unary_methods(), streams),
-            Service(model_service.SERVICE_NAME, models.unary_methods()),
+            Service(GENERATIVE_SERVICE, generative.unary_methods(), streams),
+            Service(MODEL_SERVICE, models.unary_methods()),
         )
 
     async def _load(self) -> None:
@@ -316,7 +321,7 @@ class App:
 
     async def _set_server_health(self) -> None:
         status = _NOT_SERVING if self._watchdog.is_stuck() else _SERVING
-        for name in (service.SERVICE_NAME, ""):
+        for name in (GENERATIVE_SERVICE, ""):
             await self._health.set(name, status)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

@@ -9,11 +9,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
 
-from latentserve_server.budget import Budget
-from latentserve_server.cuda_options import CONV_SEARCHES, CudaOptions
+from latentserve_server.batching.quota import Budget
+from latentserve_server.engine.cuda_options import CONV_SEARCHES, CudaOptions
 from latentserve_server.errors import SettingsError
-from latentserve_server.limits import Limits, parse_by_model
-from latentserve_server.logs import FORMATS, LEVELS
+from latentserve_server.model_limits import Limits, parse_by_model
+from latentserve_server.observability.log_format import FORMATS, LEVELS
 
 ENVIRONMENT_PREFIX = "LATENTSERVE_"
 # The wire contract's integers.

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from latentserve_server.app import App
 from latentserve_server.config import Settings
-from latentserve_server.engines import EngineFactory, onnx_engine
+from latentserve_server.engine.factory import EngineFactory, onnx_engine
 
 
 async def run(app: App, on_serving: Callable[[], None] = lambda: None) -> None:

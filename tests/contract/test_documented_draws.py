@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from latentserve_server.prior import GaussianMixture, StandardNormal
+from latentserve_server.sampling.prior import GaussianMixture, StandardNormal
 from reference_draw import component_of, normal_row, philox_block
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "sampling.md").read_text("utf-8")

@@ -13,10 +13,10 @@ import onnx
 import pytest
 from jsonschema import Draft202012Validator
 
-from latentserve_server.device import CPU
-from latentserve_server.engine import OnnxEngine
-from latentserve_server.manifest import read_manifest
-from latentserve_server.prior import check_draw, read_prior
+from latentserve_server.engine.device import CPU
+from latentserve_server.engine.onnx import OnnxEngine
+from latentserve_server.manifest.reader import read_manifest
+from latentserve_server.sampling.prior import check_draw, read_prior
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPORTS = ROOT / "exports"

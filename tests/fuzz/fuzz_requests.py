@@ -28,9 +28,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 with atheris.instrument_imports(include=["latentserve_server", "PIL"]):
     from PIL import JpegImagePlugin, MpoImagePlugin, PngImagePlugin  # noqa: F401
 
-    import latentserve_server.codec
-    import latentserve_server.image_file
-    import latentserve_server.service  # noqa: F401
+    import latentserve_server.codec.images
+    import latentserve_server.codec.tensors
+    import latentserve_server.services.generative  # noqa: F401
     import request_target
     from request_target import READ_IN_PLACE, REQUESTS, Target, jpeg_file, png_file
 

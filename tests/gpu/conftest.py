@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from latentserve_server.device import choose_device
+from latentserve_server.engine.device import choose_device
 from latentserve_server.errors import DeviceUnavailable
 
 

@@ -17,12 +17,12 @@ import pytest
 import tiny_models
 from latentserve.v1 import generative_service_pb2 as pb
 from latentserve.v1 import tensor_pb2
-from latentserve_server import device
-from latentserve_server.bound_engine import BoundEngine
-from latentserve_server.cuda_options import CONV_SEARCHES, CudaOptions
-from latentserve_server.engine import Floats, OnnxEngine
+from latentserve_server.engine import device
+from latentserve_server.engine.cuda_options import CONV_SEARCHES, CudaOptions
+from latentserve_server.engine.io_binding import BoundEngine
+from latentserve_server.engine.onnx import Floats, OnnxEngine
 from latentserve_server.errors import DeviceUnavailable, OutOfMemory
-from latentserve_server.manifest import read_manifest
+from latentserve_server.manifest.reader import read_manifest
 from served import served
 
 pytestmark = pytest.mark.gpu
@@ -162,7 +162,7 @@ def test_a_batch_that_does_not_fit_is_told_apart_and_a_smaller_one_runs(
 @each_way
 def test_float16_is_served_with_float32_at_both_ends(tmp_path: Path, chosen: CudaOptions) -> None:
     """What `export --precision float16` does, on a shipped model."""
-    half_precision = pytest.importorskip("latentserve_training.half_precision")
+    half_precision = pytest.importorskip("latentserve_training.graphs.float16")
     folder = tmp_path / CONVOLUTIONAL.parent.name / CONVOLUTIONAL.name
     folder.mkdir(parents=True)
     document = json.loads((CONVOLUTIONAL / "manifest.json").read_text("utf-8"))

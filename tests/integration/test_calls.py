@@ -15,7 +15,7 @@ from latentserve.v1 import generative_service_pb2 as pb
 from latentserve.v1 import model_service_pb2 as models_pb
 from latentserve.v1 import tensor_pb2
 from latentserve_client import Client, cli
-from latentserve_server import sampling
+from latentserve_server.sampling import philox
 from served import Server, ref
 
 Floats = NDArray[np.float32]
@@ -53,7 +53,7 @@ def test_encode_with_a_seed_draws_from_the_posterior(server: Server) -> None:
     x = tiny_models.images(5)
     with server.generative() as stub:
         reply = stub.Encode(pb.EncodeRequest(images=images(x), seed=11), timeout=TIMEOUT_S)
-    noise = sampling.standard_normal(11, sampling.POSTERIOR, offset=0, rows=5, dim=tiny_models.DIM)
+    noise = philox.standard_normal(11, philox.POSTERIOR, offset=0, rows=5, dim=tiny_models.DIM)
     expected = tiny_models.encode(x) + np.exp(tiny_models.log_variance(x) / 2) * noise
     np.testing.assert_allclose(floats(reply.latents), expected, atol=1e-5)
     assert reply.seed == 11
@@ -98,8 +98,8 @@ def test_sample_decodes_the_documented_latents(server: Server) -> None:
     with server.generative() as stub:
         request = pb.SampleRequest(count=6, seed=5, offset=2, temperature=0.7, include_latents=True)
         reply = stub.Sample(request, timeout=TIMEOUT_S)
-    z = sampling.standard_normal(
-        5, sampling.PRIOR, offset=2, rows=6, dim=tiny_models.DIM, temperature=np.float32(0.7)
+    z = philox.standard_normal(
+        5, philox.PRIOR, offset=2, rows=6, dim=tiny_models.DIM, temperature=np.float32(0.7)
     )
     np.testing.assert_array_equal(floats(reply.latents), z)
     np.testing.assert_allclose(floats(reply.images.tensor), tiny_models.decode(z), atol=1e-6)

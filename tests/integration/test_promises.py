@@ -45,7 +45,7 @@ PROMISES: dict[str, tuple[str, ...]] = {
         "integration/test_promises.py::test_all_callers_of_a_batch_may_leave",
         "integration/test_bad_input.py::test_a_poisoned_row_fails_alone_and_leaks_nothing",
         "integration/test_bad_input.py::test_a_client_that_disappears_leaves_nothing_behind",
-        "unit/server/test_leaving.py::test_while_the_batch_runs",
+        "unit/server/batching/test_cancellation.py::test_while_the_batch_runs",
     ),
     "Nothing is unbounded": (
         "integration/test_bad_input.py::test_a_full_queue_says_when_to_try_again",
@@ -59,14 +59,14 @@ PROMISES: dict[str, tuple[str, ...]] = {
         "integration/test_limits.py::"
         "test_metadata_over_the_limit_is_refused_and_the_connection_lives",
         "integration/test_promises.py::test_labels_and_threads_do_not_grow_with_what_callers_send",
-        "unit/server/test_image_file.py::test_memory_stays_flat",
+        "unit/server/codec/test_images.py::test_memory_stays_flat",
     ),
     "No silent fallback": (
         "integration/test_lifecycle.py::test_cuda_without_a_gpu_fails_loudly",
         "integration/test_lifecycle.py::test_the_settings_and_the_provider_are_printed",
         "integration/test_calls.py::test_replies_name_the_model_and_the_time",
         "integration/test_metrics.py::test_models_are_described_and_their_series_go_with_them",
-        "unit/server/test_device.py::test_a_session_that_fell_back_to_the_cpu_is_refused",
+        "unit/server/engine/test_device.py::test_a_session_that_fell_back_to_the_cpu_is_refused",
     ),
     "Reload never hurts": (
         "integration/test_reload.py::test_reloads_under_load_fail_no_call",

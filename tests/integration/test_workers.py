@@ -373,11 +373,11 @@ def test_what_no_restart_mends_ends_it_with_the_reason_as_the_last_line(
 DYING = """
 import sys
 from functools import partial
-from latentserve_server import logs
+from latentserve_server.observability import log_format
 from latentserve_server.config import read_settings
-from latentserve_server.restarts import Restarts
-from latentserve_server.supervisor import supervise
-logs.configure("readable", "info", worker=0)
+from latentserve_server.supervisor.restart_policy import Restarts
+from latentserve_server.supervisor.control_loop import supervise
+log_format.configure("readable", "info", worker=0)
 restarts = partial(Restarts, first_delay_s=0.02, limit=3)
 worker = [sys.executable, "-c", "import sys; sys.exit(1)"]
 sys.exit(supervise(read_settings(sys.argv[1:]), worker, restarts))

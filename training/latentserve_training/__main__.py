@@ -186,12 +186,12 @@ def _which_process() -> str:
 def _train(options: argparse.Namespace) -> None:
     # Imported here: torch takes seconds to load, and --help needs none of it.
     from latentserve_training import distributed
-    from latentserve_training.checkpoint import load_checkpoint
     from latentserve_training.config import load_config
     from latentserve_training.data import fetch, load_data
-    from latentserve_training.loops import train
-    from latentserve_training.report import finish_run, metrics_table
-    from latentserve_training.run_folder import RunFolder
+    from latentserve_training.report.finish_run import finish_run, metrics_table
+    from latentserve_training.train.checkpoint import load_checkpoint
+    from latentserve_training.train.loop import train
+    from latentserve_training.train.run_folder import RunFolder
 
     config = load_config(options.config, options.set)
     distributed.join(config.training.device)
@@ -214,8 +214,8 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from latentserve_training.export import export_run
-    from latentserve_training.run_folder import RunFolder
+    from latentserve_training.export.publish import export_run
+    from latentserve_training.train.run_folder import RunFolder
 
     export = export_run(
         RunFolder(options.run),
@@ -234,8 +234,11 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _train_classifier(options: argparse.Namespace) -> None:
-    from latentserve_training.classifier_training import load_classifier_config, train_classifier
     from latentserve_training.data import load_data
+    from latentserve_training.evaluate.train_classifier import (
+        load_classifier_config,
+        train_classifier,
+    )
 
     config = load_classifier_config(options.config, options.set)
     data = load_data(config.data, config.seed, options.data)
@@ -247,9 +250,9 @@ def _train_classifier(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from latentserve_training.measure import SAMPLES
-    from latentserve_training.remeasure import Request, evaluate_folder
-    from latentserve_training.report import metrics_table
+    from latentserve_training.evaluate.metric import SAMPLES
+    from latentserve_training.evaluate.remeasure import Request, evaluate_folder
+    from latentserve_training.report.finish_run import metrics_table
 
     request = Request(
         metrics=[name.strip() for name in options.metrics.split(",") if name.strip()],
@@ -272,9 +275,9 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _results(options: argparse.Namespace) -> None:
-    from latentserve_training.records import Records, record_of
-    from latentserve_training.results import DEFAULT_FOLDER, write_results
-    from latentserve_training.run_folder import RunFolder
+    from latentserve_training.report.records import Records, record_of
+    from latentserve_training.report.results import DEFAULT_FOLDER, write_results
+    from latentserve_training.train.run_folder import RunFolder
 
     records = Records(options.results or DEFAULT_FOLDER)
     found = [record_of(RunFolder(run), options.on_this_machine) for run in options.runs]
@@ -286,7 +289,7 @@ def _results(options: argparse.Namespace) -> None:
 def _gallery(options: argparse.Namespace) -> None:
     from latentserve_training.config import DataConfig
     from latentserve_training.data import load_data
-    from latentserve_training.gallery import draw_gallery
+    from latentserve_training.report.gallery import draw_gallery
 
     data = load_data(DataConfig(), 0, options.data)
     names = draw_gallery(options.exports, data, options.out)

@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from latentserve_training.errors import ConfigError
 from latentserve_training.models.base import OptimizerConfig
 from latentserve_training.models.registry import KINDS
-from latentserve_training.sampler import SamplerConfig
+from latentserve_training.train.fit_prior import SamplerConfig
 
 PACKAGE = Path(__file__).parent
 # Inside an installed package; in a checkout they lie one level up, where people look for them.

@@ -13,10 +13,10 @@ from google.protobuf.message import Message
 
 from latentserve.v1 import generative_service_pb2, model_service_pb2, tensor_pb2
 from latentserve_server import status
-from latentserve_server.call import Call, Done, Reply, UnaryMethod
 from latentserve_server.errors import CallError, FieldViolation, InvalidRequest
+from latentserve_server.services.call import Call, Done, Reply, UnaryMethod
 from latentserve_server.status import WireStatus
-from latentserve_server.transport import Service
+from latentserve_server.transport.base import Service
 
 _DATA = ("encode", "decode", "reconstruct", "denoise", "forms", "large", "sample", "stream")
 

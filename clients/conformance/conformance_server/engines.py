@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from latentserve_server.device import Device
-from latentserve_server.engine import OnnxEngine
-from latentserve_server.engines import EngineFactory
-from latentserve_server.manifest import Manifest
+from latentserve_server.engine.device import Device
+from latentserve_server.engine.factory import EngineFactory
+from latentserve_server.engine.onnx import OnnxEngine
+from latentserve_server.manifest.reader import Manifest
 
 SECRET = "secret detail of a failing engine"
 

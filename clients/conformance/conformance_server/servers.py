@@ -20,7 +20,7 @@ from latentserve.v1 import generative_service_pb2 as pb
 from latentserve.v1 import generative_service_pb2_grpc
 from latentserve_server.app import App
 from latentserve_server.config import Settings
-from latentserve_server.engines import EngineFactory, onnx_engine
+from latentserve_server.engine.factory import EngineFactory, onnx_engine
 from latentserve_server.errors import (
     CallError,
     EngineFailure,
@@ -28,8 +28,8 @@ from latentserve_server.errors import (
     QueueFull,
     Unavailable,
 )
-from latentserve_server.security import TokenGuard
-from latentserve_server.transport import Endpoint, Service, Transport
+from latentserve_server.transport.base import Endpoint, Service, Transport
+from latentserve_server.transport.security import TokenGuard
 
 ROLES = ("main", "token", "held", "full", "starting", "draining", "failing", "refusing")
 MODEL = "mnist-vae"

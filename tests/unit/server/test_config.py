@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from latentserve_server.config import Settings, read_settings
-from latentserve_server.cuda_options import CudaOptions
+from latentserve_server.engine.cuda_options import CudaOptions
 from latentserve_server.errors import SettingsError, StartupError
 
 

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from latentserve_training import remeasure
 from latentserve_training.__main__ import main
-from latentserve_training.classifier import load_classifier
+from latentserve_training.evaluate import remeasure
+from latentserve_training.metrics.classifier import load_classifier
 
 
 @pytest.mark.parametrize(

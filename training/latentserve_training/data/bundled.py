@@ -5,7 +5,7 @@ from importlib import resources
 
 import numpy as np
 
-from latentserve_training.data.image_data import Part, Source
+from latentserve_training.data.images import Part, Source
 
 TRAIN_PER_CLASS = 400
 

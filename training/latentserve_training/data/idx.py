@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from latentserve_training.data.image_data import Part, Source
+from latentserve_training.data.images import Part, Source
 from latentserve_training.errors import DataError
 
 IMAGES_MAGIC = 0x00000803  # unsigned bytes, three dimensions

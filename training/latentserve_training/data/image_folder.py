@@ -25,8 +25,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from latentserve_training.config import DataConfig
-from latentserve_training.data.image_data import Part, Source, held_out_count, require_memory
-from latentserve_training.data.shaping import decode
+from latentserve_training.data.images import Part, Source, held_out_count, require_memory
+from latentserve_training.data.resize import decode
 from latentserve_training.errors import DataError
 
 SUFFIXES = frozenset(

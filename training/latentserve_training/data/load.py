@@ -11,11 +11,11 @@ import torch
 from latentserve_training.config import DataConfig
 from latentserve_training.data.bundled import read_bundled
 from latentserve_training.data.idx import holds_idx, read_idx_folder
-from latentserve_training.data.image_data import ImageData, Labels, Part, Source
 from latentserve_training.data.image_folder import read_image_folder
+from latentserve_training.data.images import ImageData, Labels, Part, Source
 from latentserve_training.data.named import NAMES, ROOT, download, read_named
 from latentserve_training.data.npz import read_npz
-from latentserve_training.data.shaping import shape_images
+from latentserve_training.data.resize import shape_images
 from latentserve_training.errors import DataError
 
 KNOWN_DATA = {  # sha256 of the training images → name

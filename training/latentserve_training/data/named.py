@@ -4,7 +4,7 @@ import importlib
 from pathlib import Path
 
 from latentserve_training.data.idx import TRAIN_FILE, find_idx, read_idx_folder
-from latentserve_training.data.image_data import Source
+from latentserve_training.data.images import Source
 from latentserve_training.errors import DataError
 
 ROOT = Path("data")  # where --download puts a set, and where it is looked for by name

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from latentserve_training import distributed
 from latentserve_training.errors import NonFiniteLossError
-from latentserve_training.mixture import LatentMixture
-from latentserve_training.scaling import to_float
+from latentserve_training.nn.gaussian_mixture import LatentMixture
+from latentserve_training.pixels import to_float
 
 VALIDATION_BATCH = 500
 SAMPLE_METRICS = (  # keys of evaluate.METRICS for kinds with a prior

@@ -19,9 +19,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from latentserve_training.losses import squared_error
 from latentserve_training.models.base import Graph, ImageShape, LatentModel, autoencoder_graphs
-from latentserve_training.models.blocks import ConvPair, TiedLayer
+from latentserve_training.nn.blocks import ConvPair, TiedLayer
+from latentserve_training.nn.losses import squared_error
 
 
 @dataclass(frozen=True, kw_only=True)

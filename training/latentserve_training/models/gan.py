@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from latentserve_training.adversarial_losses import discriminator_loss, generator_loss
 from latentserve_training.models.adversarial import (
     AdversarialConfig,
     AdversarialModel,
@@ -30,8 +29,9 @@ from latentserve_training.models.base import (
     OptimizerConfig,
     minimise,
 )
-from latentserve_training.models.discriminators import LEAK
-from latentserve_training.models.networks import build_decoder
+from latentserve_training.nn.adversarial_losses import discriminator_loss, generator_loss
+from latentserve_training.nn.discriminators import LEAK
+from latentserve_training.nn.networks import build_decoder
 
 
 @dataclass(frozen=True, kw_only=True)

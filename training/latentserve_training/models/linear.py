@@ -16,8 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from latentserve_training.baselines import fit_pca, mean_row
-from latentserve_training.losses import squared_error
+from latentserve_training.metrics.baselines import fit_pca, mean_row
 from latentserve_training.models.base import (
     Graph,
     ImageShape,
@@ -25,6 +24,7 @@ from latentserve_training.models.base import (
     OptimizerConfig,
     autoencoder_graphs,
 )
+from latentserve_training.nn.losses import squared_error
 
 
 @dataclass(frozen=True, kw_only=True)

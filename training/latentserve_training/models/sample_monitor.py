@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from latentserve_training.baselines import fit_pca
-from latentserve_training.classifier import Classifier, load_classifier
-from latentserve_training.frechet import frechet_distance
+from latentserve_training.metrics.baselines import fit_pca
+from latentserve_training.metrics.classifier import Classifier, load_classifier
+from latentserve_training.metrics.frechet import frechet_distance
+from latentserve_training.metrics.neighbours import set_overlap
 from latentserve_training.models.base import ImageShape
-from latentserve_training.neighbours import set_overlap
-from latentserve_training.scaling import to_float
+from latentserve_training.pixels import to_float
 
 MonitorFeatures = Literal["pixels", "classifier"]
 

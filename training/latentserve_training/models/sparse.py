@@ -24,7 +24,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from latentserve_training.losses import squared_error
 from latentserve_training.models.base import (
     Graph,
     ImageShape,
@@ -32,7 +31,8 @@ from latentserve_training.models.base import (
     OptimizerConfig,
     autoencoder_graphs,
 )
-from latentserve_training.models.blocks import TiedLayer
+from latentserve_training.nn.blocks import TiedLayer
+from latentserve_training.nn.losses import squared_error
 
 MEAN_LIMIT = 1e-6  # ρ̂ stays this far from 0 and 1, where the divergence is infinite
 

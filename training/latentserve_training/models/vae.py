@@ -27,11 +27,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from latentserve_training.losses import (
-    importance_weighted_bound,
-    kl_by_latent,
-    log_prior_over_posterior,
-)
 from latentserve_training.models.base import (
     SAMPLE_METRICS,
     Graph,
@@ -40,15 +35,20 @@ from latentserve_training.models.base import (
     OptimizerConfig,
     autoencoder_graphs,
 )
-from latentserve_training.models.binarisation import Binarisation, dynamic_bits, static_bits
-from latentserve_training.models.likelihoods import (
+from latentserve_training.nn.binarisation import Binarisation, dynamic_bits, static_bits
+from latentserve_training.nn.likelihoods import (
     MINIMUM_SIGMA,
     BernoulliLikelihood,
     GaussianLikelihood,
     Likelihood,
     SigmaMode,
 )
-from latentserve_training.models.networks import NetworkConfig, build_decoder, build_encoder
+from latentserve_training.nn.losses import (
+    importance_weighted_bound,
+    kl_by_latent,
+    log_prior_over_posterior,
+)
+from latentserve_training.nn.networks import NetworkConfig, build_decoder, build_encoder
 
 # exp stays finite, and a posterior as narrow as e^-5 or as wide as e^5 σ of the prior is enough.
 LOG_VARIANCE_LIMIT = 10.0

@@ -35,14 +35,7 @@ import torch
 from torch import Tensor, nn
 
 from latentserve_training import distributed
-from latentserve_training.adversarial_losses import (
-    equilibrium_gate,
-    fake_cost,
-    generator_loss,
-    real_cost,
-)
 from latentserve_training.errors import NonFiniteLossError
-from latentserve_training.losses import kl_to_standard_normal, squared_error
 from latentserve_training.models.adversarial import (
     AdversarialConfig,
     AdversarialModel,
@@ -58,9 +51,16 @@ from latentserve_training.models.base import (
     autoencoder_graphs,
     take_step,
 )
-from latentserve_training.models.networks import build_decoder, build_encoder
 from latentserve_training.models.vae import LOG_VARIANCE_LIMIT, VAEConfig
-from latentserve_training.scaling import to_float
+from latentserve_training.nn.adversarial_losses import (
+    equilibrium_gate,
+    fake_cost,
+    generator_loss,
+    real_cost,
+)
+from latentserve_training.nn.losses import kl_to_standard_normal, squared_error
+from latentserve_training.nn.networks import build_decoder, build_encoder
+from latentserve_training.pixels import to_float
 
 VARIANCE_FLOOR = 1e-6  # of features: some are silent at first
 

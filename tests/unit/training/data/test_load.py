@@ -7,7 +7,7 @@ import torch
 from latentserve_training.config import DataConfig
 from latentserve_training.data import fetch, load, load_data
 from latentserve_training.errors import DataError
-from latentserve_training.scaling import to_float
+from latentserve_training.pixels import to_float
 
 QUARTER = DataConfig(validation_fraction=0.25)
 

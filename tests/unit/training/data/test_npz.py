@@ -184,7 +184,7 @@ def test_a_file_that_unpacks_to_more_than_the_memory_is_not_unpacked(tmp_path, m
     path = tmp_path / "set.npz"
     np.savez_compressed(path, images=np.zeros((1000, 28, 28), np.uint8))
     monkeypatch.setattr(
-        "latentserve_training.data.image_data.os.sysconf", lambda name: 1000
+        "latentserve_training.data.images.os.sysconf", lambda name: 1000
     )  # a machine with a megabyte
     with pytest.raises(DataError, match="too many for this machine"):
         read_npz(path, CONFIG)

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from latentserve_training.errors import NonFiniteLossError
-from latentserve_training.mixture import LatentMixture
 from latentserve_training.models.autoencoder import Autoencoder, AutoencoderConfig
 from latentserve_training.models.base import OptimizerConfig, take_step
+from latentserve_training.nn.gaussian_mixture import LatentMixture
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import torch
 
 from latentserve_training.models.base import OptimizerConfig
 from latentserve_training.models.gan import GAN, GANConfig
-from latentserve_training.schedule import learning_rate_factor
+from latentserve_training.optim.lr_schedule import learning_rate_factor
 
 MODES, RADIUS, SIGMA = 8, 0.4, 0.03
 STEPS, BATCH, SAMPLES = 4000, 128, 2500

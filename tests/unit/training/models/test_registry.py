@@ -2,10 +2,10 @@ import dataclasses
 
 import pytest
 
-from latentserve_training.evaluate import METRICS
-from latentserve_training.figures import FIGURES
-from latentserve_training.manifest import load_schema
+from latentserve_training.evaluate.suite import METRICS
+from latentserve_training.export.manifest import load_schema
 from latentserve_training.models.registry import KINDS
+from latentserve_training.report.registry import FIGURES
 
 
 @pytest.mark.parametrize("name", sorted(KINDS))

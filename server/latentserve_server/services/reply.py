@@ -1,0 +1,93 @@
+"""From a finished batch to the bytes of a reply: what all methods with images have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from latentserve.v1 import tensor_pb2
+from latentserve_server.batching.request import Completion, Rows
+from latentserve_server.codec.reply_writer import Piece, message_field
+from latentserve_server.repository.model_version import ServedModel
+from latentserve_server.services.call import Call, Done, Reply
+
+# PNG files of one reply above which it is built off the transport's thread.
+_MANY_FILES = 8
+_LARGE_REPLY_BYTES = 2**20
+
+
+class Answer:
+    """How the reply of one call is built.
+
+    Args:
+        build: returns the reply without `served_by` and `timings`, in pieces.
+        served_by: the number of that field; `timings` has the next one.
+        image_format: of the images in the reply.
+    """
+
+    __slots__ = ("build", "image_format", "served_by")
+
+    def __init__(
+        self,
+        build: Callable[[Completion], Iterable[Piece]],
+        *,
+        served_by: int,
+        image_format: int = tensor_pb2.IMAGE_FORMAT_UNSPECIFIED,
+    ) -> None:
+        self.build = build
+        self.served_by = served_by
+        self.image_format = image_format
+
+
+def submit(
+    model: ServedModel,
+    operation: str,
+    rows: Rows,
+    deadline: float | None,
+    done: Done,
+    answer: Answer,
+) -> Call:
+    """Queue rows; when they are through, `done` gets a Reply that builds the answer."""
+    count = len(rows.array)
+    slow = (
+        count > _MANY_FILES
+        if answer.image_format == tensor_pb2.IMAGE_FORMAT_PNG
+        else count * model.manifest.image.values * 4 > _LARGE_REPLY_BYTES
+    )
+
+    def completed(completion: Completion) -> None:
+        def build() -> bytes:
+            if completion.error is not None:
+                raise completion.error
+            number = answer.served_by
+            pieces: list[Any] = [*answer.build(completion), _served_by(model, number)]
+            pieces.append(_timings(completion, number + 1))
+            return b"".join(pieces)
+
+        done(Reply(build, slow, (model, operation, count, completion)))
+
+    return model.batcher.submit(operation, (rows,), deadline, completed)
+
+
+def _served_by(model: ServedModel, number: int) -> bytes:
+    """Return which model made a reply; it is the same for all replies of a version."""
+    known = model.served_by.get(number)
+    if known is None:
+        served_by = tensor_pb2.ServedBy(
+            name=model.manifest.name,
+            version=model.manifest.version,
+            digest=model.manifest.digest,
+            provider=model.provider,
+        )
+        known = model.served_by[number] = message_field(number, served_by.SerializeToString())
+    return known
+
+
+def _timings(completion: Completion, number: int) -> bytes:
+    """Return where the time of a call went."""
+    timings = tensor_pb2.Timings(
+        queue_ns=completion.queue_ns,
+        compute_ns=completion.compute_ns,
+        batch_rows=completion.batch_rows,
+    )
+    return message_field(number, timings.SerializeToString())

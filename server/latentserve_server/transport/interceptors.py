@@ -1,0 +1,18 @@
+"""What stands between a caller and our services, on a transport of threads and events."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from latentserve_server.observability.rpc_recorder import Rpc
+from latentserve_server.transport.drain import CallGate
+from latentserve_server.transport.security import TokenGuard
+
+
+@dataclass(frozen=True)
+class Border:
+    """What stands between a caller and our own services; health has none."""
+
+    gate: CallGate
+    guard: TokenGuard
+    rpc: Rpc

@@ -1,0 +1,431 @@
+"""Batches are cut only when the test says so: the engine is a fake and the clock is by hand."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from batch_bench import POISON, Bench, Clock, FakeEngine
+from latentserve_server.batching.batcher import Batcher
+from latentserve_server.batching.callbacks import Observer
+from latentserve_server.batching.request import Completion, Rows, Ticket
+from latentserve_server.errors import DeadlineExceeded, EngineFailure, QueueFull, Unavailable
+
+
+def test_an_idle_engine_takes_a_single_request_at_once() -> None:
+    bench = Bench()
+    number, _ = bench.submit(1.0)
+    bench.batcher.run_next()
+    assert bench.values(number) == [2.0]
+    assert bench.engine.batches == [("decode", [1.0])]
+
+
+def test_what_waits_is_merged_and_split_again() -> None:
+    bench = Bench()
+    first, _ = bench.submit(1.0, 2.0)
+    second, _ = bench.submit(3.0)
+    third, _ = bench.submit(4.0, 5.0)
+    bench.batcher.run_next()
+    assert bench.engine.batches == [("decode", [1.0, 2.0, 3.0, 4.0, 5.0])]
+    assert [bench.values(n) for n in (first, second, third)] == [[2.0, 4.0], [6.0], [8.0, 10.0]]
+    (completion,) = bench.told[second]
+    assert completion.batch_rows == 5
+
+
+def test_operations_are_never_mixed_and_the_longest_waiting_goes_first() -> None:
+    bench = Bench()
+    bench.submit(1.0, operation="encode")
+    bench.clock.ns += 1
+    bench.submit(2.0, operation="decode")
+    bench.clock.ns += 1
+    bench.submit(3.0, operation="encode")
+    bench.run_all()
+    assert bench.engine.batches == [("encode", [1.0, 3.0]), ("decode", [2.0])]
+
+
+def test_a_busy_operation_does_not_starve_another() -> None:
+    bench = Bench(max_batch_rows=2)
+    for value in (1.0, 2.0):
+        bench.submit(value, value, operation="decode")
+        bench.clock.ns += 1
+    bench.submit(9.0, operation="encode")
+    bench.clock.ns += 1
+    bench.submit(3.0, 3.0, operation="decode")
+    bench.run_all()
+    assert [operation for operation, _ in bench.engine.batches] == [
+        "decode",
+        "decode",
+        "encode",
+        "decode",
+    ]
+
+
+def test_a_request_larger_than_a_batch_runs_in_several_and_is_joined() -> None:
+    bench = Bench(max_batch_rows=4)
+    small, _ = bench.submit(100.0)
+    large, _ = bench.submit(*map(float, range(1, 11)))
+    after, _ = bench.submit(200.0)
+    bench.run_all()
+    assert [len(rows) for _, rows in bench.engine.batches] == [4, 4, 4]
+    assert bench.values(large) == [2.0 * value for value in range(1, 11)]
+    assert bench.values(small) == [200.0]
+    assert bench.values(after) == [400.0]
+
+
+def test_a_full_queue_refuses_at_once_and_says_when_to_try_again() -> None:
+    bench = Bench(queue_rows=4)
+    waiting, _ = bench.submit(1.0, 2.0, 3.0)
+    with pytest.raises(QueueFull, match="3 rows wait, the request has 2, the limit is 4") as caught:
+        bench.submit(4.0, 5.0)
+    assert caught.value.retry_after_s is not None
+    assert caught.value.retry_after_s > 0
+    fits, _ = bench.submit(6.0)
+    bench.run_all()
+    assert bench.values(waiting) == [2.0, 4.0, 6.0]
+    assert bench.values(fits) == [12.0]
+
+
+def test_rows_leave_the_count_when_cut_cancelled_or_expired() -> None:
+    bench = Bench(max_batch_rows=2)
+    bench.submit(1.0, 2.0, 3.0)
+    assert bench.batcher.waiting_rows == 3
+    bench.batcher.run_next()
+    assert bench.batcher.waiting_rows == 1
+    _, ticket = bench.submit(4.0, 5.0)
+    ticket.cancel()
+    assert bench.batcher.waiting_rows == 1
+    bench.submit(6.0, deadline=1.5)
+    bench.clock.ns = 2_000_000_000
+    bench.run_all()
+    assert bench.batcher.waiting_rows == 0
+
+
+@pytest.mark.parametrize("poisoned", range(4))
+def test_a_poisoned_row_fails_alone(poisoned: int) -> None:
+    bench = Bench()
+    for n in range(4):
+        bench.submit(POISON if n == poisoned else float(n + 1))
+    bench.run_all()
+    for n in range(4):
+        if n == poisoned:
+            assert isinstance(bench.error(n), EngineFailure)
+        else:
+            assert bench.values(n) == [2.0 * (n + 1)]
+
+
+def test_one_failing_part_fails_a_split_request_once_and_stops_the_rest() -> None:
+    bench = Bench(max_batch_rows=2)
+    large, _ = bench.submit(1.0, 2.0, POISON, 3.0, 4.0, 5.0)
+    after, _ = bench.submit(7.0)
+    bench.run_all()
+    assert isinstance(bench.error(large), EngineFailure)
+    assert bench.values(after) == [14.0]
+    assert bench.batcher.waiting_rows == 0
+    assert ("decode", [4.0, 5.0]) not in bench.engine.batches
+
+
+def test_cancelling_half_way_through_a_split_request_stops_the_rest() -> None:
+    bench = Bench(max_batch_rows=2)
+    large, ticket = bench.submit(1.0, 2.0, 3.0, 4.0)
+    bench.batcher.run_next()
+    ticket.cancel()
+    bench.run_all()
+    assert large not in bench.told
+    assert bench.engine.batches == [("decode", [1.0, 2.0])]
+
+
+def test_a_callback_that_fails_harms_no_neighbour(caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench()
+
+    def broken(_: Completion) -> None:
+        raise RuntimeError("broken callback")
+
+    bench.batcher.submit("decode", (Rows(np.ones((1, 1), np.float32)),), None, broken)
+    number, _ = bench.submit(2.0)
+    bench.run_all()
+    assert bench.values(number) == [4.0]
+    assert "broken callback" in caplog.text
+
+
+def test_an_engine_that_loses_rows_is_an_error_not_a_wrong_answer() -> None:
+    bench = Bench()
+    bench.engine.run = lambda operation, inputs: [inputs[0][:-1]]  # type: ignore[method-assign]
+    number, _ = bench.submit(1.0, 2.0)
+    bench.run_all()
+    assert isinstance(bench.error(number), EngineFailure)
+
+
+def test_a_deadline_that_has_passed_is_refused_at_the_door() -> None:
+    bench = Bench()
+    with pytest.raises(DeadlineExceeded):
+        bench.submit(1.0, deadline=0.5)
+    assert bench.batcher.waiting_rows == 0
+
+
+def test_timings_say_what_the_clock_said() -> None:
+    bench = Bench(max_batch_rows=2)
+    number, _ = bench.submit(1.0, 2.0, 3.0)
+    bench.clock.ns += 5_000
+    bench.engine.during_run = lambda: setattr(bench.clock, "ns", bench.clock.ns + 700)
+    bench.run_all()
+    (completion,) = bench.told[number]
+    assert (completion.queue_ns, completion.compute_ns, completion.batch_rows) == (5_000, 1_400, 2)
+
+
+def test_a_late_answer_of_another_batch_does_not_overwrite_the_buffers() -> None:
+    bench = Bench(max_batch_rows=2)
+    first, _ = bench.submit(1.0, 2.0)
+    bench.batcher.run_next()
+    second, _ = bench.submit(3.0, 4.0)
+    bench.batcher.run_next()
+    assert bench.values(first) == [2.0, 4.0]
+    assert bench.values(second) == [6.0, 8.0]
+
+
+def test_uint8_rows_are_divided_while_they_are_written() -> None:
+    rows = Rows(np.arange(256, dtype=np.uint8).reshape(256, 1), divisor=255.0)
+    expected = np.arange(256, dtype=np.float32) / np.float32(255)
+    np.testing.assert_array_equal(rows.as_float32()[:, 0], expected)
+
+
+def test_closing_answers_what_waits_and_refuses_what_comes() -> None:
+    bench = Bench()
+    number, _ = bench.submit(1.0)
+    bench.batcher.close(timeout_s=0.0)  # without a thread nothing can run any more
+    assert isinstance(bench.error(number), Unavailable)
+    with pytest.raises(Unavailable):
+        bench.submit(2.0)
+
+
+def thread_of(name: str) -> threading.Thread:
+    (found,) = [thread for thread in threading.enumerate() if thread.name == f"engine-{name}"]
+    return found
+
+
+def submit_to(batcher: Batcher, value: float, done: Callable[[Completion], None]) -> Ticket:
+    return batcher.submit("decode", (Rows(np.full((1, 2), value, np.float32)),), None, done)
+
+
+def test_whoever_takes_the_offer_runs_the_batches_in_place_of_the_thread() -> None:
+    offered: list[Batcher] = []
+
+    def take(batcher: Batcher) -> bool:
+        offered.append(batcher)
+        return True
+
+    batcher = Batcher(FakeEngine(Clock()), name="fake", max_batch_rows=8, queue_rows=16, offer=take)
+    batcher.start()
+    told: list[Completion] = []
+    submit_to(batcher, 1.0, told.append)
+    submit_to(batcher, 2.0, told.append)
+    assert offered == [batcher], "the second one comes to a batcher that is taken"
+    assert not told
+    assert not batcher.run_next(), "nothing more waits"
+    assert [done.outputs[0][0, 0] for done in told] == [2.0, 4.0]
+    submit_to(batcher, 3.0, told.append)
+    assert len(offered) == 2
+    batcher.end()
+    while batcher.run_next():
+        pass
+    batcher.close(timeout_s=5.0)
+    assert len(told) == 3
+
+
+def test_a_taker_is_let_go_when_all_that_waited_has_expired() -> None:
+    """Else it would run batches beside whoever takes the next offer."""
+    offered: list[Batcher] = []
+
+    def take(batcher: Batcher) -> bool:
+        offered.append(batcher)
+        return True
+
+    clock, told = Clock(), list[Completion]()
+    batcher = Batcher(
+        FakeEngine(clock),
+        name="fake",
+        max_batch_rows=8,
+        queue_rows=16,
+        offer=take,
+        clock_ns=lambda: clock.ns,
+    )
+    rows = (Rows(np.zeros((1, 2), np.float32)),)
+    batcher.submit("decode", rows, clock.s + 1.0, told.append)
+    clock.pass_s(2.0)
+    assert not batcher.run_next()
+    assert isinstance(told[0].error, DeadlineExceeded)
+    submit_to(batcher, 1.0, told.append)
+    assert len(offered) == 2
+
+
+@pytest.mark.parametrize("takes_first", [False, True])
+def test_the_thread_runs_what_is_not_taken_or_handed_over(takes_first: bool) -> None:
+    done = threading.Event()
+    engine = FakeEngine(Clock())
+    batcher = Batcher(
+        engine, name="fake", max_batch_rows=8, queue_rows=16, offer=lambda _: takes_first
+    )
+    batcher.start()
+    submit_to(batcher, 1.0, lambda _: done.set())
+    if takes_first:
+        assert not done.is_set()
+        batcher.hand_over()
+    assert done.wait(5.0)
+    batcher.close(timeout_s=5.0)
+
+
+def test_a_batcher_that_ends_leaves_what_was_taken_to_its_taker() -> None:
+    engine, batcher_name = FakeEngine(Clock()), "taken"
+    batcher = Batcher(
+        engine, name=batcher_name, max_batch_rows=8, queue_rows=16, offer=lambda _: True
+    )
+    batcher.start()
+    told: list[Completion] = []
+    submit_to(batcher, 1.0, told.append)
+    batcher.end()
+    batcher.close(timeout_s=0.05)  # its taker did not come in time
+    assert isinstance(told[0].error, Unavailable)
+    assert not engine.batches
+    thread = thread_of(batcher_name)
+    assert not batcher.run_next()  # now its taker comes
+    thread.join(10.0)
+    assert not thread.is_alive()
+
+
+def test_what_is_handed_over_after_the_end_is_run_all_the_same() -> None:
+    engine = FakeEngine(Clock())
+    batcher = Batcher(engine, name="late", max_batch_rows=8, queue_rows=16, offer=lambda _: True)
+    batcher.start()
+    done = threading.Event()
+    submit_to(batcher, 1.0, lambda _: done.set())
+    batcher.end()
+    thread_of("late").join(0.05)  # in which it does not end
+    batcher.hand_over()
+    assert done.wait(10.0)
+    batcher.close(timeout_s=10.0)
+
+
+def test_the_forecast_is_for_the_operation_that_goes_first() -> None:
+    bench = Bench()
+    assert bench.batcher.forecast() == (0.0, 0)
+    bench.batcher.learn("encode", 1, 0.25)
+    bench.batcher.learn("decode", 1, 0.5)
+    bench.submit(1.0, operation="encode")
+    bench.clock.ns += 1
+    bench.submit(1.0, operation="decode")
+    assert bench.batcher.forecast() == (0.25, 1)
+    assert not bench.batcher.is_full
+    bench.batcher.run_next()
+    assert bench.batcher.waiting_by_operation() == {"decode": 1}
+    bench.submit(*[1.0] * 7, operation="sample")
+    assert bench.batcher.is_full
+
+
+def test_what_was_never_run_may_take_for_ever() -> None:
+    bench = Bench()
+    bench.submit(1.0)
+    assert bench.batcher.forecast() == (math.inf, 1)
+    bench.engine.seconds = lambda operation, rows: 0.25
+    bench.run_all()
+    bench.submit(1.0)
+    assert bench.batcher.forecast() == (pytest.approx(0.25), 1)
+
+
+@pytest.mark.parametrize(
+    ("calls", "rows", "in_batch"),
+    [(3, 2, 3), (4, 2, 4), (8, 2, 4), (100, 1, 8), (2, 12, 1), (3, 5, 1)],
+)
+def test_the_forecast_counts_the_calls_of_one_batch(calls: int, rows: int, in_batch: int) -> None:
+    bench = Bench(max_batch_rows=8, queue_rows=200)
+    bench.batcher.learn("decode", 8, 0.5)
+    for _ in range(calls):
+        bench.submit(*[1.0] * rows)
+    assert bench.batcher.forecast()[1] == in_batch
+
+
+def test_an_answer_of_several_batches_has_memory_of_its_own_allocated_once() -> None:
+    bench = Bench(max_batch_rows=4)
+    large, ticket = bench.submit(*map(float, range(10)))
+    bench.batcher.run_next()
+    (allocated,) = ticket.outputs
+    bench.run_all()
+    (completion,) = bench.told[large]
+    assert completion.outputs[0] is allocated
+    assert allocated.base is None
+    assert allocated.shape == (10, 1)
+
+
+def test_an_answer_of_one_batch_is_not_copied() -> None:
+    bench = Bench()
+    first, _ = bench.submit(1.0)
+    second, _ = bench.submit(2.0)
+    bench.run_all()
+    bases = [bench.told[n][0].outputs[0].base for n in (first, second)]
+    assert bases[0] is not None
+    assert bases[0] is bases[1]
+
+
+def test_the_end_waits_for_no_lock() -> None:
+    """It comes from a finalizer, and those run anywhere: also where a batcher holds its lock."""
+    ended = threading.Event()
+
+    class Ending(Observer):
+        def dropped(self, operation: str, reason: str) -> None:  # the lock is held
+            threading.Thread(target=self._end).start()
+            ended.wait(10)
+
+        def _end(self) -> None:
+            batcher.end()
+            ended.set()
+
+    batcher = Batcher(
+        FakeEngine(Clock()), name="fake", max_batch_rows=8, queue_rows=16, observer=Ending()
+    )
+    rows = Rows(np.ones((1, 1), dtype=np.float32))
+    batcher.submit("decode", (rows,), None, lambda completion: None).cancel()
+    assert ended.is_set()
+    with pytest.raises(Unavailable):
+        batcher.submit("decode", (rows,), None, lambda completion: None)
+
+
+def test_a_thread_that_sleeps_is_ended_by_the_end() -> None:
+    batcher = Batcher(FakeEngine(Clock()), name="sleepy", max_batch_rows=8, queue_rows=16)
+    batcher.start()
+    batcher.close(timeout_s=10)
+    assert "engine-sleepy" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_the_thread_runs_everything_before_it_ends() -> None:
+    engine = FakeEngine(Clock())
+    batcher = Batcher(engine, name="threaded", max_batch_rows=4, queue_rows=1000)
+    batcher.start()
+    done = threading.Semaphore(0)
+    answers: dict[int, float] = {}
+
+    def submit_all(numbers: range) -> None:
+        for number in numbers:
+            submit(number)
+
+    def submit(number: int) -> None:
+        def finished(completion: Completion) -> None:
+            answers[number] = float(completion.outputs[0][0, 0])
+            done.release()
+
+        batcher.submit("decode", (Rows(np.full((1, 1), number, np.float32)),), None, finished)
+
+    threads = [
+        threading.Thread(target=submit_all, args=(range(base, base + 50),))
+        for base in range(0, 200, 50)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    batcher.close(timeout_s=10.0)
+    for _ in range(200):
+        assert done.acquire(timeout=10)
+    assert answers == {number: 2.0 * number for number in range(200)}
+    assert batcher.waiting_rows == 0

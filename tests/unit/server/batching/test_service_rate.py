@@ -1,0 +1,140 @@
+"""What the batches that ran say about those that wait."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from batch_bench import Bench
+from latentserve_server.batching.queue import Batch, Line
+from latentserve_server.batching.service_rate import BatchCost, DrainRate
+
+
+def test_the_fixed_cost_and_the_cost_of_a_row_are_told_apart() -> None:
+    cost = BatchCost(1, 0.010 + 0.002)
+    for rows in (8, 2, 64, 16, 1, 32, 64, 5):
+        cost.learn(rows, 0.010 + 0.002 * rows)
+    for rows in (1, 10, 64, 100):
+        assert cost.of(rows) == pytest.approx(0.010 + 0.002 * rows)
+
+
+@pytest.mark.parametrize(("rows", "seconds"), [(1, 0.1), (4, 0.4), (8, 0.8), (16, 0.8), (64, 0.8)])
+def test_with_batches_of_one_size_the_shorter_time_counts(rows: int, seconds: float) -> None:
+    cost = BatchCost(8, 0.8)
+    for _ in range(20):
+        cost.learn(8, 0.8)
+    assert cost.of(rows) == pytest.approx(seconds)
+
+
+def test_no_measurement_makes_a_cost_negative() -> None:
+    random_ = random.Random(1)
+    cost = BatchCost(3, 0.5)
+    for _ in range(500):
+        cost.learn(random_.randint(1, 64), random_.choice((1e-4, 0.01, 2.0)))
+        costs = [cost.of(rows) for rows in range(1, 130)]
+        assert costs[0] >= 0
+        assert costs == sorted(costs)
+
+
+def test_older_batches_fade() -> None:
+    cost = BatchCost(8, 1.0)
+    for _ in range(50):
+        cost.learn(8, 0.1)
+    assert cost.of(8) == pytest.approx(0.1, rel=0.1)
+
+
+def test_a_stall_counts_as_a_few_batches_and_what_got_slower_is_learned_all_the_same() -> None:
+    cost = BatchCost(8, 0.01)
+    cost.learn(8, 60.0)
+    assert cost.of(8) == pytest.approx(0.013)
+    for _ in range(60):
+        cost.learn(8, 1.0)
+    assert cost.of(8) == pytest.approx(1.0, rel=0.1)
+
+
+def test_larger_batches_than_any_before_are_no_stall() -> None:
+    cost = BatchCost(1, 0.001)
+    cost.learn(64, 0.064)
+    assert cost.of(64) == pytest.approx(0.064)
+
+
+def test_what_was_never_measured_costs_nothing() -> None:
+    drain = DrainRate(8)
+    assert (drain.slowest_s, drain.rows_per_s) == (0.0, 0.0)
+    drain.learn("decode", 8, 0.4)
+    assert drain.batch_s("encode", 8) == 0.0
+    assert drain.slowest_s == pytest.approx(0.4)
+    assert drain.rows_per_s == pytest.approx(20.0)
+
+
+def test_the_slowest_is_that_of_a_full_batch_of_any_operation() -> None:
+    drain = DrainRate(8)
+    drain.learn("decode", 8, 0.4)
+    drain.learn("encode", 4, 0.6)
+    drain.learn("decode", 8, 0.4)
+    assert drain.slowest_s == pytest.approx(0.6)
+
+
+def test_a_running_batch_has_the_rest_of_its_time_and_no_less_than_none() -> None:
+    drain = DrainRate(8)
+    drain.learn("decode", 8, 0.4)
+    running = Batch("decode", [], 8)
+    assert drain.rest_s(running, 0.1) == pytest.approx(0.3)
+    assert drain.rest_s(running, 5.0) == 0.0
+    assert drain.rest_s(None, 0.0) == 0.0
+
+
+def lines(**rows: int) -> dict[str, Line]:
+    """Lines of single rows, the first operation's before the second's."""
+    bench = Bench(max_batch_rows=8, queue_rows=10_000)
+    found: dict[str, Line] = {}
+    for operation, count in rows.items():
+        found[operation] = line = Line()
+        for _ in range(count):
+            bench.clock.ns += 1
+            line.add(bench.submit(1.0, operation=operation)[1])
+    return found
+
+
+@pytest.fixture
+def drain() -> DrainRate:
+    """0.1 s for a batch of decode however full, 0.01 s per row of encode."""
+    drain = DrainRate(8)
+    for rows in (1, 8, 1, 8):
+        drain.learn("decode", rows, 0.1)
+        drain.learn("encode", rows, 0.01 * rows)
+    return drain
+
+
+@pytest.mark.parametrize(("waiting", "batches"), [(1, 0), (7, 0), (8, 1), (15, 1), (16, 2)])
+def test_ahead_of_a_request_are_the_full_batches_of_its_operation(
+    drain: DrainRate, waiting: int, batches: int
+) -> None:
+    assert drain.ahead_s("decode", lines(decode=waiting)) == pytest.approx(0.1 * batches)
+
+
+def test_ahead_of_the_first_of_an_operation_is_all_that_waits_for_others(drain: DrainRate) -> None:
+    assert drain.ahead_s("encode", lines(decode=17)) == pytest.approx(0.3)
+    assert drain.ahead_s("decode", lines(encode=17)) == pytest.approx(0.17)
+
+
+def test_a_request_that_goes_with_an_older_one_waits_for_what_is_older_still(
+    drain: DrainRate,
+) -> None:
+    assert drain.ahead_s("encode", lines(encode=1, decode=100)) == 0.0
+    assert drain.ahead_s("encode", lines(decode=100, encode=1)) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(("rows", "batches"), [(1, 0), (8, 0), (9, 1), (16, 1), (17, 2), (80, 9)])
+def test_rows_leave_when_their_batch_is_cut(drain: DrainRate, rows: int, batches: int) -> None:
+    assert drain.leave_s(rows, lines(decode=80)) == pytest.approx(0.1 * batches)
+
+
+def test_rows_of_several_operations_leave_in_the_mean_of_their_times(drain: DrainRate) -> None:
+    # 10 batches of 0.1 s and 10 of 0.08 s; half of them must be cut, the last need not run.
+    assert drain.leave_s(80, lines(decode=80, encode=80)) == pytest.approx(9 * 0.09)
+
+
+def test_an_empty_queue_has_room_now(drain: DrainRate) -> None:
+    assert drain.leave_s(5, {}) == 0.0

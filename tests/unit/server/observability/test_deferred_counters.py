@@ -1,0 +1,106 @@
+"""Counts from many threads, none lost and none twice."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from latentserve_server.observability.deferred_counters import FOLD_AT, Counts, Distribution, Tally
+
+THREADS = 8
+EACH = 20 * FOLD_AT + 7
+
+
+def from_many_threads(add: object, read: object) -> list[object]:
+    """Call `add` from many threads while one more reads; return what it read on the way."""
+    found: list[object] = []
+    ended = threading.Event()
+
+    def work() -> None:
+        for _ in range(EACH):
+            add()  # type: ignore[operator]
+
+    def watch() -> None:
+        while not ended.is_set():
+            found.append(read())  # type: ignore[operator]
+
+    workers = [threading.Thread(target=work) for _ in range(THREADS)]
+    watcher = threading.Thread(target=watch)
+    for thread in (watcher, *workers):
+        thread.start()
+    for thread in workers:
+        thread.join()
+    ended.set()
+    watcher.join()
+    return found
+
+
+def test_a_tally_loses_nothing_and_never_falls() -> None:
+    tally = Tally()
+    seen = from_many_threads(tally.add, tally.read)
+    assert tally.read() == THREADS * EACH
+    assert seen == sorted(seen)  # type: ignore[type-var]
+
+
+def test_a_distribution_loses_nothing_and_never_falls() -> None:
+    distribution = Distribution((1.0, 2.0))
+    seen = from_many_threads(lambda: distribution.observe(1.5), distribution.read)
+    assert distribution.read() == ([0, THREADS * EACH, 0], 1.5 * THREADS * EACH)
+    assert seen == sorted(seen)  # type: ignore[type-var]
+
+
+class Racing(list[Any]):
+    """A list that another thread appends to, in the very moment after its length was read."""
+
+    def __init__(self, values: Iterable[Any], late: Any) -> None:
+        super().__init__(values)
+        self.late = [late]
+
+    def __len__(self) -> int:
+        length = super().__len__()
+        if self.late:
+            self.append(self.late.pop())
+        return length
+
+
+def test_what_comes_in_the_midst_of_folding_counts_the_next_time() -> None:
+    tally, distribution = Tally(), Distribution((1.0,))
+    tally._pending = Racing([None] * 3, None)
+    distribution._pending = Racing([0.5] * 3, 2.0)
+    assert (tally.read(), tally.read(), tally.read()) == (3, 4, 4)
+    assert distribution.read() == ([3, 0], 1.5)
+    assert distribution.read() == distribution.read() == ([3, 1], 3.5)
+
+
+def test_what_waits_to_be_folded_is_bounded_without_a_scrape() -> None:
+    tally, distribution = Tally(), Distribution((1.0,))
+    for _ in range(5 * FOLD_AT):
+        tally.add()
+        distribution.observe(0.5)
+    assert len(tally._pending) < FOLD_AT
+    assert len(distribution._pending) < FOLD_AT
+    assert tally.read() == 5 * FOLD_AT
+    assert distribution.read()[0] == [5 * FOLD_AT, 0]
+
+
+@pytest.mark.parametrize(
+    ("value", "place"),
+    [(0.0, 0), (1.0, 0), (1.0000001, 1), (10.0, 1), (10.5, 2), (1e9, 2), (-1.0, 0)],
+)
+def test_a_bucket_has_its_upper_bound_as_prometheus_wants_it(value: float, place: int) -> None:
+    distribution = Distribution((1.0, 10.0))
+    distribution.observe(value)
+    counts, total = distribution.read()
+    assert counts == [int(index == place) for index in range(3)]
+    assert total == value
+
+
+def test_counts_by_labels() -> None:
+    counts = Counts()
+    counts.add("sample", "queue_full")
+    counts.add("sample", "queue_full")
+    counts.add("encode", "deadline", count=5)
+    assert counts.read() == {("sample", "queue_full"): 2, ("encode", "deadline"): 5}

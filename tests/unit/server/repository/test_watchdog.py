@@ -1,0 +1,236 @@
+"""The clock passes and the engine finishes only by hand."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from latentserve_server.batching.batcher import Batcher
+from latentserve_server.batching.request import Completion, Rows, Ticket
+from latentserve_server.repository.model_version import Entry, ServedModel, State
+from latentserve_server.repository.watchdog import Watchdog
+
+Floats = NDArray[np.float32]
+LIMIT_S = 30.0
+WAIT_S = 20.0
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.ns = 1_000_000_000
+
+    def __call__(self) -> int:
+        return self.ns
+
+    def pass_s(self, seconds: float) -> None:
+        self.ns += int(seconds * 1e9)
+
+
+class HeldEngine:
+    """Runs each batch until it is released."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Semaphore(0)
+        self.released = threading.Semaphore(0)
+        self.fails = False
+
+    def run(self, operation: str, inputs: Sequence[Floats]) -> Sequence[Floats]:
+        self.begun.release()
+        assert self.released.acquire(timeout=WAIT_S)
+        if self.fails:
+            raise RuntimeError("failed")
+        return inputs
+
+
+class Bench:
+    """One model on a held engine with a real thread, and its watchdog."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.engine = HeldEngine()
+        self.batcher = Batcher(
+            self.engine, name="slow/1", max_batch_rows=4, queue_rows=64, clock_ns=self.clock
+        )
+        self.batcher.start()
+        self.done = threading.Semaphore(0)
+        self.entries = [self.entry("slow", 1, self.batcher), Entry("bad", 1, State.REFUSED, "no")]
+        self.watchdog = Watchdog(lambda: self.entries, limit_s=LIMIT_S)
+
+    @staticmethod
+    def entry(name: str, version: int, batcher: Batcher) -> Entry:
+        manifest: Any = None  # the watchdog does not look at it
+        model = ServedModel(manifest, "CPUExecutionProvider", batcher, None)
+        return Entry(name, version, State.READY, model=model)
+
+    def submit(self, rows: int, operation: str = "decode") -> Ticket:
+        array = np.zeros((rows, 1), dtype=np.float32)
+        return self.batcher.submit(operation, (Rows(array),), None, self._finished)
+
+    def _finished(self, completion: Completion) -> None:
+        self.done.release()
+
+    def begun(self) -> None:
+        assert self.engine.begun.acquire(timeout=WAIT_S)
+
+    def finish(self) -> None:
+        """Let the running batch end, and wait until its caller has the answer."""
+        self.engine.released.release()
+        assert self.done.acquire(timeout=WAIT_S)
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    bench = Bench()
+    yield bench
+    for _ in range(20):
+        bench.engine.released.release()
+    bench.batcher.close(timeout_s=WAIT_S)
+
+
+def test_an_idle_engine_is_not_stuck_however_long(bench: Bench) -> None:
+    bench.clock.pass_s(3600)
+    assert bench.watchdog.look() == set()
+    assert bench.batcher.backlog() is None
+    assert not bench.watchdog.is_stuck()
+
+
+def test_work_after_a_long_rest_has_the_whole_limit(bench: Bench) -> None:
+    bench.clock.pass_s(3600)
+    bench.submit(3)
+    bench.begun()
+    bench.clock.pass_s(LIMIT_S - 1)
+    assert bench.watchdog.look() == set()
+
+
+def test_nothing_finished_for_the_limit_is_stuck_and_finishing_ends_it(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.submit(3)
+    bench.begun()
+    bench.submit(2, "encode")
+    bench.clock.pass_s(LIMIT_S)
+    assert bench.watchdog.look() == {"slow"}
+    assert bench.watchdog.is_stuck()
+    assert bench.watchdog.is_stuck("slow")
+    assert not bench.watchdog.is_stuck("bad")
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+    text = record.getMessage()
+    assert "slow version 1 is stuck: nothing has finished for 30.0 s, since " in text
+    assert "decode of 3 rows is running, 2 rows wait" in text
+    found = vars(record)
+    assert (found["model"], found["operation"]) == ("slow:1", "decode")
+    assert (found["running_rows"], found["waiting_rows"]) == (3, 2)
+    # It is told once.
+    assert bench.watchdog.look() == set()
+    assert len(caplog.records) == 1
+    bench.finish()
+    assert bench.watchdog.look() == {"slow"}
+    assert not bench.watchdog.is_stuck()
+    assert "slow version 1 is no longer stuck" in caplog.text
+
+
+def test_a_pause_of_the_process_gives_the_limit_anew_and_hides_nothing_for_longer(
+    bench: Bench,
+) -> None:
+    watchdog = Watchdog(lambda: bench.entries, limit_s=LIMIT_S, clock=lambda: bench.clock() / 1e9)
+
+    def awake_for(seconds: int) -> set[str]:
+        told: set[str] = set()
+        for _ in range(seconds):
+            bench.clock.pass_s(watchdog.interval_s)
+            told ^= watchdog.look()
+        return told
+
+    bench.submit(3)
+    bench.begun()
+    assert awake_for(5) == set()
+    bench.clock.pass_s(600)
+    assert awake_for(29) == set()
+    assert awake_for(2) == {"slow"}
+    bench.clock.pass_s(600)  # what was stuck before the pause still is
+    assert awake_for(5) == set()
+    assert watchdog.is_stuck("slow")
+    bench.finish()
+    assert awake_for(1) == {"slow"}
+
+
+def test_a_look_that_is_a_little_late_is_no_pause(bench: Bench) -> None:
+    watchdog = Watchdog(lambda: bench.entries, limit_s=LIMIT_S, clock=lambda: bench.clock() / 1e9)
+    bench.submit(3)
+    bench.begun()
+    for _ in range(3):
+        bench.clock.pass_s(LIMIT_S / 2 - 1)
+        watchdog.look()
+    assert watchdog.is_stuck("slow")
+
+
+def test_a_slow_engine_that_finishes_is_not_stuck(bench: Bench) -> None:
+    for _ in range(4):
+        bench.submit(4)
+    for _ in range(4):
+        bench.begun()
+        bench.clock.pass_s(LIMIT_S - 1)
+        assert bench.watchdog.look() == set()
+        bench.finish()
+
+
+def test_a_batch_that_fails_has_finished(bench: Bench) -> None:
+    bench.engine.fails = True
+    bench.submit(4)
+    bench.submit(4)
+    bench.begun()
+    bench.clock.pass_s(LIMIT_S - 1)
+    bench.finish()
+    bench.begun()
+    bench.clock.pass_s(LIMIT_S - 1)
+    assert bench.watchdog.look() == set()
+    bench.clock.pass_s(1)
+    assert bench.watchdog.look() == {"slow"}
+
+
+def test_a_running_batch_is_work_even_if_all_its_callers_left(bench: Bench) -> None:
+    ticket = bench.submit(3)
+    bench.begun()
+    ticket.cancel()
+    bench.clock.pass_s(LIMIT_S)
+    assert bench.watchdog.look() == {"slow"}
+
+
+def test_work_that_no_thread_takes_is_stuck_too() -> None:
+    """As after the death of the engine's thread."""
+    clock = Clock()
+    batcher = Batcher(HeldEngine(), name="x/1", max_batch_rows=4, queue_rows=64, clock_ns=clock)
+    watchdog = Watchdog(lambda: [Bench.entry("x", 1, batcher)], limit_s=LIMIT_S)
+    rows = Rows(np.zeros((3, 1), dtype=np.float32))
+    ticket = batcher.submit("decode", (rows,), None, lambda completion: None)
+    clock.pass_s(LIMIT_S)
+    assert watchdog.look() == {"x"}
+    backlog = batcher.backlog()
+    assert backlog is not None
+    assert (backlog.operation, backlog.running_rows, backlog.waiting_rows) == ("decode", 0, 3)
+    ticket.cancel()
+    assert watchdog.look() == {"x"}
+    assert not watchdog.is_stuck()
+
+
+def test_a_reload_that_replaces_the_stuck_engine_ends_it(bench: Bench) -> None:
+    bench.submit(1)
+    bench.begun()
+    bench.clock.pass_s(LIMIT_S)
+    assert bench.watchdog.look() == {"slow"}
+    fresh = Batcher(HeldEngine(), name="slow/1", max_batch_rows=4, queue_rows=64)
+    bench.entries[0] = Bench.entry("slow", 1, fresh)
+    assert bench.watchdog.look() == {"slow"}
+    assert not bench.watchdog.is_stuck()
+
+
+@pytest.mark.parametrize(("limit_s", "interval_s"), [(0.1, 0.05), (2.0, 0.5), (60.0, 1.0)])
+def test_it_looks_often_enough(limit_s: float, interval_s: float) -> None:
+    assert Watchdog(lambda: (), limit_s=limit_s).interval_s == interval_s

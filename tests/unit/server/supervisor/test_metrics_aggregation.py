@@ -1,0 +1,170 @@
+"""The metrics of several workers, added up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from latentserve_server.supervisor.metrics_aggregation import Totals, merge
+
+
+class FakeWorker:
+    """Has metrics as a worker does; answers unless it is frozen."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.registry = CollectorRegistry()
+        self.calls = Counter("calls", "Calls.", ("model", "version"), registry=self.registry)
+        self.seconds = Histogram("s", "Time.", buckets=(1, 10), registry=self.registry)
+        self.queue = Gauge("latentserve_queue_rows", "Rows.", registry=self.registry)
+        self.state = Gauge(
+            "latentserve_model_state", "State.", ("model", "version"), registry=self.registry
+        )
+        self.serve("a")
+        self.last_report: Sequence[Metric] = ()
+        self.frozen = False
+
+    def serve(self, model: str) -> None:
+        self.state.labels(model, "1").set(1)
+
+    def forget(self, model: str) -> None:
+        self.state.remove(model, "1")
+        self.calls.remove(model, "1")
+
+    def call(self, model: str = "a", times: int = 1) -> None:
+        self.calls.labels(model, "1").inc(times)
+
+    def ask_report(self) -> Future[Any]:
+        future: Future[Any] = Future()
+        if not self.frozen:
+            self.last_report = list(self.registry.collect())
+            future.set_result(self.last_report)
+        return future
+
+
+@pytest.fixture
+def totals() -> Totals:
+    return Totals()
+
+
+@pytest.fixture
+def workers(totals: Totals) -> list[FakeWorker]:
+    workers = [FakeWorker(1), FakeWorker(2)]
+    for worker in workers:
+        totals.add(worker)
+    return workers
+
+
+def value(totals: Totals, name: str, **labels: str) -> float | None:
+    """Return what a scrape says, through the text format as Prometheus reads it."""
+    registry = CollectorRegistry()
+    registry.register(totals)
+    found = [
+        sample.value
+        for family in text_string_to_metric_families(generate_latest(registry).decode())
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    ]
+    assert len(found) <= 1, f"{name} is there {len(found)} times"
+    return found[0] if found else None
+
+
+def test_counters_and_histograms_are_summed(totals: Totals, workers: list[FakeWorker]) -> None:
+    for worker, seconds in zip(workers, (0.5, 5.0), strict=True):
+        worker.call(times=worker.number)
+        worker.seconds.observe(seconds)
+    assert value(totals, "calls_total", model="a") == 3
+    assert value(totals, "s_count") == 2
+    assert value(totals, "s_sum") == 5.5
+    assert [value(totals, "s_bucket", le=le) for le in ("1.0", "10.0", "+Inf")] == [1, 2, 2]
+
+
+def test_rows_that_wait_are_summed_and_of_other_gauges_the_largest_counts(
+    totals: Totals, workers: list[FakeWorker]
+) -> None:
+    for worker in workers:
+        worker.queue.set(10 * worker.number)
+    assert value(totals, "latentserve_queue_rows") == 30
+    assert value(totals, "latentserve_model_state", model="a") == 1
+
+
+def test_a_sum_never_falls_when_a_worker_ends(totals: Totals, workers: list[FakeWorker]) -> None:
+    for worker in workers:
+        worker.call(times=5)
+        worker.seconds.observe(2.0)
+        worker.queue.set(4)
+    assert value(totals, "calls_total", model="a") == 10
+    totals.retire(workers[0])
+    assert value(totals, "calls_total", model="a") == 10
+    assert value(totals, "s_bucket", le="10.0") == 2
+    assert value(totals, "latentserve_queue_rows") == 4  # a gauge of the dead is nothing
+    successor = FakeWorker(1)
+    totals.add(successor)
+    successor.call(times=2)
+    assert value(totals, "calls_total", model="a") == 12
+    successor.ask_report()
+    totals.retire(successor)
+    assert value(totals, "calls_total", model="a") == 12
+
+
+def test_a_worker_that_does_not_answer_counts_as_it_last_did(
+    totals: Totals, workers: list[FakeWorker]
+) -> None:
+    workers[0].call(times=3)
+    assert value(totals, "calls_total", model="a") == 3
+    workers[0].frozen = True
+    workers[0].call()
+    workers[1].call()
+    assert value(totals, "calls_total", model="a") == 4
+
+
+def test_the_series_of_a_removed_version_go_even_if_a_dead_worker_counted_them(
+    totals: Totals, workers: list[FakeWorker]
+) -> None:
+    for worker in workers:
+        worker.serve("b")
+        worker.call("b")
+        worker.call("a")
+    assert value(totals, "calls_total", model="b") == 2
+    totals.retire(workers[0])
+    assert value(totals, "calls_total", model="b") == 2
+    workers[1].forget("b")
+    assert value(totals, "calls_total", model="b") is None
+    assert value(totals, "calls_total", model="a") == 2
+
+
+def test_a_version_that_was_removed_and_comes_back_counts_from_zero(
+    totals: Totals, workers: list[FakeWorker]
+) -> None:
+    for worker in workers:
+        worker.serve("b")
+        worker.call("b", times=5)
+    assert value(totals, "calls_total", model="b") == 10
+    totals.retire(workers[0])
+    workers[1].forget("b")
+    assert value(totals, "calls_total", model="b") is None
+    workers[1].serve("b")
+    workers[1].call("b")
+    assert value(totals, "calls_total", model="b") == 1
+
+
+def test_processes_are_told_apart_and_the_supervisor_is_one_of_them(totals: Totals) -> None:
+    assert (value(totals, "process_resident_memory_bytes", worker="0") or 0) > 1e6
+    memory = Metric("process_resident_memory_bytes", "Memory.", "gauge")
+    memory.add_sample("process_resident_memory_bytes", {}, 5.0)
+    (joined,) = merge({1: [memory], 2: [memory]})
+    assert [sample.labels for sample in joined.samples] == [{"worker": "1"}, {"worker": "2"}]
+
+
+def test_without_workers_what_was_counted_stays(totals: Totals, workers: list[FakeWorker]) -> None:
+    for worker in workers:
+        worker.call()
+        worker.ask_report()
+        totals.retire(worker)
+    assert value(totals, "calls_total", model="a") == 2

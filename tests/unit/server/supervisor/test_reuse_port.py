@@ -1,0 +1,110 @@
+"""Who gets a port, and who is told that it is taken."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from latentserve_server.errors import SettingsError
+from latentserve_server.supervisor.reuse_port import HeldPort
+
+
+@contextlib.contextmanager
+def held(listen: str = "127.0.0.1:0", *, shared: bool = False) -> Iterator[HeldPort]:
+    port = HeldPort(listen, shared=shared)
+    try:
+        yield port
+    finally:
+        port.close()
+
+
+@contextlib.contextmanager
+def listening(port: int, *, shared: bool) -> Iterator[socket.socket]:
+    """A socket as gRPC opens it."""
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))
+        server.bind(("127.0.0.1", port))
+        server.listen()
+        yield server
+
+
+def test_a_free_port_is_chosen_and_told() -> None:
+    with held() as port:
+        assert port.port > 0
+        assert port.address == f"127.0.0.1:{port.port}"
+
+
+def test_workers_can_listen_on_it_and_a_server_that_does_not_share_cannot() -> None:
+    with (
+        held() as port,
+        listening(port.port, shared=True),
+        listening(port.port, shared=True),
+        pytest.raises(OSError, match="in use"),
+        listening(port.port, shared=False),
+    ):
+        pass
+
+
+def test_it_takes_no_connections_itself() -> None:
+    with held() as port, pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port.port), timeout=5)
+
+
+def test_a_second_one_is_refused_whether_workers_listen_or_not() -> None:
+    with held() as port:
+        with pytest.raises(SettingsError, match="the port is taken") as refused:
+            HeldPort(port.address, shared=False)
+        assert f"--listen {port.address}" in str(refused.value)
+        assert "--reuse-port yes" in str(refused.value)
+        with (
+            listening(port.port, shared=True),
+            pytest.raises(SettingsError, match="the port is taken"),
+        ):
+            HeldPort(port.address, shared=False)
+
+
+def test_a_second_one_that_says_so_shares_it() -> None:
+    with held() as port, held(port.address, shared=True) as second:
+        assert second.port == port.port
+
+
+def test_a_server_that_does_not_share_keeps_its_port() -> None:
+    with listening(0, shared=False) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        for shared in (False, True):
+            with pytest.raises(SettingsError, match="the port is taken"):
+                HeldPort(address, shared=shared)
+
+
+def test_a_port_whose_connections_linger_can_be_had() -> None:
+    """As after a restart: the side that closes first keeps the address for a minute."""
+    with listening(0, shared=True) as server:
+        port = server.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+            accepted, _ = server.accept()
+            accepted.close()
+            assert client.recv(1) == b""
+    with held(f"127.0.0.1:{port}"):
+        pass
+
+
+@pytest.mark.parametrize("listen", ["localhost:0", "0.0.0.0:0"])
+def test_names_and_all_addresses_can_be_held(listen: str) -> None:
+    with held(listen) as port:
+        assert port.address.rpartition(":")[0] == listen.rpartition(":")[0]
+        with pytest.raises(SettingsError, match="the port is taken"):
+            HeldPort(port.address, shared=False)
+
+
+def test_an_address_of_another_machine_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"--listen 192\.0\.2\.1:0 cannot be used"):
+        HeldPort("192.0.2.1:0", shared=False)
+
+
+def test_a_name_that_is_none_is_refused() -> None:
+    with pytest.raises(SettingsError, match="cannot be used"):
+        HeldPort("no.such.host.invalid:0", shared=False)

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from latentserve_server.transport.completion_queue.inline_policy import (
+    Limits,
+    ShortBatches,
+    seconds_of_some_python,
+)
+
+UNIT_S = 0.0001
+
+
+class Machine:
+    """Takes as long for the fixed piece of work as it is told, at a time that it is told."""
+
+    def __init__(self) -> None:
+        self.unit_s = UNIT_S
+        self.s = 0.0
+        self.trials = 0
+
+    def trial(self) -> float:
+        self.trials += 1
+        return self.unit_s
+
+    def clock(self) -> float:
+        return self.s
+
+
+@pytest.fixture
+def machine() -> Machine:
+    return Machine()
+
+
+def measured(machine: Machine) -> ShortBatches:
+    return ShortBatches(machine.trial, machine.clock)
+
+
+def unit_s(short: ShortBatches) -> float:
+    return short.limits.most_s / Limits.of(1.0).most_s
+
+
+@pytest.mark.parametrize(
+    ("seconds", "calls", "in_flight", "short"),
+    [
+        (0.00024, 1, 9, True),
+        (0.00025, 1, 9, False),
+        (0.00064, 10, 99, True),
+        (0.00066, 10, 99, False),
+        (0.0039, 99, 999, True),
+        (0.0041, 99, 999, False),
+        (0.0039, 1, 1, True),
+        (0.0041, 1, 1, False),
+        (0.0, 0, 0, True),
+    ],
+)
+def test_more_calls_may_take_longer_and_nothing_very_long(
+    machine: Machine, seconds: float, calls: int, in_flight: int, short: bool
+) -> None:
+    assert measured(machine).has(seconds, calls, in_flight) is short
+
+
+def test_the_first_limits_are_by_the_shortest_of_some_trials() -> None:
+    trials: Iterator[float] = iter([3 * UNIT_S, UNIT_S, *[2 * UNIT_S] * 100])
+    short = ShortBatches(lambda: next(trials), lambda: 0.0)
+    assert short.limits == Limits.of(UNIT_S)
+
+
+def test_a_machine_that_becomes_slower_or_faster_is_followed(machine: Machine) -> None:
+    short = measured(machine)
+    for speed in (2.0, 0.5):
+        machine.unit_s = speed * UNIT_S
+        for _ in range(200):
+            machine.s += 0.3
+            short.keep_up()
+        assert unit_s(short) == pytest.approx(speed * UNIT_S, rel=0.01)
+
+
+def test_it_is_timed_a_few_times_a_second_only(machine: Machine) -> None:
+    short = measured(machine)
+    at_start = machine.trials
+    for _ in range(1000):
+        machine.s += 0.001
+        short.keep_up()
+    assert 2 <= machine.trials - at_start <= 4
+
+
+def test_a_single_trial_that_was_held_up_counts_for_little(machine: Machine) -> None:
+    short = measured(machine)
+    machine.unit_s = 1.0
+    machine.s += 1.0
+    short.keep_up()
+    assert unit_s(short) == pytest.approx(1.05 * UNIT_S)
+
+
+def test_the_trial_here_is_of_a_likely_size() -> None:
+    assert 1e-6 < min(seconds_of_some_python() for _ in range(5)) < 0.1
