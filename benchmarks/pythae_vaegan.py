@@ -180,8 +180,8 @@ def measure(path: Path, data: Path) -> dict[str, float]:
     """The figures of ``test_frechet_distance`` and its companions, and the squared error."""
     import torch
 
-    from latentserve_training.config import DataConfig
     from latentserve_training.data import load_data
+    from latentserve_training.data.config import DataConfig
     from latentserve_training.evaluate.features import NEIGHBOURS
     from latentserve_training.evaluate.generation import divergence
     from latentserve_training.metrics.classifier import load_classifier

@@ -13,7 +13,7 @@ from latentserve_training.config import parse_config
 from latentserve_training.data import ImageData
 from latentserve_training.errors import TrainingError
 from latentserve_training.models.autoencoder import Autoencoder
-from latentserve_training.models.base import require_finite
+from latentserve_training.optim.optimizer import require_finite
 from latentserve_training.train import loop
 from latentserve_training.train.run_folder import RunFolder
 

@@ -287,8 +287,8 @@ def _results(options: argparse.Namespace) -> None:
 
 
 def _gallery(options: argparse.Namespace) -> None:
-    from latentserve_training.config import DataConfig
     from latentserve_training.data import load_data
+    from latentserve_training.data.config import DataConfig
     from latentserve_training.report.gallery import draw_gallery
 
     data = load_data(DataConfig(), 0, options.data)

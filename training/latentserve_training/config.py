@@ -15,10 +15,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from latentserve_training.data.config import DataConfig
 from latentserve_training.errors import ConfigError
-from latentserve_training.models.base import OptimizerConfig
 from latentserve_training.models.registry import KINDS
-from latentserve_training.train.fit_prior import SamplerConfig
+from latentserve_training.optim.optimizer import OptimizerConfig
 
 PACKAGE = Path(__file__).parent
 # Inside an installed package; in a checkout they lie one level up, where people look for them.
@@ -27,41 +27,22 @@ PRESETS_FOLDER = next(
 )
 NAME_PATTERN = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")  # the manifest's
 TOP_LEVEL = {"name": str, "kind": str, "seed": int}
+MAX_COMPONENTS = 1024  # the manifest's limit
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """The fields of the ``[data]`` table."""
+class SamplerConfig:
+    """The fields of the ``[sampler]`` table."""
 
-    validation_fraction: float = 0.05  # of the training images, held out to choose the best epoch
-    max_train_images: int = 0  # read no more than this many; 0 means all
-    max_test_images: int = 0
-    # The side of a square, or [height, width]: images are scaled until they cover it, with
-    # antialiasing, and what sticks out is cut off on both sides alike. 0: as they are.
-    image_size: int | tuple[int, ...] = 0
-    channels: int = 0  # 1 makes all images grey, 3 RGB; 0 leaves them as they are
-    test_fraction: float = 0.1  # of the images, held out for the test where there is no test part
+    components: int = 0  # Gaussians in the mixture; 0 for no sampler
+    covariance: Literal["full", "diagonal"] = "full"
+    max_fit_images: int = 0  # training images whose codes it is fitted to; 0 means all
 
     def __post_init__(self) -> None:
-        if not 0 < self.validation_fraction < 1:
-            raise ValueError("validation_fraction must lie between 0 and 1")
-        if self.max_train_images < 0 or self.max_test_images < 0:
-            raise ValueError("max_train_images and max_test_images must be 0 (all) or more")
-        sides = self.image_size if isinstance(self.image_size, tuple) else (self.image_size,) * 2
-        if self.image_size != 0 and (len(sides) != 2 or min(sides) < 1):
-            raise ValueError("image_size must be 0 (as they are), a side, or [height, width]")
-        if self.channels not in (0, 1, 3):
-            raise ValueError("channels must be 0 (as they are), 1 (grey) or 3 (RGB)")
-        if not 0 < self.test_fraction < 1:
-            raise ValueError("test_fraction must lie between 0 and 1")
-
-    @property
-    def size(self) -> tuple[int, int] | None:
-        """Height and width to resize to; None to leave the images as they are."""
-        if isinstance(self.image_size, tuple):
-            height, width = self.image_size
-            return height, width
-        return (self.image_size, self.image_size) if self.image_size else None
+        if not 0 <= self.components <= MAX_COMPONENTS:
+            raise ValueError(f"components must lie between 0 (no sampler) and {MAX_COMPONENTS}")
+        if self.max_fit_images < 0:
+            raise ValueError("max_fit_images must be 0 (all) or more")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ digits are 47 MB. The test images are used once, by the final evaluation.
 
 ==================  ==========================================================================
 ``images``          what a run gets: the three parts, their labels, a name and a hash
+``config``          limits, sizes, channels and splits of the images
 ``load``            chooses the reader; shapes, splits and hashes what it gives
 ``idx``             a folder in MNIST's file format
 ``npz``             one file of numpy arrays

@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from latentserve_training.config import DataConfig
+from latentserve_training.data.config import DataConfig
 from latentserve_training.data.images import Part, Source, held_out_count, require_memory
 from latentserve_training.data.resize import decode
 from latentserve_training.errors import DataError

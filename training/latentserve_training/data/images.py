@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from latentserve_training.errors import DataError
-from latentserve_training.models.base import ImageShape
+from latentserve_training.pixels import ImageShape
 
 # Reading, splitting and joining hold each image twice, and the figures need room as well.
 COPIES = 3

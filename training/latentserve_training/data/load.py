@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from latentserve_training.config import DataConfig
 from latentserve_training.data.bundled import read_bundled
+from latentserve_training.data.config import DataConfig
 from latentserve_training.data.idx import holds_idx, read_idx_folder
 from latentserve_training.data.image_folder import read_image_folder
 from latentserve_training.data.images import ImageData, Labels, Part, Source

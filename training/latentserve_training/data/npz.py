@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from latentserve_training.config import DataConfig
+from latentserve_training.data.config import DataConfig
 from latentserve_training.data.images import Part, Source, held_out_count, require_memory
 from latentserve_training.errors import DataError
 

@@ -8,7 +8,7 @@ import torch
 
 from latentserve_training.errors import EvaluationError
 from latentserve_training.evaluate.metric import Metric, MetricFunction, Subject
-from latentserve_training.graphs.onnx_graph import convert, start_session
+from latentserve_training.graphs.conversion import convert, start_session
 from latentserve_training.models.base import LatentModel
 from latentserve_training.provenance import cpu_name
 

@@ -19,11 +19,15 @@ from latentserve_training.errors import DataError, EvaluationError
 from latentserve_training.evaluate.likelihood import LOG_LIKELIHOOD_SAMPLES, log_likelihood_nats
 from latentserve_training.evaluate.metric import SAMPLES, Metric, MetricFunction, Subject
 from latentserve_training.evaluate.suite import METRICS, applicable, measure
-from latentserve_training.export.exported_model import MANIFEST_FILE, load_export
+from latentserve_training.export.reader import MANIFEST_FILE, load_export
 from latentserve_training.metrics.classifier import Classifier, load_classifier
-from latentserve_training.report.finish_run import load_finished_model, load_model, read_evaluation
 from latentserve_training.train.checkpoint import load_checkpoint
 from latentserve_training.train.run_folder import RunFolder, write_json
+from latentserve_training.train.trained_model import (
+    load_finished_model,
+    load_model,
+    read_evaluation,
+)
 
 LOG_LIKELIHOOD = "test_log_likelihood_nats"
 

@@ -19,14 +19,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from latentserve_training.config import PRESETS_FOLDER, DataConfig, parse_values, read_preset
+from latentserve_training.config import PRESETS_FOLDER, parse_values, read_preset
 from latentserve_training.data import ImageData
+from latentserve_training.data.config import DataConfig
 from latentserve_training.errors import ConfigError, DataError
-from latentserve_training.graphs.onnx_graph import check_parity, convert
+from latentserve_training.graphs.conversion import check_parity, convert
+from latentserve_training.graphs.spec import Graph
 from latentserve_training.metrics.classifier import Classifier, card_path, load_classifier
-from latentserve_training.models.base import Graph, ImageShape, OptimizerConfig, minimise
 from latentserve_training.optim.lr_schedule import learning_rate_factor
-from latentserve_training.pixels import to_float
+from latentserve_training.optim.optimizer import OptimizerConfig, minimise
+from latentserve_training.pixels import ImageShape, to_float
 from latentserve_training.provenance import library_versions, source_revision
 from latentserve_training.train.reproduction import command_of
 from latentserve_training.train.run_folder import write_json

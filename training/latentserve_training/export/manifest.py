@@ -9,7 +9,8 @@ import jsonschema
 
 from latentserve_training.config import RunConfig
 from latentserve_training.errors import ExportError
-from latentserve_training.models.base import Graph, LatentModel
+from latentserve_training.graphs.spec import Graph
+from latentserve_training.models.base import LatentModel
 from latentserve_training.nn.gaussian_mixture import MIXTURE_FILE
 
 SCHEMA_VERSION = 1

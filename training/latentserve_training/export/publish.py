@@ -27,30 +27,31 @@ from latentserve_training.export.manifest import (
     validate_manifest,
 )
 from latentserve_training.export.sampling import sample_latents
-from latentserve_training.graphs.float16 import (
-    FLOAT16_PARITY_TOLERANCE,
-    difference_in_float16,
-    golden_tolerance,
-    to_float16,
-)
-from latentserve_training.graphs.onnx_graph import (
+from latentserve_training.graphs.conversion import (
     check_parity,
     convert,
     inspect,
     run_torch,
     start_session,
 )
-from latentserve_training.models.base import Graph, LatentModel
+from latentserve_training.graphs.float16 import (
+    FLOAT16_PARITY_TOLERANCE,
+    difference_in_float16,
+    golden_tolerance,
+    to_float16,
+)
+from latentserve_training.graphs.spec import Graph
+from latentserve_training.models.base import LatentModel
 from latentserve_training.nn.gaussian_mixture import MIXTURE_FILE
 from latentserve_training.pixels import to_float
 from latentserve_training.provenance import UNKNOWN, library_versions, source_revision
-from latentserve_training.report.finish_run import (
+from latentserve_training.train.checkpoint import load_checkpoint
+from latentserve_training.train.run_folder import RunFolder
+from latentserve_training.train.trained_model import (
     load_finished_model,
     read_evaluation,
     read_examples,
 )
-from latentserve_training.train.checkpoint import load_checkpoint
-from latentserve_training.train.run_folder import RunFolder
 
 MANIFEST_FILE = "manifest.json"
 

@@ -14,7 +14,7 @@ import torch
 from onnxconverter_common.float16 import convert_float_to_float16
 
 from latentserve_training.errors import ExportError
-from latentserve_training.models.base import Graph
+from latentserve_training.graphs.spec import Graph
 
 PRECISIONS = ("float32", "float16")
 # float16 keeps 11 bits: one rounding is wrong by up to 5e-4 of its value, and a network rounds in

@@ -19,9 +19,8 @@ import torch
 from torch import Tensor
 
 from latentserve_training.errors import EvaluationError
-from latentserve_training.graphs.onnx_graph import start_session
-from latentserve_training.models.base import ImageShape
-from latentserve_training.pixels import to_float
+from latentserve_training.graphs.conversion import start_session
+from latentserve_training.pixels import ImageShape, to_float
 
 SHIPPED = Path(__file__).parents[1] / "classifiers" / "mnist.onnx"
 BATCH = 200

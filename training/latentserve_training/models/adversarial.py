@@ -8,15 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from latentserve_training.models.base import (
-    VALIDATION_BATCH,
-    ImageShape,
-    LatentModel,
-    OptimizerConfig,
-)
+from latentserve_training.models.base import VALIDATION_BATCH, LatentModel
 from latentserve_training.models.sample_monitor import MonitorFeatures, SampleMonitor
 from latentserve_training.nn.adversarial_losses import Objective, gradient_penalty
 from latentserve_training.nn.discriminators import Discriminator, DiscriminatorConfig
+from latentserve_training.optim.optimizer import OptimizerConfig
+from latentserve_training.pixels import ImageShape
 
 MONITORED_SAMPLES = 2000
 AVERAGING_WARM_UP = 10.0  # steps; a short run would otherwise average in its first, random weights

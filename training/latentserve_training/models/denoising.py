@@ -15,8 +15,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from latentserve_training.graphs.spec import Graph
 from latentserve_training.models.autoencoder import Autoencoder, AutoencoderConfig
-from latentserve_training.models.base import Graph, ImageShape
+from latentserve_training.pixels import ImageShape
 
 
 @dataclass(frozen=True, kw_only=True)

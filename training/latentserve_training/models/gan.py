@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from latentserve_training.graphs.spec import Graph, GraphModule
 from latentserve_training.models.adversarial import (
     AdversarialConfig,
     AdversarialModel,
@@ -21,17 +22,12 @@ from latentserve_training.models.adversarial import (
     detached,
     frozen,
 )
-from latentserve_training.models.base import (
-    SAMPLE_METRICS,
-    Graph,
-    GraphModule,
-    ImageShape,
-    OptimizerConfig,
-    minimise,
-)
+from latentserve_training.models.base import SAMPLE_METRICS
 from latentserve_training.nn.adversarial_losses import discriminator_loss, generator_loss
 from latentserve_training.nn.discriminators import LEAK
 from latentserve_training.nn.networks import build_decoder
+from latentserve_training.optim.optimizer import OptimizerConfig, minimise
+from latentserve_training.pixels import ImageShape
 
 
 @dataclass(frozen=True, kw_only=True)

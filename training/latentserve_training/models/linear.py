@@ -16,15 +16,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from latentserve_training.graphs.spec import Graph
 from latentserve_training.metrics.baselines import fit_pca, mean_row
-from latentserve_training.models.base import (
-    Graph,
-    ImageShape,
-    LatentModel,
-    OptimizerConfig,
-    autoencoder_graphs,
-)
+from latentserve_training.models.base import LatentModel, autoencoder_graphs
 from latentserve_training.nn.losses import squared_error
+from latentserve_training.optim.optimizer import OptimizerConfig
+from latentserve_training.pixels import ImageShape
 
 
 @dataclass(frozen=True, kw_only=True)

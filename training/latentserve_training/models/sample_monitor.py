@@ -17,8 +17,7 @@ from latentserve_training.metrics.baselines import fit_pca
 from latentserve_training.metrics.classifier import Classifier, load_classifier
 from latentserve_training.metrics.frechet import frechet_distance
 from latentserve_training.metrics.neighbours import set_overlap
-from latentserve_training.models.base import ImageShape
-from latentserve_training.pixels import to_float
+from latentserve_training.pixels import ImageShape, to_float
 
 MonitorFeatures = Literal["pixels", "classifier"]
 

@@ -24,15 +24,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from latentserve_training.models.base import (
-    Graph,
-    ImageShape,
-    LatentModel,
-    OptimizerConfig,
-    autoencoder_graphs,
-)
+from latentserve_training.graphs.spec import Graph
+from latentserve_training.models.base import LatentModel, autoencoder_graphs
 from latentserve_training.nn.blocks import TiedLayer
 from latentserve_training.nn.losses import squared_error
+from latentserve_training.optim.optimizer import OptimizerConfig
+from latentserve_training.pixels import ImageShape
 
 MEAN_LIMIT = 1e-6  # ρ̂ stays this far from 0 and 1, where the divergence is infinite
 

@@ -27,14 +27,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from latentserve_training.models.base import (
-    SAMPLE_METRICS,
-    Graph,
-    ImageShape,
-    LatentModel,
-    OptimizerConfig,
-    autoencoder_graphs,
-)
+from latentserve_training.graphs.spec import Graph
+from latentserve_training.models.base import SAMPLE_METRICS, LatentModel, autoencoder_graphs
 from latentserve_training.nn.binarisation import Binarisation, dynamic_bits, static_bits
 from latentserve_training.nn.likelihoods import (
     MINIMUM_SIGMA,
@@ -49,6 +43,8 @@ from latentserve_training.nn.losses import (
     log_prior_over_posterior,
 )
 from latentserve_training.nn.networks import NetworkConfig, build_decoder, build_encoder
+from latentserve_training.optim.optimizer import OptimizerConfig
+from latentserve_training.pixels import ImageShape
 
 # exp stays finite, and a posterior as narrow as e^-5 or as wide as e^5 σ of the prior is enough.
 LOG_VARIANCE_LIMIT = 10.0

@@ -36,21 +36,14 @@ from torch import Tensor, nn
 
 from latentserve_training import distributed
 from latentserve_training.errors import NonFiniteLossError
+from latentserve_training.graphs.spec import Graph
 from latentserve_training.models.adversarial import (
     AdversarialConfig,
     AdversarialModel,
     AveragedWeights,
     detached,
 )
-from latentserve_training.models.base import (
-    SAMPLE_METRICS,
-    VALIDATION_BATCH,
-    Graph,
-    ImageShape,
-    OptimizerConfig,
-    autoencoder_graphs,
-    take_step,
-)
+from latentserve_training.models.base import SAMPLE_METRICS, VALIDATION_BATCH, autoencoder_graphs
 from latentserve_training.models.vae import LOG_VARIANCE_LIMIT, VAEConfig
 from latentserve_training.nn.adversarial_losses import (
     equilibrium_gate,
@@ -60,7 +53,8 @@ from latentserve_training.nn.adversarial_losses import (
 )
 from latentserve_training.nn.losses import kl_to_standard_normal, squared_error
 from latentserve_training.nn.networks import build_decoder, build_encoder
-from latentserve_training.pixels import to_float
+from latentserve_training.optim.optimizer import OptimizerConfig, take_step
+from latentserve_training.pixels import ImageShape, to_float
 
 VARIANCE_FLOOR = 1e-6  # of features: some are silent at first
 

@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from latentserve_training.models.base import ImageShape
+from latentserve_training.pixels import ImageShape
 
 KERNEL, STRIDE, PADDING = 4, 2, 1
 

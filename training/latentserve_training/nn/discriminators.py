@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from latentserve_training.models.base import ImageShape
 from latentserve_training.nn.blocks import KERNEL, PADDING, STRIDE, feature_shape
 from latentserve_training.nn.networks import NetworkConfig
+from latentserve_training.pixels import ImageShape
 
 LEAK = 0.2  # slope below zero (Radford et al. 2015, 1511.06434): D's gradient is all G learns from
 VARIANCE_FLOOR = 1e-8  # keeps the gradient of a square root finite where all images are equal

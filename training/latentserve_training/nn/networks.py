@@ -12,7 +12,6 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from latentserve_training.models.base import ImageShape
 from latentserve_training.nn.blocks import (
     KERNEL,
     PADDING,
@@ -21,6 +20,7 @@ from latentserve_training.nn.blocks import (
     ConvEncoder,
     feature_shape,
 )
+from latentserve_training.pixels import ImageShape
 
 
 @dataclass(frozen=True, kw_only=True)

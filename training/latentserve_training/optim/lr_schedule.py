@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from latentserve_training.models.base import OptimizerConfig
+from latentserve_training.optim.optimizer import OptimizerConfig
 
 
 class LearningRateSchedule:

@@ -1,59 +1,29 @@
 """Finishes a run: measures the best checkpoint, draws the figures, keeps what the export needs."""
 
 import io
-import json
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 
 from latentserve_training.config import PRESETS_FOLDER, RunConfig, load_config
 from latentserve_training.data import ImageData
-from latentserve_training.errors import CheckpointError, ConfigError
+from latentserve_training.errors import ConfigError
 from latentserve_training.evaluate.metric import Metric, Subject
 from latentserve_training.evaluate.suite import evaluate
 from latentserve_training.models.base import LatentModel
 from latentserve_training.models.registry import KINDS, kind_of
-from latentserve_training.nn.gaussian_mixture import read_mixture
 from latentserve_training.provenance import library_versions, machine, source_revision
 from latentserve_training.report.plots import draw_curves
 from latentserve_training.report.registry import FIGURES
 from latentserve_training.train.checkpoint import Checkpoint
 from latentserve_training.train.fit_prior import fit_sampler
-from latentserve_training.train.loop import build_model, train
+from latentserve_training.train.loop import train
 from latentserve_training.train.reproduction import command_of
 from latentserve_training.train.run_folder import RunFolder, write_bytes, write_json
+from latentserve_training.train.trained_model import load_model
 
 EXAMPLE_IMAGES = 8
-
-
-def load_model(config: RunConfig, checkpoint: Checkpoint) -> LatentModel:
-    """The model of a checkpoint, in evaluation mode on the CPU.
-
-    Raises:
-        CheckpointError: If the weights are not those of this kind of model.
-    """
-    model = build_model(config, checkpoint.image_shape)
-    try:
-        model.load_state_dict(checkpoint.model)
-    except RuntimeError as error:
-        raise CheckpointError(f"the checkpoint does not fit the model: {error}") from error
-    return model.eval()
-
-
-def load_finished_model(
-    config: RunConfig, checkpoint: Checkpoint, folder: RunFolder
-) -> LatentModel:
-    """The model of a checkpoint with the mixture that was fitted to its codes, if any.
-
-    Raises:
-        CheckpointError: If the weights do not fit, or the mixture is missing.
-    """
-    model = load_model(config, checkpoint)
-    if config.sampler.components:
-        model.use_mixture(read_mixture(folder.mixture))
-    return model
 
 
 def train_reference(config: RunConfig, data: ImageData, folder: RunFolder) -> LatentModel | None:
@@ -128,36 +98,6 @@ def training_command(config: RunConfig, data_name: str) -> str:
         except ConfigError:  # no reason to lose a trained model
             continue
     return command_of("train", config.as_dict(), presets, data_name)
-
-
-def read_evaluation(folder: RunFolder) -> dict[str, Any]:
-    """What :func:`finish_run` wrote.
-
-    Raises:
-        CheckpointError: If the run has not been finished.
-    """
-    try:
-        content: dict[str, Any] = json.loads(folder.evaluation.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{folder.path} has no readable evaluation.json; finish the run with train --resume"
-        ) from error
-    return content
-
-
-def read_examples(folder: RunFolder) -> torch.Tensor:
-    """The test images that were kept, uint8 ``[n, c, h, w]``.
-
-    Raises:
-        CheckpointError: If the run has not been finished.
-    """
-    try:
-        with np.load(folder.examples) as arrays:
-            return torch.from_numpy(arrays["images"])
-    except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f"{folder.path} has no readable examples.npz; finish the run with train --resume"
-        ) from error
 
 
 def metrics_table(metrics: dict[str, Metric]) -> str:

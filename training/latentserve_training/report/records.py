@@ -8,8 +8,9 @@ from typing import Any
 from latentserve_training.config import parse_config
 from latentserve_training.errors import CheckpointError
 from latentserve_training.provenance import UNKNOWN, machine
-from latentserve_training.report.finish_run import read_evaluation, training_command
+from latentserve_training.report.finish_run import training_command
 from latentserve_training.train.run_folder import RunFolder, write_json
+from latentserve_training.train.trained_model import read_evaluation
 
 Record = dict[str, Any]
 """The content of one file, as :func:`record_of` gives it."""

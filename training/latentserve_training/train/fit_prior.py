@@ -6,7 +6,6 @@ density estimation". The fit is expectation-maximisation (Dempster et al. 1977),
 """
 
 import warnings
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -16,12 +15,12 @@ from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from latentserve_training.config import SamplerConfig
 from latentserve_training.errors import ConfigError
 from latentserve_training.models.base import LatentModel
 from latentserve_training.nn.gaussian_mixture import LatentMixture
 from latentserve_training.pixels import to_float
 
-MAX_COMPONENTS = 1024  # the manifest's
 MAX_FACTOR_VALUES = 2**22  # components · d²: the server's limit, 16 MB
 MAX_ITERATIONS = 60
 # Variance added to codes that were scaled to variance 1: no component shrinks onto a single code.
@@ -29,21 +28,6 @@ MAX_ITERATIONS = 60
 REGULARISATION = 1e-3
 MINIMUM_SCALE = 1e-6  # of a latent that never changes, beside the one that changes most
 ENCODE_BATCH = 500
-
-
-@dataclass(frozen=True, kw_only=True)
-class SamplerConfig:
-    """The fields of the ``[sampler]`` table."""
-
-    components: int = 0  # Gaussians in the mixture; 0 for no sampler
-    covariance: Literal["full", "diagonal"] = "full"
-    max_fit_images: int = 0  # training images whose codes it is fitted to; 0 means all
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.components <= MAX_COMPONENTS:
-            raise ValueError(f"components must lie between 0 (no sampler) and {MAX_COMPONENTS}")
-        if self.max_fit_images < 0:
-            raise ValueError("max_fit_images must be 0 (all) or more")
 
 
 def check_sampler(config: SamplerConfig, model: LatentModel, train_images: int) -> None:

@@ -18,10 +18,11 @@ from latentserve_training import distributed
 from latentserve_training.config import RunConfig, parse_config
 from latentserve_training.data import ImageData
 from latentserve_training.errors import CheckpointError, ConfigError, NonFiniteLossError
-from latentserve_training.models.base import ImageShape, LatentModel, require_finite
+from latentserve_training.models.base import LatentModel
 from latentserve_training.models.registry import KINDS
 from latentserve_training.optim.lr_schedule import LearningRateSchedule
-from latentserve_training.pixels import to_float
+from latentserve_training.optim.optimizer import require_finite
+from latentserve_training.pixels import ImageShape, to_float
 from latentserve_training.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from latentserve_training.train.early_stopping import StepGuard, has_stalled
 from latentserve_training.train.fit_prior import check_sampler

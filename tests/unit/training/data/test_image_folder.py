@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from latentserve_training.config import DataConfig
+from latentserve_training.data.config import DataConfig
 from latentserve_training.data.image_folder import read_image_folder
 from latentserve_training.errors import DataError
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from latentserve_training.config import DataConfig
 from latentserve_training.data import fetch, load, load_data
+from latentserve_training.data.config import DataConfig
 from latentserve_training.errors import DataError
 from latentserve_training.pixels import to_float
 

@@ -4,7 +4,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from latentserve_training.config import DataConfig
+from latentserve_training.data.config import DataConfig
 from latentserve_training.data.npz import read_npz
 from latentserve_training.errors import DataError
 

@@ -7,12 +7,12 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from latentserve_training.errors import ExportError
+from latentserve_training.graphs.conversion import example_input, inspect, run_torch, start_session
 from latentserve_training.graphs.float16 import (
     difference_in_float16,
     golden_tolerance,
     to_float16,
 )
-from latentserve_training.graphs.onnx_graph import example_input, inspect, run_torch, start_session
 from latentserve_training.models.registry import KINDS
 from latentserve_training.train.loop import build_model
 

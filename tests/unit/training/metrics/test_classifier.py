@@ -5,8 +5,8 @@ import shutil
 import pytest
 import torch
 
-from latentserve_training.config import DataConfig
 from latentserve_training.data import load_data
+from latentserve_training.data.config import DataConfig
 from latentserve_training.errors import EvaluationError
 from latentserve_training.metrics import classifier as classifier_module
 from latentserve_training.metrics.classifier import (

@@ -3,8 +3,8 @@ import torch
 from torch import nn
 
 from latentserve_training.models.adversarial import AdversarialConfig, AveragedWeights, frozen
-from latentserve_training.models.base import OptimizerConfig
 from latentserve_training.models.gan import GAN, GANConfig
+from latentserve_training.optim.optimizer import OptimizerConfig
 
 SHAPE = (1, 4, 4)
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from latentserve_training.errors import NonFiniteLossError
-from latentserve_training.graphs.onnx_graph import check_parity, convert
-from latentserve_training.models.base import OptimizerConfig
+from latentserve_training.graphs.conversion import check_parity, convert
 from latentserve_training.models.gan import GAN, GANConfig
 from latentserve_training.nn.adversarial_losses import discriminator_loss, generator_loss
+from latentserve_training.optim.optimizer import OptimizerConfig
 
 SHAPE = (1, 8, 4)
 CONFIG = OptimizerConfig(learning_rate=1e-2)

@@ -8,9 +8,9 @@ import math
 import pytest
 import torch
 
-from latentserve_training.models.base import OptimizerConfig
 from latentserve_training.models.gan import GAN, GANConfig
 from latentserve_training.optim.lr_schedule import learning_rate_factor
+from latentserve_training.optim.optimizer import OptimizerConfig
 
 MODES, RADIUS, SIGMA = 8, 0.4, 0.03
 STEPS, BATCH, SAMPLES = 4000, 128, 2500

@@ -3,8 +3,7 @@ import math
 import pytest
 import torch
 
-from latentserve_training.graphs.onnx_graph import check_parity, convert, start_session
-from latentserve_training.models.base import OptimizerConfig
+from latentserve_training.graphs.conversion import check_parity, convert, start_session
 from latentserve_training.models.sparse import (
     SparseAutoencoder,
     SparseConfig,
@@ -12,6 +11,7 @@ from latentserve_training.models.sparse import (
     keep_largest,
 )
 from latentserve_training.nn.losses import squared_error
+from latentserve_training.optim.optimizer import OptimizerConfig
 
 SPARSITIES = ["top_k", "l1", "kl"]
 SHAPE = (1, 4, 8)

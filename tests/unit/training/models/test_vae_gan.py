@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from latentserve_training.errors import NonFiniteLossError
-from latentserve_training.graphs.onnx_graph import check_parity, convert
-from latentserve_training.models.base import OptimizerConfig
+from latentserve_training.graphs.conversion import check_parity, convert
 from latentserve_training.models.registry import KINDS, kind_of
 from latentserve_training.models.vae_gan import VAEGAN, Terms, VAEGANConfig, relative_error
 from latentserve_training.nn.adversarial_losses import discriminator_loss, equilibrium_gate
+from latentserve_training.optim.optimizer import OptimizerConfig
 
 SHAPE = (1, 4, 8)
 NETWORKS = ("encoder", "decoder", "discriminator")

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from latentserve_training.graphs.onnx_graph import check_parity, convert
+from latentserve_training.graphs.conversion import check_parity, convert
 from latentserve_training.models.registry import KINDS
 from latentserve_training.nn.networks import (
     NetworkConfig,

@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from latentserve_training.models.base import OptimizerConfig
 from latentserve_training.optim.lr_schedule import LearningRateSchedule, learning_rate_factor
+from latentserve_training.optim.optimizer import OptimizerConfig
 
 
 def test_every_group_of_every_optimizer_follows_its_own_peak():

@@ -7,17 +7,16 @@ import torch
 from latentserve_training.errors import CheckpointError
 from latentserve_training.evaluate.metric import Metric
 from latentserve_training.pixels import to_float
-from latentserve_training.report.finish_run import (
-    finish_run,
-    load_finished_model,
-    load_model,
-    metrics_table,
-    read_evaluation,
-    read_examples,
-)
+from latentserve_training.report.finish_run import finish_run, metrics_table
 from latentserve_training.train.checkpoint import load_checkpoint
 from latentserve_training.train.loop import train
 from latentserve_training.train.run_folder import RunFolder
+from latentserve_training.train.trained_model import (
+    load_finished_model,
+    load_model,
+    read_evaluation,
+    read_examples,
+)
 
 
 def test_a_finished_run_holds_what_the_export_and_a_person_need(finished_run, image_data):

@@ -63,8 +63,8 @@ def test_reconstructions_stand_below_the_images_and_samples_last(shown):
 
 def test_the_graphs_answer_as_the_model_does(shown, exports, finished_run, image_data):
     from latentserve_training.config import parse_config
-    from latentserve_training.report.finish_run import load_model
     from latentserve_training.train.checkpoint import load_checkpoint
+    from latentserve_training.train.trained_model import load_model
 
     checkpoint = load_checkpoint(finished_run("denoising").best)
     model = load_model(parse_config(checkpoint.config), checkpoint)

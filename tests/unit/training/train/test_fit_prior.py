@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
+from latentserve_training.config import SamplerConfig
 from latentserve_training.errors import ConfigError
 from latentserve_training.evaluate.suite import evaluate
 from latentserve_training.train.fit_prior import (
-    SamplerConfig,
     check_sampler,
     encode_images,
     fit_mixture,

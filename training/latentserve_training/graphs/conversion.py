@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.export import Dim
 
 from latentserve_training.errors import ExportError, ParityError
-from latentserve_training.models.base import Graph, ImageShape
+from latentserve_training.graphs.spec import Graph
+from latentserve_training.pixels import ImageShape
 
 OPSET_VERSION = 20  # torch 2.13's own default; onnxruntime 1.31 reads up to 26
 BATCH_DIMENSION = "batch"

@@ -19,9 +19,10 @@ from torch import Tensor
 from latentserve_training.config import RunConfig, parse_config
 from latentserve_training.errors import EvaluationError, ExportError
 from latentserve_training.export.manifest import validate_manifest
-from latentserve_training.graphs.onnx_graph import start_session
-from latentserve_training.models.base import ImageShape, LatentModel
+from latentserve_training.graphs.conversion import start_session
+from latentserve_training.models.base import LatentModel
 from latentserve_training.nn.gaussian_mixture import read_mixture
+from latentserve_training.pixels import ImageShape
 from latentserve_training.train.loop import build_model
 from latentserve_training.train.run_folder import write_json
 

@@ -7,14 +7,14 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from latentserve_training.errors import ExportError, ParityError
-from latentserve_training.graphs import onnx_graph
-from latentserve_training.graphs.onnx_graph import (
+from latentserve_training.graphs import conversion
+from latentserve_training.graphs.conversion import (
     check_parity,
     convert,
     inspect,
     strip_local_information,
 )
-from latentserve_training.models.base import Graph
+from latentserve_training.graphs.spec import Graph
 
 SHAPE, LATENT_DIM = (1, 4, 4), 3
 
@@ -52,7 +52,7 @@ def test_names_batch_dimension_and_versions(encoder):
     assert images.type.tensor_type.shape.dim[0].dim_param == "batch"
     assert mean.type.tensor_type.shape.dim[0].dim_param == "batch"
     assert images.type.tensor_type.elem_type == TensorProto.FLOAT
-    assert model.opset_import[0].version == onnx_graph.OPSET_VERSION
+    assert model.opset_import[0].version == conversion.OPSET_VERSION
 
 
 def test_no_note_of_the_exporting_machine_is_left(encoder):

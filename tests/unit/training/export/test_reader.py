@@ -8,10 +8,10 @@ import torch
 from latentserve_training.errors import EvaluationError, ExportError
 from latentserve_training.evaluate.metric import Subject
 from latentserve_training.evaluate.suite import applicable, measure
-from latentserve_training.export.exported_model import load_export
+from latentserve_training.export.reader import load_export
 from latentserve_training.pixels import to_float
-from latentserve_training.report.finish_run import load_finished_model, load_model
 from latentserve_training.train.checkpoint import load_checkpoint
+from latentserve_training.train.trained_model import load_finished_model, load_model
 
 
 @pytest.mark.parametrize("kind", ["vae", "denoising"])
