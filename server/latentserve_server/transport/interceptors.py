@@ -10,7 +10,7 @@ from latentserve_server.transport.security import TokenGuard
 
 
 @dataclass(frozen=True)
-class Border:
+class Interceptors:
     """What stands between a caller and our own services; health has none."""
 
     gate: CallGate

@@ -1,4 +1,4 @@
-"""The count of calls in flight on an event loop; `border` has the one for threads."""
+"""The count of calls in flight on an event loop; `interceptors` has the one for threads."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ from latentserve_server.services.call import Call, ChunkStream, Reply, UnaryMeth
 from latentserve_server.status import WireStatus, explain
 from latentserve_server.transport.base import LARGE_REQUEST_BYTES, StreamMethod
 from latentserve_server.transport.deadline import WallClock
-from latentserve_server.transport.interceptors import Border
+from latentserve_server.transport.interceptors import Interceptors
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Method:
 
     name: str
     executor: Executor
-    border: Border | None = None
+    interceptors: Interceptors | None = None
     unary: UnaryMethod | None = None
     stream: StreamMethod | None = None
 
@@ -126,19 +126,19 @@ class UnaryCall:
     def _received(self, event: Any) -> object:
         """The request is there; None if the caller left or sent none."""
         request = event.batch_operations[0].message()
-        method, border = self._method, self._method.border
+        method, interceptors = self._method, self._method.interceptors
         try:
-            if border is not None:
+            if interceptors is not None:
                 self._began = time.perf_counter()
-                border.rpc.begin()
-                if (tracer := border.rpc.tracer) is not None:
+                interceptors.rpc.begin()
+                if (tracer := interceptors.rpc.tracer) is not None:
                     self._trace = tracer.begin(self._metadata)
-                border.guard.check(method.name, self._metadata)
+                interceptors.guard.check(method.name, self._metadata)
             if request is None:
                 raise InvalidRequest(f"{method.name} takes exactly one request message, none came")
             self._head = request[:HEAD_BYTES]
-            if border is not None:
-                border.gate.enter()
+            if interceptors is not None:
+                interceptors.gate.enter()
                 self._admitted = True
             if len(request) > LARGE_REQUEST_BYTES:
                 method.executor.submit(self._begin, request)
@@ -167,16 +167,16 @@ class UnaryCall:
         return self
 
     def _tell_end(self) -> None:
-        border = self._method.border
-        if border is None:
+        interceptors = self._method.interceptors
+        if interceptors is None:
             return
         if self._began is not None:
             code = self._code or code_of_leaving(self._remaining_s())
             failure = self._failure if self._code else None
             seconds = time.perf_counter() - self._began
-            border.rpc.end(code, seconds, self._head, failure, self._trace, self._metadata)
+            interceptors.rpc.end(code, seconds, self._head, failure, self._trace, self._metadata)
         if self._admitted:
-            border.gate.leave()
+            interceptors.gate.leave()
 
     def _remaining_s(self) -> float | None:
         return None if self._deadline is None else self._deadline - time.monotonic()
@@ -230,11 +230,11 @@ class UnaryCall:
 
     def _finish(self, operations: tuple[Any, ...], code: str) -> None:
         """Send the last batch of a call, unless replies are being held."""
-        border = self._method.border
-        if border is None or not border.gate.holds:
+        interceptors = self._method.interceptors
+        if interceptors is None or not interceptors.gate.holds:
             self._send(operations, self._sent, code)
         else:
-            border.gate.pass_out(lambda: self._send(operations, self._sent, code))
+            interceptors.gate.pass_out(lambda: self._send(operations, self._sent, code))
 
     def _unopened(self) -> tuple[Any, ...]:
         """Return the initial metadata if it is still to be sent."""
@@ -291,8 +291,8 @@ class StreamCall(UnaryCall):
     def _respond(self, body: bytes) -> None:
         operations = (*self._unopened(), *_message(body))
         self._opened = True
-        if (border := self._method.border) is not None:
-            border.rpc.sent()
+        if (interceptors := self._method.interceptors) is not None:
+            interceptors.rpc.sent()
         if self._stream is None or self._stream.exhausted:
             self._finish((*operations, *_status(_OK)), "OK")
         else:

@@ -38,7 +38,7 @@ from latentserve_server.transport.completion_queue.acceptor import Arrivals
 from latentserve_server.transport.completion_queue.calls import Method
 from latentserve_server.transport.completion_queue.inline_execution import InlineBatches
 from latentserve_server.transport.drain import CallGate
-from latentserve_server.transport.interceptors import Border
+from latentserve_server.transport.interceptors import Interceptors
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ class CompletionQueueServer:
         """Register the methods of a service; before the start."""
         for short in (*service.unary, *service.streams):
             name, stream = f"/{service.name}/{short}", service.streams.get(short)
-            border = None
+            interceptors = None
             if service.drains:
                 rpc = Rpc(
                     self._metrics,
@@ -104,8 +104,8 @@ class CompletionQueueServer:
                     logged=self._logged,
                     tracing=self._tracing,
                 )
-                border = Border(self._gate, self._endpoint.guard, rpc)
-            method = Method(name, self._executor, border, service.unary.get(short), stream)
+                interceptors = Interceptors(self._gate, self._endpoint.guard, rpc)
+            method = Method(name, self._executor, interceptors, service.unary.get(short), stream)
             self._server._state.server.register_method(method.name)
             self._arrivals.append(Arrivals(method, self._server))
 
