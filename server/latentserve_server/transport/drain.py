@@ -8,7 +8,7 @@ from collections.abc import Callable
 from latentserve_server.errors import Unavailable
 
 
-class CallGate:
+class DrainGate:
     """Counts the calls in flight, refuses new ones while the server drains, and holds replies."""
 
     def __init__(self) -> None:

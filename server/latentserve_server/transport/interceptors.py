@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from latentserve_server.observability.rpc_recorder import Rpc
-from latentserve_server.transport.drain import CallGate
+from latentserve_server.transport.drain import DrainGate
 from latentserve_server.transport.security import TokenGuard
 
 
@@ -13,6 +13,6 @@ from latentserve_server.transport.security import TokenGuard
 class Interceptors:
     """What stands between a caller and our own services; health has none."""
 
-    gate: CallGate
+    gate: DrainGate
     guard: TokenGuard
     rpc: Rpc

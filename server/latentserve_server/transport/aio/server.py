@@ -27,7 +27,7 @@ from latentserve_server.observability.rpc_recorder import Rpc
 from latentserve_server.observability.tracing import CallTrace, Tracing
 from latentserve_server.services.call import Call, Done, Reply, UnaryMethod
 from latentserve_server.status import WireStatus, explain
-from latentserve_server.transport.aio.drain import CallGate
+from latentserve_server.transport.aio.drain import DrainGate
 from latentserve_server.transport.aio.log_filter import drop_cancellation
 from latentserve_server.transport.base import (
     CUT_OFF_MARGIN_S,
@@ -62,7 +62,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
         services: frozenset[str],
         metrics: Metrics,
         guard: TokenGuard,
-        gate: CallGate,
+        gate: DrainGate,
         tracing: Tracing | None = None,
     ) -> None:
         self._tracing = tracing
@@ -106,7 +106,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
 class AioHandlers:
     """Adapts the services' methods to grpc.aio handlers."""
 
-    def __init__(self, gate: CallGate, executor: Executor) -> None:
+    def __init__(self, gate: DrainGate, executor: Executor) -> None:
         self._gate = gate
         self._executor = executor
 
@@ -192,7 +192,7 @@ class AioTransport:
         self._tracing = tracing
         self.health = health.aio.HealthServicer()
         self._metrics = metrics
-        self._gate = CallGate()
+        self._gate = DrainGate()
         self._handlers = AioHandlers(self._gate, executor)
         self._server: grpc.aio.Server | None = None
         self._stopping: asyncio.Future[None] | None = None  # the loop keeps no reference
@@ -276,7 +276,7 @@ def _deadline(context: Any) -> float | None:
     return _CLOCK.deadline_in(context.time_remaining())
 
 
-def _guard_unary(behavior: Any, method: str, rpc: Rpc, guard: TokenGuard, gate: CallGate) -> Any:
+def _guard_unary(behavior: Any, method: str, rpc: Rpc, guard: TokenGuard, gate: DrainGate) -> Any:
     async def guarded(request: bytes, context: Any) -> Any:
         started = time.perf_counter()
         rpc.begin()
@@ -306,7 +306,7 @@ def _guard_unary(behavior: Any, method: str, rpc: Rpc, guard: TokenGuard, gate: 
     return guarded
 
 
-def _guard_stream(behavior: Any, method: str, rpc: Rpc, guard: TokenGuard, gate: CallGate) -> Any:
+def _guard_stream(behavior: Any, method: str, rpc: Rpc, guard: TokenGuard, gate: DrainGate) -> Any:
     async def guarded(request: bytes, context: Any) -> AsyncIterator[Any]:
         started = time.perf_counter()
         rpc.begin()

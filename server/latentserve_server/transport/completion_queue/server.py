@@ -37,7 +37,7 @@ from latentserve_server.transport.completion_queue import poller
 from latentserve_server.transport.completion_queue.acceptor import Arrivals
 from latentserve_server.transport.completion_queue.calls import Method
 from latentserve_server.transport.completion_queue.inline_execution import InlineBatches
-from latentserve_server.transport.drain import CallGate
+from latentserve_server.transport.drain import DrainGate
 from latentserve_server.transport.interceptors import Interceptors
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class CompletionQueueServer:
         self,
         executor: Executor,
         endpoint: Endpoint,
-        gate: CallGate,
+        gate: DrainGate,
         metrics: Metrics,
         *,
         logged: bool = True,
@@ -145,7 +145,7 @@ class CompletionQueueTransport:
         self.health = HealthService()
         self._executor = executor
         self._metrics = metrics
-        self._gate = CallGate()
+        self._gate = DrainGate()
         self._inline = InlineBatches(lambda: self._gate.in_flight)
         self._server: CompletionQueueServer | None = None
 
@@ -238,7 +238,7 @@ def _try_out() -> str | None:
         return _Answered()
 
     with ThreadPoolExecutor(1, thread_name_prefix="trial") as executor:
-        gate = CallGate()
+        gate = DrainGate()
         endpoint = Endpoint("127.0.0.1:0", options=[("grpc.so_reuseport", 0)])
         server = CompletionQueueServer(executor, endpoint, gate, Metrics(lambda: ()), logged=False)
         server.add(Service("latentserve.Trial", {"Echo": echo}))

@@ -15,7 +15,7 @@ from grpc._cython import cygrpc
 from latentserve_server.errors import Unavailable
 from latentserve_server.observability.metrics import code_of_leaving
 from latentserve_server.services.call import Call, Done, Reply
-from latentserve_server.transport.aio.drain import CallGate
+from latentserve_server.transport.aio.drain import DrainGate
 from latentserve_server.transport.aio.log_filter import drop_cancellation
 from latentserve_server.transport.aio.server import AioHandlers
 
@@ -36,7 +36,7 @@ def test_the_stack_trace_of_a_call_without_a_caller_is_dropped_and_others_are_ke
 
 def test_the_gate_waits_for_what_is_in_flight_and_refuses_what_comes() -> None:
     async def run() -> None:
-        gate = CallGate()
+        gate = DrainGate()
         with gate:
             assert gate.in_flight == 1
             assert not await gate.drain(timeout_s=0.01)
@@ -66,7 +66,7 @@ class Context:
 
 
 def handler(method: Any, executor: ThreadPoolExecutor) -> Any:
-    generic = AioHandlers(CallGate(), executor).generic_handler("s", {"M": method})
+    generic = AioHandlers(DrainGate(), executor).generic_handler("s", {"M": method})
 
     class Details:
         method = "/s/M"

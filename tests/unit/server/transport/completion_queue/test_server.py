@@ -32,7 +32,7 @@ from latentserve_server.transport.completion_queue.server import (
     CompletionQueueServer,
     CompletionQueueTransport,
 )
-from latentserve_server.transport.drain import CallGate
+from latentserve_server.transport.drain import DrainGate
 
 TIMEOUT_S = 5.0
 
@@ -70,8 +70,8 @@ def executor() -> Iterator[ThreadPoolExecutor]:
 
 
 @pytest.fixture
-def gate() -> CallGate:
-    return CallGate()
+def gate() -> DrainGate:
+    return DrainGate()
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def metrics() -> Metrics:
 
 @pytest.fixture
 def serve(
-    executor: ThreadPoolExecutor, gate: CallGate, metrics: Metrics
+    executor: ThreadPoolExecutor, gate: DrainGate, metrics: Metrics
 ) -> Iterator[Callable[..., grpc.Channel]]:
     """Serve the methods of a service `t.T` and return a channel to it."""
     with contextlib.ExitStack() as stack:
@@ -258,7 +258,7 @@ def test_short_batches_run_on_the_polling_thread_and_others_on_their_models(
 
 
 @pytest.mark.parametrize("size", [1, LARGE_REQUEST_BYTES + 1])
-def test_a_caller_who_leaves_cancels_what_waits(serve: Any, gate: CallGate, size: int) -> None:
+def test_a_caller_who_leaves_cancels_what_waits(serve: Any, gate: DrainGate, size: int) -> None:
     work, begun = Work(), threading.Event()
 
     def method(request: bytes, deadline: float | None, done: Done) -> Call:
@@ -274,7 +274,7 @@ def test_a_caller_who_leaves_cancels_what_waits(serve: Any, gate: CallGate, size
 
 
 def test_a_caller_who_leaves_while_the_request_is_parsed_cancels_it_too(
-    serve: Any, gate: CallGate
+    serve: Any, gate: DrainGate
 ) -> None:
     work, begun, parsed = Work(), threading.Event(), threading.Event()
 
@@ -292,7 +292,7 @@ def test_a_caller_who_leaves_while_the_request_is_parsed_cancels_it_too(
     assert work.cancelled.wait(TIMEOUT_S)
 
 
-def test_a_reply_after_the_caller_left_is_dropped(serve: Any, gate: CallGate) -> None:
+def test_a_reply_after_the_caller_left_is_dropped(serve: Any, gate: DrainGate) -> None:
     replies: list[Done] = []
 
     def method(request: bytes, deadline: float | None, done: Done) -> Call:
@@ -345,7 +345,7 @@ def test_a_stream_that_fails_says_so_at_any_chunk(serve: Any) -> None:
 
 
 def test_a_drain_refuses_new_calls_and_ends_with_the_last_old_one(
-    serve: Any, gate: CallGate
+    serve: Any, gate: DrainGate
 ) -> None:
     replies: list[Done] = []
     idle = threading.Event()
@@ -369,7 +369,7 @@ def test_a_drain_refuses_new_calls_and_ends_with_the_last_old_one(
 
 
 def test_services_that_do_not_drain_are_neither_counted_nor_refused(
-    serve: Any, gate: CallGate
+    serve: Any, gate: DrainGate
 ) -> None:
     gate.close(lambda: None)
     call = serve(Echo=echo, drains=False).unary_unary("/t.T/Echo")
