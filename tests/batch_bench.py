@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from latentserve_server.batching.batcher import Batcher
 from latentserve_server.batching.callbacks import Observer
-from latentserve_server.batching.request import Completion, Rows, Ticket
+from latentserve_server.batching.request import Completion, QueuedRequest, Rows
 from latentserve_server.errors import OutOfMemory
 
 Floats = NDArray[np.float32]
@@ -107,14 +107,14 @@ class Bench:
 
     def submit(
         self, *values: float, operation: str = "decode", deadline: float | None = None
-    ) -> tuple[int, Ticket]:
+    ) -> tuple[int, QueuedRequest]:
         """Submit a request with one row per value; return its number and its ticket."""
         number = next(self._numbers)
         rows = Rows(np.array(values, dtype=np.float32).reshape(-1, 1))
-        ticket = self.batcher.submit(
+        request = self.batcher.submit(
             operation, (rows,), deadline, lambda c: self.told.setdefault(number, []).append(c)
         )
-        return number, ticket
+        return number, request
 
     def runs_next(self) -> bool:
         """Let the batcher run what is due now; whether it was anything."""

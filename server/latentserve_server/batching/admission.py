@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from latentserve_server.batching.queue import Batch, RowQueue
 from latentserve_server.batching.quota import Excess
-from latentserve_server.batching.request import NEVER_NS, Ticket
+from latentserve_server.batching.request import NEVER_NS, QueuedRequest
 from latentserve_server.batching.service_rate import DrainRate
 from latentserve_server.errors import DeadlineExceeded, QueueFull
 
@@ -35,19 +35,19 @@ class Admission:
         self._max_batch_rows = max_batch_rows
         self._delay_ns = delay_ns
 
-    def check_deadline(self, ticket: Ticket, running: Batch | None, cut_ns: int) -> None:
+    def check_deadline(self, request: QueuedRequest, running: Batch | None, cut_ns: int) -> None:
         """Raise DeadlineExceeded where the wait will be longer, by far, than there is time.
 
         `running` is the batch that was cut at `cut_ns`, None for an idle engine.
         """
-        drain, lines, now_ns = self._drain, self._queue.lines, ticket.submitted_ns
-        left_s = _DOUBT * (ticket.deadline_ns - now_ns) / 1e9
+        drain, lines, now_ns = self._drain, self._queue.lines, request.submitted_ns
+        left_s = _DOUBT * (request.deadline_ns - now_ns) / 1e9
         rows = self._queue.share.rows
         # First what it cannot be longer than: the running batch, the full ones, the last of each.
         if (rows // self._max_batch_rows + 1 + len(lines)) * drain.slowest_s <= left_s:
             return
         wait_s = drain.rest_s(running, (now_ns - cut_ns) / 1e9)
-        wait_s += drain.ahead_s(ticket.operation, lines)
+        wait_s += drain.ahead_s(request.operation, lines)
         if wait_s > left_s:
             raise DeadlineExceeded(
                 f"the deadline is in {left_s / _DOUBT:.3g} s and {rows} rows wait already, for "
@@ -55,15 +55,15 @@ class Admission:
                 "Allow more time, or send fewer requests at once"
             )
 
-    def due_ns(self, ticket: Ticket) -> float:
+    def due_ns(self, request: QueuedRequest) -> float:
         """Return when a request's batch must go: in time for its deadline, at once if need be."""
-        due_ns = ticket.submitted_ns + self._delay_ns
-        if ticket.deadline_ns == NEVER_NS:
+        due_ns = request.submitted_ns + self._delay_ns
+        if request.deadline_ns == NEVER_NS:
             return due_ns
         slowest_ns = self._drain.slowest_s * 1e9
         if not slowest_ns:  # nobody knows how long it will run
-            return due_ns if ticket.deadline_ns > due_ns else ticket.submitted_ns
-        return min(due_ns, max(ticket.deadline_ns - _DOUBT * slowest_ns, ticket.submitted_ns))
+            return due_ns if request.deadline_ns > due_ns else request.submitted_ns
+        return min(due_ns, max(request.deadline_ns - _DOUBT * slowest_ns, request.submitted_ns))
 
     def full(self, excess: Excess, running: Batch | None, elapsed_s: float) -> QueueFull:
         """Return the error, with the time until this request, not all that waits, has its place.

@@ -32,7 +32,7 @@ from latentserve_server.batching.executor import Execution, Runner
 from latentserve_server.batching.latency_model import Pace
 from latentserve_server.batching.queue import Batch, RowQueue
 from latentserve_server.batching.quota import Budget
-from latentserve_server.batching.request import NEVER_NS, Completion, Done, Rows, Ticket
+from latentserve_server.batching.request import NEVER_NS, Completion, Done, QueuedRequest, Rows
 from latentserve_server.batching.service_rate import DrainRate
 from latentserve_server.errors import CallError, DeadlineExceeded, Unavailable
 
@@ -170,7 +170,7 @@ class Batcher:
 
     def submit(
         self, operation: str, inputs: tuple[Rows, ...], deadline: float | None, done: Done
-    ) -> Ticket:
+    ) -> QueuedRequest:
         """Queue a request of at least one row.
 
         `deadline` is in seconds on the monotonic clock, or None. `done` is called once, from any
@@ -179,7 +179,7 @@ class Batcher:
         """
         now_ns = self._clock_ns()
         deadline_ns = NEVER_NS if deadline is None else deadline * 1e9
-        ticket = Ticket(self, operation, inputs, deadline_ns, done, now_ns)
+        request = QueuedRequest(self, operation, inputs, deadline_ns, done, now_ns)
         if deadline_ns <= now_ns:
             self._observer.refused(operation, "deadline")
             raise too_late()
@@ -190,10 +190,10 @@ class Batcher:
             if self._running is None and not self._share.rows:
                 self._execution.progress_ns = now_ns
             elif deadline is not None:
-                self._check_deadline(ticket)
+                self._check_deadline(request)
             if self._delay_ns:
-                ticket.due_ns = self._admission.due_ns(ticket)
-            excess = self._queue.add(ticket)
+                request.due_ns = self._admission.due_ns(request)
+            excess = self._queue.add(request)
             if excess is not None:
                 reason = "total_full" if excess.of_all else "queue_full"
                 self._observer.refused(operation, reason)
@@ -204,20 +204,20 @@ class Batcher:
                 self._bell.put(None)
         if idle and not (self._offer is not None and self._offer(self)):
             self.hand_over()
-        return ticket
+        return request
 
     def hand_over(self) -> None:
         """Let the batcher's own thread run what there is: for one who took an offer."""
         self._handed = True
         self._bell.put(None)
 
-    def forget(self, ticket: Ticket) -> None:
+    def forget(self, request: QueuedRequest) -> None:
         """Drop a request without an answer; nothing happens if it has its answer already."""
         with self._lock:
-            if not ticket.settled:
-                ticket.settled = True
-                self._queue.leave(ticket)
-                self._observer.dropped(ticket.operation, "cancelled")
+            if not request.settled:
+                request.settled = True
+                self._queue.leave(request)
+                self._observer.dropped(request.operation, "cancelled")
 
     def end(self) -> None:
         """Accept nothing more; the thread ends once it has run what waits. Does not block."""
@@ -257,9 +257,9 @@ class Batcher:
             self._running, self._cut_ns = batch, cut_ns
             if batch is None:
                 self._rest()
-        for ticket in expired:
-            self._observer.dropped(ticket.operation, "expired")
-            self._settle([ticket], too_late(ticket.cut_rows, ticket.rows))
+        for request in expired:
+            self._observer.dropped(request.operation, "expired")
+            self._settle([request], too_late(request.cut_rows, request.rows))
         if batch is None:
             return False
         engine_ns = self._execution.run(batch, cut_ns, self._settle)
@@ -309,33 +309,33 @@ class Batcher:
             self._wakes_ns = NEVER_NS if due_ns is None else due_ns
         return None if due_ns is None else max(due_ns - self._clock_ns(), 0.0) / 1e9
 
-    def _settle(self, tickets: list[Ticket], error: CallError | None) -> None:
+    def _settle(self, requests: list[QueuedRequest], error: CallError | None) -> None:
         """Answer requests, each once; a callback that fails harms nobody else."""
         with self._lock:
-            tickets = [ticket for ticket in tickets if not ticket.settled]
-            for ticket in tickets:
-                ticket.settled = True
-                if ticket.cut_rows < ticket.rows:
-                    self._queue.leave(ticket)
-        for ticket in tickets:
+            requests = [request for request in requests if not request.settled]
+            for request in requests:
+                request.settled = True
+                if request.cut_rows < request.rows:
+                    self._queue.leave(request)
+        for request in requests:
             completion = Completion(
-                ticket.outputs if error is None else (),
+                request.outputs if error is None else (),
                 error,
-                ticket.submitted_ns,
-                ticket.queue_ns,
-                ticket.compute_ns,
-                ticket.batch_rows,
+                request.submitted_ns,
+                request.queue_ns,
+                request.compute_ns,
+                request.batch_rows,
             )
             try:
-                ticket.done(completion)
+                request.done(completion)
             except Exception:  # the next caller's answer must not depend on it
                 log.exception("%s: a completion callback failed", self._name)
 
-    def _check_deadline(self, ticket: Ticket) -> None:
+    def _check_deadline(self, request: QueuedRequest) -> None:
         try:
-            self._admission.check_deadline(ticket, self._running, self._cut_ns)
+            self._admission.check_deadline(request, self._running, self._cut_ns)
         except DeadlineExceeded:
-            self._observer.refused(ticket.operation, "deadline")
+            self._observer.refused(request.operation, "deadline")
             raise
 
     def _is_due_earlier(self) -> bool:

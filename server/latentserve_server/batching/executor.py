@@ -10,13 +10,13 @@ import numpy as np
 
 from latentserve_server.batching.callbacks import Observer
 from latentserve_server.batching.queue import Batch
-from latentserve_server.batching.request import Floats, Ticket
+from latentserve_server.batching.request import Floats, QueuedRequest
 from latentserve_server.batching.splitting import halves, singles, still_wanted
 from latentserve_server.errors import CallError, EngineFailure, OutOfMemory
 
 log = logging.getLogger(__name__)
 
-Settle = Callable[[list[Ticket], CallError | None], None]
+Settle = Callable[[list[QueuedRequest], CallError | None], None]
 """Answers requests, with their outputs or with an error; whoever has an answer keeps it."""
 
 
@@ -66,10 +66,10 @@ class Execution:
 
         Return the nanoseconds that the engine took, None where it failed.
         """
-        for ticket, start, _ in batch.slices:
+        for request, start, _ in batch.slices:
             if start == 0:
-                ticket.queue_ns = cut_ns - ticket.submitted_ns
-                self._observer.waited(batch.operation, ticket.queue_ns / 1e9)
+                request.queue_ns = cut_ns - request.submitted_ns
+                self._observer.waited(batch.operation, request.queue_ns / 1e9)
         return self._attempt(batch, cut_ns, settle, halved=False)
 
     def _attempt(
@@ -91,9 +91,9 @@ class Execution:
         operation, slices, batch_rows = batch
         buffers = self._buffers.get(operation) or self._make_buffers(batch)
         offset = 0
-        for ticket, start, stop in slices:
+        for request, start, stop in slices:
             end = offset + stop - start
-            for buffer, rows in zip(buffers, ticket.inputs, strict=True):
+            for buffer, rows in zip(buffers, request.inputs, strict=True):
                 rows.write(buffer[offset:end], start, stop)
             offset = end
         outputs = self._runner.run(operation, [buffer[:batch_rows] for buffer in buffers])
@@ -106,33 +106,33 @@ class Execution:
         """Return new input buffers of the operation; one thread runs one batch at a time."""
         buffers = self._buffers[batch.operation] = tuple(
             np.empty((self._max_batch_rows, *rows.array.shape[1:]), dtype=np.float32)
-            for rows in batch.slices[0].ticket.inputs
+            for rows in batch.slices[0].request.inputs
         )
         return buffers
 
     def _deliver(
         self, batch: Batch, outputs: Sequence[Floats], elapsed_ns: int, settle: Settle
     ) -> None:
-        finished: list[Ticket] = []
+        finished: list[QueuedRequest] = []
         offset = 0
-        for ticket, start, stop in batch.slices:
+        for request, start, stop in batch.slices:
             end = offset + stop - start
-            if not ticket.settled:
-                ticket.compute_ns += elapsed_ns
-                if batch.rows > ticket.batch_rows:
-                    ticket.batch_rows = batch.rows
-                ticket.finished_rows += stop - start
+            if not request.settled:
+                request.compute_ns += elapsed_ns
+                if batch.rows > request.batch_rows:
+                    request.batch_rows = batch.rows
+                request.finished_rows += stop - start
                 try:
-                    if stop - start == ticket.rows:  # the common case: no copy, see Completion
-                        ticket.outputs = tuple([output[offset:end] for output in outputs])
+                    if stop - start == request.rows:  # the common case: no copy, see Completion
+                        request.outputs = tuple([output[offset:end] for output in outputs])
                     else:
-                        _join(ticket, start, stop, [output[offset:end] for output in outputs])
+                        _join(request, start, stop, [output[offset:end] for output in outputs])
                 except Exception as error:  # for example MemoryError while rows are joined
                     log.exception("%s: an answer could not be assembled", self._name)
-                    settle([ticket], _failure(error))
+                    settle([request], _failure(error))
                 else:
-                    if ticket.finished_rows == ticket.rows:
-                        finished.append(ticket)
+                    if request.finished_rows == request.rows:
+                        finished.append(request)
             offset = end
         settle(finished, None)
 
@@ -157,10 +157,10 @@ class Execution:
             log.error(
                 "%s: %s failed for %d rows", self._name, batch.operation, batch.rows, exc_info=error
             )
-            for ticket, _, _ in batch.slices:
-                if not ticket.settled:
+            for request, _, _ in batch.slices:
+                if not request.settled:
                     self._observer.failed(batch.operation)
-                    settle([ticket], _failure(error))
+                    settle([request], _failure(error))
 
     def _run_again(self, batches: Sequence[Batch], settle: Settle, *, halved: bool) -> None:
         for batch in batches:
@@ -169,13 +169,13 @@ class Execution:
                 self._attempt(wanted, self._clock_ns(), settle, halved=halved)
 
 
-def _join(ticket: Ticket, start: int, stop: int, outputs: Sequence[Floats]) -> None:
+def _join(request: QueuedRequest, start: int, stop: int, outputs: Sequence[Floats]) -> None:
     """Write a part into the answer of its request, whose memory is allocated with the first one."""
-    if not ticket.outputs:
-        ticket.outputs = tuple(
-            np.empty((ticket.rows, *output.shape[1:]), dtype=output.dtype) for output in outputs
+    if not request.outputs:
+        request.outputs = tuple(
+            np.empty((request.rows, *output.shape[1:]), dtype=output.dtype) for output in outputs
         )
-    for whole, output in zip(ticket.outputs, outputs, strict=True):
+    for whole, output in zip(request.outputs, outputs, strict=True):
         whole[start:stop] = output
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from latentserve_server.batching.quota import Excess, Share
-from latentserve_server.batching.request import Ticket
+from latentserve_server.batching.request import QueuedRequest
 
 AT_ONCE_NS = 0.0
 
@@ -18,7 +18,7 @@ AT_ONCE_NS = 0.0
 class Slice(NamedTuple):
     """Rows `start` to `stop` of a request, part of one batch."""
 
-    ticket: Ticket
+    request: QueuedRequest
     start: int
     stop: int
 
@@ -43,27 +43,27 @@ class Line:
 
     def __init__(self) -> None:
         # A dict, so that a cancelled request leaves in O(1).
-        self.tickets: OrderedDict[Ticket, None] = OrderedDict()
+        self.requests: OrderedDict[QueuedRequest, None] = OrderedDict()
         self.rows = 0
         self._due_ns: float | None = None
 
-    def add(self, ticket: Ticket) -> None:
+    def add(self, request: QueuedRequest) -> None:
         """Append a request."""
-        if not self.tickets or (self._due_ns is not None and ticket.due_ns < self._due_ns):
-            self._due_ns = ticket.due_ns
-        self.tickets[ticket] = None
-        self.rows += ticket.rows
+        if not self.requests or (self._due_ns is not None and request.due_ns < self._due_ns):
+            self._due_ns = request.due_ns
+        self.requests[request] = None
+        self.rows += request.rows
 
-    def head(self) -> Ticket:
+    def head(self) -> QueuedRequest:
         """The request that came first."""
-        return next(iter(self.tickets))
+        return next(iter(self.requests))
 
     def due_ns(self, max_rows: int) -> float:
         """Return when a batch is to be cut; the line must not be empty."""
         if self.rows >= max_rows:
             return AT_ONCE_NS
         if self._due_ns is None:  # somebody left; there are fewer than `max_rows` to look at
-            self._due_ns = min(ticket.due_ns for ticket in self.tickets)
+            self._due_ns = min(request.due_ns for request in self.requests)
         return self._due_ns
 
     def has_left(self, rows: int) -> None:
@@ -79,10 +79,10 @@ class RowQueue:
         self.share = share
         self.lines: dict[str, Line] = {}
 
-    def __iter__(self) -> Iterator[Ticket]:
+    def __iter__(self) -> Iterator[QueuedRequest]:
         """Every request that has rows left to run."""
         for line in self.lines.values():
-            yield from line.tickets
+            yield from line.requests
 
     def next_up(self) -> tuple[str, int, int]:
         """Return the operation whose head has waited longest, its rows and its requests.
@@ -91,51 +91,51 @@ class RowQueue:
         """
         oldest_ns, chosen, found = 0, "", None
         for operation, line in self.lines.items():
-            if line.tickets:
-                head_ns = next(iter(line.tickets)).submitted_ns
+            if line.requests:
+                head_ns = next(iter(line.requests)).submitted_ns
                 if found is None or head_ns < oldest_ns:
                     oldest_ns, chosen, found = head_ns, operation, line
-        return (chosen, found.rows, len(found.tickets)) if found is not None else ("", 0, 0)
+        return (chosen, found.rows, len(found.requests)) if found is not None else ("", 0, 0)
 
-    def add(self, ticket: Ticket) -> Excess | None:
+    def add(self, request: QueuedRequest) -> Excess | None:
         """Append a request, or return why there is no room for it."""
-        excess = self.share.take(ticket.rows, ticket.rows * ticket.row_bytes)
+        excess = self.share.take(request.rows, request.rows * request.row_bytes)
         if excess is not None:
             return excess
-        line = self.lines.get(ticket.operation)
+        line = self.lines.get(request.operation)
         if line is None:
-            line = self.lines[ticket.operation] = Line()
-        line.add(ticket)
+            line = self.lines[request.operation] = Line()
+        line.add(request)
         return None
 
-    def leave(self, ticket: Ticket) -> None:
+    def leave(self, request: QueuedRequest) -> None:
         """Take out what is left of a request; nothing happens if it has been cut whole."""
-        line = self.lines.get(ticket.operation)
-        if line is not None and ticket in line.tickets:
-            del line.tickets[ticket]
-            rows = ticket.rows - ticket.cut_rows
+        line = self.lines.get(request.operation)
+        if line is not None and request in line.requests:
+            del line.requests[request]
+            rows = request.rows - request.cut_rows
             line.has_left(rows)
-            self.share.give_back(rows, rows * ticket.row_bytes)
+            self.share.give_back(rows, rows * request.row_bytes)
 
     def due_ns(self, max_rows: int) -> float | None:
         """Return when the next batch is to be cut, None where nothing waits."""
-        due = [line.due_ns(max_rows) for line in self.lines.values() if line.tickets]
+        due = [line.due_ns(max_rows) for line in self.lines.values() if line.requests]
         return min(due) if due else None
 
     def cut(
         self, max_rows: int, now_ns: int, *, due_only: bool = False
-    ) -> tuple[Batch | None, list[Ticket]]:
+    ) -> tuple[Batch | None, list[QueuedRequest]]:
         """Take the next batch out, with the requests that were found expired on the way.
 
         The operation whose head has waited longest goes first, so none can starve another.
         `due_only` leaves alone what may still wait for company.
         """
-        expired: list[Ticket] = []
+        expired: list[QueuedRequest] = []
         oldest_ns, chosen = 0, None
         for operation, line in self.lines.items():
-            tickets = line.tickets
-            while tickets:
-                head = next(iter(tickets))
+            requests = line.requests
+            while requests:
+                head = next(iter(requests))
                 if head.deadline_ns > now_ns:
                     if due_only and line.due_ns(max_rows) > now_ns:
                         break
@@ -149,22 +149,22 @@ class RowQueue:
         line = self.lines[chosen]
         slices: list[Slice] = []
         rows = nbytes = 0
-        tickets = line.tickets
-        while tickets and rows < max_rows:
-            ticket = next(iter(tickets))
-            if ticket.deadline_ns <= now_ns:
-                expired.append(ticket)
-                self.leave(ticket)
+        requests = line.requests
+        while requests and rows < max_rows:
+            request = next(iter(requests))
+            if request.deadline_ns <= now_ns:
+                expired.append(request)
+                self.leave(request)
                 continue
-            start, stop = ticket.cut_rows, ticket.rows
+            start, stop = request.cut_rows, request.rows
             if stop - start > max_rows - rows:
                 stop = start + max_rows - rows
             else:
-                del tickets[ticket]
-            ticket.cut_rows = stop
-            slices.append(Slice(ticket, start, stop))
+                del requests[request]
+            request.cut_rows = stop
+            slices.append(Slice(request, start, stop))
             rows += stop - start
-            nbytes += (stop - start) * ticket.row_bytes
+            nbytes += (stop - start) * request.row_bytes
         line.has_left(rows)
         self.share.give_back(rows, nbytes)
         return Batch(chosen, slices, rows), expired

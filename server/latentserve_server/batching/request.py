@@ -82,14 +82,14 @@ class Completion:
 Done = Callable[[Completion], None]
 
 
-class Forgetful(Protocol):
+class RequestOwner(Protocol):
     """Where a ticket was made; `batcher.Batcher` is the real one."""
 
-    def forget(self, ticket: Ticket) -> None:
+    def forget(self, request: QueuedRequest) -> None:
         """Drop a request without an answer."""
 
 
-class Ticket:
+class QueuedRequest:
     """One submitted request. Made by `Batcher.submit`; only `cancel` is for callers.
 
     `row_bytes` is what one row of all inputs takes while it waits, as it was sent: a uint8 image
@@ -104,7 +104,7 @@ class Ticket:
 
     def __init__(
         self,
-        owner: Forgetful,
+        owner: RequestOwner,
         operation: str,
         inputs: tuple[Rows, ...],
         deadline_ns: float,

@@ -31,8 +31,8 @@ def halves(batch: Batch) -> tuple[Batch, Batch]:
         elif part.start >= border:
             second.append(part)
         else:
-            first.append(Slice(part.ticket, part.start, border))
-            second.append(Slice(part.ticket, border, part.stop))
+            first.append(Slice(part.request, part.start, border))
+            second.append(Slice(part.request, border, part.stop))
         before += part.rows
     operation = batch.operation
     return Batch(operation, first, middle), Batch(operation, second, batch.rows - middle)
@@ -45,7 +45,7 @@ def singles(batch: Batch) -> list[Batch]:
 
 def still_wanted(batch: Batch) -> Batch | None:
     """Return a batch without those who have their answer or left; None if nobody is there."""
-    slices = [part for part in batch.slices if not part.ticket.settled]
+    slices = [part for part in batch.slices if not part.request.settled]
     if not slices:
         return None
     return Batch(batch.operation, slices, sum(part.rows for part in slices))

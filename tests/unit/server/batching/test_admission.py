@@ -248,8 +248,8 @@ def test_the_answers_belong_to_the_time_of_a_batch() -> None:
     """The next batch waits until the callers of this one have been called."""
     bench = Bench(queue_rows=16)
     for _ in range(2):
-        _, ticket = bench.submit(*[1.0] * 8)
-        ticket.done = lambda completion: bench.clock.pass_s(0.3)
+        _, request = bench.submit(*[1.0] * 8)
+        request.done = lambda completion: bench.clock.pass_s(0.3)
         bench.run_all()
     bench.submit(*[1.0] * 16)
     assert refusal(bench, 16).retry_after_s == pytest.approx(0.3)

@@ -12,7 +12,7 @@ import pytest
 from batch_bench import POISON, Bench, Clock, FakeEngine
 from latentserve_server.batching.batcher import Batcher
 from latentserve_server.batching.callbacks import Observer
-from latentserve_server.batching.request import Completion, Rows, Ticket
+from latentserve_server.batching.request import Completion, QueuedRequest, Rows
 from latentserve_server.errors import DeadlineExceeded, EngineFailure, QueueFull, Unavailable
 
 
@@ -95,8 +95,8 @@ def test_rows_leave_the_count_when_cut_cancelled_or_expired() -> None:
     assert bench.batcher.waiting_rows == 3
     bench.batcher.run_next()
     assert bench.batcher.waiting_rows == 1
-    _, ticket = bench.submit(4.0, 5.0)
-    ticket.cancel()
+    _, request = bench.submit(4.0, 5.0)
+    request.cancel()
     assert bench.batcher.waiting_rows == 1
     bench.submit(6.0, deadline=1.5)
     bench.clock.ns = 2_000_000_000
@@ -130,9 +130,9 @@ def test_one_failing_part_fails_a_split_request_once_and_stops_the_rest() -> Non
 
 def test_cancelling_half_way_through_a_split_request_stops_the_rest() -> None:
     bench = Bench(max_batch_rows=2)
-    large, ticket = bench.submit(1.0, 2.0, 3.0, 4.0)
+    large, request = bench.submit(1.0, 2.0, 3.0, 4.0)
     bench.batcher.run_next()
-    ticket.cancel()
+    request.cancel()
     bench.run_all()
     assert large not in bench.told
     assert bench.engine.batches == [("decode", [1.0, 2.0])]
@@ -206,7 +206,7 @@ def thread_of(name: str) -> threading.Thread:
     return found
 
 
-def submit_to(batcher: Batcher, value: float, done: Callable[[Completion], None]) -> Ticket:
+def submit_to(batcher: Batcher, value: float, done: Callable[[Completion], None]) -> QueuedRequest:
     return batcher.submit("decode", (Rows(np.full((1, 2), value, np.float32)),), None, done)
 
 
@@ -348,9 +348,9 @@ def test_the_forecast_counts_the_calls_of_one_batch(calls: int, rows: int, in_ba
 
 def test_an_answer_of_several_batches_has_memory_of_its_own_allocated_once() -> None:
     bench = Bench(max_batch_rows=4)
-    large, ticket = bench.submit(*map(float, range(10)))
+    large, request = bench.submit(*map(float, range(10)))
     bench.batcher.run_next()
-    (allocated,) = ticket.outputs
+    (allocated,) = request.outputs
     bench.run_all()
     (completion,) = bench.told[large]
     assert completion.outputs[0] is allocated

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from batch_bench import POISON, START_NS, Bench, Floats
-from latentserve_server.batching.request import Ticket
+from latentserve_server.batching.request import QueuedRequest
 from latentserve_server.errors import DeadlineExceeded, EngineFailure
 
 SOON = START_NS / 1e9 + 0.5
@@ -24,10 +24,10 @@ class Four:
         self.bench = Bench(max_batch_rows=max_batch_rows)
         self.leaving = leaving
         self.way = way
-        self.tickets: list[Ticket] = []
+        self.requests: list[QueuedRequest] = []
         for n in range(4):
             deadline = SOON if way == "expire" and n in leaving else None
-            self.tickets.append(self.bench.submit(*self.sent(n, rows), deadline=deadline)[1])
+            self.requests.append(self.bench.submit(*self.sent(n, rows), deadline=deadline)[1])
         self.rows = rows
 
     @staticmethod
@@ -39,7 +39,7 @@ class Four:
             self.bench.clock.pass_s(1.0)
         else:
             for n in self.leaving:
-                self.tickets[n].cancel()
+                self.requests[n].cancel()
 
     def leave_during(self, batch: int) -> None:
         def maybe() -> None:
@@ -128,8 +128,8 @@ def test_while_a_part_of_a_split_request_runs(leaving: set[int], way: str, batch
 
 def test_one_that_cancels_while_a_bad_neighbour_is_sought_is_not_run_again() -> None:
     bench = Bench()
-    tickets = [bench.submit(value)[1] for value in (1.0, POISON, 3.0, 4.0)]
-    bench.engine.during_run = tickets[2].cancel
+    requests = [bench.submit(value)[1] for value in (1.0, POISON, 3.0, 4.0)]
+    bench.engine.during_run = requests[2].cancel
     bench.run_all()
     assert bench.values(0) == [2.0]
     assert isinstance(bench.error(1), EngineFailure)
@@ -155,12 +155,12 @@ class Intrusive:
 
 def test_one_that_cancels_while_its_answer_is_assembled_gets_none() -> None:
     bench = Bench()
-    tickets = [bench.submit(value)[1] for value in (1.0, 2.0, 3.0)]
+    requests = [bench.submit(value)[1] for value in (1.0, 2.0, 3.0)]
     run = bench.engine.run
 
     def cancel_the_second(rows: slice) -> None:
         if rows.start == 1:
-            tickets[1].cancel()
+            requests[1].cancel()
 
     def intrude(operation: str, inputs: Sequence[Floats]) -> list[Any]:
         return [Intrusive(output, cancel_the_second) for output in run(operation, inputs)]

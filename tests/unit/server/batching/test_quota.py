@@ -193,9 +193,9 @@ def test_bytes_are_those_that_were_sent_and_leave_with_their_rows() -> None:
     assert bench.heard.events[-1] == ("refused", "decode", "queue_full")
     bench.batcher.run_next()
     assert bench.batcher.waiting_bytes == 400
-    _, ticket = bench.submit(*[1.0] * 4)
+    _, request = bench.submit(*[1.0] * 4)
     assert bench.batcher.waiting_bytes == 400 + 4 * 4
-    ticket.cancel()
+    request.cancel()
     assert bench.batcher.waiting_bytes == 400
     bench.run_all()
     assert bench.batcher.waiting_bytes == 0

@@ -170,18 +170,18 @@ def test_a_request_waits_once_however_often_its_rows_are_tried() -> None:
 @pytest.mark.parametrize("start", [0, 5])
 def test_halves_have_all_rows_once_and_differ_by_one_at_most(rows: int, start: int) -> None:
     bench = Bench()
-    _, ticket = bench.submit(*[1.0] * 13)
+    _, request = bench.submit(*[1.0] * 13)
     _, other = bench.submit(1.0)
-    slices = [Slice(ticket, start, start + rows - 1), Slice(other, 0, 1)]
+    slices = [Slice(request, start, start + rows - 1), Slice(other, 0, 1)]
     first, second = halves(Batch("decode", slices, rows))
     assert first.rows - second.rows in (0, 1)
     for half in (first, second):
         assert half.rows == sum(part.rows for part in half.slices)
     covered = [
-        (part.ticket, row)
+        (part.request, row)
         for half in (first, second)
         for part in half.slices
         for row in range(part.start, part.stop)
     ]
-    expected = [(ticket, row) for row in range(start, start + rows - 1)] + [(other, 0)]
+    expected = [(request, row) for row in range(start, start + rows - 1)] + [(other, 0)]
     assert covered == expected

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from latentserve_server.batching.batcher import Batcher
-from latentserve_server.batching.request import Completion, Rows, Ticket
+from latentserve_server.batching.request import Completion, QueuedRequest, Rows
 from latentserve_server.errors import CallError
 from latentserve_server.observability.model_metrics import VersionMetrics
 
@@ -51,7 +51,7 @@ class Bench:
 
     def submit(
         self, *values: float, operation: str = "decode", in_s: float | None = None
-    ) -> Ticket:
+    ) -> QueuedRequest:
         rows = Rows(np.array(values, dtype=np.float32).reshape(-1, 1))
         deadline = None if in_s is None else self.engine.now_ns / 1e9 + in_s
         return self.batcher.submit(operation, (rows,), deadline, self.completions.append)

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from latentserve_server.batching.batcher import Batcher
-from latentserve_server.batching.request import Completion, Rows, Ticket
+from latentserve_server.batching.request import Completion, QueuedRequest, Rows
 from latentserve_server.repository.model_version import Entry, ServedModel, State
 from latentserve_server.repository.watchdog import Watchdog
 
@@ -68,7 +68,7 @@ class Bench:
         model = ServedModel(manifest, "CPUExecutionProvider", batcher, None)
         return Entry(name, version, State.READY, model=model)
 
-    def submit(self, rows: int, operation: str = "decode") -> Ticket:
+    def submit(self, rows: int, operation: str = "decode") -> QueuedRequest:
         array = np.zeros((rows, 1), dtype=np.float32)
         return self.batcher.submit(operation, (Rows(array),), None, self._finished)
 
@@ -196,9 +196,9 @@ def test_a_batch_that_fails_has_finished(bench: Bench) -> None:
 
 
 def test_a_running_batch_is_work_even_if_all_its_callers_left(bench: Bench) -> None:
-    ticket = bench.submit(3)
+    request = bench.submit(3)
     bench.begun()
-    ticket.cancel()
+    request.cancel()
     bench.clock.pass_s(LIMIT_S)
     assert bench.watchdog.look() == {"slow"}
 
@@ -209,13 +209,13 @@ def test_work_that_no_thread_takes_is_stuck_too() -> None:
     batcher = Batcher(HeldEngine(), name="x/1", max_batch_rows=4, queue_rows=64, clock_ns=clock)
     watchdog = Watchdog(lambda: [Bench.entry("x", 1, batcher)], limit_s=LIMIT_S)
     rows = Rows(np.zeros((3, 1), dtype=np.float32))
-    ticket = batcher.submit("decode", (rows,), None, lambda completion: None)
+    request = batcher.submit("decode", (rows,), None, lambda completion: None)
     clock.pass_s(LIMIT_S)
     assert watchdog.look() == {"x"}
     backlog = batcher.backlog()
     assert backlog is not None
     assert (backlog.operation, backlog.running_rows, backlog.waiting_rows) == ("decode", 0, 3)
-    ticket.cancel()
+    request.cancel()
     assert watchdog.look() == {"x"}
     assert not watchdog.is_stuck()
 
