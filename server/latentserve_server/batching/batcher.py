@@ -29,7 +29,7 @@ from math import inf
 from latentserve_server.batching.admission import Admission, too_late
 from latentserve_server.batching.callbacks import Backlog, Observer
 from latentserve_server.batching.executor import Execution, Runner
-from latentserve_server.batching.latency_model import Pace
+from latentserve_server.batching.latency_model import LatencyModel
 from latentserve_server.batching.queue import Batch, RowQueue
 from latentserve_server.batching.quota import Budget
 from latentserve_server.batching.request import NEVER_NS, Completion, Done, QueuedRequest, Rows
@@ -82,7 +82,7 @@ class Batcher:
         self._share = (budget or Budget()).share(max_rows=queue_rows, max_bytes=queue_bytes)
         self._queue = RowQueue(self._share)
         self._drain = DrainRate(max_batch_rows)
-        self._pace: dict[str, Pace] = {}
+        self._latency: dict[str, LatencyModel] = {}
         self._admission = Admission(
             name,
             self._queue,
@@ -122,12 +122,12 @@ class Batcher:
             rows, calls = most, max(calls * most // rows, 1)
         elif not rows:
             return 0.0, 0
-        pace = self._pace.get(operation)
-        return inf if pace is None else pace.expected_s(rows), calls
+        latency = self._latency.get(operation)
+        return inf if latency is None else latency.expected_s(rows), calls
 
     def learn(self, operation: str, rows: int, seconds: float) -> None:
         """Take in how long a batch of a warm-up took; of its own ones the batcher knows."""
-        self._pace.setdefault(operation, Pace()).learn(rows, seconds)
+        self._latency.setdefault(operation, LatencyModel()).learn(rows, seconds)
         self._drain.learn(operation, rows, seconds)
 
     @property
@@ -280,10 +280,10 @@ class Batcher:
 
     def _has_run(self, batch: Batch, engine_ns: int, whole_ns: int) -> None:
         operation, _, rows = batch
-        pace = self._pace.get(operation)
-        if pace is None:
-            pace = self._pace[operation] = Pace()
-        pace.learn(rows, engine_ns / 1e9)
+        latency = self._latency.get(operation)
+        if latency is None:
+            latency = self._latency[operation] = LatencyModel()
+        latency.learn(rows, engine_ns / 1e9)
         # The answers are part of it: the next batch waits for them, too.
         self._drain.learn(operation, rows, whole_ns / 1e9)
         self._share.rows_per_s = self._drain.rows_per_s

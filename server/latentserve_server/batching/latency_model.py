@@ -10,7 +10,7 @@ _WEIGHT_FASTER = 0.3
 _WEIGHT_SLOWER = 0.05
 
 
-class Pace:
+class LatencyModel:
     """Seconds of a batch, for one operation, by the power of two that its rows reach.
 
     One row costs far more than a 64th of 64 rows, so one rate for all sizes would not do.

@@ -4,39 +4,39 @@ from math import inf
 
 import pytest
 
-from latentserve_server.batching.latency_model import Pace
+from latentserve_server.batching.latency_model import LatencyModel
 
 
 def test_nothing_is_known_at_first() -> None:
-    assert Pace().expected_s(1) == inf
+    assert LatencyModel().expected_s(1) == inf
 
 
 def test_a_size_is_remembered() -> None:
-    pace = Pace()
-    pace.learn(1, 0.1)
-    pace.learn(64, 0.4)
-    assert pace.expected_s(1) == 0.1
-    assert pace.expected_s(64) == 0.4
-    assert pace.expected_s(100) == 0.4, "100 rows and 64 reach the same power of two"
+    latency = LatencyModel()
+    latency.learn(1, 0.1)
+    latency.learn(64, 0.4)
+    assert latency.expected_s(1) == 0.1
+    assert latency.expected_s(64) == 0.4
+    assert latency.expected_s(100) == 0.4, "100 rows and 64 reach the same power of two"
 
 
 def test_between_two_sizes_the_larger_one_counts() -> None:
-    pace = Pace()
-    pace.learn(1, 0.1)
-    pace.learn(64, 0.4)
-    assert pace.expected_s(8) == 0.4
+    latency = LatencyModel()
+    latency.learn(1, 0.1)
+    latency.learn(64, 0.4)
+    assert latency.expected_s(8) == 0.4
 
 
 def test_beyond_the_largest_size_the_time_grows_with_the_rows() -> None:
-    pace = Pace()
-    pace.learn(4, 0.1)
-    assert pace.expected_s(16) == pytest.approx(0.4)
+    latency = LatencyModel()
+    latency.learn(4, 0.1)
+    assert latency.expected_s(16) == pytest.approx(0.4)
 
 
 def test_one_slow_batch_counts_less_than_one_fast_one() -> None:
-    slow, fast = Pace(), Pace()
-    for pace in (slow, fast):
-        pace.learn(4, 1.0)
+    slow, fast = LatencyModel(), LatencyModel()
+    for latency in (slow, fast):
+        latency.learn(4, 1.0)
     slow.learn(4, 2.0)
     fast.learn(4, 0.5)
     assert slow.expected_s(4) == pytest.approx(1.05)
@@ -44,8 +44,8 @@ def test_one_slow_batch_counts_less_than_one_fast_one() -> None:
 
 
 def test_a_model_that_stays_slower_is_found_out() -> None:
-    pace = Pace()
-    pace.learn(4, 1.0)
+    latency = LatencyModel()
+    latency.learn(4, 1.0)
     for _ in range(200):
-        pace.learn(4, 3.0)
-    assert pace.expected_s(4) == pytest.approx(3.0, rel=0.01)
+        latency.learn(4, 3.0)
+    assert latency.expected_s(4) == pytest.approx(3.0, rel=0.01)
