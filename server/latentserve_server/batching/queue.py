@@ -39,7 +39,7 @@ class Batch(NamedTuple):
 class Line:
     """The requests for one operation, in order of arrival."""
 
-    __slots__ = ("_due_ns", "rows", "tickets")
+    __slots__ = ("_due_ns", "requests", "rows")
 
     def __init__(self) -> None:
         # A dict, so that a cancelled request leaves in O(1).
