@@ -96,7 +96,7 @@ class App:
             Loader(
                 self._build_engine,
                 limits=settings.limits,
-                budget=settings.budget(),
+                queue_quota=settings.queue_quota(),
                 observer=self.metrics.observer,
                 offer=self._transport.take,
             ),

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
 
-from latentserve_server.batching.quota import Budget
+from latentserve_server.batching.quota import QueueQuota
 from latentserve_server.engine.cuda_options import CONV_SEARCHES, CudaOptions
 from latentserve_server.errors import SettingsError
 from latentserve_server.model_limits import Limits, parse_by_model
@@ -160,7 +160,7 @@ class Settings:
                 f"--queue-rows is {self.queue_rows}, below --max-request-rows "
                 f"{self.max_request_rows}: the largest request could never be admitted"
             )
-        # With other models one half of it can be kept for them, see `budget`.
+        # With other models one half of it can be kept for them, see `queue_quota`.
         if self.total_rows < 2 * self.max_request_rows:
             raise SettingsError(
                 f"--total-queue-rows is {self.total_queue_rows}, expected at least twice "
@@ -201,9 +201,9 @@ class Settings:
         """Rows of the largest batch of any model."""
         return max(self.max_batch_rows, *self._batch_rows_by_model().values(), 1)
 
-    def budget(self) -> Budget:
+    def queue_quota(self) -> QueueQuota:
         """Return a new budget for all models of a process."""
-        return Budget(max_rows=self.total_rows, max_bytes=self.total_bytes)
+        return QueueQuota(max_rows=self.total_rows, max_bytes=self.total_bytes)
 
     @property
     def named_models(self) -> frozenset[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from latentserve_server.batching.queue import Batch, RowQueue
-from latentserve_server.batching.quota import Excess
+from latentserve_server.batching.quota import QuotaExcess
 from latentserve_server.batching.request import NEVER_NS, QueuedRequest
 from latentserve_server.batching.service_rate import DrainRate
 from latentserve_server.errors import DeadlineExceeded, QueueFull
@@ -42,7 +42,7 @@ class Admission:
         """
         drain, lines, now_ns = self._drain, self._queue.lines, request.submitted_ns
         left_s = _DOUBT * (request.deadline_ns - now_ns) / 1e9
-        rows = self._queue.share.rows
+        rows = self._queue.model_quota.rows
         # First what it cannot be longer than: the running batch, the full ones, the last of each.
         if (rows // self._max_batch_rows + 1 + len(lines)) * drain.slowest_s <= left_s:
             return
@@ -65,19 +65,19 @@ class Admission:
             return due_ns if request.deadline_ns > due_ns else request.submitted_ns
         return min(due_ns, max(request.deadline_ns - _DOUBT * slowest_ns, request.submitted_ns))
 
-    def full(self, excess: Excess, running: Batch | None, elapsed_s: float) -> QueueFull:
+    def full(self, excess: QuotaExcess, running: Batch | None, elapsed_s: float) -> QueueFull:
         """Return the error, with the time until this request, not all that waits, has its place.
 
         `running` began `elapsed_s` ago.
         """
-        share = self._queue.share
+        model_quota = self._queue.model_quota
         if excess.of_all:
-            return excess.error(self._name, share.drain_s(excess))
+            return excess.error(self._name, model_quota.drain_s(excess))
         if not self._drain.slowest_s:
             return excess.error(self._name, None)
         rows = excess.over
         if excess.in_bytes and excess.waiting:
-            rows = -(-excess.over * share.rows // excess.waiting)
+            rows = -(-excess.over * model_quota.rows // excess.waiting)
         rest_s = self._drain.rest_s(running, elapsed_s)
         return excess.error(self._name, rest_s + self._drain.leave_s(rows, self._queue.lines))
 

@@ -5,7 +5,7 @@ is there at once, and while it runs the next batch fills, so a single caller pay
 and batches grow by themselves with the load. With a `max_delay_s`, a batch that is not full
 waits so long at most since its first request came.
 
-* Admission is by rows and bytes into bounded queues (`budget`); a full one refuses at once.
+* Admission is by rows and bytes into bounded queues (`queue_quota`); a full one refuses at once.
 * A request that will be too late when its turn comes is refused at once (`drain_rate`).
 * A batch holds rows of one operation. A request larger than a batch runs in several.
 * Cancelled callers leave the queue at once, expired ones when a batch is cut; the engine
@@ -31,7 +31,7 @@ from latentserve_server.batching.callbacks import Backlog, Observer
 from latentserve_server.batching.executor import Execution, Runner
 from latentserve_server.batching.latency_model import LatencyModel
 from latentserve_server.batching.queue import Batch, RowQueue
-from latentserve_server.batching.quota import Budget
+from latentserve_server.batching.quota import QueueQuota
 from latentserve_server.batching.request import NEVER_NS, Completion, Done, QueuedRequest, Rows
 from latentserve_server.batching.service_rate import DrainRate
 from latentserve_server.errors import CallError, DeadlineExceeded, Unavailable
@@ -48,7 +48,7 @@ class Batcher:
         runner: runs the batches.
         name: of the thread and in the log.
         max_batch_rows: rows of one batch, at most.
-        queue_rows, queue_bytes: what may wait, at most; see `budget` for what is counted.
+        queue_rows, queue_bytes: what may wait, at most; see `queue_quota` for what is counted.
         max_delay_s: seconds that a batch may wait to be filled.
         budget: what may wait for this and other models together.
         observer: told of what happens, from any thread.
@@ -68,7 +68,7 @@ class Batcher:
         queue_rows: int,
         queue_bytes: int = 2**62,
         max_delay_s: float = 0.0,
-        budget: Budget | None = None,
+        queue_quota: QueueQuota | None = None,
         observer: Observer | None = None,
         clock_ns: Callable[[], int] = time.monotonic_ns,
         offer: Callable[[Batcher], bool] | None = None,
@@ -79,8 +79,10 @@ class Batcher:
         self._offer = None if self._delay_ns else offer
         self._observer = observer or Observer()
         self._clock_ns = clock_ns
-        self._share = (budget or Budget()).share(max_rows=queue_rows, max_bytes=queue_bytes)
-        self._queue = RowQueue(self._share)
+        self._model_quota = (queue_quota or QueueQuota()).model_quota(
+            max_rows=queue_rows, max_bytes=queue_bytes
+        )
+        self._queue = RowQueue(self._model_quota)
         self._drain = DrainRate(max_batch_rows)
         self._latency: dict[str, LatencyModel] = {}
         self._admission = Admission(
@@ -133,17 +135,17 @@ class Batcher:
     @property
     def is_full(self) -> bool:
         """Whether as many rows wait as a batch may have."""
-        return self._share.rows >= self._max_batch_rows
+        return self._model_quota.rows >= self._max_batch_rows
 
     @property
     def waiting_rows(self) -> int:
         """Rows in the queue, those of running batches not counted."""
-        return self._share.rows
+        return self._model_quota.rows
 
     @property
     def waiting_bytes(self) -> int:
         """Bytes of the rows in the queue, as they were sent."""
-        return self._share.nbytes
+        return self._model_quota.nbytes
 
     def waiting_by_operation(self) -> dict[str, int]:
         """Return the rows in the queue of each operation that has some. Safe from any thread."""
@@ -153,7 +155,7 @@ class Batcher:
     def backlog(self) -> Backlog | None:
         """Return the work that there is, None for an idle engine. Safe from any thread."""
         with self._lock:
-            running, waiting_rows = self._running, self._share.rows
+            running, waiting_rows = self._running, self._model_quota.rows
             if running is not None:
                 operation, running_rows = running.operation, running.rows
             elif waiting_rows:
@@ -187,7 +189,7 @@ class Batcher:
             if self._closed:
                 self._observer.refused(operation, "unloading")
                 raise Unavailable("the model is being unloaded; try again", retry_after_s=1.0)
-            if self._running is None and not self._share.rows:
+            if self._running is None and not self._model_quota.rows:
                 self._execution.progress_ns = now_ns
             elif deadline is not None:
                 self._check_deadline(request)
@@ -222,7 +224,7 @@ class Batcher:
     def end(self) -> None:
         """Accept nothing more; the thread ends once it has run what waits. Does not block."""
         self._closed = True
-        self._share.ended = True
+        self._model_quota.ended = True
         self._bell.put(None)
 
     def close(self, *, timeout_s: float) -> None:
@@ -241,7 +243,7 @@ class Batcher:
         """
         with self._lock:
             if self._closed or not self._delay_ns:
-                return 0.0 if self._share.rows else None
+                return 0.0 if self._model_quota.rows else None
             return self._queue.due_ns(self._max_batch_rows)
 
     def run_next(self) -> bool:
@@ -271,7 +273,7 @@ class Batcher:
 
     def _rest(self) -> bool:
         """End the work if nothing waits: the next request is offered again. Under the lock."""
-        if self._share.rows:
+        if self._model_quota.rows:
             return False
         self._taken = False
         if self._closed:
@@ -286,7 +288,7 @@ class Batcher:
         latency.learn(rows, engine_ns / 1e9)
         # The answers are part of it: the next batch waits for them, too.
         self._drain.learn(operation, rows, whole_ns / 1e9)
-        self._share.rows_per_s = self._drain.rows_per_s
+        self._model_quota.rows_per_s = self._drain.rows_per_s
 
     def _loop(self) -> None:
         while True:

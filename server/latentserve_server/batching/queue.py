@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from latentserve_server.batching.quota import Excess, Share
+from latentserve_server.batching.quota import ModelQuota, QuotaExcess
 from latentserve_server.batching.request import QueuedRequest
 
 AT_ONCE_NS = 0.0
@@ -73,10 +73,10 @@ class Line:
 
 
 class RowQueue:
-    """Requests in order of arrival, per operation; `share` bounds and counts what waits."""
+    """Requests in order of arrival, per operation; `model_quota` bounds and counts what waits."""
 
-    def __init__(self, share: Share) -> None:
-        self.share = share
+    def __init__(self, model_quota: ModelQuota) -> None:
+        self.model_quota = model_quota
         self.lines: dict[str, Line] = {}
 
     def __iter__(self) -> Iterator[QueuedRequest]:
@@ -97,9 +97,9 @@ class RowQueue:
                     oldest_ns, chosen, found = head_ns, operation, line
         return (chosen, found.rows, len(found.requests)) if found is not None else ("", 0, 0)
 
-    def add(self, request: QueuedRequest) -> Excess | None:
+    def add(self, request: QueuedRequest) -> QuotaExcess | None:
         """Append a request, or return why there is no room for it."""
-        excess = self.share.take(request.rows, request.rows * request.row_bytes)
+        excess = self.model_quota.take(request.rows, request.rows * request.row_bytes)
         if excess is not None:
             return excess
         line = self.lines.get(request.operation)
@@ -115,7 +115,7 @@ class RowQueue:
             del line.requests[request]
             rows = request.rows - request.cut_rows
             line.has_left(rows)
-            self.share.give_back(rows, rows * request.row_bytes)
+            self.model_quota.give_back(rows, rows * request.row_bytes)
 
     def due_ns(self, max_rows: int) -> float | None:
         """Return when the next batch is to be cut, None where nothing waits."""
@@ -166,5 +166,5 @@ class RowQueue:
             rows += stop - start
             nbytes += (stop - start) * request.row_bytes
         line.has_left(rows)
-        self.share.give_back(rows, nbytes)
+        self.model_quota.give_back(rows, nbytes)
         return Batch(chosen, slices, rows), expired

@@ -24,7 +24,7 @@ _SHORTEST_RETRY_S = 0.01
 _LONGEST_RETRY_S = 5.0
 
 
-class Excess(NamedTuple):
+class QuotaExcess(NamedTuple):
     """Why a request is not admitted.
 
     `limit_name` is `queue_rows`, `queue_bytes`, `total_queue_rows` or `total_queue_bytes`, and
@@ -81,7 +81,7 @@ class Excess(NamedTuple):
         )
 
 
-class Budget:
+class QueueQuota:
     """What may wait for all models of a process together.
 
     Args:
@@ -97,19 +97,21 @@ class Budget:
         self.rows = 0
         self.nbytes = 0
         self.lock = threading.RLock()
-        self._shares: list[Share] = []
+        self._model_quotas: list[ModelQuota] = []
 
-    def share(self, *, max_rows: int, max_bytes: int = _UNBOUNDED) -> Share:
+    def model_quota(self, *, max_rows: int, max_bytes: int = _UNBOUNDED) -> ModelQuota:
         """Return the share of one more model version, with limits of its own."""
-        share = Share(self, max_rows, max_bytes)
+        model_quota = ModelQuota(self, max_rows, max_bytes)
         with self.lock:
-            self._shares = [known for known in self._shares if not known.ended or known.rows]
-            self._shares.append(share)
-        return share
+            self._model_quotas = [
+                known for known in self._model_quotas if not known.ended or known.rows
+            ]
+            self._model_quotas.append(model_quota)
+        return model_quota
 
-    def excess(self, share: Share, rows: int, nbytes: int) -> Excess | None:
+    def excess(self, model_quota: ModelQuota, rows: int, nbytes: int) -> QuotaExcess | None:
         """Return why so much more would not fit, None where it does. The lock is held."""
-        others = [s for s in self._shares if s is not share and not s.ended]
+        others = [s for s in self._model_quotas if s is not model_quota and not s.ended]
         for name, in_bytes, total, limit, sent in (
             ("total_queue_rows", False, self.rows, self.max_rows, rows),
             ("total_queue_bytes", True, self.nbytes, self.max_bytes, nbytes),
@@ -119,19 +121,19 @@ class Budget:
             over = total + sent + kept - limit
             if over > 0:
                 fits_alone = sent + part * len(others) <= limit
-                return Excess(name, total, sent, limit, over, kept, fits_alone)
+                return QuotaExcess(name, total, sent, limit, over, kept, fits_alone)
         return None
 
-    def drain_s(self, share: Share, excess: Excess) -> float | None:
+    def drain_s(self, model_quota: ModelQuota, excess: QuotaExcess) -> float | None:
         """Return how long `excess.over` takes to leave, in seconds; None where it is not known.
 
         Only what waits beyond a model's part makes room for others.
         """
         with self.lock:
-            live = [s for s in self._shares if s is share or not s.ended]
+            live = [s for s in self._model_quotas if s is model_quota or not s.ended]
             in_bytes = excess.in_bytes
             part = excess.limit // 2 // len(live)
-            draining = [s for s in live if s is share or s.waiting(in_bytes=in_bytes) > part]
+            draining = [s for s in live if s is model_quota or s.waiting(in_bytes=in_bytes) > part]
             rows = sum(s.rows for s in draining)
             waiting = sum(s.waiting(in_bytes=in_bytes) for s in draining)
         rows_per_s = sum(s.rows_per_s for s in draining)
@@ -140,7 +142,7 @@ class Budget:
         return excess.over * rows / waiting / rows_per_s
 
 
-class Share:
+class ModelQuota:
     """What waits for one model version. Its batcher's lock is held around `take` and `give_back`.
 
     `rows_per_s` is how fast its rows leave, for others to know; 0 until it is known. `ended` is set
@@ -148,12 +150,12 @@ class Share:
     """
 
     __slots__ = (
-        *("__weakref__", "_budget", "ended", "max_bytes", "max_rows", "nbytes", "rows"),
+        *("__weakref__", "_queue_quota", "ended", "max_bytes", "max_rows", "nbytes", "rows"),
         "rows_per_s",
     )
 
-    def __init__(self, budget: Budget, max_rows: int, max_bytes: int) -> None:
-        self._budget = budget
+    def __init__(self, queue_quota: QueueQuota, max_rows: int, max_bytes: int) -> None:
+        self._queue_quota = queue_quota
         self.max_rows = max_rows
         self.max_bytes = max_bytes
         self.rows = 0
@@ -165,37 +167,39 @@ class Share:
         """Return what waits, in rows or in bytes."""
         return self.nbytes if in_bytes else self.rows
 
-    def take(self, rows: int, nbytes: int) -> Excess | None:
+    def take(self, rows: int, nbytes: int) -> QuotaExcess | None:
         """Count a request that is to wait; return why it must not, and then it is not counted."""
         over = self.rows + rows - self.max_rows
         if over > 0:
             fits = rows <= self.max_rows
-            return Excess("queue_rows", self.rows, rows, self.max_rows, over, fits_alone=fits)
+            return QuotaExcess("queue_rows", self.rows, rows, self.max_rows, over, fits_alone=fits)
         over = self.nbytes + nbytes - self.max_bytes
         if over > 0:
             fits = nbytes <= self.max_bytes
-            return Excess("queue_bytes", self.nbytes, nbytes, self.max_bytes, over, fits_alone=fits)
-        budget = self._budget
-        with budget.lock:
-            total_rows, total_bytes = budget.rows + rows, budget.nbytes + nbytes
-            if total_rows > budget.open_rows or total_bytes > budget.open_bytes:
-                excess = budget.excess(self, rows, nbytes)
+            return QuotaExcess(
+                "queue_bytes", self.nbytes, nbytes, self.max_bytes, over, fits_alone=fits
+            )
+        queue_quota = self._queue_quota
+        with queue_quota.lock:
+            total_rows, total_bytes = queue_quota.rows + rows, queue_quota.nbytes + nbytes
+            if total_rows > queue_quota.open_rows or total_bytes > queue_quota.open_bytes:
+                excess = queue_quota.excess(self, rows, nbytes)
                 if excess is not None:
                     return excess
-            budget.rows, budget.nbytes = total_rows, total_bytes
+            queue_quota.rows, queue_quota.nbytes = total_rows, total_bytes
             self.rows += rows
             self.nbytes += nbytes
         return None
 
     def give_back(self, rows: int, nbytes: int) -> None:
         """Count no longer what has left the queue."""
-        budget = self._budget
-        with budget.lock:
-            budget.rows -= rows
-            budget.nbytes -= nbytes
+        queue_quota = self._queue_quota
+        with queue_quota.lock:
+            queue_quota.rows -= rows
+            queue_quota.nbytes -= nbytes
             self.rows -= rows
             self.nbytes -= nbytes
 
-    def drain_s(self, excess: Excess) -> float | None:
-        """Return how long it takes until the overall limit has room; see `Budget.drain_s`."""
-        return self._budget.drain_s(self, excess)
+    def drain_s(self, excess: QuotaExcess) -> float | None:
+        """Return how long it takes until the overall limit has room; see `QueueQuota.drain_s`."""
+        return self._queue_quota.drain_s(self, excess)

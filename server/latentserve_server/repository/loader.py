@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from latentserve_server.batching.batcher import Batcher, Observer
-from latentserve_server.batching.quota import Budget
+from latentserve_server.batching.quota import QueueQuota
 from latentserve_server.batching.squared_error import WithSquaredError
 from latentserve_server.engine.interface import Engine
 from latentserve_server.errors import ManifestError
@@ -46,13 +46,13 @@ class Loader:
         build_engine: Callable[[Manifest], Engine],
         *,
         limits: Callable[[str], Limits],
-        budget: Budget | None = None,
+        queue_quota: QueueQuota | None = None,
         observer: Callable[[str, int], Observer] = lambda name, version: Observer(),
         offer: Callable[[Batcher], bool] | None = None,
     ) -> None:
         self._build_engine = build_engine
         self._limits = limits
-        self._budget = budget or Budget()
+        self._queue_quota = queue_quota or QueueQuota()
         self._observer = observer
         self._offer = offer
 
@@ -88,7 +88,7 @@ class Loader:
             queue_rows=limits.queue_rows,
             queue_bytes=limits.queue_bytes,
             max_delay_s=limits.max_delay_s,
-            budget=self._budget,
+            queue_quota=self._queue_quota,
             observer=self._observer(entry.name, entry.version),
             # A GPU may take any time, and a driver may hang: never on the transport's thread.
             offer=self._offer if engine.provider == _CPU_PROVIDER else None,

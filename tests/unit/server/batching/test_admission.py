@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from batch_bench import Bench
-from latentserve_server.batching.quota import Budget
+from latentserve_server.batching.quota import QueueQuota
 from latentserve_server.errors import DeadlineExceeded, QueueFull
 
 TENTH = 0.1
@@ -225,8 +225,11 @@ def test_the_hint_without_any_measurement_is_a_tenth_of_a_second() -> None:
 
 
 def test_the_hint_where_all_queues_together_are_full_is_by_the_rate_of_who_drains() -> None:
-    budget = Budget(max_rows=80)
-    greedy, modest = Bench(queue_rows=1000, budget=budget), Bench(queue_rows=1000, budget=budget)
+    queue_quota = QueueQuota(max_rows=80)
+    greedy, modest = (
+        Bench(queue_rows=1000, queue_quota=queue_quota),
+        Bench(queue_rows=1000, queue_quota=queue_quota),
+    )
     greedy.engine.seconds = lambda operation, rows: TENTH
     greedy.submit(*[1.0] * 8)
     greedy.run_all()

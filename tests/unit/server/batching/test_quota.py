@@ -11,53 +11,53 @@ import pytest
 
 from batch_bench import Bench, Clock, FakeEngine
 from latentserve_server.batching.batcher import Batcher
-from latentserve_server.batching.quota import Budget, Excess, Share
+from latentserve_server.batching.quota import ModelQuota, QueueQuota, QuotaExcess
 from latentserve_server.batching.request import Completion, Rows
 from latentserve_server.errors import QueueFull
 
 WAIT_S = 20.0
 
 
-def fill(share: Share, *, row_bytes: int = 1) -> int:
+def fill(model_quota: ModelQuota, *, row_bytes: int = 1) -> int:
     """Take single rows until there is room for no more; return how many."""
     rows = 0
-    while share.take(1, row_bytes) is None:
+    while model_quota.take(1, row_bytes) is None:
         rows += 1
     return rows
 
 
 def test_a_model_has_limits_of_its_own_in_rows_and_in_bytes() -> None:
-    share = Budget().share(max_rows=10, max_bytes=100)
-    assert share.take(7, 20) is None
-    assert share.take(4, 1) == Excess("queue_rows", 7, 4, 10, over=1)
-    assert share.take(3, 81) == Excess("queue_bytes", 20, 81, 100, over=1)
-    assert share.take(3, 80) is None
-    share.give_back(1, 50)
-    assert (share.rows, share.nbytes) == (9, 50)
-    assert share.take(1, 50) is None
+    model_quota = QueueQuota().model_quota(max_rows=10, max_bytes=100)
+    assert model_quota.take(7, 20) is None
+    assert model_quota.take(4, 1) == QuotaExcess("queue_rows", 7, 4, 10, over=1)
+    assert model_quota.take(3, 81) == QuotaExcess("queue_bytes", 20, 81, 100, over=1)
+    assert model_quota.take(3, 80) is None
+    model_quota.give_back(1, 50)
+    assert (model_quota.rows, model_quota.nbytes) == (9, 50)
+    assert model_quota.take(1, 50) is None
 
 
 def test_a_single_model_has_the_overall_limit_for_itself() -> None:
-    assert fill(Budget(max_rows=11).share(max_rows=100)) == 11
-    assert fill(Budget(max_bytes=110).share(max_rows=100), row_bytes=10) == 11
+    assert fill(QueueQuota(max_rows=11).model_quota(max_rows=100)) == 11
+    assert fill(QueueQuota(max_bytes=110).model_quota(max_rows=100), row_bytes=10) == 11
 
 
 @pytest.mark.parametrize("unit", ["rows", "bytes"])
 def test_of_two_models_one_may_take_three_quarters_and_the_other_always_has_its_own(
     unit: str,
 ) -> None:
-    budget = Budget(max_rows=40) if unit == "rows" else Budget(max_bytes=40)
-    greedy, modest = budget.share(max_rows=100), budget.share(max_rows=100)
+    queue_quota = QueueQuota(max_rows=40) if unit == "rows" else QueueQuota(max_bytes=40)
+    greedy, modest = queue_quota.model_quota(max_rows=100), queue_quota.model_quota(max_rows=100)
     assert fill(greedy) == 30
     excess = greedy.take(1, 1)
-    assert excess == Excess(f"total_queue_{unit}", 30, 1, 40, over=1, kept=10)
+    assert excess == QuotaExcess(f"total_queue_{unit}", 30, 1, 40, over=1, kept=10)
     assert fill(modest) == 10
-    assert (budget.rows, budget.nbytes) == (40, 40)
+    assert (queue_quota.rows, queue_quota.nbytes) == (40, 40)
 
 
 def test_what_one_gives_back_beyond_its_part_is_free_for_the_other() -> None:
-    budget = Budget(max_rows=40)
-    first, second = budget.share(max_rows=100), budget.share(max_rows=100)
+    queue_quota = QueueQuota(max_rows=40)
+    first, second = queue_quota.model_quota(max_rows=100), queue_quota.model_quota(max_rows=100)
     fill(first)
     fill(second)
     first.give_back(15, 15)
@@ -68,8 +68,8 @@ def test_what_one_gives_back_beyond_its_part_is_free_for_the_other() -> None:
 
 
 def test_nothing_is_kept_for_a_version_that_has_ended() -> None:
-    budget = Budget(max_rows=40)
-    old, new = budget.share(max_rows=100), budget.share(max_rows=100)
+    queue_quota = QueueQuota(max_rows=40)
+    old, new = queue_quota.model_quota(max_rows=100), queue_quota.model_quota(max_rows=100)
     assert old.take(4, 4) is None
     old.ended = True
     assert fill(new) == 36
@@ -82,34 +82,34 @@ def test_however_they_come_and_go_nobody_is_refused_within_its_part_and_nothing_
     seed: int,
 ) -> None:
     random_ = random.Random(seed)
-    budget = Budget(max_rows=100, max_bytes=1000)
-    shares = [budget.share(max_rows=10**6) for _ in range(4)]
-    held: list[tuple[Share, int, int]] = []
+    queue_quota = QueueQuota(max_rows=100, max_bytes=1000)
+    model_quotas = [queue_quota.model_quota(max_rows=10**6) for _ in range(4)]
+    held: list[tuple[ModelQuota, int, int]] = []
     refused = 0
     for _ in range(3000):
         if held and random_.random() < 0.45:
-            share, rows, nbytes = held.pop(random_.randrange(len(held)))
-            share.give_back(rows, nbytes)
+            model_quota, rows, nbytes = held.pop(random_.randrange(len(held)))
+            model_quota.give_back(rows, nbytes)
             continue
-        share = shares[min(int(random_.expovariate(1.0)), 3)]  # the first wants most
+        model_quota = model_quotas[min(int(random_.expovariate(1.0)), 3)]  # the first wants most
         rows, nbytes = random_.randint(1, 6), random_.randint(1, 60)
-        within = share.rows + rows <= 12 and share.nbytes + nbytes <= 125
-        excess = share.take(rows, nbytes)
+        within = model_quota.rows + rows <= 12 and model_quota.nbytes + nbytes <= 125
+        excess = model_quota.take(rows, nbytes)
         if excess is None:
-            held.append((share, rows, nbytes))
+            held.append((model_quota, rows, nbytes))
         else:
             refused += 1
             assert not within
-        assert budget.rows == sum(share.rows for share in shares) <= 100
-        assert budget.nbytes == sum(share.nbytes for share in shares) <= 1000
+        assert queue_quota.rows == sum(model_quota.rows for model_quota in model_quotas) <= 100
+        assert queue_quota.nbytes == sum(model_quota.nbytes for model_quota in model_quotas) <= 1000
     assert refused > 100
 
 
 def test_the_parts_shrink_with_a_new_version_and_the_overall_limit_holds_meanwhile() -> None:
-    budget = Budget(max_rows=40)
-    first = budget.share(max_rows=100)
+    queue_quota = QueueQuota(max_rows=40)
+    first = queue_quota.model_quota(max_rows=100)
     assert fill(first) == 40
-    second = budget.share(max_rows=100)
+    second = queue_quota.model_quota(max_rows=100)
     assert fill(second) == 0
     first.give_back(10, 10)
     assert fill(first) == 0
@@ -117,8 +117,8 @@ def test_the_parts_shrink_with_a_new_version_and_the_overall_limit_holds_meanwhi
 
 
 def test_room_comes_from_those_beyond_their_part_and_from_oneself() -> None:
-    budget = Budget(max_rows=40)
-    greedy, modest = budget.share(max_rows=100), budget.share(max_rows=100)
+    queue_quota = QueueQuota(max_rows=40)
+    greedy, modest = queue_quota.model_quota(max_rows=100), queue_quota.model_quota(max_rows=100)
     fill(greedy)
     assert modest.take(5, 5) is None
     excess = modest.take(9, 9)
@@ -133,18 +133,18 @@ def test_room_comes_from_those_beyond_their_part_and_from_oneself() -> None:
 
 
 def test_room_for_bytes_comes_by_rows() -> None:
-    budget = Budget(max_bytes=100)
-    share = budget.share(max_rows=100)
-    fill(share, row_bytes=10)
-    share.rows_per_s = 2.0
-    excess = share.take(1, 30)
+    queue_quota = QueueQuota(max_bytes=100)
+    model_quota = queue_quota.model_quota(max_rows=100)
+    fill(model_quota, row_bytes=10)
+    model_quota.rows_per_s = 2.0
+    excess = model_quota.take(1, 30)
     assert excess is not None
     assert excess.over == 30
-    assert share.drain_s(excess) == pytest.approx(1.5)
+    assert model_quota.drain_s(excess) == pytest.approx(1.5)
 
 
 def test_the_error_says_which_limit_what_waits_and_what_was_sent() -> None:
-    error = Excess("total_queue_bytes", 700, 50, 800, over=20, kept=70).error("m/1", 0.25)
+    error = QuotaExcess("total_queue_bytes", 700, 50, 800, over=20, kept=70).error("m/1", 0.25)
     assert str(error) == (
         "the queues of all models are full: 700 bytes wait, the request has 50, the limit is 800 "
         "(--total-queue-bytes), of which 70 are kept for other models. "
@@ -165,7 +165,7 @@ def test_the_error_says_which_limit_what_waits_and_what_was_sent() -> None:
 def test_a_time_to_retry_is_neither_nothing_nor_for_ever(
     drain_s: float | None, told_s: float
 ) -> None:
-    excess = Excess("queue_rows", 4, 1, 4, over=1)
+    excess = QuotaExcess("queue_rows", 4, 1, 4, over=1)
     assert excess.error("m/1", drain_s).retry_after_s == told_s
 
 
@@ -174,11 +174,11 @@ def test_what_would_not_fit_into_an_empty_queue_gets_no_time_to_retry() -> None:
     with pytest.raises(QueueFull, match="would not fit into an empty queue either") as caught:
         bench.submit(*[1.0] * 5)
     assert caught.value.retry_after_s is None
-    budget = Budget(max_rows=40)
-    share, _ = budget.share(max_rows=100), budget.share(max_rows=100)
+    queue_quota = QueueQuota(max_rows=40)
+    model_quota, _ = queue_quota.model_quota(max_rows=100), queue_quota.model_quota(max_rows=100)
     for rows, fits in ((30, True), (31, False)):
-        budget.rows = 39
-        excess = share.take(rows, rows)
+        queue_quota.rows = 39
+        excess = model_quota.take(rows, rows)
         assert excess is not None
         assert excess.fits_alone == fits
 
@@ -202,8 +202,8 @@ def test_bytes_are_those_that_were_sent_and_leave_with_their_rows() -> None:
 
 
 def test_a_full_budget_refuses_as_all_queues_together() -> None:
-    budget = Budget(max_rows=16)
-    first, second = Bench(budget=budget), Bench(budget=budget)
+    queue_quota = QueueQuota(max_rows=16)
+    first, second = Bench(queue_quota=queue_quota), Bench(queue_quota=queue_quota)
     first.submit(*[1.0] * 12)
     with pytest.raises(QueueFull, match="the queues of all models are full: 12 rows wait"):
         first.submit(1.0)
@@ -211,22 +211,22 @@ def test_a_full_budget_refuses_as_all_queues_together() -> None:
     second.submit(*[1.0] * 4)
     first.run_all()
     second.run_all()
-    assert (budget.rows, budget.nbytes) == (0, 0)
+    assert (queue_quota.rows, queue_quota.nbytes) == (0, 0)
 
 
 def test_versions_that_ended_are_forgotten_when_others_come() -> None:
-    budget = Budget(max_rows=40)
-    share = budget.share(max_rows=100)
-    share.ended = True
-    forgotten = weakref.ref(share)
-    del share
-    budget.share(max_rows=100)
+    queue_quota = QueueQuota(max_rows=40)
+    model_quota = queue_quota.model_quota(max_rows=100)
+    model_quota.ended = True
+    forgotten = weakref.ref(model_quota)
+    del model_quota
+    queue_quota.model_quota(max_rows=100)
     assert forgotten() is None
 
 
 def test_a_batcher_that_ended_leaves_its_part_to_the_others() -> None:
-    budget = Budget(max_rows=16)
-    old, new = Bench(budget=budget), Bench(budget=budget)
+    queue_quota = QueueQuota(max_rows=16)
+    old, new = Bench(queue_quota=queue_quota), Bench(queue_quota=queue_quota)
     old.batcher.end()
     new.submit(*[1.0] * 16)
 
@@ -246,10 +246,10 @@ class HeldEngine(FakeEngine):
 
 
 def test_a_saturated_model_takes_neither_engine_nor_place_from_another() -> None:
-    budget = Budget(max_rows=64)
+    queue_quota = QueueQuota(max_rows=64)
     held, free = HeldEngine(), FakeEngine(Clock())
-    busy = Batcher(held, name="busy", max_batch_rows=4, queue_rows=64, budget=budget)
-    calm = Batcher(free, name="calm", max_batch_rows=4, queue_rows=64, budget=budget)
+    busy = Batcher(held, name="busy", max_batch_rows=4, queue_rows=64, queue_quota=queue_quota)
+    calm = Batcher(free, name="calm", max_batch_rows=4, queue_rows=64, queue_quota=queue_quota)
     busy.start()
     calm.start()
     rows = Rows(np.ones((4, 1), dtype=np.float32))
@@ -277,21 +277,21 @@ def test_a_saturated_model_takes_neither_engine_nor_place_from_another() -> None
         calm.close(timeout_s=WAIT_S)
     for _ in range(admitted):
         assert answered.acquire(timeout=WAIT_S)
-    assert (budget.rows, budget.nbytes) == (0, 0)
+    assert (queue_quota.rows, queue_quota.nbytes) == (0, 0)
 
 
 def test_several_threads_lose_no_count() -> None:
-    budget = Budget(max_rows=200)
-    shares = [budget.share(max_rows=1000) for _ in range(4)]
+    queue_quota = QueueQuota(max_rows=200)
+    model_quotas = [queue_quota.model_quota(max_rows=1000) for _ in range(4)]
 
-    def work(share: Share) -> None:
+    def work(model_quota: ModelQuota) -> None:
         for _ in range(500):
-            if share.take(3, 7) is None:
-                share.give_back(3, 7)
+            if model_quota.take(3, 7) is None:
+                model_quota.give_back(3, 7)
 
-    threads = [threading.Thread(target=work, args=(share,)) for share in shares]
+    threads = [threading.Thread(target=work, args=(model_quota,)) for model_quota in model_quotas]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(WAIT_S)
-    assert (budget.rows, budget.nbytes) == (0, 0)
+    assert (queue_quota.rows, queue_quota.nbytes) == (0, 0)

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 import tiny_models
-from latentserve_server.batching.quota import Budget
+from latentserve_server.batching.quota import QueueQuota
 from latentserve_server.batching.request import Rows
 from latentserve_server.errors import QueueFull
 from latentserve_server.manifest.reader import Manifest
@@ -43,9 +43,9 @@ class WarmEngine:
         return 0.0
 
 
-def load(root: Path, name: str, limits: Limits, budget: Budget | None = None) -> Entry:
+def load(root: Path, name: str, limits: Limits, queue_quota: QueueQuota | None = None) -> Entry:
     tiny_models.write_model(root, name, kind="gan")
-    loader = Loader(WarmEngine, limits=lambda name: limits, budget=budget)
+    loader = Loader(WarmEngine, limits=lambda name: limits, queue_quota=queue_quota)
     return loader.load(loader.read(name, 1, root / name / "1"))
 
 
@@ -81,7 +81,7 @@ def test_bytes_and_the_overall_budget_reach_the_queue(tmp_path: Path) -> None:
     model = served(load(tmp_path, "a", Limits(8, queue_rows=100, queue_bytes=159)))
     with pytest.raises(QueueFull, match="--queue-bytes"):
         submit(model, 10)
-    model = served(load(tmp_path, "b", Limits(8, queue_rows=100), Budget(max_rows=9)))
+    model = served(load(tmp_path, "b", Limits(8, queue_rows=100), QueueQuota(max_rows=9)))
     with pytest.raises(QueueFull, match="--total-queue-rows"):
         submit(model, 10)
 
