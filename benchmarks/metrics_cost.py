@@ -47,13 +47,13 @@ def metrics_ns(calls: int, calls_per_batch: int) -> float:
     """Return the nanoseconds of CPU that the metrics of one call take."""
     metrics = Metrics(lambda: ())
     rpc = metrics.rpc(RECONSTRUCT, streaming=False)
-    observer = metrics.observer("mnist-ae", 1)
+    callbacks = metrics.callbacks("mnist-ae", 1)
     started = time.thread_time_ns()
     for number in range(1, calls + 1):
         rpc.begin()
-        observer.waited("reconstruct", 0.0002)
+        callbacks.waited("reconstruct", 0.0002)
         if number % calls_per_batch == 0:
-            observer.ran("reconstruct", calls_per_batch, 0.0007)
+            callbacks.ran("reconstruct", calls_per_batch, 0.0007)
         rpc.end("OK", 0.0013)
         if number % SCRAPE_EVERY == 0:
             generate_latest(metrics.registry)

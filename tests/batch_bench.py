@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentserve_server.batching.batcher import Batcher
-from latentserve_server.batching.callbacks import Observer
+from latentserve_server.batching.callbacks import BatcherCallbacks
 from latentserve_server.batching.request import Completion, QueuedRequest, Rows
 from latentserve_server.errors import OutOfMemory
 
@@ -61,7 +61,7 @@ class Clock:
         self.ns += round(seconds * 1e9)
 
 
-class Heard(Observer):
+class Heard(BatcherCallbacks):
     """Writes down what it hears, but not how long it took."""
 
     def __init__(self) -> None:
@@ -98,7 +98,7 @@ class Bench:
             name="fake",
             max_batch_rows=max_batch_rows,
             queue_rows=queue_rows,
-            observer=self.heard,
+            callbacks=self.heard,
             clock_ns=self.clock,
             **options,
         )

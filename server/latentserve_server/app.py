@@ -97,7 +97,7 @@ class App:
                 self._build_engine,
                 limits=settings.limits,
                 queue_quota=settings.queue_quota(),
-                observer=self.metrics.observer,
+                callbacks=self.metrics.callbacks,
                 offer=self._transport.take,
             ),
             default_model=settings.default_model,
@@ -265,7 +265,7 @@ class App:
     def _build_engine(self, manifest: Manifest) -> Engine:
         engine = self._engine_factory(manifest, self._device, self._threads)
         if isinstance(engine, BoundEngine):
-            engine.on_padding = self.metrics.observer(manifest.name, manifest.version).padded
+            engine.on_padding = self.metrics.callbacks(manifest.name, manifest.version).padded
         return engine
 
     def _services(self) -> tuple[Service, ...]:

@@ -27,7 +27,7 @@ from collections.abc import Callable
 from math import inf
 
 from latentserve_server.batching.admission import Admission, too_late
-from latentserve_server.batching.callbacks import Backlog, Observer
+from latentserve_server.batching.callbacks import Backlog, BatcherCallbacks
 from latentserve_server.batching.executor import Execution, Runner
 from latentserve_server.batching.latency_model import LatencyModel
 from latentserve_server.batching.queue import Batch, RowQueue
@@ -36,7 +36,7 @@ from latentserve_server.batching.request import NEVER_NS, Completion, Done, Queu
 from latentserve_server.batching.service_rate import DrainRate
 from latentserve_server.errors import CallError, DeadlineExceeded, Unavailable
 
-__all__ = ["Backlog", "Batcher", "Observer", "Runner"]
+__all__ = ["Backlog", "Batcher", "BatcherCallbacks", "Runner"]
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class Batcher:
         queue_bytes: int = 2**62,
         max_delay_s: float = 0.0,
         queue_quota: QueueQuota | None = None,
-        observer: Observer | None = None,
+        callbacks: BatcherCallbacks | None = None,
         clock_ns: Callable[[], int] = time.monotonic_ns,
         offer: Callable[[Batcher], bool] | None = None,
     ) -> None:
@@ -77,7 +77,7 @@ class Batcher:
         self._max_batch_rows = max_batch_rows
         self._delay_ns = int(max_delay_s * 1e9)
         self._offer = None if self._delay_ns else offer
-        self._observer = observer or Observer()
+        self._callbacks = callbacks or BatcherCallbacks()
         self._clock_ns = clock_ns
         self._model_quota = (queue_quota or QueueQuota()).model_quota(
             max_rows=queue_rows, max_bytes=queue_bytes
@@ -96,7 +96,7 @@ class Batcher:
             runner,
             name=name,
             max_batch_rows=max_batch_rows,
-            observer=self._observer,
+            callbacks=self._callbacks,
             clock_ns=clock_ns,
         )
         self._lock = threading.RLock()
@@ -183,11 +183,11 @@ class Batcher:
         deadline_ns = NEVER_NS if deadline is None else deadline * 1e9
         request = QueuedRequest(self, operation, inputs, deadline_ns, done, now_ns)
         if deadline_ns <= now_ns:
-            self._observer.refused(operation, "deadline")
+            self._callbacks.refused(operation, "deadline")
             raise too_late()
         with self._lock:
             if self._closed:
-                self._observer.refused(operation, "unloading")
+                self._callbacks.refused(operation, "unloading")
                 raise Unavailable("the model is being unloaded; try again", retry_after_s=1.0)
             if self._running is None and not self._model_quota.rows:
                 self._execution.progress_ns = now_ns
@@ -198,7 +198,7 @@ class Batcher:
             excess = self._queue.add(request)
             if excess is not None:
                 reason = "total_full" if excess.of_all else "queue_full"
-                self._observer.refused(operation, reason)
+                self._callbacks.refused(operation, reason)
                 elapsed_s = (now_ns - self._cut_ns) / 1e9
                 raise self._admission.full(excess, self._running, elapsed_s)
             idle, self._taken = not self._taken, True
@@ -219,7 +219,7 @@ class Batcher:
             if not request.settled:
                 request.settled = True
                 self._queue.leave(request)
-                self._observer.dropped(request.operation, "cancelled")
+                self._callbacks.dropped(request.operation, "cancelled")
 
     def end(self) -> None:
         """Accept nothing more; the thread ends once it has run what waits. Does not block."""
@@ -260,7 +260,7 @@ class Batcher:
             if batch is None:
                 self._rest()
         for request in expired:
-            self._observer.dropped(request.operation, "expired")
+            self._callbacks.dropped(request.operation, "expired")
             self._settle([request], too_late(request.cut_rows, request.rows))
         if batch is None:
             return False
@@ -337,7 +337,7 @@ class Batcher:
         try:
             self._admission.check_deadline(request, self._running, self._cut_ns)
         except DeadlineExceeded:
-            self._observer.refused(request.operation, "deadline")
+            self._callbacks.refused(request.operation, "deadline")
             raise
 
     def _is_due_earlier(self) -> bool:

@@ -11,7 +11,7 @@ DROPPED = ("cancelled", "expired")
 """Why requests that were admitted end before their answer."""
 
 
-class Observer:
+class BatcherCallbacks:
     """Hears of what happens in a batcher; this one does nothing. Must be quick and not fail."""
 
     def waited(self, operation: str, seconds: float) -> None:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from latentserve_server.batching.callbacks import Observer
+from latentserve_server.batching.callbacks import BatcherCallbacks
 from latentserve_server.batching.queue import Batch
 from latentserve_server.batching.request import Floats, QueuedRequest
 from latentserve_server.batching.splitting import halves, singles, still_wanted
@@ -50,13 +50,13 @@ class Execution:
         *,
         name: str,
         max_batch_rows: int,
-        observer: Observer,
+        callbacks: BatcherCallbacks,
         clock_ns: Callable[[], int],
     ) -> None:
         self._runner = runner
         self._name = name
         self._max_batch_rows = max_batch_rows
-        self._observer = observer
+        self._callbacks = callbacks
         self._clock_ns = clock_ns
         self._buffers: dict[str, tuple[Floats, ...]] = {}
         self.progress_ns = 0
@@ -69,7 +69,7 @@ class Execution:
         for request, start, _ in batch.slices:
             if start == 0:
                 request.queue_ns = cut_ns - request.submitted_ns
-                self._observer.waited(batch.operation, request.queue_ns / 1e9)
+                self._callbacks.waited(batch.operation, request.queue_ns / 1e9)
         return self._attempt(batch, cut_ns, settle, halved=False)
 
     def _attempt(
@@ -83,7 +83,7 @@ class Execution:
             return None
         self.progress_ns = self._clock_ns()
         elapsed_ns = self.progress_ns - started_ns
-        self._observer.ran(batch.operation, batch.rows, elapsed_ns / 1e9)
+        self._callbacks.ran(batch.operation, batch.rows, elapsed_ns / 1e9)
         self._deliver(batch, outputs, elapsed_ns, settle)
         return elapsed_ns
 
@@ -145,7 +145,7 @@ class Execution:
                 "%s: the device has no memory for %s of %d rows (%s); running it in two halves",
                 *(self._name, batch.operation, batch.rows, error),
             )
-            self._observer.halved(batch.operation)
+            self._callbacks.halved(batch.operation)
             self._run_again(halves(batch), settle, halved=True)
         elif callers > 1 and not lacks_memory:
             log.warning(
@@ -159,7 +159,7 @@ class Execution:
             )
             for request, _, _ in batch.slices:
                 if not request.settled:
-                    self._observer.failed(batch.operation)
+                    self._callbacks.failed(batch.operation)
                     settle([request], _failure(error))
 
     def _run_again(self, batches: Sequence[Batch], settle: Settle, *, halved: bool) -> None:

@@ -21,7 +21,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from latentserve_server import __version__
-from latentserve_server.batching.batcher import Observer
+from latentserve_server.batching.batcher import BatcherCallbacks
 from latentserve_server.observability.deferred_counters import Counts, Tally
 from latentserve_server.observability.model_metrics import VersionMetrics, collect_versions
 from latentserve_server.observability.rpc_metrics import RpcMetrics, code_of_leaving, collect_rpcs
@@ -55,7 +55,7 @@ class Metrics(Collector):
         """Return what counts the calls of a method, /SERVICE/METHOD, from now on 0 of them."""
         return self._rpcs.setdefault(method, RpcMetrics(method, streaming=streaming))
 
-    def observer(self, name: str, version: int) -> Observer:
+    def callbacks(self, name: str, version: int) -> BatcherCallbacks:
         """Return what a batcher of that version tells; its successor goes on counting there."""
         return self._versions.setdefault((name, str(version)), VersionMetrics())
 

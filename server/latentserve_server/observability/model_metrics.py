@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.utils import floatToGoString
 
-from latentserve_server.batching.callbacks import DROPPED, REFUSED, Observer
+from latentserve_server.batching.callbacks import DROPPED, REFUSED, BatcherCallbacks
 from latentserve_server.observability.deferred_counters import Counts, Distribution
 
 # From 100 microseconds, a small model on an idle server, to ten seconds.
@@ -27,7 +27,7 @@ class _Operation:
         self.batch_rows = Distribution(_ROWS)
 
 
-class VersionMetrics(Observer):
+class VersionMetrics(BatcherCallbacks):
     """Told by the batcher of one version, from any thread."""
 
     def __init__(self) -> None:

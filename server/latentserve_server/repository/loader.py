@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from latentserve_server.batching.batcher import Batcher, Observer
+from latentserve_server.batching.batcher import Batcher, BatcherCallbacks
 from latentserve_server.batching.quota import QueueQuota
 from latentserve_server.batching.squared_error import WithSquaredError
 from latentserve_server.engine.interface import Engine
@@ -47,13 +47,15 @@ class Loader:
         *,
         limits: Callable[[str], Limits],
         queue_quota: QueueQuota | None = None,
-        observer: Callable[[str, int], Observer] = lambda name, version: Observer(),
+        callbacks: Callable[[str, int], BatcherCallbacks] = lambda name, version: (
+            BatcherCallbacks()
+        ),
         offer: Callable[[Batcher], bool] | None = None,
     ) -> None:
         self._build_engine = build_engine
         self._limits = limits
         self._queue_quota = queue_quota or QueueQuota()
-        self._observer = observer
+        self._callbacks = callbacks
         self._offer = offer
 
     def read(self, name: str, version: int, folder: Path) -> Entry:
@@ -89,7 +91,7 @@ class Loader:
             queue_bytes=limits.queue_bytes,
             max_delay_s=limits.max_delay_s,
             queue_quota=self._queue_quota,
-            observer=self._observer(entry.name, entry.version),
+            callbacks=self._callbacks(entry.name, entry.version),
             # A GPU may take any time, and a driver may hang: never on the transport's thread.
             offer=self._offer if engine.provider == _CPU_PROVIDER else None,
         )

@@ -11,7 +11,7 @@ import pytest
 
 from batch_bench import POISON, Bench, Clock, FakeEngine
 from latentserve_server.batching.batcher import Batcher
-from latentserve_server.batching.callbacks import Observer
+from latentserve_server.batching.callbacks import BatcherCallbacks
 from latentserve_server.batching.request import Completion, QueuedRequest, Rows
 from latentserve_server.errors import DeadlineExceeded, EngineFailure, QueueFull, Unavailable
 
@@ -372,7 +372,7 @@ def test_the_end_waits_for_no_lock() -> None:
     """It comes from a finalizer, and those run anywhere: also where a batcher holds its lock."""
     ended = threading.Event()
 
-    class Ending(Observer):
+    class Ending(BatcherCallbacks):
         def dropped(self, operation: str, reason: str) -> None:  # the lock is held
             threading.Thread(target=self._end).start()
             ended.wait(10)
@@ -382,7 +382,7 @@ def test_the_end_waits_for_no_lock() -> None:
             ended.set()
 
     batcher = Batcher(
-        FakeEngine(Clock()), name="fake", max_batch_rows=8, queue_rows=16, observer=Ending()
+        FakeEngine(Clock()), name="fake", max_batch_rows=8, queue_rows=16, callbacks=Ending()
     )
     rows = Rows(np.ones((1, 1), dtype=np.float32))
     batcher.submit("decode", (rows,), None, lambda completion: None).cancel()

@@ -16,7 +16,7 @@ def metrics() -> Metrics:
 
 
 def test_a_halved_batch_is_counted_by_operation(metrics: Metrics) -> None:
-    metrics.observer("m", 1).halved("decode")
+    metrics.callbacks("m", 1).halved("decode")
     labels = {**LABELS, "operation": "decode"}
     assert metrics.registry.get_sample_value("latentserve_halved_batches_total", labels) == 1
 

@@ -85,15 +85,15 @@ def test_messages_of_unary_calls_and_of_streams(metrics: Metrics) -> None:
 
 
 def test_what_a_batcher_tells(metrics: Metrics) -> None:
-    observer = metrics.observer("vae", 3)
-    observer.waited("sample", 0.001)
-    observer.waited("sample", 0.002)
-    observer.ran("sample", 48, 0.01)
-    observer.padded("sample", 16)
-    observer.padded("sample", 3)
-    observer.failed("encode")
-    observer.refused("encode", "queue_full")
-    observer.dropped("sample", "expired")
+    callbacks = metrics.callbacks("vae", 3)
+    callbacks.waited("sample", 0.001)
+    callbacks.waited("sample", 0.002)
+    callbacks.ran("sample", 48, 0.01)
+    callbacks.padded("sample", 16)
+    callbacks.padded("sample", 3)
+    callbacks.failed("encode")
+    callbacks.refused("encode", "queue_full")
+    callbacks.dropped("sample", "expired")
     labels = {"model": "vae", "version": "3"}
     sample, encode = {**labels, "operation": "sample"}, {**labels, "operation": "encode"}
     assert value(metrics, "latentserve_queue_seconds_count", **sample) == 2
@@ -114,24 +114,24 @@ def models_with_series(metrics: Metrics) -> set[str]:
 
 
 def test_a_removed_version_has_no_series_even_if_calls_still_run_on_it(metrics: Metrics) -> None:
-    observer = metrics.observer("vae", 3)
-    observer.waited("sample", 0.001)
+    callbacks = metrics.callbacks("vae", 3)
+    callbacks.waited("sample", 0.001)
     assert models_with_series(metrics) == {"vae"}
     metrics.reloaded(Outcome("vae", 3, Action.REMOVED))
     assert models_with_series(metrics) == set()
-    observer.ran("sample", 1, 0.1)
-    observer.waited("encode", 0.1)
-    observer.failed("sample")
-    observer.refused("sample", "unloading")
-    observer.dropped("sample", "cancelled")
+    callbacks.ran("sample", 1, 0.1)
+    callbacks.waited("encode", 0.1)
+    callbacks.failed("sample")
+    callbacks.refused("sample", "unloading")
+    callbacks.dropped("sample", "cancelled")
     assert models_with_series(metrics) == set()
     assert value(metrics, "latentserve_reload_outcomes_total", action="removed") == 1
 
 
 def test_a_version_that_was_replaced_goes_on_counting(metrics: Metrics) -> None:
-    old = metrics.observer("vae", 3)
+    old = metrics.callbacks("vae", 3)
     old.ran("sample", 8, 0.1)
-    metrics.observer("vae", 3).ran("sample", 8, 0.1)
+    metrics.callbacks("vae", 3).ran("sample", 8, 0.1)
     old.ran("sample", 8, 0.1)  # its last calls
     metrics.reloaded(Outcome("vae", 3, Action.LOADED))
     assert value(metrics, "latentserve_batch_rows_count", model="vae") == 3
@@ -139,7 +139,7 @@ def test_a_version_that_was_replaced_goes_on_counting(metrics: Metrics) -> None:
 
 def test_openmetrics_reads_it_too(metrics: Metrics) -> None:
     metrics.rpc(SAMPLE, streaming=False).end("OK", 0.1)
-    metrics.observer("vae", 3).ran("sample", 8, 0.1)
+    metrics.callbacks("vae", 3).ran("sample", 8, 0.1)
     text = exposition.generate_latest(metrics.registry).decode()
     families = {family.name: family.type for family in parse_open(text)}
     assert families["grpc_server_handled"] == "counter"

@@ -44,7 +44,7 @@ class Bench:
             name="fake",
             max_batch_rows=4,
             queue_rows=8,
-            observer=self.metrics,
+            callbacks=self.metrics,
             clock_ns=self.engine.clock,
         )
         self.completions: list[Completion] = []
