@@ -19,7 +19,7 @@ FOLD_AT = 512
 """So many values gather, at most, before the thread that adds the next folds them."""
 
 
-class Tally:
+class Counter:
     """A number that only grows. `add` is safe from any thread, and so is `read`."""
 
     __slots__ = ("_folding", "_pending", "_total")
@@ -51,7 +51,7 @@ class Tally:
         self._total += count
 
 
-class Distribution:
+class Histogram:
     """How many values fell into each bucket, and their sum. Safe from any thread.
 
     Args:
@@ -92,7 +92,7 @@ class Distribution:
         self._sum += float(values.sum())
 
 
-class Counts:
+class LabelledCounter:
     """Numbers that only grow, by labels; for what is rare. Safe from any thread."""
 
     __slots__ = ("_counts", "_lock")

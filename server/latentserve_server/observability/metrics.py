@@ -22,7 +22,7 @@ from prometheus_client.registry import Collector
 
 from latentserve_server import __version__
 from latentserve_server.batching.batcher import BatcherCallbacks
-from latentserve_server.observability.deferred_counters import Counts, Tally
+from latentserve_server.observability.deferred_counters import Counter, LabelledCounter
 from latentserve_server.observability.model_metrics import VersionMetrics, collect_versions
 from latentserve_server.observability.rpc_metrics import RpcMetrics, code_of_leaving, collect_rpcs
 from latentserve_server.repository.lifecycle import Action, Outcome
@@ -45,8 +45,8 @@ class Metrics(Collector):
         self._rpcs: dict[str, RpcMetrics] = {}
         # Each is added or taken out in one step; a scrape reads a copy.
         self._versions: dict[tuple[str, str], VersionMetrics] = {}
-        self._reloads = Counts()
-        self._failed_reloads = Tally()
+        self._reloads = LabelledCounter()
+        self._failed_reloads = Counter()
         self.registry = CollectorRegistry()
         self.registry.register(self)
         prometheus_client.ProcessCollector(registry=self.registry)

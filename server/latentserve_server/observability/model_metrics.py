@@ -8,7 +8,7 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, M
 from prometheus_client.utils import floatToGoString
 
 from latentserve_server.batching.callbacks import DROPPED, REFUSED, BatcherCallbacks
-from latentserve_server.observability.deferred_counters import Counts, Distribution
+from latentserve_server.observability.deferred_counters import Histogram, LabelledCounter
 
 # From 100 microseconds, a small model on an idle server, to ten seconds.
 SECONDS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1, 2.5, 10)
@@ -22,9 +22,9 @@ class _Operation:
     __slots__ = ("batch_rows", "engine_seconds", "queue_seconds")
 
     def __init__(self) -> None:
-        self.queue_seconds = Distribution(SECONDS)
-        self.engine_seconds = Distribution(SECONDS)
-        self.batch_rows = Distribution(_ROWS)
+        self.queue_seconds = Histogram(SECONDS)
+        self.engine_seconds = Histogram(SECONDS)
+        self.batch_rows = Histogram(_ROWS)
 
 
 class VersionMetrics(BatcherCallbacks):
@@ -32,11 +32,11 @@ class VersionMetrics(BatcherCallbacks):
 
     def __init__(self) -> None:
         self.operations: dict[str, _Operation] = {}
-        self.padding_rows = Counts()
-        self.rejections = Counts()
-        self.drops = Counts()
-        self.failures = Counts()
-        self.halves = Counts()
+        self.padding_rows = LabelledCounter()
+        self.rejections = LabelledCounter()
+        self.drops = LabelledCounter()
+        self.failures = LabelledCounter()
+        self.halves = LabelledCounter()
 
     def waited(self, operation: str, seconds: float) -> None:
         """A request's first rows left the queue."""
@@ -138,7 +138,7 @@ def add_histogram(
     family: HistogramMetricFamily,
     labels: Sequence[str],
     bounds: Sequence[float],
-    *distributions: Distribution,
+    *distributions: Histogram,
 ) -> None:
     """Add the sum of distributions over the same buckets as one histogram."""
     read = [distribution.read() for distribution in distributions]

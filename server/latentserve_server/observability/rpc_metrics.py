@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
-from latentserve_server.observability.deferred_counters import Distribution, Tally
+from latentserve_server.observability.deferred_counters import Counter, Histogram
 from latentserve_server.observability.model_metrics import SECONDS, add_histogram
 
 _METHOD = ("grpc_type", "grpc_service", "grpc_method")
@@ -27,10 +27,10 @@ class RpcMetrics:
         _, service, name = method.split("/")
         self.labels = ("server_stream" if streaming else "unary", service, name)
         self.streaming = streaming
-        self.begun = Tally()
-        self.messages_sent = Tally()
+        self.begun = Counter()
+        self.messages_sent = Counter()
         # By status code. Those who ended are also those who were handled: one list has both.
-        self.seconds = {"OK": Distribution(SECONDS)}
+        self.seconds = {"OK": Histogram(SECONDS)}
         self.begin = self.begun.add
         """Count a call that began."""
         self.sent = self.messages_sent.add
@@ -40,7 +40,7 @@ class RpcMetrics:
         """Count a call that ended with a status code, such as OK."""
         found = self.seconds.get(code_name)
         if found is None:
-            found = self.seconds.setdefault(code_name, Distribution(SECONDS))
+            found = self.seconds.setdefault(code_name, Histogram(SECONDS))
         found.observe(seconds)
 
 

@@ -8,7 +8,12 @@ from typing import Any
 
 import pytest
 
-from latentserve_server.observability.deferred_counters import FOLD_AT, Counts, Distribution, Tally
+from latentserve_server.observability.deferred_counters import (
+    FOLD_AT,
+    Counter,
+    Histogram,
+    LabelledCounter,
+)
 
 THREADS = 8
 EACH = 20 * FOLD_AT + 7
@@ -39,14 +44,14 @@ def from_many_threads(add: object, read: object) -> list[object]:
 
 
 def test_a_tally_loses_nothing_and_never_falls() -> None:
-    tally = Tally()
-    seen = from_many_threads(tally.add, tally.read)
-    assert tally.read() == THREADS * EACH
+    counter = Counter()
+    seen = from_many_threads(counter.add, counter.read)
+    assert counter.read() == THREADS * EACH
     assert seen == sorted(seen)  # type: ignore[type-var]
 
 
 def test_a_distribution_loses_nothing_and_never_falls() -> None:
-    distribution = Distribution((1.0, 2.0))
+    distribution = Histogram((1.0, 2.0))
     seen = from_many_threads(lambda: distribution.observe(1.5), distribution.read)
     assert distribution.read() == ([0, THREADS * EACH, 0], 1.5 * THREADS * EACH)
     assert seen == sorted(seen)  # type: ignore[type-var]
@@ -67,22 +72,22 @@ class Racing(list[Any]):
 
 
 def test_what_comes_in_the_midst_of_folding_counts_the_next_time() -> None:
-    tally, distribution = Tally(), Distribution((1.0,))
-    tally._pending = Racing([None] * 3, None)
+    counter, distribution = Counter(), Histogram((1.0,))
+    counter._pending = Racing([None] * 3, None)
     distribution._pending = Racing([0.5] * 3, 2.0)
-    assert (tally.read(), tally.read(), tally.read()) == (3, 4, 4)
+    assert (counter.read(), counter.read(), counter.read()) == (3, 4, 4)
     assert distribution.read() == ([3, 0], 1.5)
     assert distribution.read() == distribution.read() == ([3, 1], 3.5)
 
 
 def test_what_waits_to_be_folded_is_bounded_without_a_scrape() -> None:
-    tally, distribution = Tally(), Distribution((1.0,))
+    counter, distribution = Counter(), Histogram((1.0,))
     for _ in range(5 * FOLD_AT):
-        tally.add()
+        counter.add()
         distribution.observe(0.5)
-    assert len(tally._pending) < FOLD_AT
+    assert len(counter._pending) < FOLD_AT
     assert len(distribution._pending) < FOLD_AT
-    assert tally.read() == 5 * FOLD_AT
+    assert counter.read() == 5 * FOLD_AT
     assert distribution.read()[0] == [5 * FOLD_AT, 0]
 
 
@@ -91,7 +96,7 @@ def test_what_waits_to_be_folded_is_bounded_without_a_scrape() -> None:
     [(0.0, 0), (1.0, 0), (1.0000001, 1), (10.0, 1), (10.5, 2), (1e9, 2), (-1.0, 0)],
 )
 def test_a_bucket_has_its_upper_bound_as_prometheus_wants_it(value: float, place: int) -> None:
-    distribution = Distribution((1.0, 10.0))
+    distribution = Histogram((1.0, 10.0))
     distribution.observe(value)
     counts, total = distribution.read()
     assert counts == [int(index == place) for index in range(3)]
@@ -99,7 +104,7 @@ def test_a_bucket_has_its_upper_bound_as_prometheus_wants_it(value: float, place
 
 
 def test_counts_by_labels() -> None:
-    counts = Counts()
+    counts = LabelledCounter()
     counts.add("sample", "queue_full")
     counts.add("sample", "queue_full")
     counts.add("encode", "deadline", count=5)
