@@ -23,7 +23,7 @@ from latentserve_server.observability.metrics_server import serve_metrics
 from latentserve_server.repository.lifecycle import Outcome
 from latentserve_server.supervisor.ipc import Question
 from latentserve_server.supervisor.messages import CannotStart, Reload, Serving
-from latentserve_server.supervisor.metrics_aggregation import Totals
+from latentserve_server.supervisor.metrics_aggregation import AggregatedCollector
 from latentserve_server.supervisor.reload import reload_workers
 from latentserve_server.supervisor.restart_policy import Restarts
 from latentserve_server.supervisor.reuse_port import HeldPort
@@ -65,7 +65,7 @@ class Supervisor:
         self,
         settings: Settings,
         launch: Launch,
-        totals: Totals,
+        aggregated: AggregatedCollector,
         metrics: WorkerMetrics,
         *,
         make_restarts: Callable[[], Restarts] = Restarts,
@@ -73,7 +73,7 @@ class Supervisor:
     ) -> None:
         self._settings = settings
         self._launch = launch
-        self._totals = totals
+        self._aggregated = aggregated
         self._metrics = metrics
         self._clock = clock
         self._silence_s = settings.watchdog_s if settings.watchdog_exit == "yes" else 0.0
@@ -214,14 +214,14 @@ class Supervisor:
         except OSError as error:
             self._died(slot, None, f"could not be started: {error}", 0.0)
             return
-        self._totals.add(slot.child)
+        self._aggregated.add(slot.child)
 
     def _ended(self, child: Child, status: int) -> None:
         slot = self._slot_of(child)
         served_s = 0.0 if slot.serving_since is None else self._clock() - slot.serving_since
         had_served = slot.serving_since is not None
         slot.child, slot.serving_since = None, None
-        self._totals.retire(child)
+        self._aggregated.retire(child)
         how = f"(process {child.pid}) {exit_status.describe(status)}"
         if self._stops:
             log.info("worker %d %s", slot.number, how)
@@ -306,23 +306,23 @@ def supervise(
     port = HeldPort(settings.listen, shared=settings.reuse_port == "yes")
     settings = replace(settings, listen=port.address)
     events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-    totals, registry = Totals(), CollectorRegistry()
+    aggregated, registry = AggregatedCollector(), CollectorRegistry()
     metrics = WorkerMetrics(registry)
-    registry.register(totals)
+    registry.register(aggregated)
     try:
         if settings.metrics_listen:
             serve_metrics(registry, settings.metrics_listen)
-            threading.Thread(target=totals.keep_fresh, name="totals", daemon=True).start()
+            threading.Thread(target=aggregated.keep_fresh, name="totals", daemon=True).start()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda number, _: events.put(Signalled(number)))
         supervisor = Supervisor(
             settings,
             lambda number: Child(number, settings, program, events.put),
-            totals,
+            aggregated,
             metrics,
             make_restarts=make_restarts,
         )
         return supervisor.run(events)
     finally:
-        totals.close()
+        aggregated.close()
         port.close()

@@ -47,7 +47,7 @@ class Reporter(Protocol):
         """The last metrics known."""
 
 
-class Totals(Collector):
+class AggregatedCollector(Collector):
     """The sum over the workers that there are and those that there were."""
 
     def __init__(self) -> None:

@@ -23,7 +23,7 @@ from latentserve_server.repository.lifecycle import Action, Outcome
 from latentserve_server.supervisor.control_loop import Signalled, Supervisor
 from latentserve_server.supervisor.ipc import LinkClosed, Question
 from latentserve_server.supervisor.messages import CannotStart, Reload, Serving
-from latentserve_server.supervisor.metrics_aggregation import Totals
+from latentserve_server.supervisor.metrics_aggregation import AggregatedCollector
 from latentserve_server.supervisor.restart_policy import Restarts
 from latentserve_server.supervisor.worker_metrics import WorkerMetrics
 from latentserve_server.supervisor.worker_process import Ended, Told
@@ -86,7 +86,7 @@ class Bench:
         self.supervisor = Supervisor(
             self.settings,
             self.launch,
-            Totals(),
+            AggregatedCollector(),
             WorkerMetrics(self.registry),
             make_restarts=lambda: Restarts(first_delay_s=1.0, well_s=10.0, limit=3),
             clock=lambda: self.now,

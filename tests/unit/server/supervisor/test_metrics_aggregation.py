@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from latentserve_server.supervisor.metrics_aggregation import Totals, merge
+from latentserve_server.supervisor.metrics_aggregation import AggregatedCollector, merge
 
 
 class FakeWorker:
@@ -49,22 +49,22 @@ class FakeWorker:
 
 
 @pytest.fixture
-def totals() -> Totals:
-    return Totals()
+def aggregated() -> AggregatedCollector:
+    return AggregatedCollector()
 
 
 @pytest.fixture
-def workers(totals: Totals) -> list[FakeWorker]:
+def workers(aggregated: AggregatedCollector) -> list[FakeWorker]:
     workers = [FakeWorker(1), FakeWorker(2)]
     for worker in workers:
-        totals.add(worker)
+        aggregated.add(worker)
     return workers
 
 
-def value(totals: Totals, name: str, **labels: str) -> float | None:
+def value(aggregated: AggregatedCollector, name: str, **labels: str) -> float | None:
     """Return what a scrape says, through the text format as Prometheus reads it."""
     registry = CollectorRegistry()
-    registry.register(totals)
+    registry.register(aggregated)
     found = [
         sample.value
         for family in text_string_to_metric_families(generate_latest(registry).decode())
@@ -75,96 +75,104 @@ def value(totals: Totals, name: str, **labels: str) -> float | None:
     return found[0] if found else None
 
 
-def test_counters_and_histograms_are_summed(totals: Totals, workers: list[FakeWorker]) -> None:
+def test_counters_and_histograms_are_summed(
+    aggregated: AggregatedCollector, workers: list[FakeWorker]
+) -> None:
     for worker, seconds in zip(workers, (0.5, 5.0), strict=True):
         worker.call(times=worker.number)
         worker.seconds.observe(seconds)
-    assert value(totals, "calls_total", model="a") == 3
-    assert value(totals, "s_count") == 2
-    assert value(totals, "s_sum") == 5.5
-    assert [value(totals, "s_bucket", le=le) for le in ("1.0", "10.0", "+Inf")] == [1, 2, 2]
+    assert value(aggregated, "calls_total", model="a") == 3
+    assert value(aggregated, "s_count") == 2
+    assert value(aggregated, "s_sum") == 5.5
+    assert [value(aggregated, "s_bucket", le=le) for le in ("1.0", "10.0", "+Inf")] == [1, 2, 2]
 
 
 def test_rows_that_wait_are_summed_and_of_other_gauges_the_largest_counts(
-    totals: Totals, workers: list[FakeWorker]
+    aggregated: AggregatedCollector, workers: list[FakeWorker]
 ) -> None:
     for worker in workers:
         worker.queue.set(10 * worker.number)
-    assert value(totals, "latentserve_queue_rows") == 30
-    assert value(totals, "latentserve_model_state", model="a") == 1
+    assert value(aggregated, "latentserve_queue_rows") == 30
+    assert value(aggregated, "latentserve_model_state", model="a") == 1
 
 
-def test_a_sum_never_falls_when_a_worker_ends(totals: Totals, workers: list[FakeWorker]) -> None:
+def test_a_sum_never_falls_when_a_worker_ends(
+    aggregated: AggregatedCollector, workers: list[FakeWorker]
+) -> None:
     for worker in workers:
         worker.call(times=5)
         worker.seconds.observe(2.0)
         worker.queue.set(4)
-    assert value(totals, "calls_total", model="a") == 10
-    totals.retire(workers[0])
-    assert value(totals, "calls_total", model="a") == 10
-    assert value(totals, "s_bucket", le="10.0") == 2
-    assert value(totals, "latentserve_queue_rows") == 4  # a gauge of the dead is nothing
+    assert value(aggregated, "calls_total", model="a") == 10
+    aggregated.retire(workers[0])
+    assert value(aggregated, "calls_total", model="a") == 10
+    assert value(aggregated, "s_bucket", le="10.0") == 2
+    assert value(aggregated, "latentserve_queue_rows") == 4  # a gauge of the dead is nothing
     successor = FakeWorker(1)
-    totals.add(successor)
+    aggregated.add(successor)
     successor.call(times=2)
-    assert value(totals, "calls_total", model="a") == 12
+    assert value(aggregated, "calls_total", model="a") == 12
     successor.ask_report()
-    totals.retire(successor)
-    assert value(totals, "calls_total", model="a") == 12
+    aggregated.retire(successor)
+    assert value(aggregated, "calls_total", model="a") == 12
 
 
 def test_a_worker_that_does_not_answer_counts_as_it_last_did(
-    totals: Totals, workers: list[FakeWorker]
+    aggregated: AggregatedCollector, workers: list[FakeWorker]
 ) -> None:
     workers[0].call(times=3)
-    assert value(totals, "calls_total", model="a") == 3
+    assert value(aggregated, "calls_total", model="a") == 3
     workers[0].frozen = True
     workers[0].call()
     workers[1].call()
-    assert value(totals, "calls_total", model="a") == 4
+    assert value(aggregated, "calls_total", model="a") == 4
 
 
 def test_the_series_of_a_removed_version_go_even_if_a_dead_worker_counted_them(
-    totals: Totals, workers: list[FakeWorker]
+    aggregated: AggregatedCollector, workers: list[FakeWorker]
 ) -> None:
     for worker in workers:
         worker.serve("b")
         worker.call("b")
         worker.call("a")
-    assert value(totals, "calls_total", model="b") == 2
-    totals.retire(workers[0])
-    assert value(totals, "calls_total", model="b") == 2
+    assert value(aggregated, "calls_total", model="b") == 2
+    aggregated.retire(workers[0])
+    assert value(aggregated, "calls_total", model="b") == 2
     workers[1].forget("b")
-    assert value(totals, "calls_total", model="b") is None
-    assert value(totals, "calls_total", model="a") == 2
+    assert value(aggregated, "calls_total", model="b") is None
+    assert value(aggregated, "calls_total", model="a") == 2
 
 
 def test_a_version_that_was_removed_and_comes_back_counts_from_zero(
-    totals: Totals, workers: list[FakeWorker]
+    aggregated: AggregatedCollector, workers: list[FakeWorker]
 ) -> None:
     for worker in workers:
         worker.serve("b")
         worker.call("b", times=5)
-    assert value(totals, "calls_total", model="b") == 10
-    totals.retire(workers[0])
+    assert value(aggregated, "calls_total", model="b") == 10
+    aggregated.retire(workers[0])
     workers[1].forget("b")
-    assert value(totals, "calls_total", model="b") is None
+    assert value(aggregated, "calls_total", model="b") is None
     workers[1].serve("b")
     workers[1].call("b")
-    assert value(totals, "calls_total", model="b") == 1
+    assert value(aggregated, "calls_total", model="b") == 1
 
 
-def test_processes_are_told_apart_and_the_supervisor_is_one_of_them(totals: Totals) -> None:
-    assert (value(totals, "process_resident_memory_bytes", worker="0") or 0) > 1e6
+def test_processes_are_told_apart_and_the_supervisor_is_one_of_them(
+    aggregated: AggregatedCollector,
+) -> None:
+    assert (value(aggregated, "process_resident_memory_bytes", worker="0") or 0) > 1e6
     memory = Metric("process_resident_memory_bytes", "Memory.", "gauge")
     memory.add_sample("process_resident_memory_bytes", {}, 5.0)
     (joined,) = merge({1: [memory], 2: [memory]})
     assert [sample.labels for sample in joined.samples] == [{"worker": "1"}, {"worker": "2"}]
 
 
-def test_without_workers_what_was_counted_stays(totals: Totals, workers: list[FakeWorker]) -> None:
+def test_without_workers_what_was_counted_stays(
+    aggregated: AggregatedCollector, workers: list[FakeWorker]
+) -> None:
     for worker in workers:
         worker.call()
         worker.ask_report()
-        totals.retire(worker)
-    assert value(totals, "calls_total", model="a") == 2
+        aggregated.retire(worker)
+    assert value(aggregated, "calls_total", model="a") == 2
