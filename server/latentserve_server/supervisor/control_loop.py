@@ -28,8 +28,13 @@ from latentserve_server.supervisor.reload import reload_workers
 from latentserve_server.supervisor.restart_policy import Restarts
 from latentserve_server.supervisor.reuse_port import HeldPort
 from latentserve_server.supervisor.worker_metrics import WorkerMetrics
-from latentserve_server.supervisor.worker_process import WORKER_PROGRAM, Child, Ended, Told
-from latentserve_server.supervisor.worker_slot import Slot
+from latentserve_server.supervisor.worker_process import (
+    WORKER_PROGRAM,
+    WorkerExited,
+    WorkerMessage,
+    WorkerProcess,
+)
+from latentserve_server.supervisor.worker_slot import WorkerSlot
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +51,8 @@ class Signalled:
     number: int
 
 
-Event = Told | Ended | Signalled
-Launch = Callable[[int], Child]
+Event = WorkerMessage | WorkerExited | Signalled
+Launch = Callable[[int], WorkerProcess]
 
 
 class Supervisor:
@@ -78,7 +83,9 @@ class Supervisor:
         self._clock = clock
         self._silence_s = settings.watchdog_s if settings.watchdog_exit == "yes" else 0.0
         self._started = self._stepped_at = clock()
-        self.slots = [Slot(number, make_restarts()) for number in range(1, settings.workers + 1)]
+        self.slots = [
+            WorkerSlot(number, make_restarts()) for number in range(1, settings.workers + 1)
+        ]
         self._ever_served = False
         self._all_served = False
         self._stops = 0
@@ -104,7 +111,7 @@ class Supervisor:
     @property
     def ended(self) -> bool:
         """Whether it was told to stop, and every worker has."""
-        return bool(self._stops) and not self._children()
+        return bool(self._stops) and not self._processes()
 
     @property
     def wait_s(self) -> float | None:
@@ -120,10 +127,10 @@ class Supervisor:
         """Handle one event, if there is one, and do what is due."""
         if isinstance(event, Signalled):
             self._signalled(event.number)
-        elif isinstance(event, Told):
-            self._told(event.child, event.message)
-        elif isinstance(event, Ended):
-            self._ended(event.child, event.status)
+        elif isinstance(event, WorkerMessage):
+            self._told(event.process, event.message)
+        elif isinstance(event, WorkerExited):
+            self._ended(event.process, event.status)
         now = self._clock()
         for slot in self.slots:
             if slot.start_at is not None and slot.start_at <= now:
@@ -135,11 +142,11 @@ class Supervisor:
         self._stepped_at = now
         if self._kill_at is not None and self._kill_at <= now:
             self._kill_at = None
-            for child in self._children():
-                log.error("worker %d did not stop in time and is killed", child.number)
-                child.kill()
+            for process in self._processes():
+                log.error("worker %d did not stop in time and is killed", process.number)
+                process.kill()
         serving = sum(slot.serving_since is not None for slot in self.slots)
-        there = len(self._children())
+        there = len(self._processes())
         self._metrics.update(
             serving=serving, starting=there - serving, down=len(self.slots) - there
         )
@@ -182,15 +189,15 @@ class Supervisor:
         self._kill_at = self._clock() + limit_s
         for slot in self.slots:
             slot.start_at = None
-        for child in self._children():
-            child.stop()
+        for process in self._processes():
+            process.stop()
 
-    def _told(self, child: Child, message: object) -> None:
-        slot = self._slot_of(child)
+    def _told(self, process: WorkerProcess, message: object) -> None:
+        slot = self._slot_of(process)
         if isinstance(message, Serving):
             slot.serving_since = self._clock()
             self._ever_served = True
-            log.info("worker %d (process %d) serves", child.number, child.pid)
+            log.info("worker %d (process %d) serves", process.number, process.pid)
             if not self._all_served and all(s.serving_since is not None for s in self.slots):
                 self._all_served = True
                 log.info(
@@ -203,36 +210,36 @@ class Supervisor:
             slot.reason = message.reason
         elif isinstance(message, Question) and isinstance(message.body, Reload):
             threading.Thread(
-                target=self._answer_reload, args=(child, message, message.body.names), daemon=True
+                target=self._answer_reload, args=(process, message, message.body.names), daemon=True
             ).start()
 
-    def _start(self, slot: Slot) -> None:
+    def _start(self, slot: WorkerSlot) -> None:
         slot.start_at = slot.asked_at = slot.alive = None
         slot.reason = ""
         try:
-            slot.child = self._launch(slot.number)
+            slot.process = self._launch(slot.number)
         except OSError as error:
             self._died(slot, None, f"could not be started: {error}", 0.0)
             return
-        self._aggregated.add(slot.child)
+        self._aggregated.add(slot.process)
 
-    def _ended(self, child: Child, status: int) -> None:
-        slot = self._slot_of(child)
+    def _ended(self, process: WorkerProcess, status: int) -> None:
+        slot = self._slot_of(process)
         served_s = 0.0 if slot.serving_since is None else self._clock() - slot.serving_since
         had_served = slot.serving_since is not None
-        slot.child, slot.serving_since = None, None
-        self._aggregated.retire(child)
-        how = f"(process {child.pid}) {exit_status.describe(status)}"
+        slot.process, slot.serving_since = None, None
+        self._aggregated.retire(process)
+        how = f"(process {process.pid}) {exit_status.describe(status)}"
         if self._stops:
             log.info("worker %d %s", slot.number, how)
             # One that never served had no calls; a signal may have met it unprepared.
             if status and had_served:
                 self._dead.append(f"worker {slot.number} {how}")
-            self._cut_off |= child.cut_off
+            self._cut_off |= process.cut_off
         else:
             self._died(slot, status, how, served_s)
 
-    def _died(self, slot: Slot, status: int | None, how: str, served_s: float) -> None:
+    def _died(self, slot: WorkerSlot, status: int | None, how: str, served_s: float) -> None:
         """Start a worker again later, or give up."""
         self._metrics.restarted(slot.number, status)
         delay_s = slot.restarts.died(served_s)
@@ -268,20 +275,22 @@ class Supervisor:
             slot.serving_since is not None or not slot.restarts.early_deaths for slot in self.slots
         )
 
-    def _slot_of(self, child: Child) -> Slot:
-        return self.slots[child.number - 1]
+    def _slot_of(self, process: WorkerProcess) -> WorkerSlot:
+        return self.slots[process.number - 1]
 
-    def _children(self) -> list[Child]:
-        return [slot.child for slot in self.slots if slot.child is not None]
+    def _processes(self) -> list[WorkerProcess]:
+        return [slot.process for slot in self.slots if slot.process is not None]
 
     # --- reloads, each on a thread of its own ----------------------------------------------------
 
-    def _answer_reload(self, child: Child, question: Question, names: frozenset[str]) -> None:
+    def _answer_reload(
+        self, process: WorkerProcess, question: Question, names: frozenset[str]
+    ) -> None:
         try:
             answer: object = self._reload_all(names)
         except Exception as error:  # noqa: BLE001 - the worker that asked raises it
             answer = error
-        child.answer(question, answer)
+        process.answer(question, answer)
 
     def _reload_by_signal(self) -> None:
         try:
@@ -290,7 +299,7 @@ class Supervisor:
             log.error("the reload failed: %s", error)
 
     def _reload_all(self, names: frozenset[str]) -> list[Outcome]:
-        return reload_workers(self._children(), names)
+        return reload_workers(self._processes(), names)
 
 
 def supervise(
@@ -300,7 +309,7 @@ def supervise(
 ) -> int:
     """Serve with several workers until a signal; return the exit status.
 
-    `program` is the command line of a worker, see `child`; `make_restarts` makes their back-off.
+    `program` is the command line of a worker, see `process`; `make_restarts` makes their back-off.
     Raises a StartupError where the port, or that of the metrics, cannot be had.
     """
     port = HeldPort(settings.listen, shared=settings.reuse_port == "yes")
@@ -317,7 +326,7 @@ def supervise(
             signal.signal(number, lambda number, _: events.put(Signalled(number)))
         supervisor = Supervisor(
             settings,
-            lambda number: Child(number, settings, program, events.put),
+            lambda number: WorkerProcess(number, settings, program, events.put),
             aggregated,
             metrics,
             make_restarts=make_restarts,

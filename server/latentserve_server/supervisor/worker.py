@@ -46,7 +46,7 @@ def run_worker(descriptor: int, number: int, engine_factory: EngineFactory = onn
         settings = link.receive()
     except LinkClosed:
         return exit_status.FAILED
-    assert isinstance(settings, Settings)  # noqa: S101 - the first message, see `child`
+    assert isinstance(settings, Settings)  # noqa: S101 - the first message, see `process`
     log_format.configure(
         settings.log_format,
         settings.log_level,

@@ -36,22 +36,22 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
-class Told:
+class WorkerMessage:
     """An event: a worker sent a message or a question."""
 
-    child: Child
+    process: WorkerProcess
     message: object
 
 
 @dataclass(frozen=True)
-class Ended:
+class WorkerExited:
     """An event: a worker process is gone; `status` as `subprocess` has it."""
 
-    child: Child
+    process: WorkerProcess
     status: int
 
 
-class Child:
+class WorkerProcess:
     """A process that was started anew, not forked: neither gRPC nor ONNX Runtime survives that.
 
     Args:
@@ -68,7 +68,7 @@ class Child:
         number: int,
         settings: Settings,
         program: Sequence[str],
-        put: Callable[[Told | Ended], None],
+        put: Callable[[WorkerMessage | WorkerExited], None],
     ) -> None:
         self.number = number
         self._put = put
@@ -136,8 +136,8 @@ class Child:
                 if isinstance(message, LastReport):
                     self.last_report, self.cut_off = message.metrics, message.cut_off
                 else:
-                    self._put(Told(self, message))
-        self._put(Ended(self, self._process.wait()))
+                    self._put(WorkerMessage(self, message))
+        self._put(WorkerExited(self, self._process.wait()))
 
 
 @contextlib.contextmanager

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from latentserve_server.supervisor.restart_policy import Restarts
-from latentserve_server.supervisor.worker_process import Child
+from latentserve_server.supervisor.worker_process import WorkerProcess
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
-class Slot:
+class WorkerSlot:
     """What the supervisor knows of the worker of a number."""
 
     number: int
     restarts: Restarts
-    child: Child | None = None
+    process: WorkerProcess | None = None
     serving_since: float | None = None
     start_at: float | None = 0.0
     asked_at: float | None = None  # when a sign of life was asked for that is still to come
@@ -32,18 +32,18 @@ class Slot:
         `anew` gives it the whole `silence_s` from now on: it was not silent, but the supervisor
         did not run, and perhaps nobody did.
         """
-        if self.child is None or self.serving_since is None:
+        if self.process is None or self.serving_since is None:
             return
         if self.alive is None or self.alive.done():
-            self.alive, self.asked_at = self.child.ask_alive(), now
+            self.alive, self.asked_at = self.process.ask_alive(), now
         elif anew and self.asked_at is not None:
             self.asked_at = now
         elif self.asked_at is not None and now - self.asked_at >= silence_s:
             log.error(
                 "worker %d (process %d) has not answered for %.1f s and is killed",
                 self.number,
-                self.child.pid,
+                self.process.pid,
                 now - self.asked_at,
             )
             self.asked_at = None  # once is enough
-            self.child.kill()
+            self.process.kill()

@@ -26,7 +26,7 @@ from latentserve_server.supervisor.messages import CannotStart, Reload, Serving
 from latentserve_server.supervisor.metrics_aggregation import AggregatedCollector
 from latentserve_server.supervisor.restart_policy import Restarts
 from latentserve_server.supervisor.worker_metrics import WorkerMetrics
-from latentserve_server.supervisor.worker_process import Ended, Told
+from latentserve_server.supervisor.worker_process import WorkerExited, WorkerMessage
 
 TIMEOUT_S = 10.0
 TERM = Signalled(signal.SIGTERM)
@@ -96,27 +96,27 @@ class Bench:
     def launch(self, number: int) -> Any:
         if self.fail_to_start:
             raise OSError("out of memory")
-        child = FakeChild(number, 100 + len(self.started))
-        self.started.append(child)
-        return child
+        process = FakeChild(number, 100 + len(self.started))
+        self.started.append(process)
+        return process
 
-    def child(self, number: int) -> FakeChild:
+    def process(self, number: int) -> FakeChild:
         """The present one."""
-        child: Any = self.supervisor.slots[number - 1].child
-        assert child is not None, f"worker {number} is down"
-        return child
+        process: Any = self.supervisor.slots[number - 1].process
+        assert process is not None, f"worker {number} is down"
+        return process
 
     def tell(self, number: int, message: object) -> None:
-        child: Any = self.child(number)
-        self.supervisor.step(Told(child, message))
+        process: Any = self.process(number)
+        self.supervisor.step(WorkerMessage(process, message))
 
     def serve(self, *numbers: int) -> None:
         for number in numbers:
             self.tell(number, Serving())
 
     def end(self, number: int, status: int) -> None:
-        child: Any = self.child(number)
-        self.supervisor.step(Ended(child, status))
+        process: Any = self.process(number)
+        self.supervisor.step(WorkerExited(process, status))
 
     def pass_s(self, seconds: float) -> None:
         self.now += seconds
@@ -141,7 +141,7 @@ def bench(caplog: pytest.LogCaptureFixture) -> Iterator[Bench]:
 def test_all_are_started_at_once_and_the_last_to_serve_is_told(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert [child.number for child in bench.started] == [1, 2]
+    assert [process.number for process in bench.started] == [1, 2]
     assert bench.metric("latentserve_workers", state="starting") == 2
     bench.serve(1)
     assert "all 2 workers" not in caplog.text
@@ -157,11 +157,11 @@ def test_a_worker_that_ran_well_is_started_again_at_once(
     bench.serve(1, 2)
     bench.pass_s(60)
     bench.end(2, -signal.SIGKILL)
-    assert [child.number for child in bench.started] == [1, 2, 2]
+    assert [process.number for process in bench.started] == [1, 2, 2]
     assert "worker 2 (process 101) was killed by SIGKILL after serving for 60.0 s" in caplog.text
     assert bench.metric("latentserve_worker_restarts_total", worker="2", cause="signal") == 1
     assert not bench.supervisor.ended
-    assert bench.child(1).stops == 0
+    assert bench.process(1).stops == 0
 
 
 @pytest.mark.parametrize(
@@ -180,9 +180,9 @@ def test_one_that_dies_early_is_started_later_and_later(bench: Bench) -> None:
         assert bench.supervisor.wait_s == delay_s
         assert bench.metric("latentserve_workers", state="down") == 1
         bench.pass_s(delay_s - 0.1)
-        assert bench.supervisor.slots[1].child is None
+        assert bench.supervisor.slots[1].process is None
         bench.pass_s(0.1)
-        assert bench.child(2).number == 2
+        assert bench.process(2).number == 2
 
 
 def test_while_another_serves_there_is_no_giving_up(bench: Bench) -> None:
@@ -191,7 +191,7 @@ def test_while_another_serves_there_is_no_giving_up(bench: Bench) -> None:
         bench.end(2, exit_status.STARTUP)
         bench.pass_s(60)
     assert not bench.supervisor.ended
-    assert bench.child(1).stops == 0
+    assert bench.process(1).stops == 0
 
 
 def test_it_gives_up_when_all_die_at_once_again_and_again(
@@ -202,7 +202,7 @@ def test_it_gives_up_when_all_die_at_once_again_and_again(
         bench.end(2, -11)
         bench.pass_s(10)
     bench.end(1, 1)
-    assert bench.child(2).stops == 1
+    assert bench.process(2).stops == 1
     assert not bench.supervisor.ended
     bench.end(2, 0)
     assert bench.supervisor.ended
@@ -222,7 +222,7 @@ def test_it_does_not_give_up_on_one_that_ran_well_and_is_just_being_started(benc
     bench.end(1, -9)
     bench.end(2, 1)
     assert not bench.supervisor.ended
-    assert bench.child(1).stops == 0
+    assert bench.process(1).stops == 0
 
 
 @pytest.mark.parametrize("status", [exit_status.SETTINGS, exit_status.STARTUP])
@@ -231,7 +231,7 @@ def test_a_setting_that_no_restart_mends_ends_it_with_the_worker_s_own_words(
 ) -> None:
     bench.tell(1, CannotStart("--default-model x: there is no such model"))
     bench.end(1, status)
-    assert bench.child(2).stops == 1
+    assert bench.process(2).stops == 1
     bench.end(2, status)
     assert bench.supervisor.ended
     assert bench.supervisor.finish() == status
@@ -257,10 +257,10 @@ def test_a_process_that_cannot_be_started_is_tried_again(bench: Bench) -> None:
     bench.fail_to_start = True
     bench.end(2, -9)
     bench.pass_s(1)
-    assert bench.supervisor.slots[1].child is None
+    assert bench.supervisor.slots[1].process is None
     bench.fail_to_start = False
     bench.pass_s(2)
-    assert bench.child(2).number == 2
+    assert bench.process(2).number == 2
 
 
 def test_a_signal_drains_all_and_nothing_is_started_any_more(
@@ -269,7 +269,7 @@ def test_a_signal_drains_all_and_nothing_is_started_any_more(
     bench.serve(1, 2)
     bench.end(2, 1)
     bench.supervisor.step(TERM)
-    assert bench.child(1).stops == 1
+    assert bench.process(1).stops == 1
     bench.pass_s(20)
     assert len(bench.started) == 2
     bench.end(1, 0)
@@ -282,8 +282,8 @@ def test_a_second_signal_is_passed_on(bench: Bench, caplog: pytest.LogCaptureFix
     bench.serve(1, 2)
     for _ in range(2):
         bench.supervisor.step(Signalled(signal.SIGINT))
-    assert [bench.child(number).stops for number in (1, 2)] == [2, 2]
-    bench.child(1).cut_off = True
+    assert [bench.process(number).stops for number in (1, 2)] == [2, 2]
+    bench.process(1).cut_off = True
     for number in (1, 2):
         bench.end(number, 0)
     assert bench.supervisor.finish() == exit_status.STOPPED
@@ -295,7 +295,7 @@ def test_calls_that_outlast_the_grace_are_told(
 ) -> None:
     bench.serve(1, 2)
     bench.supervisor.step(TERM)
-    bench.child(2).cut_off = True
+    bench.process(2).cut_off = True
     for number in (1, 2):
         bench.end(number, 0)
     assert bench.supervisor.finish() == exit_status.STOPPED
@@ -312,9 +312,9 @@ def test_a_worker_that_does_not_stop_is_killed_and_that_is_told(
     assert limit_s is not None
     assert limit_s >= bench.settings.drain_delay_s + bench.settings.grace_s
     bench.pass_s(limit_s - 1)
-    assert not bench.child(2).killed
+    assert not bench.process(2).killed
     bench.pass_s(1)
-    assert bench.child(2).killed
+    assert bench.process(2).killed
     bench.end(2, -signal.SIGKILL)
     assert bench.supervisor.finish() == exit_status.UNCLEAN_STOP
     assert "calls were cut off: worker 2 (process 101) was killed by SIGKILL" in caplog.text
@@ -341,23 +341,23 @@ def test_a_worker_that_answers_nothing_is_killed_where_that_is_wanted(
     bench.serve(1, 2)
     bench.pass_s(1)
     for _ in range(20):
-        bench.child(1).alive.set_result(True)
+        bench.process(1).alive.set_result(True)
         bench.run_s(28)
-        bench.child(2).alive.set_result(True)
+        bench.process(2).alive.set_result(True)
         bench.run_s(0.5)
-    assert not any(child.killed for child in bench.started)
-    bench.child(1).alive.set_result(True)
+    assert not any(process.killed for process in bench.started)
+    bench.process(1).alive.set_result(True)
     bench.run_s(30)
-    assert not bench.child(1).killed
-    assert bench.child(2).killed
+    assert not bench.process(1).killed
+    assert bench.process(2).killed
     assert "worker 2 (process 101) has not answered for 30.0 s and is killed" in caplog.text
     bench.end(2, -signal.SIGKILL)
     bench.pass_s(0)
-    assert bench.child(2).pid == 102
+    assert bench.process(2).pid == 102
     bench.serve(2)
-    bench.child(1).alive.set_result(True)
+    bench.process(1).alive.set_result(True)
     bench.run_s(29)
-    assert not bench.child(2).killed
+    assert not bench.process(2).killed
 
 
 def test_a_pause_of_the_supervisor_itself_kills_nobody() -> None:
@@ -365,28 +365,28 @@ def test_a_pause_of_the_supervisor_itself_kills_nobody() -> None:
     bench.serve(1, 2)
     bench.run_s(5)  # both are asked, and everything is stopped before they answer
     bench.pass_s(600)
-    assert not any(child.killed for child in bench.started)
+    assert not any(process.killed for process in bench.started)
     bench.run_s(29)
-    bench.child(1).alive.set_result(True)
-    assert not any(child.killed for child in bench.started)
+    bench.process(1).alive.set_result(True)
+    assert not any(process.killed for process in bench.started)
     bench.run_s(2)
-    assert not bench.child(1).killed
-    assert bench.child(2).killed
+    assert not bench.process(1).killed
+    assert bench.process(2).killed
 
 
 def test_a_silent_worker_is_left_alone_where_nothing_else_is_said(bench: Bench) -> None:
     bench.serve(1, 2)
     bench.pass_s(3600)
-    assert not any(child.killed for child in bench.started)
+    assert not any(process.killed for process in bench.started)
 
 
 def reloaded(bench: Bench, number: int, answer: object) -> None:
     """Answer the reload that a worker is asked for; it comes from a thread."""
     end = time.monotonic() + TIMEOUT_S
-    while not bench.child(number).reloads:
+    while not bench.process(number).reloads:
         assert time.monotonic() < end
         time.sleep(0.005)
-    _, future = bench.child(number).reloads.pop()
+    _, future = bench.process(number).reloads.pop()
     if isinstance(answer, Exception):
         future.set_exception(answer)
     else:
@@ -398,9 +398,9 @@ def test_a_reload_that_one_worker_is_asked_for_reaches_all(bench: Bench) -> None
     bench.tell(1, Question(7, Reload(frozenset({"a"}))))
     outcome = Outcome("a", 1, Action.LOADED)
     reloaded(bench, 2, [outcome])
-    assert not bench.child(1).answers.done()
+    assert not bench.process(1).answers.done()
     reloaded(bench, 1, [outcome])
-    assert bench.child(1).answers.result(TIMEOUT_S) == [outcome]
+    assert bench.process(1).answers.result(TIMEOUT_S) == [outcome]
 
 
 def test_a_worker_that_ends_during_a_reload_does_not_hold_it_up(bench: Bench) -> None:
@@ -409,7 +409,7 @@ def test_a_worker_that_ends_during_a_reload_does_not_hold_it_up(bench: Bench) ->
     outcome = Outcome("a", 1, Action.LOADED)
     reloaded(bench, 1, [outcome])
     reloaded(bench, 2, LinkClosed("gone"))
-    assert bench.child(1).answers.result(TIMEOUT_S) == [outcome]
+    assert bench.process(1).answers.result(TIMEOUT_S) == [outcome]
 
 
 def test_what_no_worker_knows_is_not_found(bench: Bench) -> None:
@@ -417,7 +417,7 @@ def test_what_no_worker_knows_is_not_found(bench: Bench) -> None:
     bench.tell(2, Question(7, Reload(frozenset({"z"}))))
     for number in (1, 2):
         reloaded(bench, number, ModelNotFound("there is no model 'z'"))
-    answer = bench.child(2).answers.result(TIMEOUT_S)
+    answer = bench.process(2).answers.result(TIMEOUT_S)
     assert isinstance(answer, ModelNotFound)
 
 
@@ -426,7 +426,7 @@ def test_a_hangup_reloads_all_and_stops_nobody(bench: Bench) -> None:
     bench.supervisor.step(Signalled(signal.SIGHUP))
     for number in (1, 2):
         reloaded(bench, number, [])
-        assert bench.child(number).stops == 0
+        assert bench.process(number).stops == 0
     assert not bench.supervisor.ended
 
 
