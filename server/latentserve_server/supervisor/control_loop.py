@@ -21,7 +21,7 @@ from latentserve_server.config import Settings
 from latentserve_server.errors import LatentserveError
 from latentserve_server.observability.metrics_server import serve_metrics
 from latentserve_server.repository.lifecycle import Outcome
-from latentserve_server.supervisor.ipc import Question
+from latentserve_server.supervisor.ipc import IpcRequest
 from latentserve_server.supervisor.messages import CannotStart, Reload, Serving
 from latentserve_server.supervisor.metrics_aggregation import AggregatedCollector
 from latentserve_server.supervisor.reload import reload_workers
@@ -208,7 +208,7 @@ class Supervisor:
                 )
         elif isinstance(message, CannotStart):
             slot.reason = message.reason
-        elif isinstance(message, Question) and isinstance(message.body, Reload):
+        elif isinstance(message, IpcRequest) and isinstance(message.body, Reload):
             threading.Thread(
                 target=self._answer_reload, args=(process, message, message.body.names), daemon=True
             ).start()
@@ -284,13 +284,13 @@ class Supervisor:
     # --- reloads, each on a thread of its own ----------------------------------------------------
 
     def _answer_reload(
-        self, process: WorkerProcess, question: Question, names: frozenset[str]
+        self, process: WorkerProcess, request: IpcRequest, names: frozenset[str]
     ) -> None:
         try:
             answer: object = self._reload_all(names)
         except Exception as error:  # noqa: BLE001 - the worker that asked raises it
             answer = error
-        process.answer(question, answer)
+        process.answer(request, answer)
 
     def _reload_by_signal(self) -> None:
         try:

@@ -14,27 +14,27 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 
-class LinkClosed(Exception):
+class IpcClosed(Exception):
     """The other process is gone."""
 
 
 @dataclass(frozen=True)
-class Question:
-    """Something that wants an answer, see `Link.answer`."""
+class IpcRequest:
+    """Something that wants an answer, see `IpcChannel.answer`."""
 
     number: int
     body: object
 
 
 @dataclass(frozen=True)
-class _Answer:
+class _IpcReply:
     """`body` is what the future gives, or the exception that it raises."""
 
     number: int
     body: object
 
 
-class Link:
+class IpcChannel:
     """One end. Telling, asking and answering are safe from any thread; one thread receives."""
 
     def __init__(self, connection: Connection) -> None:
@@ -56,19 +56,19 @@ class Link:
     def ask(self, body: object) -> Future[Any]:
         """Send a question and return the answer's future; it raises LinkClosed if none can come."""
         future: Future[Any] = Future()
-        question = Question(next(self._numbers), body)
+        request = IpcRequest(next(self._numbers), body)
         with self._lock:
             if not self._closed:
-                self._asked[question.number] = future
+                self._asked[request.number] = future
         if self._closed:
-            future.set_exception(LinkClosed("the other process is gone"))
+            future.set_exception(IpcClosed("the other process is gone"))
         else:
-            self.tell(question)
+            self.tell(request)
         return future
 
-    def answer(self, question: Question, body: object) -> None:
+    def answer(self, request: IpcRequest, body: object) -> None:
         """Answer a question; an exception is raised on the other side."""
-        self.tell(_Answer(question.number, body))
+        self.tell(_IpcReply(request.number, body))
 
     def receive(self) -> object:
         """Wait for the next message or Question; answers go to their futures.
@@ -80,8 +80,8 @@ class Link:
                 message = self._connection.recv()
             except (EOFError, OSError) as error:
                 self._close()
-                raise LinkClosed("the other process is gone") from error
-            if not isinstance(message, _Answer):
+                raise IpcClosed("the other process is gone") from error
+            if not isinstance(message, _IpcReply):
                 return message
             with self._lock:
                 future = self._asked.pop(message.number, None)
@@ -93,7 +93,7 @@ class Link:
             self._closed = True
             left, self._asked = list(self._asked.values()), {}
         for future in left:
-            _resolve(future, LinkClosed("the other process is gone"))
+            _resolve(future, IpcClosed("the other process is gone"))
 
 
 def _resolve(future: Future[Any], body: object) -> None:

@@ -1,4 +1,4 @@
-"""What the supervisor and its workers say to each other; `link` carries it."""
+"""What the supervisor and its workers say to each other; `channel` carries it."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from latentserve_server.errors import LatentserveError, ModelNotFound
 from latentserve_server.repository.lifecycle import Action, Outcome
-from latentserve_server.supervisor.ipc import LinkClosed
+from latentserve_server.supervisor.ipc import IpcClosed
 from latentserve_server.supervisor.messages import RELOAD_LIMIT_S
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def reload_workers(workers: Sequence[Reloader], names: frozenset[str]) -> list[O
             outcomes.append((number, future.result(max(0.0, end - time.monotonic()))))
         except ModelNotFound as error:
             refusals.append(error)
-        except LinkClosed:
+        except IpcClosed:
             log.warning("worker %d ended while it reloaded", number)
         except TimeoutError as error:
             raise LatentserveError(f"worker {number} did not answer") from error

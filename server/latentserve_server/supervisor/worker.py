@@ -23,7 +23,7 @@ from latentserve_server.errors import EngineStuck, LatentserveError, StartupErro
 from latentserve_server.observability import log_format
 from latentserve_server.process import run
 from latentserve_server.repository.lifecycle import Outcome
-from latentserve_server.supervisor.ipc import Link, LinkClosed, Question
+from latentserve_server.supervisor.ipc import IpcChannel, IpcClosed, IpcRequest
 from latentserve_server.supervisor.messages import (
     RELOAD_LIMIT_S,
     AreYouAlive,
@@ -41,10 +41,10 @@ log = logging.getLogger(__name__)
 def run_worker(descriptor: int, number: int, engine_factory: EngineFactory = onnx_engine) -> int:
     """Serve until told to stop; return the exit status."""
     log_format.lose_quietly()
-    link = Link(Connection(descriptor))
+    channel = IpcChannel(Connection(descriptor))
     try:
-        settings = link.receive()
-    except LinkClosed:
+        settings = channel.receive()
+    except IpcClosed:
         return exit_status.FAILED
     assert isinstance(settings, Settings)  # noqa: S101 - the first message, see `process`
     log_format.configure(
@@ -54,31 +54,31 @@ def run_worker(descriptor: int, number: int, engine_factory: EngineFactory = onn
         log_requests=settings.log_requests == "yes",
     )
     try:
-        asyncio.run(_serve(settings, link, engine_factory))
+        asyncio.run(_serve(settings, channel, engine_factory))
     except EngineStuck as error:
         exit_status.end_stuck(error)
     except StartupError as error:
         log.error("%s", error)
-        link.tell(CannotStart(str(error)))
+        channel.tell(CannotStart(str(error)))
         return exit_status.status_of(error)
     return exit_status.STOPPED
 
 
-async def _serve(settings: Settings, link: Link, engine_factory: EngineFactory) -> None:
-    orders = _Orders(link, asyncio.get_running_loop())
+async def _serve(settings: Settings, channel: IpcChannel, engine_factory: EngineFactory) -> None:
+    orders = _Orders(channel, asyncio.get_running_loop())
     app = App(settings, engine_factory, orders.reload_everywhere)
     orders.follow(app)
     try:
         await run(app, on_serving=orders.serving)
     finally:
-        link.tell(LastReport(list(app.metrics.registry.collect()), app.cut_off))
+        channel.tell(LastReport(list(app.metrics.registry.collect()), app.cut_off))
 
 
 class _Orders:
     """Does what the supervisor says."""
 
-    def __init__(self, link: Link, loop: asyncio.AbstractEventLoop) -> None:
-        self._link = link
+    def __init__(self, channel: IpcChannel, loop: asyncio.AbstractEventLoop) -> None:
+        self._channel = channel
         self._loop = loop
         self._serving = threading.Event()
         self._stopping = False
@@ -96,17 +96,17 @@ class _Orders:
     def serving(self) -> None:
         """Tell the supervisor that calls are answered."""
         self._serving.set()
-        self._link.tell(Serving())
+        self._channel.tell(Serving())
 
     def reload_everywhere(self, names: Collection[str]) -> list[Outcome]:
         """Have the supervisor reload every worker, this one too; return the joined outcomes.
 
         Raises what `Repository.reload` does, and Unavailable where not all could be asked.
         """
-        asked = self._link.ask(Reload(frozenset(names)))
+        asked = self._channel.ask(Reload(frozenset(names)))
         try:
             outcomes: list[Outcome] = asked.result(RELOAD_LIMIT_S)
-        except (LinkClosed, TimeoutError) as error:
+        except (IpcClosed, TimeoutError) as error:
             raise Unavailable(
                 "not every worker has answered; see GetModel for what is served", retry_after_s=5.0
             ) from error
@@ -127,24 +127,24 @@ class _Orders:
         stops = 0
         while True:
             try:
-                message = self._link.receive()
-            except LinkClosed:
+                message = self._channel.receive()
+            except IpcClosed:
                 log.error("the supervisor is gone; this worker stops")
                 self._call(self._stop_once, app)
                 return
             if isinstance(message, Stop):
                 stops += 1
                 self._call(self._stop, app, stops)
-            elif isinstance(message, Question) and isinstance(message.body, ReportMetrics):
-                self._link.answer(message, list(app.metrics.registry.collect()))
-            elif isinstance(message, Question) and isinstance(message.body, AreYouAlive):
-                self._link.answer(message, True)
-            elif isinstance(message, Question) and isinstance(message.body, Reload):
+            elif isinstance(message, IpcRequest) and isinstance(message.body, ReportMetrics):
+                self._channel.answer(message, list(app.metrics.registry.collect()))
+            elif isinstance(message, IpcRequest) and isinstance(message.body, AreYouAlive):
+                self._channel.answer(message, True)
+            elif isinstance(message, IpcRequest) and isinstance(message.body, Reload):
                 threading.Thread(
                     target=self._reload, args=(app, message, message.body.names), daemon=True
                 ).start()
 
-    def _reload(self, app: App, question: Question, names: frozenset[str]) -> None:
+    def _reload(self, app: App, request: IpcRequest, names: frozenset[str]) -> None:
         # While it loads it may have looked at the folder before the change.
         self._serving.wait()
         try:
@@ -154,7 +154,7 @@ class _Orders:
         except Exception as error:  # others may not survive the way to another process
             log.exception("the reload failed")
             answer = LatentserveError(f"a worker failed to reload: {type(error).__name__}")
-        self._link.answer(question, answer)
+        self._channel.answer(request, answer)
 
     def _call(self, function: Callable[..., None], *arguments: object) -> None:
         try:

@@ -18,7 +18,7 @@ from typing import Any
 from prometheus_client.core import Metric
 
 from latentserve_server.config import Settings
-from latentserve_server.supervisor.ipc import Link, LinkClosed
+from latentserve_server.supervisor.ipc import IpcChannel, IpcClosed
 from latentserve_server.supervisor.messages import (
     AreYouAlive,
     LastReport,
@@ -87,8 +87,8 @@ class WorkerProcess:
             except OSError:
                 ours.close()
                 raise
-        self._link = Link(Connection(ours.detach()))
-        self._link.tell(settings)
+        self._channel = IpcChannel(Connection(ours.detach()))
+        self._channel.tell(settings)
         threading.Thread(target=self._watch, name=f"worker-{number}", daemon=True).start()
 
     @property
@@ -98,7 +98,7 @@ class WorkerProcess:
 
     def stop(self) -> None:
         """Tell it to drain and end; a second time, at once."""
-        self._link.tell(Stop())
+        self._channel.tell(Stop())
 
     def kill(self) -> None:
         """End it by force."""
@@ -106,33 +106,33 @@ class WorkerProcess:
 
     def reload(self, names: frozenset[str]) -> Future[Any]:
         """Ask it to reload; the future gives the outcomes."""
-        return self._link.ask(Reload(names))
+        return self._channel.ask(Reload(names))
 
-    def answer(self, question: Any, body: object) -> None:
+    def answer(self, request: Any, body: object) -> None:
         """Answer a question that it asked."""
-        self._link.answer(question, body)
+        self._channel.answer(request, body)
 
     def ask_report(self) -> Future[Any]:
         """Ask it for its metrics; the answer is kept as `last_report`, too."""
         with self._lock:
             # One question at a time: those that a frozen process never reads fill the link.
             if self._reporting is None or self._reporting.done():
-                self._reporting = self._link.ask(ReportMetrics())
+                self._reporting = self._channel.ask(ReportMetrics())
                 self._reporting.add_done_callback(self._keep_report)
             return self._reporting
 
     def ask_alive(self) -> Future[Any]:
         """Ask it for a sign of life."""
-        return self._link.ask(AreYouAlive())
+        return self._channel.ask(AreYouAlive())
 
     def _keep_report(self, reporting: Future[Any]) -> None:
         if reporting.exception() is None:
             self.last_report = reporting.result()
 
     def _watch(self) -> None:
-        with contextlib.suppress(LinkClosed):
+        with contextlib.suppress(IpcClosed):
             while True:
-                message = self._link.receive()
+                message = self._channel.receive()
                 if isinstance(message, LastReport):
                     self.last_report, self.cut_off = message.metrics, message.cut_off
                 else:

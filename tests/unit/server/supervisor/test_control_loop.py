@@ -21,7 +21,7 @@ from latentserve_server.config import Settings
 from latentserve_server.errors import ModelNotFound
 from latentserve_server.repository.lifecycle import Action, Outcome
 from latentserve_server.supervisor.control_loop import Signalled, Supervisor
-from latentserve_server.supervisor.ipc import LinkClosed, Question
+from latentserve_server.supervisor.ipc import IpcClosed, IpcRequest
 from latentserve_server.supervisor.messages import CannotStart, Reload, Serving
 from latentserve_server.supervisor.metrics_aggregation import AggregatedCollector
 from latentserve_server.supervisor.restart_policy import Restarts
@@ -63,7 +63,7 @@ class FakeChild:
         self.reloads.append((names, future))
         return future
 
-    def answer(self, question: Any, body: object) -> None:
+    def answer(self, request: Any, body: object) -> None:
         self.answers.set_result(body)
 
 
@@ -395,7 +395,7 @@ def reloaded(bench: Bench, number: int, answer: object) -> None:
 
 def test_a_reload_that_one_worker_is_asked_for_reaches_all(bench: Bench) -> None:
     bench.serve(1, 2)
-    bench.tell(1, Question(7, Reload(frozenset({"a"}))))
+    bench.tell(1, IpcRequest(7, Reload(frozenset({"a"}))))
     outcome = Outcome("a", 1, Action.LOADED)
     reloaded(bench, 2, [outcome])
     assert not bench.process(1).answers.done()
@@ -405,16 +405,16 @@ def test_a_reload_that_one_worker_is_asked_for_reaches_all(bench: Bench) -> None
 
 def test_a_worker_that_ends_during_a_reload_does_not_hold_it_up(bench: Bench) -> None:
     bench.serve(1, 2)
-    bench.tell(1, Question(7, Reload()))
+    bench.tell(1, IpcRequest(7, Reload()))
     outcome = Outcome("a", 1, Action.LOADED)
     reloaded(bench, 1, [outcome])
-    reloaded(bench, 2, LinkClosed("gone"))
+    reloaded(bench, 2, IpcClosed("gone"))
     assert bench.process(1).answers.result(TIMEOUT_S) == [outcome]
 
 
 def test_what_no_worker_knows_is_not_found(bench: Bench) -> None:
     bench.serve(1, 2)
-    bench.tell(2, Question(7, Reload(frozenset({"z"}))))
+    bench.tell(2, IpcRequest(7, Reload(frozenset({"z"}))))
     for number in (1, 2):
         reloaded(bench, number, ModelNotFound("there is no model 'z'"))
     answer = bench.process(2).answers.result(TIMEOUT_S)

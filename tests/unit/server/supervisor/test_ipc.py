@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection
 import pytest
 
 from latentserve_server.errors import ModelNotFound
-from latentserve_server.supervisor.ipc import Link, LinkClosed, Question
+from latentserve_server.supervisor.ipc import IpcChannel, IpcClosed, IpcRequest
 
 TIMEOUT_S = 10.0
 
@@ -24,36 +24,36 @@ def connections() -> Iterator[tuple[Connection, Connection]]:
 
 
 @pytest.fixture
-def ends(connections: tuple[Connection, Connection]) -> tuple[Link, Link]:
-    return Link(connections[0]), Link(connections[1])
+def ends(connections: tuple[Connection, Connection]) -> tuple[IpcChannel, IpcChannel]:
+    return IpcChannel(connections[0]), IpcChannel(connections[1])
 
 
-def test_messages_arrive_in_order(ends: tuple[Link, Link]) -> None:
+def test_messages_arrive_in_order(ends: tuple[IpcChannel, IpcChannel]) -> None:
     one, other = ends
     for message in ("first", "second"):
         one.tell(message)
     assert [other.receive(), other.receive()] == ["first", "second"]
 
 
-def test_a_question_is_answered_between_other_messages(ends: tuple[Link, Link]) -> None:
+def test_a_question_is_answered_between_other_messages(ends: tuple[IpcChannel, IpcChannel]) -> None:
     one, other = ends
     first, second = one.ask("what?"), one.ask("and what?")
     questions = [other.receive(), other.receive()]
-    assert all(isinstance(question, Question) for question in questions)
-    for question in reversed(questions):
-        assert isinstance(question, Question)
-        other.answer(question, f"{question.body} that")
+    assert all(isinstance(request, IpcRequest) for request in questions)
+    for request in reversed(questions):
+        assert isinstance(request, IpcRequest)
+        other.answer(request, f"{request.body} that")
     other.tell("news")
     assert one.receive() == "news"
     assert (first.result(TIMEOUT_S), second.result(TIMEOUT_S)) == ("what? that", "and what? that")
 
 
-def test_an_error_is_an_answer_and_keeps_what_it_says(ends: tuple[Link, Link]) -> None:
+def test_an_error_is_an_answer_and_keeps_what_it_says(ends: tuple[IpcChannel, IpcChannel]) -> None:
     one, other = ends
     asked = one.ask("what?")
-    question = other.receive()
-    assert isinstance(question, Question)
-    other.answer(question, ModelNotFound("no model 'x'", metadata={"models": "a, b"}))
+    request = other.receive()
+    assert isinstance(request, IpcRequest)
+    other.answer(request, ModelNotFound("no model 'x'", metadata={"models": "a, b"}))
     other.tell("news")
     one.receive()
     with pytest.raises(ModelNotFound, match="no model 'x'") as raised:
@@ -62,21 +62,21 @@ def test_an_error_is_an_answer_and_keeps_what_it_says(ends: tuple[Link, Link]) -
 
 
 def test_the_end_of_the_other_side_ends_everything(
-    ends: tuple[Link, Link], connections: tuple[Connection, Connection]
+    ends: tuple[IpcChannel, IpcChannel], connections: tuple[Connection, Connection]
 ) -> None:
     one, _ = ends
     asked = one.ask("what?")
     connections[1].close()
-    with pytest.raises(LinkClosed):
+    with pytest.raises(IpcClosed):
         one.receive()
-    with pytest.raises(LinkClosed):
+    with pytest.raises(IpcClosed):
         asked.result(TIMEOUT_S)
-    with pytest.raises(LinkClosed):
+    with pytest.raises(IpcClosed):
         one.ask("anyone?").result(TIMEOUT_S)
     one.tell("nobody hears it, and nothing happens")
 
 
-def test_many_threads_may_tell(ends: tuple[Link, Link]) -> None:
+def test_many_threads_may_tell(ends: tuple[IpcChannel, IpcChannel]) -> None:
     one, other = ends
     threads = [
         threading.Thread(target=lambda n=n: [one.tell((n, k, b"x" * 3000)) for k in range(50)])
