@@ -26,7 +26,7 @@ from latentserve_server.observability.deferred_counters import Counter, Labelled
 from latentserve_server.observability.model_metrics import VersionMetrics, collect_versions
 from latentserve_server.observability.rpc_metrics import RpcMetrics, code_of_leaving, collect_rpcs
 from latentserve_server.repository.lifecycle import Action, Outcome
-from latentserve_server.repository.model_version import Entry, State
+from latentserve_server.repository.model_version import ModelVersion, State
 
 __all__ = ["Metrics", "RpcMetrics", "code_of_leaving"]
 
@@ -40,7 +40,7 @@ class Metrics(Collector):
         entries: gives the versions that there are, at the time of a scrape.
     """
 
-    def __init__(self, entries: Callable[[], Iterable[Entry]]) -> None:
+    def __init__(self, entries: Callable[[], Iterable[ModelVersion]]) -> None:
         self._entries = entries
         self._rpcs: dict[str, RpcMetrics] = {}
         # Each is added or taken out in one step; a scrape reads a copy.
@@ -92,7 +92,7 @@ def _families(
     versions: Iterable[tuple[tuple[str, str], VersionMetrics]],
     reload_counts: Mapping[tuple[str, ...], int],
     failed_reloads: int,
-    entries: Iterable[Entry],
+    entries: Iterable[ModelVersion],
 ) -> Iterator[Metric]:
     yield from collect_rpcs(rpcs)
     yield from collect_versions(versions)
@@ -113,7 +113,7 @@ def _families(
     yield _build_info()
 
 
-def _collect_models(entries: Iterable[Entry]) -> Iterator[Metric]:
+def _collect_models(entries: Iterable[ModelVersion]) -> Iterator[Metric]:
     """Give what is true now: versions, their state, their queues."""
     info = GaugeMetricFamily(
         "latentserve_model_info",

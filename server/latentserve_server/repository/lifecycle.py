@@ -21,7 +21,7 @@ from latentserve_server.errors import (
 )
 from latentserve_server.manifest.reader import Manifest
 from latentserve_server.repository.loader import Loader, version_folders
-from latentserve_server.repository.model_version import Entry, ServedModel, State
+from latentserve_server.repository.model_version import LoadedModel, ModelVersion, State
 
 log = logging.getLogger(__name__)
 
@@ -79,10 +79,10 @@ class Repository:
         self._on_failure = on_failure
         self._reloading = threading.Lock()
         # Both are replaced as a whole, never changed in place: readers need no lock.
-        self._entries: tuple[Entry, ...] = ()
-        self._by_name: dict[str, tuple[Entry, ...]] = {}
+        self._entries: tuple[ModelVersion, ...] = ()
+        self._by_name: dict[str, tuple[ModelVersion, ...]] = {}
 
-    def entries(self) -> tuple[Entry, ...]:
+    def entries(self) -> tuple[ModelVersion, ...]:
         """Return every version, by name, then from high to low."""
         return self._entries
 
@@ -153,7 +153,7 @@ class Repository:
             )
         return outcomes
 
-    def resolve(self, name: str, version: int) -> ServedModel:
+    def resolve(self, name: str, version: int) -> LoadedModel:
         """Return the model that answers a ModelRef.
 
         Raises InvalidRequest, ModelNotFound, or Unavailable while it is loading.
@@ -170,7 +170,7 @@ class Repository:
             )
         return entry.model
 
-    def find(self, name: str, version: int) -> Entry:
+    def find(self, name: str, version: int) -> ModelVersion:
         """Return the version that a ModelRef names; version 0 skips the refused ones.
 
         Raises InvalidRequest or ModelNotFound.
@@ -233,7 +233,7 @@ class Repository:
             )
         return folders[: self._max_versions]
 
-    def _renew(self, name: str, version: int, folder: Path, served: Entry | None) -> Outcome:
+    def _renew(self, name: str, version: int, folder: Path, served: ModelVersion | None) -> Outcome:
         """Load a version that is new or changed; keep what is served where it is refused."""
         ready = served if served is not None and served.model is not None else None
         # Also where the manifest is the same: its files may not be, and a restart would need them.
@@ -252,7 +252,7 @@ class Repository:
         self._put(entry)
         return Outcome(name, version, Action.LOADED)
 
-    def _remove(self, gone: Entry, *, replaceable: bool) -> Outcome:
+    def _remove(self, gone: ModelVersion, *, replaceable: bool) -> Outcome:
         """Serve a version no more, unless what should take its place was refused."""
         others = [entry for entry in self._entries if entry is not gone]
         replaced = any(other.name == gone.name and other.model is not None for other in others)
@@ -265,7 +265,7 @@ class Repository:
         self._on_change(gone.name)
         return Outcome(gone.name, gone.version, Action.REMOVED)
 
-    def _put(self, entry: Entry) -> None:
+    def _put(self, entry: ModelVersion) -> None:
         """Swap one entry in."""
         others = [
             other
@@ -275,9 +275,9 @@ class Repository:
         self._publish([*others, entry])
         self._on_change(entry.name)
 
-    def _publish(self, entries: list[Entry]) -> None:
+    def _publish(self, entries: list[ModelVersion]) -> None:
         ordered = sorted(entries, key=lambda entry: (entry.name, -entry.version))
-        by_name: dict[str, tuple[Entry, ...]] = {}
+        by_name: dict[str, tuple[ModelVersion, ...]] = {}
         for entry in ordered:
             by_name[entry.name] = (*by_name.get(entry.name, ()), entry)
         self._entries, self._by_name = tuple(ordered), by_name
@@ -287,5 +287,5 @@ class Repository:
         return ModelNotFound(f"{message}. Models: {names or 'none'}", metadata={"models": names})
 
 
-def _digest(entry: Entry) -> str | None:
+def _digest(entry: ModelVersion) -> str | None:
     return entry.manifest.digest if entry.manifest else None

@@ -16,7 +16,7 @@ from latentserve_server.engine.interface import Engine
 from latentserve_server.errors import ManifestError
 from latentserve_server.manifest.reader import Manifest, read_manifest
 from latentserve_server.model_limits import Limits
-from latentserve_server.repository.model_version import Entry, ServedModel, State
+from latentserve_server.repository.model_version import LoadedModel, ModelVersion, State
 from latentserve_server.sampling.prior import check_draw, read_prior
 
 log = logging.getLogger(__name__)
@@ -58,18 +58,20 @@ class Loader:
         self._callbacks = callbacks
         self._offer = offer
 
-    def read(self, name: str, version: int, folder: Path) -> Entry:
+    def read(self, name: str, version: int, folder: Path) -> ModelVersion:
         """Return the entry of a folder whose manifest and files were checked, not yet loaded."""
         try:
             if _leads_out(folder, folder.parent.parent):
                 raise ManifestError("the version's folder is a link that leads out of --exports")
             manifest = read_manifest(folder)
         except ManifestError as error:
-            return refused(Entry(name, version, State.LOADING), error, folder)
+            return refused(ModelVersion(name, version, State.LOADING), error, folder)
         max_batch_rows = self._limits(name).max_batch_rows
-        return Entry(name, version, State.LOADING, manifest=manifest, max_batch_rows=max_batch_rows)
+        return ModelVersion(
+            name, version, State.LOADING, manifest=manifest, max_batch_rows=max_batch_rows
+        )
 
-    def load(self, entry: Entry) -> Entry:
+    def load(self, entry: ModelVersion) -> ModelVersion:
         """Return a loading entry ready or refused: golden results repeated, batches warmed up."""
         assert entry.manifest is not None  # noqa: S101 - read gives every loading entry one
         limits = self._limits(entry.name)
@@ -106,7 +108,7 @@ class Loader:
             entry.manifest.precision,
             difference,
         )
-        model = ServedModel(entry.manifest, engine.provider, batcher, prior)
+        model = LoadedModel(entry.manifest, engine.provider, batcher, prior)
         return replace(entry, state=State.READY, model=model)
 
 
@@ -125,7 +127,7 @@ def fingerprint(root: Path) -> int:
     return hash(tuple(sorted(files)))
 
 
-def refused(entry: Entry, error: ManifestError, folder: Path) -> Entry:
+def refused(entry: ModelVersion, error: ManifestError, folder: Path) -> ModelVersion:
     """Return the entry refused, with the reason.
 
     The log has all of it. Callers are given it without the paths of this machine, of which

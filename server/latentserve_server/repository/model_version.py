@@ -19,7 +19,7 @@ class State(enum.Enum):
     REFUSED = "refused"
 
 
-class ServedModel:
+class LoadedModel:
     """A version that is warm and answers calls.
 
     Every call holds the model that it began with. When a version is replaced or removed, its
@@ -39,7 +39,7 @@ class ServedModel:
 
 
 @dataclass(frozen=True)
-class Entry:
+class ModelVersion:
     """One version; `reason` says why it, or a newer state of its folder, was refused.
 
     `max_batch_rows` is what it has, or would have once loaded; 0 without a manifest.
@@ -50,5 +50,5 @@ class Entry:
     state: State
     reason: str = ""
     manifest: Manifest | None = None
-    model: ServedModel | None = None
+    model: LoadedModel | None = None
     max_batch_rows: int = 0

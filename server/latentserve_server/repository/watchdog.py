@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from latentserve_server.batching.batcher import Backlog
-from latentserve_server.repository.model_version import Entry
+from latentserve_server.repository.model_version import ModelVersion
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class Watchdog:
 
     def __init__(
         self,
-        entries: Callable[[], Iterable[Entry]],
+        entries: Callable[[], Iterable[ModelVersion]],
         *,
         limit_s: float,
         clock: Callable[[], float] = time.monotonic,

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from latentserve_server.batching.request import Completion
-from latentserve_server.repository.model_version import ServedModel
+from latentserve_server.repository.model_version import LoadedModel
 
-Work = tuple[ServedModel, str, int, Completion]
+Work = tuple[LoadedModel, str, int, Completion]
 """What a reply was made by: the model, the operation, the rows, and how they ended."""
 
 

@@ -20,7 +20,7 @@ from latentserve_server.codec.request_parser import Form, RequestReader, parse
 from latentserve_server.errors import InvalidRequest, OperationNotSupported
 from latentserve_server.manifest.reader import Manifest
 from latentserve_server.repository.lifecycle import Repository
-from latentserve_server.repository.model_version import ServedModel
+from latentserve_server.repository.model_version import LoadedModel
 from latentserve_server.sampling import philox
 from latentserve_server.services.call import Call, Done, UnaryMethod
 from latentserve_server.services.reply import Answer, submit
@@ -159,7 +159,7 @@ class GenerativeService:
             message.chunk_rows or self.chunk_rows,
         )
 
-    def _resolve(self, name: str, version: int, operation: str) -> ServedModel:
+    def _resolve(self, name: str, version: int, operation: str) -> LoadedModel:
         model = self._repository.resolve(name, version)
         if operation not in model.manifest.operations:
             raise OperationNotSupported(
@@ -169,7 +169,7 @@ class GenerativeService:
         return model
 
     def _images(
-        self, form: Form, request: bytes, model: ServedModel, allowed: tuple[float, float]
+        self, form: Form, request: bytes, model: LoadedModel, allowed: tuple[float, float]
     ) -> Rows:
         """Return the images of a request; their form is checked once for a form and a model."""
         spec = model.manifest.image
@@ -186,7 +186,7 @@ class GenerativeService:
             return tensors.image_rows(form.layout, request, form.start, allowed=allowed)
         return tensors.image_rows(form.layout, form.message.images.tensor.data, 0, allowed=allowed)
 
-    def _latents(self, form: Form, request: bytes, model: ServedModel) -> Rows:
+    def _latents(self, form: Form, request: bytes, model: LoadedModel) -> Rows:
         """Return the latents of a request."""
         dim, latents = model.manifest.latent_dim, form.message.latents
         if form.layout is None or form.layout_of != dim:

@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from latentserve.v1 import model_service_pb2 as pb
 from latentserve_server.codec.request_parser import parse
 from latentserve_server.repository.lifecycle import Action, Outcome, Repository
-from latentserve_server.repository.model_version import Entry, State
+from latentserve_server.repository.model_version import ModelVersion, State
 from latentserve_server.services.call import Call, Done, Reply, UnaryMethod
 
 MODEL_SERVICE = "latentserve.v1.ModelService"
@@ -124,7 +124,7 @@ class ModelService:
         reloading.turn = self._reloads.submit(reload)
         return reloading
 
-    def _describe(self, entry: Entry) -> pb.Model:
+    def _describe(self, entry: ModelVersion) -> pb.Model:
         model = pb.Model(
             name=entry.name,
             version=entry.version,

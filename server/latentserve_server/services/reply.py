@@ -8,7 +8,7 @@ from typing import Any
 from latentserve.v1 import tensor_pb2
 from latentserve_server.batching.request import Completion, Rows
 from latentserve_server.codec.reply_writer import Piece, message_field
-from latentserve_server.repository.model_version import ServedModel
+from latentserve_server.repository.model_version import LoadedModel
 from latentserve_server.services.call import Call, Done, Reply
 
 # PNG files of one reply above which it is built off the transport's thread.
@@ -40,7 +40,7 @@ class Answer:
 
 
 def submit(
-    model: ServedModel,
+    model: LoadedModel,
     operation: str,
     rows: Rows,
     deadline: float | None,
@@ -69,7 +69,7 @@ def submit(
     return model.batcher.submit(operation, (rows,), deadline, completed)
 
 
-def _served_by(model: ServedModel, number: int) -> bytes:
+def _served_by(model: LoadedModel, number: int) -> bytes:
     """Return which model made a reply; it is the same for all replies of a version."""
     known = model.served_by.get(number)
     if known is None:

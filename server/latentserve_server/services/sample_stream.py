@@ -14,7 +14,7 @@ from latentserve_server.batching.request import Completion, Rows
 from latentserve_server.codec import tensors
 from latentserve_server.codec.reply_writer import Piece
 from latentserve_server.errors import InvalidRequest
-from latentserve_server.repository.model_version import ServedModel
+from latentserve_server.repository.model_version import LoadedModel
 from latentserve_server.sampling import philox
 from latentserve_server.sampling.prior import Prior
 from latentserve_server.services.call import Call, Done
@@ -63,7 +63,7 @@ class SampleStream:
 
     def __init__(
         self,
-        model: ServedModel,
+        model: LoadedModel,
         draw: Draw,
         image_format: int,
         include_latents: bool,
@@ -100,7 +100,7 @@ class SampleStream:
         return submit(self._model, "sample", Rows(latents), deadline, done, answer)
 
 
-def prior_of(model: ServedModel) -> Prior:
+def prior_of(model: LoadedModel) -> Prior:
     """Return the prior of a model that can sample."""
     assert model.prior is not None  # noqa: S101 - no manifest has `sample` without a prior
     return model.prior

@@ -18,7 +18,7 @@ from latentserve_server.errors import QueueFull
 from latentserve_server.manifest.reader import Manifest
 from latentserve_server.model_limits import Limits
 from latentserve_server.repository.loader import Loader
-from latentserve_server.repository.model_version import Entry, ServedModel, State
+from latentserve_server.repository.model_version import LoadedModel, ModelVersion, State
 
 Floats = NDArray[np.float32]
 IMAGE_BYTES = 4 * tiny_models.PIXELS
@@ -43,13 +43,15 @@ class WarmEngine:
         return 0.0
 
 
-def load(root: Path, name: str, limits: Limits, queue_quota: QueueQuota | None = None) -> Entry:
+def load(
+    root: Path, name: str, limits: Limits, queue_quota: QueueQuota | None = None
+) -> ModelVersion:
     tiny_models.write_model(root, name, kind="gan")
     loader = Loader(WarmEngine, limits=lambda name: limits, queue_quota=queue_quota)
     return loader.load(loader.read(name, 1, root / name / "1"))
 
 
-def served(entry: Entry) -> ServedModel:
+def served(entry: ModelVersion) -> LoadedModel:
     assert entry.state is State.READY, entry.reason
     assert entry.model is not None
     return entry.model
@@ -72,7 +74,7 @@ def test_a_model_gets_the_limits_of_its_name(tmp_path: Path) -> None:
             submit(served(entry), limits.queue_rows + 1)
 
 
-def submit(model: ServedModel, rows: int) -> None:
+def submit(model: LoadedModel, rows: int) -> None:
     array = np.zeros((rows, 4), dtype=np.float32)
     model.batcher.submit("decode", (Rows(array),), None, lambda completion: None)
 

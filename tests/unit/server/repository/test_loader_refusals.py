@@ -14,7 +14,7 @@ from latentserve_server.engine.onnx import OnnxEngine
 from latentserve_server.errors import ManifestError
 from latentserve_server.model_limits import Limits
 from latentserve_server.repository.loader import Loader, refused, version_folders
-from latentserve_server.repository.model_version import Entry, State
+from latentserve_server.repository.model_version import ModelVersion, State
 
 LOADER = Loader(
     lambda manifest: OnnxEngine(manifest, CPU, threads=1),
@@ -68,7 +68,7 @@ def test_reasons_name_files_but_no_folders_of_this_machine(
     folder = tmp_path / "a folder" / "tiny-gan" / "1"
     error = ManifestError(text.format(folder=folder))
     with caplog.at_level(logging.ERROR):
-        entry = refused(Entry("tiny-gan", 1, State.LOADING), error, folder)
+        entry = refused(ModelVersion("tiny-gan", 1, State.LOADING), error, folder)
     assert entry.reason == reason
     assert str(error) in caplog.text  # the operator is told all of it
 
@@ -78,7 +78,7 @@ def test_the_folder_is_left_out_by_any_of_its_names(folder: Path, tmp_path: Path
     linked = tmp_path / "by link" / "tiny-gan" / "1"
     for name in (linked, folder.resolve()):
         error = ManifestError(f"{name}/decode.onnx is broken")
-        entry = refused(Entry("tiny-gan", 1, State.LOADING), error, linked)
+        entry = refused(ModelVersion("tiny-gan", 1, State.LOADING), error, linked)
         assert entry.reason == "decode.onnx is broken"
 
 

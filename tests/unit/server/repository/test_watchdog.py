@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from latentserve_server.batching.batcher import Batcher
 from latentserve_server.batching.request import Completion, QueuedRequest, Rows
-from latentserve_server.repository.model_version import Entry, ServedModel, State
+from latentserve_server.repository.model_version import LoadedModel, ModelVersion, State
 from latentserve_server.repository.watchdog import Watchdog
 
 Floats = NDArray[np.float32]
@@ -59,14 +59,17 @@ class Bench:
         )
         self.batcher.start()
         self.done = threading.Semaphore(0)
-        self.entries = [self.entry("slow", 1, self.batcher), Entry("bad", 1, State.REFUSED, "no")]
+        self.entries = [
+            self.entry("slow", 1, self.batcher),
+            ModelVersion("bad", 1, State.REFUSED, "no"),
+        ]
         self.watchdog = Watchdog(lambda: self.entries, limit_s=LIMIT_S)
 
     @staticmethod
-    def entry(name: str, version: int, batcher: Batcher) -> Entry:
+    def entry(name: str, version: int, batcher: Batcher) -> ModelVersion:
         manifest: Any = None  # the watchdog does not look at it
-        model = ServedModel(manifest, "CPUExecutionProvider", batcher, None)
-        return Entry(name, version, State.READY, model=model)
+        model = LoadedModel(manifest, "CPUExecutionProvider", batcher, None)
+        return ModelVersion(name, version, State.READY, model=model)
 
     def submit(self, rows: int, operation: str = "decode") -> QueuedRequest:
         array = np.zeros((rows, 1), dtype=np.float32)

@@ -31,7 +31,7 @@ from latentserve_server.errors import (
 from latentserve_server.model_limits import Limits
 from latentserve_server.repository.lifecycle import Repository
 from latentserve_server.repository.loader import Loader
-from latentserve_server.repository.model_version import ServedModel
+from latentserve_server.repository.model_version import LoadedModel
 from latentserve_server.sampling import philox
 from latentserve_server.services.call import Reply, parse
 from latentserve_server.services.generative import GenerativeService
@@ -667,7 +667,7 @@ class IdleBatchers:
             max_batch_rows=MAX_BATCH_ROWS,
             queue_rows=MAX_REQUEST_ROWS,
         )
-        self.model = ServedModel(model.manifest, model.provider, self.batcher, model.prior)
+        self.model = LoadedModel(model.manifest, model.provider, self.batcher, model.prior)
         self.service = GenerativeService(
             self,  # type: ignore[arg-type]  # only `resolve` is used
             max_request_rows=MAX_REQUEST_ROWS,
