@@ -5,7 +5,7 @@ from __future__ import annotations
 from latentserve_server.batching.queue import Batch, RowQueue
 from latentserve_server.batching.quota import QuotaExcess
 from latentserve_server.batching.request import NEVER_NS, QueuedRequest
-from latentserve_server.batching.service_rate import DrainRate
+from latentserve_server.batching.service_rate import ServiceRate
 from latentserve_server.errors import DeadlineExceeded, QueueFull
 
 _DOUBT = 2.0
@@ -27,11 +27,17 @@ class Admission:
     """
 
     def __init__(
-        self, name: str, queue: RowQueue, drain: DrainRate, *, max_batch_rows: int, delay_ns: int
+        self,
+        name: str,
+        queue: RowQueue,
+        service_rate: ServiceRate,
+        *,
+        max_batch_rows: int,
+        delay_ns: int,
     ) -> None:
         self._name = name
         self._queue = queue
-        self._drain = drain
+        self._service_rate = service_rate
         self._max_batch_rows = max_batch_rows
         self._delay_ns = delay_ns
 
@@ -40,14 +46,14 @@ class Admission:
 
         `running` is the batch that was cut at `cut_ns`, None for an idle engine.
         """
-        drain, lines, now_ns = self._drain, self._queue.lines, request.submitted_ns
+        service_rate, lines, now_ns = self._service_rate, self._queue.lines, request.submitted_ns
         left_s = _DOUBT * (request.deadline_ns - now_ns) / 1e9
         rows = self._queue.model_quota.rows
         # First what it cannot be longer than: the running batch, the full ones, the last of each.
-        if (rows // self._max_batch_rows + 1 + len(lines)) * drain.slowest_s <= left_s:
+        if (rows // self._max_batch_rows + 1 + len(lines)) * service_rate.slowest_s <= left_s:
             return
-        wait_s = drain.rest_s(running, (now_ns - cut_ns) / 1e9)
-        wait_s += drain.ahead_s(request.operation, lines)
+        wait_s = service_rate.rest_s(running, (now_ns - cut_ns) / 1e9)
+        wait_s += service_rate.ahead_s(request.operation, lines)
         if wait_s > left_s:
             raise DeadlineExceeded(
                 f"the deadline is in {left_s / _DOUBT:.3g} s and {rows} rows wait already, for "
@@ -60,7 +66,7 @@ class Admission:
         due_ns = request.submitted_ns + self._delay_ns
         if request.deadline_ns == NEVER_NS:
             return due_ns
-        slowest_ns = self._drain.slowest_s * 1e9
+        slowest_ns = self._service_rate.slowest_s * 1e9
         if not slowest_ns:  # nobody knows how long it will run
             return due_ns if request.deadline_ns > due_ns else request.submitted_ns
         return min(due_ns, max(request.deadline_ns - _DOUBT * slowest_ns, request.submitted_ns))
@@ -72,14 +78,16 @@ class Admission:
         """
         model_quota = self._queue.model_quota
         if excess.of_all:
-            return excess.error(self._name, model_quota.drain_s(excess))
-        if not self._drain.slowest_s:
+            return excess.error(self._name, model_quota.wait_s(excess))
+        if not self._service_rate.slowest_s:
             return excess.error(self._name, None)
         rows = excess.over
         if excess.in_bytes and excess.waiting:
             rows = -(-excess.over * model_quota.rows // excess.waiting)
-        rest_s = self._drain.rest_s(running, elapsed_s)
-        return excess.error(self._name, rest_s + self._drain.leave_s(rows, self._queue.lines))
+        rest_s = self._service_rate.rest_s(running, elapsed_s)
+        return excess.error(
+            self._name, rest_s + self._service_rate.leave_s(rows, self._queue.lines)
+        )
 
 
 def too_late(cut_rows: int = 0, rows: int = 0) -> DeadlineExceeded:

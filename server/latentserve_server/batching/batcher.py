@@ -33,7 +33,7 @@ from latentserve_server.batching.latency_model import LatencyModel
 from latentserve_server.batching.queue import Batch, RowQueue
 from latentserve_server.batching.quota import QueueQuota
 from latentserve_server.batching.request import NEVER_NS, Completion, Done, QueuedRequest, Rows
-from latentserve_server.batching.service_rate import DrainRate
+from latentserve_server.batching.service_rate import ServiceRate
 from latentserve_server.errors import CallError, DeadlineExceeded, Unavailable
 
 __all__ = ["Backlog", "Batcher", "BatcherCallbacks", "Runner"]
@@ -83,12 +83,12 @@ class Batcher:
             max_rows=queue_rows, max_bytes=queue_bytes
         )
         self._queue = RowQueue(self._model_quota)
-        self._drain = DrainRate(max_batch_rows)
+        self._service_rate = ServiceRate(max_batch_rows)
         self._latency: dict[str, LatencyModel] = {}
         self._admission = Admission(
             name,
             self._queue,
-            self._drain,
+            self._service_rate,
             max_batch_rows=max_batch_rows,
             delay_ns=self._delay_ns,
         )
@@ -130,7 +130,7 @@ class Batcher:
     def learn(self, operation: str, rows: int, seconds: float) -> None:
         """Take in how long a batch of a warm-up took; of its own ones the batcher knows."""
         self._latency.setdefault(operation, LatencyModel()).learn(rows, seconds)
-        self._drain.learn(operation, rows, seconds)
+        self._service_rate.learn(operation, rows, seconds)
 
     @property
     def is_full(self) -> bool:
@@ -287,8 +287,8 @@ class Batcher:
             latency = self._latency[operation] = LatencyModel()
         latency.learn(rows, engine_ns / 1e9)
         # The answers are part of it: the next batch waits for them, too.
-        self._drain.learn(operation, rows, whole_ns / 1e9)
-        self._model_quota.rows_per_s = self._drain.rows_per_s
+        self._service_rate.learn(operation, rows, whole_ns / 1e9)
+        self._model_quota.rows_per_s = self._service_rate.rows_per_s
 
     def _loop(self) -> None:
         while True:

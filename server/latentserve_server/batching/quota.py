@@ -50,10 +50,10 @@ class QuotaExcess(NamedTuple):
         """Whether the limit is one of bytes."""
         return self.limit_name.endswith("bytes")
 
-    def error(self, name: str, drain_s: float | None) -> QueueFull:
+    def error(self, name: str, wait_s: float | None) -> QueueFull:
         """Return the error for a request to the model `name`.
 
-        `drain_s` is when it will fit as things are going, None where that is not known. The caller
+        `wait_s` is when it will fit as things are going, None where that is not known. The caller
         is told so, but never longer than 5 s: things change. A request that would not fit into an
         empty queue gets no time at all.
         """
@@ -66,8 +66,8 @@ class QuotaExcess(NamedTuple):
             if self.fits_alone
             else "It would not fit into an empty queue either: send fewer rows at once"
         )
-        drain_s = _UNKNOWN_DRAIN_S if drain_s is None else drain_s
-        retry_s = min(max(drain_s, _SHORTEST_RETRY_S), _LONGEST_RETRY_S)
+        wait_s = _UNKNOWN_DRAIN_S if wait_s is None else wait_s
+        retry_s = min(max(wait_s, _SHORTEST_RETRY_S), _LONGEST_RETRY_S)
         return QueueFull(
             f"{where} full: {self.waiting} {unit} wait, the request has {self.sent}, "
             f"the limit is {self.limit} ({flag}){kept}. {advice}",
@@ -124,7 +124,7 @@ class QueueQuota:
                 return QuotaExcess(name, total, sent, limit, over, kept, fits_alone)
         return None
 
-    def drain_s(self, model_quota: ModelQuota, excess: QuotaExcess) -> float | None:
+    def wait_s(self, model_quota: ModelQuota, excess: QuotaExcess) -> float | None:
         """Return how long `excess.over` takes to leave, in seconds; None where it is not known.
 
         Only what waits beyond a model's part makes room for others.
@@ -200,6 +200,6 @@ class ModelQuota:
             self.rows -= rows
             self.nbytes -= nbytes
 
-    def drain_s(self, excess: QuotaExcess) -> float | None:
-        """Return how long it takes until the overall limit has room; see `QueueQuota.drain_s`."""
-        return self._queue_quota.drain_s(self, excess)
+    def wait_s(self, excess: QuotaExcess) -> float | None:
+        """Return how long it takes until the overall limit has room; see `QueueQuota.wait_s`."""
+        return self._queue_quota.wait_s(self, excess)

@@ -58,7 +58,7 @@ class BatchCost:
         return mean_s + slope * (rows - mean_rows)
 
 
-class DrainRate:
+class ServiceRate:
     """What one engine has shown of its speed.
 
     `slowest_s` is the time of the slowest full batch, `rows_per_s` the average over the last

@@ -124,12 +124,12 @@ def test_room_comes_from_those_beyond_their_part_and_from_oneself() -> None:
     excess = modest.take(9, 9)
     assert excess is not None
     assert excess.over == 4
-    assert modest.drain_s(excess) is None  # nobody knows yet
+    assert modest.wait_s(excess) is None  # nobody knows yet
     greedy.rows_per_s, modest.rows_per_s = 15.0, 5.0
-    assert modest.drain_s(excess) == pytest.approx(4 / 20)
+    assert modest.wait_s(excess) == pytest.approx(4 / 20)
     more = greedy.take(1, 1)
     assert more is not None
-    assert greedy.drain_s(more) == pytest.approx(1 / 15)
+    assert greedy.wait_s(more) == pytest.approx(1 / 15)
 
 
 def test_room_for_bytes_comes_by_rows() -> None:
@@ -140,7 +140,7 @@ def test_room_for_bytes_comes_by_rows() -> None:
     excess = model_quota.take(1, 30)
     assert excess is not None
     assert excess.over == 30
-    assert model_quota.drain_s(excess) == pytest.approx(1.5)
+    assert model_quota.wait_s(excess) == pytest.approx(1.5)
 
 
 def test_the_error_says_which_limit_what_waits_and_what_was_sent() -> None:
@@ -163,10 +163,10 @@ def test_the_error_says_which_limit_what_waits_and_what_was_sent() -> None:
     ("drain_s", "told_s"), [(None, 0.1), (0.0, 0.01), (0.001, 0.01), (2.0, 2.0), (60.0, 5.0)]
 )
 def test_a_time_to_retry_is_neither_nothing_nor_for_ever(
-    drain_s: float | None, told_s: float
+    wait_s: float | None, told_s: float
 ) -> None:
     excess = QuotaExcess("queue_rows", 4, 1, 4, over=1)
-    assert excess.error("m/1", drain_s).retry_after_s == told_s
+    assert excess.error("m/1", wait_s).retry_after_s == told_s
 
 
 def test_what_would_not_fit_into_an_empty_queue_gets_no_time_to_retry() -> None:

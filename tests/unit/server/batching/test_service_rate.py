@@ -8,7 +8,7 @@ import pytest
 
 from batch_bench import Bench
 from latentserve_server.batching.queue import Batch, Line
-from latentserve_server.batching.service_rate import BatchCost, DrainRate
+from latentserve_server.batching.service_rate import BatchCost, ServiceRate
 
 
 def test_the_fixed_cost_and_the_cost_of_a_row_are_told_apart() -> None:
@@ -60,29 +60,29 @@ def test_larger_batches_than_any_before_are_no_stall() -> None:
 
 
 def test_what_was_never_measured_costs_nothing() -> None:
-    drain = DrainRate(8)
-    assert (drain.slowest_s, drain.rows_per_s) == (0.0, 0.0)
-    drain.learn("decode", 8, 0.4)
-    assert drain.batch_s("encode", 8) == 0.0
-    assert drain.slowest_s == pytest.approx(0.4)
-    assert drain.rows_per_s == pytest.approx(20.0)
+    service_rate = ServiceRate(8)
+    assert (service_rate.slowest_s, service_rate.rows_per_s) == (0.0, 0.0)
+    service_rate.learn("decode", 8, 0.4)
+    assert service_rate.batch_s("encode", 8) == 0.0
+    assert service_rate.slowest_s == pytest.approx(0.4)
+    assert service_rate.rows_per_s == pytest.approx(20.0)
 
 
 def test_the_slowest_is_that_of_a_full_batch_of_any_operation() -> None:
-    drain = DrainRate(8)
-    drain.learn("decode", 8, 0.4)
-    drain.learn("encode", 4, 0.6)
-    drain.learn("decode", 8, 0.4)
-    assert drain.slowest_s == pytest.approx(0.6)
+    service_rate = ServiceRate(8)
+    service_rate.learn("decode", 8, 0.4)
+    service_rate.learn("encode", 4, 0.6)
+    service_rate.learn("decode", 8, 0.4)
+    assert service_rate.slowest_s == pytest.approx(0.6)
 
 
 def test_a_running_batch_has_the_rest_of_its_time_and_no_less_than_none() -> None:
-    drain = DrainRate(8)
-    drain.learn("decode", 8, 0.4)
+    service_rate = ServiceRate(8)
+    service_rate.learn("decode", 8, 0.4)
     running = Batch("decode", [], 8)
-    assert drain.rest_s(running, 0.1) == pytest.approx(0.3)
-    assert drain.rest_s(running, 5.0) == 0.0
-    assert drain.rest_s(None, 0.0) == 0.0
+    assert service_rate.rest_s(running, 0.1) == pytest.approx(0.3)
+    assert service_rate.rest_s(running, 5.0) == 0.0
+    assert service_rate.rest_s(None, 0.0) == 0.0
 
 
 def lines(**rows: int) -> dict[str, Line]:
@@ -98,43 +98,49 @@ def lines(**rows: int) -> dict[str, Line]:
 
 
 @pytest.fixture
-def drain() -> DrainRate:
+def service_rate() -> ServiceRate:
     """0.1 s for a batch of decode however full, 0.01 s per row of encode."""
-    drain = DrainRate(8)
+    service_rate = ServiceRate(8)
     for rows in (1, 8, 1, 8):
-        drain.learn("decode", rows, 0.1)
-        drain.learn("encode", rows, 0.01 * rows)
-    return drain
+        service_rate.learn("decode", rows, 0.1)
+        service_rate.learn("encode", rows, 0.01 * rows)
+    return service_rate
 
 
 @pytest.mark.parametrize(("waiting", "batches"), [(1, 0), (7, 0), (8, 1), (15, 1), (16, 2)])
 def test_ahead_of_a_request_are_the_full_batches_of_its_operation(
-    drain: DrainRate, waiting: int, batches: int
+    service_rate: ServiceRate, waiting: int, batches: int
 ) -> None:
-    assert drain.ahead_s("decode", lines(decode=waiting)) == pytest.approx(0.1 * batches)
+    assert service_rate.ahead_s("decode", lines(decode=waiting)) == pytest.approx(0.1 * batches)
 
 
-def test_ahead_of_the_first_of_an_operation_is_all_that_waits_for_others(drain: DrainRate) -> None:
-    assert drain.ahead_s("encode", lines(decode=17)) == pytest.approx(0.3)
-    assert drain.ahead_s("decode", lines(encode=17)) == pytest.approx(0.17)
+def test_ahead_of_the_first_of_an_operation_is_all_that_waits_for_others(
+    service_rate: ServiceRate,
+) -> None:
+    assert service_rate.ahead_s("encode", lines(decode=17)) == pytest.approx(0.3)
+    assert service_rate.ahead_s("decode", lines(encode=17)) == pytest.approx(0.17)
 
 
 def test_a_request_that_goes_with_an_older_one_waits_for_what_is_older_still(
-    drain: DrainRate,
+    service_rate: ServiceRate,
 ) -> None:
-    assert drain.ahead_s("encode", lines(encode=1, decode=100)) == 0.0
-    assert drain.ahead_s("encode", lines(decode=100, encode=1)) == pytest.approx(0.1)
+    assert service_rate.ahead_s("encode", lines(encode=1, decode=100)) == 0.0
+    assert service_rate.ahead_s("encode", lines(decode=100, encode=1)) == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize(("rows", "batches"), [(1, 0), (8, 0), (9, 1), (16, 1), (17, 2), (80, 9)])
-def test_rows_leave_when_their_batch_is_cut(drain: DrainRate, rows: int, batches: int) -> None:
-    assert drain.leave_s(rows, lines(decode=80)) == pytest.approx(0.1 * batches)
+def test_rows_leave_when_their_batch_is_cut(
+    service_rate: ServiceRate, rows: int, batches: int
+) -> None:
+    assert service_rate.leave_s(rows, lines(decode=80)) == pytest.approx(0.1 * batches)
 
 
-def test_rows_of_several_operations_leave_in_the_mean_of_their_times(drain: DrainRate) -> None:
+def test_rows_of_several_operations_leave_in_the_mean_of_their_times(
+    service_rate: ServiceRate,
+) -> None:
     # 10 batches of 0.1 s and 10 of 0.08 s; half of them must be cut, the last need not run.
-    assert drain.leave_s(80, lines(decode=80, encode=80)) == pytest.approx(9 * 0.09)
+    assert service_rate.leave_s(80, lines(decode=80, encode=80)) == pytest.approx(9 * 0.09)
 
 
-def test_an_empty_queue_has_room_now(drain: DrainRate) -> None:
-    assert drain.leave_s(5, {}) == 0.0
+def test_an_empty_queue_has_room_now(service_rate: ServiceRate) -> None:
+    assert service_rate.leave_s(5, {}) == 0.0
