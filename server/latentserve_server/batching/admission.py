@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from latentserve_server.batching.queue import Batch, RowQueue
+from latentserve_server.batching.queue import Batch, RequestQueue
 from latentserve_server.batching.quota import QuotaExcess
 from latentserve_server.batching.request import NEVER_NS, QueuedRequest
 from latentserve_server.batching.service_rate import ServiceRate
@@ -29,7 +29,7 @@ class Admission:
     def __init__(
         self,
         name: str,
-        queue: RowQueue,
+        queue: RequestQueue,
         service_rate: ServiceRate,
         *,
         max_batch_rows: int,
@@ -46,14 +46,14 @@ class Admission:
 
         `running` is the batch that was cut at `cut_ns`, None for an idle engine.
         """
-        service_rate, lines, now_ns = self._service_rate, self._queue.lines, request.submitted_ns
+        service_rate, queues, now_ns = self._service_rate, self._queue.queues, request.submitted_ns
         left_s = _DOUBT * (request.deadline_ns - now_ns) / 1e9
         rows = self._queue.model_quota.rows
         # First what it cannot be longer than: the running batch, the full ones, the last of each.
-        if (rows // self._max_batch_rows + 1 + len(lines)) * service_rate.slowest_s <= left_s:
+        if (rows // self._max_batch_rows + 1 + len(queues)) * service_rate.slowest_s <= left_s:
             return
         wait_s = service_rate.rest_s(running, (now_ns - cut_ns) / 1e9)
-        wait_s += service_rate.ahead_s(request.operation, lines)
+        wait_s += service_rate.ahead_s(request.operation, queues)
         if wait_s > left_s:
             raise DeadlineExceeded(
                 f"the deadline is in {left_s / _DOUBT:.3g} s and {rows} rows wait already, for "
@@ -86,7 +86,7 @@ class Admission:
             rows = -(-excess.over * model_quota.rows // excess.waiting)
         rest_s = self._service_rate.rest_s(running, elapsed_s)
         return excess.error(
-            self._name, rest_s + self._service_rate.leave_s(rows, self._queue.lines)
+            self._name, rest_s + self._service_rate.leave_s(rows, self._queue.queues)
         )
 
 

@@ -10,7 +10,7 @@ waits so long at most since its first request came.
 * A batch holds rows of one operation. A request larger than a batch runs in several.
 * Cancelled callers leave the queue at once, expired ones when a batch is cut; the engine
   never runs for either. Those that run already get their answer, however late.
-* A batch that fails is run again in parts (`execution`, `recovery`), so that a bad caller fails
+* A batch that fails is run again in parts (`executor`, `recovery`), so that a bad caller fails
   alone.
 
 Nothing here knows gRPC or ONNX Runtime, and callbacks come from any thread.
@@ -28,9 +28,9 @@ from math import inf
 
 from latentserve_server.batching.admission import Admission, too_late
 from latentserve_server.batching.callbacks import Backlog, BatcherCallbacks
-from latentserve_server.batching.executor import Execution, Runner
+from latentserve_server.batching.executor import BatchExecutor, Runner
 from latentserve_server.batching.latency_model import LatencyModel
-from latentserve_server.batching.queue import Batch, RowQueue
+from latentserve_server.batching.queue import Batch, RequestQueue
 from latentserve_server.batching.quota import QueueQuota
 from latentserve_server.batching.request import NEVER_NS, Completion, Done, QueuedRequest, Rows
 from latentserve_server.batching.service_rate import ServiceRate
@@ -82,7 +82,7 @@ class Batcher:
         self._model_quota = (queue_quota or QueueQuota()).model_quota(
             max_rows=queue_rows, max_bytes=queue_bytes
         )
-        self._queue = RowQueue(self._model_quota)
+        self._queue = RequestQueue(self._model_quota)
         self._service_rate = ServiceRate(max_batch_rows)
         self._latency: dict[str, LatencyModel] = {}
         self._admission = Admission(
@@ -92,7 +92,7 @@ class Batcher:
             max_batch_rows=max_batch_rows,
             delay_ns=self._delay_ns,
         )
-        self._execution = Execution(
+        self._executor = BatchExecutor(
             runner,
             name=name,
             max_batch_rows=max_batch_rows,
@@ -150,7 +150,7 @@ class Batcher:
     def waiting_by_operation(self) -> dict[str, int]:
         """Return the rows in the queue of each operation that has some. Safe from any thread."""
         with self._lock:
-            return {name: line.rows for name, line in self._queue.lines.items() if line.rows}
+            return {name: queue.rows for name, queue in self._queue.queues.items() if queue.rows}
 
     def backlog(self) -> Backlog | None:
         """Return the work that there is, None for an idle engine. Safe from any thread."""
@@ -162,7 +162,7 @@ class Batcher:
                 operation, running_rows = next(iter(self._queue)).operation, 0
             else:
                 return None
-            stalled_ns = self._clock_ns() - self._execution.progress_ns
+            stalled_ns = self._clock_ns() - self._executor.progress_ns
         return Backlog(operation, running_rows, waiting_rows, stalled_ns / 1e9)
 
     def start(self) -> None:
@@ -190,7 +190,7 @@ class Batcher:
                 self._callbacks.refused(operation, "unloading")
                 raise Unavailable("the model is being unloaded; try again", retry_after_s=1.0)
             if self._running is None and not self._model_quota.rows:
-                self._execution.progress_ns = now_ns
+                self._executor.progress_ns = now_ns
             elif deadline is not None:
                 self._check_deadline(request)
             if self._delay_ns:
@@ -264,7 +264,7 @@ class Batcher:
             self._settle([request], too_late(request.cut_rows, request.rows))
         if batch is None:
             return False
-        engine_ns = self._execution.run(batch, cut_ns, self._settle)
+        engine_ns = self._executor.run(batch, cut_ns, self._settle)
         if engine_ns is not None:
             self._has_run(batch, engine_ns, self._clock_ns() - cut_ns)
         with self._lock:

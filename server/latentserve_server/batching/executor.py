@@ -31,7 +31,7 @@ class Runner(Protocol):
         """
 
 
-class Execution:
+class BatchExecutor:
     """The running side of a batcher, on one thread at a time.
 
     `progress_ns` is when the engine last finished a batch, for good or ill.

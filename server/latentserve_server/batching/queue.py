@@ -36,7 +36,7 @@ class Batch(NamedTuple):
     rows: int
 
 
-class Line:
+class OperationQueue:
     """The requests for one operation, in order of arrival."""
 
     __slots__ = ("_due_ns", "requests", "rows")
@@ -72,17 +72,17 @@ class Line:
         self._due_ns = None
 
 
-class RowQueue:
+class RequestQueue:
     """Requests in order of arrival, per operation; `model_quota` bounds and counts what waits."""
 
     def __init__(self, model_quota: ModelQuota) -> None:
         self.model_quota = model_quota
-        self.lines: dict[str, Line] = {}
+        self.queues: dict[str, OperationQueue] = {}
 
     def __iter__(self) -> Iterator[QueuedRequest]:
         """Every request that has rows left to run."""
-        for line in self.lines.values():
-            yield from line.requests
+        for queue in self.queues.values():
+            yield from queue.requests
 
     def next_up(self) -> tuple[str, int, int]:
         """Return the operation whose head has waited longest, its rows and its requests.
@@ -90,11 +90,11 @@ class RowQueue:
         ("", 0, 0) where nothing waits.
         """
         oldest_ns, chosen, found = 0, "", None
-        for operation, line in self.lines.items():
-            if line.requests:
-                head_ns = next(iter(line.requests)).submitted_ns
+        for operation, queue in self.queues.items():
+            if queue.requests:
+                head_ns = next(iter(queue.requests)).submitted_ns
                 if found is None or head_ns < oldest_ns:
-                    oldest_ns, chosen, found = head_ns, operation, line
+                    oldest_ns, chosen, found = head_ns, operation, queue
         return (chosen, found.rows, len(found.requests)) if found is not None else ("", 0, 0)
 
     def add(self, request: QueuedRequest) -> QuotaExcess | None:
@@ -102,24 +102,24 @@ class RowQueue:
         excess = self.model_quota.take(request.rows, request.rows * request.row_bytes)
         if excess is not None:
             return excess
-        line = self.lines.get(request.operation)
-        if line is None:
-            line = self.lines[request.operation] = Line()
-        line.add(request)
+        queue = self.queues.get(request.operation)
+        if queue is None:
+            queue = self.queues[request.operation] = OperationQueue()
+        queue.add(request)
         return None
 
     def leave(self, request: QueuedRequest) -> None:
         """Take out what is left of a request; nothing happens if it has been cut whole."""
-        line = self.lines.get(request.operation)
-        if line is not None and request in line.requests:
-            del line.requests[request]
+        queue = self.queues.get(request.operation)
+        if queue is not None and request in queue.requests:
+            del queue.requests[request]
             rows = request.rows - request.cut_rows
-            line.has_left(rows)
+            queue.has_left(rows)
             self.model_quota.give_back(rows, rows * request.row_bytes)
 
     def due_ns(self, max_rows: int) -> float | None:
         """Return when the next batch is to be cut, None where nothing waits."""
-        due = [line.due_ns(max_rows) for line in self.lines.values() if line.requests]
+        due = [queue.due_ns(max_rows) for queue in self.queues.values() if queue.requests]
         return min(due) if due else None
 
     def cut(
@@ -132,12 +132,12 @@ class RowQueue:
         """
         expired: list[QueuedRequest] = []
         oldest_ns, chosen = 0, None
-        for operation, line in self.lines.items():
-            requests = line.requests
+        for operation, queue in self.queues.items():
+            requests = queue.requests
             while requests:
                 head = next(iter(requests))
                 if head.deadline_ns > now_ns:
-                    if due_only and line.due_ns(max_rows) > now_ns:
+                    if due_only and queue.due_ns(max_rows) > now_ns:
                         break
                     if chosen is None or head.submitted_ns < oldest_ns:
                         oldest_ns, chosen = head.submitted_ns, operation
@@ -146,10 +146,10 @@ class RowQueue:
                 self.leave(head)
         if chosen is None:
             return None, expired
-        line = self.lines[chosen]
+        queue = self.queues[chosen]
         slices: list[Slice] = []
         rows = nbytes = 0
-        requests = line.requests
+        requests = queue.requests
         while requests and rows < max_rows:
             request = next(iter(requests))
             if request.deadline_ns <= now_ns:
@@ -165,6 +165,6 @@ class RowQueue:
             slices.append(Slice(request, start, stop))
             rows += stop - start
             nbytes += (stop - start) * request.row_bytes
-        line.has_left(rows)
+        queue.has_left(rows)
         self.model_quota.give_back(rows, nbytes)
         return Batch(chosen, slices, rows), expired

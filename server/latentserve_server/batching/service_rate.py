@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from latentserve_server.batching.queue import Batch, Line
+from latentserve_server.batching.queue import Batch, OperationQueue
 
 _FADE = 0.1
 """The weight of the newest batch; the last ten or so count."""
@@ -105,36 +105,36 @@ class ServiceRate:
             return 0.0
         return max(self.batch_s(running.operation, running.rows) - elapsed_s, 0.0)
 
-    def ahead_s(self, operation: str, lines: Mapping[str, Line]) -> float:
+    def ahead_s(self, operation: str, queues: Mapping[str, OperationQueue]) -> float:
         """Return how long, at least, what waits keeps a new request from being cut.
 
         It goes with the last batch of its operation, after the full ones. If there is none, all
         that waits for other operations is older and goes first; otherwise of each operation
         with an older head at least one batch does.
         """
-        own = lines.get(operation)
+        own = queues.get(operation)
         ahead = own.rows if own is not None else 0
         seconds = ahead // self._max_rows * self.batch_s(operation, self._max_rows)
         head_ns = own.head().submitted_ns if own is not None and ahead else None
-        for other, line in lines.items():
-            if other == operation or not line.rows:
+        for other, queue in queues.items():
+            if other == operation or not queue.rows:
                 continue
             if head_ns is None:
-                seconds += self._all_s(other, line.rows)
-            elif line.head().submitted_ns < head_ns:
-                seconds += self.batch_s(other, min(line.rows, self._max_rows))
+                seconds += self._all_s(other, queue.rows)
+            elif queue.head().submitted_ns < head_ns:
+                seconds += self.batch_s(other, min(queue.rows, self._max_rows))
         return seconds
 
-    def leave_s(self, rows: int, lines: Mapping[str, Line]) -> float:
+    def leave_s(self, rows: int, queues: Mapping[str, OperationQueue]) -> float:
         """Return how long it takes until `rows` of those that wait are cut, the first now.
 
         Of each operation as large a part as it has of the queue.
         """
-        waiting = sum(line.rows for line in lines.values())
+        waiting = sum(queue.rows for queue in queues.values())
         if not waiting:
             return 0.0
-        whole_s = sum(self._all_s(operation, line.rows) for operation, line in lines.items())
-        batches = sum(-(-line.rows // self._max_rows) for line in lines.values())
+        whole_s = sum(self._all_s(operation, queue.rows) for operation, queue in queues.items())
+        batches = sum(-(-queue.rows // self._max_rows) for queue in queues.values())
         # The rows of a batch leave when it begins: the last one need not have run.
         needed = -(-rows * batches // waiting)
         return max(needed - 1, 0) * whole_s / batches

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from batch_bench import Bench
-from latentserve_server.batching.queue import Batch, Line
+from latentserve_server.batching.queue import Batch, OperationQueue
 from latentserve_server.batching.service_rate import BatchCost, ServiceRate
 
 
@@ -85,12 +85,12 @@ def test_a_running_batch_has_the_rest_of_its_time_and_no_less_than_none() -> Non
     assert service_rate.rest_s(None, 0.0) == 0.0
 
 
-def lines(**rows: int) -> dict[str, Line]:
+def queues(**rows: int) -> dict[str, OperationQueue]:
     """Lines of single rows, the first operation's before the second's."""
     bench = Bench(max_batch_rows=8, queue_rows=10_000)
-    found: dict[str, Line] = {}
+    found: dict[str, OperationQueue] = {}
     for operation, count in rows.items():
-        found[operation] = line = Line()
+        found[operation] = line = OperationQueue()
         for _ in range(count):
             bench.clock.ns += 1
             line.add(bench.submit(1.0, operation=operation)[1])
@@ -111,35 +111,35 @@ def service_rate() -> ServiceRate:
 def test_ahead_of_a_request_are_the_full_batches_of_its_operation(
     service_rate: ServiceRate, waiting: int, batches: int
 ) -> None:
-    assert service_rate.ahead_s("decode", lines(decode=waiting)) == pytest.approx(0.1 * batches)
+    assert service_rate.ahead_s("decode", queues(decode=waiting)) == pytest.approx(0.1 * batches)
 
 
 def test_ahead_of_the_first_of_an_operation_is_all_that_waits_for_others(
     service_rate: ServiceRate,
 ) -> None:
-    assert service_rate.ahead_s("encode", lines(decode=17)) == pytest.approx(0.3)
-    assert service_rate.ahead_s("decode", lines(encode=17)) == pytest.approx(0.17)
+    assert service_rate.ahead_s("encode", queues(decode=17)) == pytest.approx(0.3)
+    assert service_rate.ahead_s("decode", queues(encode=17)) == pytest.approx(0.17)
 
 
 def test_a_request_that_goes_with_an_older_one_waits_for_what_is_older_still(
     service_rate: ServiceRate,
 ) -> None:
-    assert service_rate.ahead_s("encode", lines(encode=1, decode=100)) == 0.0
-    assert service_rate.ahead_s("encode", lines(decode=100, encode=1)) == pytest.approx(0.1)
+    assert service_rate.ahead_s("encode", queues(encode=1, decode=100)) == 0.0
+    assert service_rate.ahead_s("encode", queues(decode=100, encode=1)) == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize(("rows", "batches"), [(1, 0), (8, 0), (9, 1), (16, 1), (17, 2), (80, 9)])
 def test_rows_leave_when_their_batch_is_cut(
     service_rate: ServiceRate, rows: int, batches: int
 ) -> None:
-    assert service_rate.leave_s(rows, lines(decode=80)) == pytest.approx(0.1 * batches)
+    assert service_rate.leave_s(rows, queues(decode=80)) == pytest.approx(0.1 * batches)
 
 
 def test_rows_of_several_operations_leave_in_the_mean_of_their_times(
     service_rate: ServiceRate,
 ) -> None:
     # 10 batches of 0.1 s and 10 of 0.08 s; half of them must be cut, the last need not run.
-    assert service_rate.leave_s(80, lines(decode=80, encode=80)) == pytest.approx(9 * 0.09)
+    assert service_rate.leave_s(80, queues(decode=80, encode=80)) == pytest.approx(9 * 0.09)
 
 
 def test_an_empty_queue_has_room_now(service_rate: ServiceRate) -> None:
