@@ -18,10 +18,10 @@ from collections import deque
 from collections.abc import Callable
 
 from latentserve_server.batching.batcher import Batcher
-from latentserve_server.transport.completion_queue.inline_policy import ShortBatches
+from latentserve_server.transport.completion_queue.inline_policy import InlinePolicy
 
 
-class InlineBatches:
+class InlineExecution:
     """The batchers whose work the polling thread has taken, in turns.
 
     Args:
@@ -31,9 +31,9 @@ class InlineBatches:
 
     __slots__ = ("_in_flight", "_short", "_thread", "_waiting")
 
-    def __init__(self, in_flight: Callable[[], int], short: ShortBatches | None = None) -> None:
+    def __init__(self, in_flight: Callable[[], int], short: InlinePolicy | None = None) -> None:
         self._in_flight = in_flight
-        self._short = ShortBatches() if short is None else short
+        self._short = InlinePolicy() if short is None else short
         self._thread = 0
         self._waiting: deque[Batcher] = deque()
 

@@ -41,7 +41,7 @@ class Limits:
         return cls(_BATCH_UNITS * unit_s, _CALL_UNITS * unit_s, _MOST_UNITS * unit_s)
 
 
-class ShortBatches:
+class InlinePolicy:
     """The limits as they are now. For one thread.
 
     Args:

@@ -16,7 +16,7 @@ from typing import Any
 from grpc import _server
 from grpc._cython import cygrpc
 
-from latentserve_server.transport.completion_queue.inline_execution import InlineBatches
+from latentserve_server.transport.completion_queue.inline_execution import InlineExecution
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def missing() -> list[str]:
     return [f"grpc._server.{name}" for name in _NEEDED if not hasattr(_server, name)]
 
 
-def start(server: Any, inline: InlineBatches) -> None:
+def start(server: Any, inline: InlineExecution) -> None:
     """Start a `grpc.server` that has its port, as `grpc._server._start` does."""
     state = server._state
     with state.lock:
@@ -48,7 +48,7 @@ def start(server: Any, inline: InlineBatches) -> None:
     threading.Thread(target=_poll, args=(state, inline), name="polling", daemon=True).start()
 
 
-def _poll(state: Any, inline: InlineBatches) -> None:
+def _poll(state: Any, inline: InlineExecution) -> None:
     poll = state.completion_queue.poll
     nothing = cygrpc.CompletionType.queue_timeout
     inline.begin()

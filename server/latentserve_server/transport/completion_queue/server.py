@@ -36,7 +36,7 @@ from latentserve_server.transport.base import (
 from latentserve_server.transport.completion_queue import poller
 from latentserve_server.transport.completion_queue.acceptor import Arrivals
 from latentserve_server.transport.completion_queue.calls import Method
-from latentserve_server.transport.completion_queue.inline_execution import InlineBatches
+from latentserve_server.transport.completion_queue.inline_execution import InlineExecution
 from latentserve_server.transport.drain import DrainGate
 from latentserve_server.transport.interceptors import Interceptors
 
@@ -76,11 +76,11 @@ class CompletionQueueServer:
         metrics: Metrics,
         *,
         logged: bool = True,
-        inline: InlineBatches | None = None,
+        inline: InlineExecution | None = None,
         tracing: Tracing | None = None,
     ) -> None:
         self._logged = logged
-        self._inline = InlineBatches(lambda: gate.in_flight) if inline is None else inline
+        self._inline = InlineExecution(lambda: gate.in_flight) if inline is None else inline
         self._tracing = tracing
         self._executor = executor
         self._endpoint = endpoint
@@ -146,7 +146,7 @@ class CompletionQueueTransport:
         self._executor = executor
         self._metrics = metrics
         self._gate = DrainGate()
-        self._inline = InlineBatches(lambda: self._gate.in_flight)
+        self._inline = InlineExecution(lambda: self._gate.in_flight)
         self._server: CompletionQueueServer | None = None
 
     def take(self, batcher: Batcher) -> bool:

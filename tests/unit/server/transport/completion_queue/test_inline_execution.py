@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from latentserve_server.batching.batcher import Batcher
 from latentserve_server.batching.request import Completion, Rows
-from latentserve_server.transport.completion_queue.inline_execution import InlineBatches
-from latentserve_server.transport.completion_queue.inline_policy import ShortBatches
+from latentserve_server.transport.completion_queue.inline_execution import InlineExecution
+from latentserve_server.transport.completion_queue.inline_policy import InlinePolicy
 
 Floats = NDArray[np.float32]
 TIMEOUT_S = 5.0
@@ -33,8 +33,8 @@ class Bench:
     def __init__(self, *, expected_s: float = 0.0001, calls: int = 100) -> None:
         self.calls = calls
         # 1 ms, 0.225 ms more for each call, and 20 ms at most.
-        short = ShortBatches(lambda: 0.0005, lambda: 0.0)
-        self.inline = InlineBatches(lambda: self.calls, short)
+        short = InlinePolicy(lambda: 0.0005, lambda: 0.0)
+        self.inline = InlineExecution(lambda: self.calls, short)
         self.runs: list[tuple[str, int, int]] = []
         self.done = threading.Semaphore(0)
         self.models = {name: self._model(name, expected_s) for name in "ab"}

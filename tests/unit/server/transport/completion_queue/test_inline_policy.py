@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from latentserve_server.transport.completion_queue.inline_policy import (
+    InlinePolicy,
     Limits,
-    ShortBatches,
     seconds_of_some_python,
 )
 
@@ -34,11 +34,11 @@ def machine() -> Machine:
     return Machine()
 
 
-def measured(machine: Machine) -> ShortBatches:
-    return ShortBatches(machine.trial, machine.clock)
+def measured(machine: Machine) -> InlinePolicy:
+    return InlinePolicy(machine.trial, machine.clock)
 
 
-def unit_s(short: ShortBatches) -> float:
+def unit_s(short: InlinePolicy) -> float:
     return short.limits.most_s / Limits.of(1.0).most_s
 
 
@@ -64,7 +64,7 @@ def test_more_calls_may_take_longer_and_nothing_very_long(
 
 def test_the_first_limits_are_by_the_shortest_of_some_trials() -> None:
     trials: Iterator[float] = iter([3 * UNIT_S, UNIT_S, *[2 * UNIT_S] * 100])
-    short = ShortBatches(lambda: next(trials), lambda: 0.0)
+    short = InlinePolicy(lambda: next(trials), lambda: 0.0)
     assert short.limits == Limits.of(UNIT_S)
 
 
