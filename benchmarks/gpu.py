@@ -39,7 +39,7 @@ import gpu_report
 import latentserve_server
 from latentserve_server.engine import device
 from latentserve_server.engine.cuda_options import CONV_SEARCHES, CudaOptions
-from latentserve_server.engine.io_binding import BoundEngine
+from latentserve_server.engine.io_binding import IoBindingEngine
 from latentserve_server.engine.onnx import OnnxEngine
 from latentserve_server.engine.session import open_session
 from latentserve_server.errors import LatentserveError
@@ -234,7 +234,7 @@ def engines(bench: Bench) -> None:
 def engine_ms(bench: Bench, folder: Path, chosen: CudaOptions) -> dict[int, float]:
     """Return the median milliseconds of one batch by its rows, copies included."""
     on = bench.device(chosen)
-    kind = BoundEngine if chosen.io_binding else OnnxEngine
+    kind = IoBindingEngine if chosen.io_binding else OnnxEngine
     engine = kind(read_manifest(folder), on, threads=1)
     shape = engine_shape(bench)
     found = {}

@@ -17,7 +17,7 @@ from latentserve_server.config import Settings
 from latentserve_server.engine import device
 from latentserve_server.engine.factory import EngineFactory, onnx_engine
 from latentserve_server.engine.interface import Engine
-from latentserve_server.engine.io_binding import BoundEngine
+from latentserve_server.engine.io_binding import IoBindingEngine
 from latentserve_server.errors import DeviceUnavailable, EngineStuck, NoModels, SettingsError
 from latentserve_server.manifest.reader import Manifest
 from latentserve_server.model_limits import warn_of_unknown
@@ -264,7 +264,7 @@ class App:
 
     def _build_engine(self, manifest: Manifest) -> Engine:
         engine = self._engine_factory(manifest, self._device, self._threads)
-        if isinstance(engine, BoundEngine):
+        if isinstance(engine, IoBindingEngine):
             engine.on_padding = self.metrics.callbacks(manifest.name, manifest.version).padded
         return engine
 

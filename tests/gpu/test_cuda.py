@@ -19,7 +19,7 @@ from latentserve.v1 import generative_service_pb2 as pb
 from latentserve.v1 import tensor_pb2
 from latentserve_server.engine import device
 from latentserve_server.engine.cuda_options import CONV_SEARCHES, CudaOptions
-from latentserve_server.engine.io_binding import BoundEngine
+from latentserve_server.engine.io_binding import IoBindingEngine
 from latentserve_server.engine.onnx import Floats, OnnxEngine
 from latentserve_server.errors import DeviceUnavailable, OutOfMemory
 from latentserve_server.manifest.reader import read_manifest
@@ -43,7 +43,7 @@ each_way = pytest.mark.parametrize(
 
 def engine_of(folder: Path, chosen: CudaOptions, max_rows: int = MAX_ROWS) -> OnnxEngine:
     on = device.choose_device("cuda", chosen, max_batch_rows=max_rows)
-    kind = BoundEngine if on.io_binding else OnnxEngine
+    kind = IoBindingEngine if on.io_binding else OnnxEngine
     return kind(read_manifest(folder), on, threads=1)
 
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 Result = TypeVar("Result")
 
 
-class DeviceThread:
+class CudaThread:
     """Runs calls one after another on a thread of its own, which ends with the process."""
 
     def __init__(self, name: str) -> None:
@@ -43,6 +43,6 @@ class DeviceThread:
 
 
 @functools.cache
-def device_thread(device_id: int) -> DeviceThread:
+def device_thread(device_id: int) -> CudaThread:
     """Return the thread of a GPU, the same for every model of this process."""
-    return DeviceThread(f"gpu-{device_id}")
+    return CudaThread(f"gpu-{device_id}")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from latentserve_server.engine.device import Device
 from latentserve_server.engine.interface import Engine
-from latentserve_server.engine.io_binding import BoundEngine
+from latentserve_server.engine.io_binding import IoBindingEngine
 from latentserve_server.engine.onnx import OnnxEngine
 from latentserve_server.manifest.reader import Manifest
 
@@ -16,5 +16,5 @@ EngineFactory = Callable[[Manifest, Device, int], Engine]
 
 def onnx_engine(manifest: Manifest, device: Device, threads: int) -> Engine:
     """Return the real engine, with buffers on the device where it is to have them."""
-    kind = BoundEngine if device.io_binding else OnnxEngine
+    kind = IoBindingEngine if device.io_binding else OnnxEngine
     return kind(manifest, device, threads=threads)

@@ -31,7 +31,7 @@ from latentserve_server.errors import EngineFailure
 from latentserve_server.manifest.reader import Manifest, OperationSpec
 
 
-class BoundEngine(OnnxEngine):
+class IoBindingEngine(OnnxEngine):
     """An engine with buffers on the device; see OnnxEngine for what it takes and raises.
 
     Attributes:

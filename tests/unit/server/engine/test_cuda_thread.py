@@ -7,11 +7,11 @@ import weakref
 
 import pytest
 
-from latentserve_server.engine.cuda_thread import DeviceThread, device_thread
+from latentserve_server.engine.cuda_thread import CudaThread, device_thread
 
 
 def test_calls_from_everywhere_run_on_one_thread_of_its_own() -> None:
-    thread = DeviceThread("gpu-test")
+    thread = CudaThread("gpu-test")
     seen: list[threading.Thread] = []
     callers = [
         threading.Thread(target=lambda: seen.append(thread.call(threading.current_thread)))
@@ -29,7 +29,7 @@ def test_calls_from_everywhere_run_on_one_thread_of_its_own() -> None:
 
 
 def test_an_error_is_the_callers_and_the_thread_goes_on() -> None:
-    thread = DeviceThread("gpu-test")
+    thread = CudaThread("gpu-test")
 
     def fail() -> None:
         raise KeyError("mine")
@@ -46,7 +46,7 @@ def test_a_finished_call_keeps_nothing_alive() -> None:
         def run(self) -> int:
             return 1
 
-    thread, model = DeviceThread("gpu-test"), Model()
+    thread, model = CudaThread("gpu-test"), Model()
     ended = threading.Event()
     weakref.finalize(model, ended.set)
     assert thread.call(model.run) == 1

@@ -20,7 +20,7 @@ from latentserve_server.config import Settings
 from latentserve_server.engine.cuda_options import batch_buckets
 from latentserve_server.engine.device import CPU, CPU_PROVIDER, Device
 from latentserve_server.engine.factory import onnx_engine
-from latentserve_server.engine.io_binding import BoundEngine
+from latentserve_server.engine.io_binding import IoBindingEngine
 from latentserve_server.engine.onnx import Floats, OnnxEngine
 from latentserve_server.engine.session import open_session
 from latentserve_server.errors import EngineFailure
@@ -66,7 +66,7 @@ class Recording:
         self.runs.append((graph_id, threading.current_thread().name, shape))
 
 
-def recorded(manifest: Manifest, *, graphs: bool) -> tuple[BoundEngine, dict[str, Recording]]:
+def recorded(manifest: Manifest, *, graphs: bool) -> tuple[IoBindingEngine, dict[str, Recording]]:
     sessions: dict[str, Recording] = {}
 
     def opener(manifest: Manifest, spec: Any, device: Device, threads: int) -> Recording:
@@ -74,7 +74,7 @@ def recorded(manifest: Manifest, *, graphs: bool) -> tuple[BoundEngine, dict[str
         return sessions[spec.file]
 
     device = cpu_device(graphs=graphs)
-    return BoundEngine(manifest, device, threads=1, opener=opener), sessions
+    return IoBindingEngine(manifest, device, threads=1, opener=opener), sessions
 
 
 def given(operation: str, rows: int, seed: int = 0) -> Floats:
@@ -89,7 +89,7 @@ def given(operation: str, rows: int, seed: int = 0) -> Floats:
 def test_every_batch_size_gives_what_a_plain_run_gives(
     manifest: Manifest, plain: OnnxEngine, operation: str, graphs: bool
 ) -> None:
-    engine = BoundEngine(manifest, cpu_device(graphs=graphs), threads=1)
+    engine = IoBindingEngine(manifest, cpu_device(graphs=graphs), threads=1)
     # Up and down, so that every buffer is used with fewer rows than before and with more.
     for rows in (1, 2, 3, 5, 8, 12, 11, 7, 4, 3, 1):
         x = given(operation, rows, seed=rows)
@@ -120,7 +120,7 @@ def test_more_rows_than_the_largest_bucket_run_in_several(
 def test_an_answer_is_not_overwritten_by_the_next_batch(
     manifest: Manifest, graphs: bool, rows: int
 ) -> None:
-    engine = BoundEngine(manifest, cpu_device(graphs=graphs), threads=1)
+    engine = IoBindingEngine(manifest, cpu_device(graphs=graphs), threads=1)
     answers = engine.run("encode", [tiny_models.images(rows, seed=1)])
     copies = [answer.copy() for answer in answers]
     others = engine.run("encode", [tiny_models.images(rows, seed=2)])
@@ -131,7 +131,7 @@ def test_an_answer_is_not_overwritten_by_the_next_batch(
 
 def test_the_callers_input_is_not_needed_after_the_run(manifest: Manifest) -> None:
     """The batcher fills its buffer with the next batch."""
-    engine = BoundEngine(manifest, cpu_device(), threads=1)
+    engine = IoBindingEngine(manifest, cpu_device(), threads=1)
     x = tiny_models.images(4)
     (first,) = engine.run("reconstruct", [x])
     x[:] = 0.0
@@ -181,7 +181,7 @@ def test_padding_is_zero_whatever_was_there_before(manifest: Manifest) -> None:
             super().run_with_iobinding(binding, options)
             seen.append(binding.copy_outputs_to_cpu()[0].copy())
 
-    engine = BoundEngine(
+    engine = IoBindingEngine(
         manifest,
         cpu_device(graphs=True),
         threads=1,
@@ -229,7 +229,7 @@ def test_without_graphs_the_smallest_and_the_largest_batch_are_warmed_up(
 
 def test_the_golden_outputs_are_met(manifest: Manifest) -> None:
     for graphs in (False, True):
-        engine = BoundEngine(manifest, cpu_device(graphs=graphs), threads=1)
+        engine = IoBindingEngine(manifest, cpu_device(graphs=graphs), threads=1)
         assert engine.check_golden() <= 1e-5
 
 
@@ -243,7 +243,7 @@ def test_the_golden_outputs_are_met(manifest: Manifest) -> None:
 def test_what_a_copy_would_cast_or_broadcast_is_refused(
     manifest: Manifest, x: Floats, said: str
 ) -> None:
-    engine = BoundEngine(manifest, cpu_device(), threads=1)
+    engine = IoBindingEngine(manifest, cpu_device(), threads=1)
     with pytest.raises(EngineFailure) as refused:
         engine.run("encode", [x])
     assert said in str(refused.value)
@@ -255,7 +255,7 @@ def test_what_a_copy_would_cast_or_broadcast_is_refused(
 
 def test_the_device_decides_which_engine_runs(manifest: Manifest) -> None:
     assert type(onnx_engine(manifest, CPU, 1)) is OnnxEngine
-    assert type(onnx_engine(manifest, cpu_device(), 1)) is BoundEngine
+    assert type(onnx_engine(manifest, cpu_device(), 1)) is IoBindingEngine
 
 
 def test_padding_of_served_batches_is_counted(tmp_path: Path) -> None:
@@ -264,7 +264,7 @@ def test_padding_of_served_batches_is_counted(tmp_path: Path) -> None:
     async def serve() -> list[float | None]:
         server = App(
             Settings(exports=tmp_path, listen="127.0.0.1:0", device="cpu"),
-            lambda manifest, device, threads: BoundEngine(
+            lambda manifest, device, threads: IoBindingEngine(
                 manifest, cpu_device(graphs=True), threads=threads
             ),
         )

@@ -13,7 +13,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, R
 
 import tiny_models
 from latentserve_server.engine.device import CPU, CPU_PROVIDER, Device
-from latentserve_server.engine.io_binding import BoundEngine
+from latentserve_server.engine.io_binding import IoBindingEngine
 from latentserve_server.engine.onnx import OnnxEngine
 from latentserve_server.engine.out_of_memory import is_out_of_memory
 from latentserve_server.engine.session import open_session
@@ -93,7 +93,7 @@ def failing_engine(kind: type[OnnxEngine], folder: Path, error: Exception) -> On
     )
 
 
-each_kind = pytest.mark.parametrize("kind", [OnnxEngine, BoundEngine])
+each_kind = pytest.mark.parametrize("kind", [OnnxEngine, IoBindingEngine])
 
 
 @each_kind
