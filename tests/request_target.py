@@ -22,7 +22,7 @@ from latentserve.v1 import generative_service_pb2 as pb
 from latentserve.v1 import model_service_pb2 as models_pb
 from latentserve.v1 import tensor_pb2
 from latentserve_server.batching.batcher import Batcher
-from latentserve_server.codec.request_parser import Form, RequestReader
+from latentserve_server.codec.request_parser import Form, RequestParser
 from latentserve_server.engine.device import CPU_PROVIDER
 from latentserve_server.errors import CallError, EngineFailure
 from latentserve_server.manifest.reader import Manifest
@@ -108,7 +108,7 @@ class NumpyEngine:
 class PlainReader:
     """Reads requests with the generated classes alone, and remembers nothing."""
 
-    def __init__(self, reader: RequestReader) -> None:
+    def __init__(self, reader: RequestParser) -> None:
         self._type = reader._type
 
     def read(self, request: bytes) -> Form:
@@ -141,7 +141,7 @@ class Target:
             chunk_rows=MAX_BATCH_ROWS,
         )
         if plain:
-            readers = {n: r for n, r in vars(generative).items() if isinstance(r, RequestReader)}
+            readers = {n: r for n, r in vars(generative).items() if isinstance(r, RequestParser)}
             assert len(readers) == 4
             for name, reader in readers.items():
                 setattr(generative, name, PlainReader(reader))

@@ -35,7 +35,7 @@ def parse(message_type: type[M], request: bytes) -> M:
         ) from error
 
 
-class Form:
+class ParsedRequest:
     """All of a request but the numbers of its tensor.
 
     Attributes:
@@ -66,7 +66,7 @@ class Form:
         self.layout_of: object = None
 
 
-class RequestReader:
+class RequestParser:
     """Reads the requests of one method. Safe from any thread.
 
     Args:
@@ -77,29 +77,29 @@ class RequestReader:
     def __init__(self, message_type: Callable[[], Message], path: tuple[int, ...]) -> None:
         self._type: Any = message_type
         self._path = path
-        self._known: dict[int, tuple[Form, ...]] = {}
+        self._known: dict[int, tuple[ParsedRequest, ...]] = {}
 
-    def read(self, request: bytes) -> Form:
+    def read(self, request: bytes) -> ParsedRequest:
         """Return the form of a request; raises InvalidRequest for bytes that are none."""
         for form in self._known.get(len(request), ()):
             if request.startswith(form.head) and request.endswith(form.tail):
                 return form
         if len(request) < _SMALL_BYTES:
-            return Form(parse(self._type, request))
+            return ParsedRequest(parse(self._type, request))
         found = locate(request, self._path)
         if found is None:
-            return Form(parse(self._type, request))
+            return ParsedRequest(parse(self._type, request))
         start, stop, rest = found
         try:
             message = self._type.FromString(rest)
         except DecodeError:  # the whole one gives the error
-            return Form(parse(self._type, request))
-        form = Form(message, start, stop - start, request[:start], request[stop:])
+            return ParsedRequest(parse(self._type, request))
+        form = ParsedRequest(message, start, stop - start, request[:start], request[stop:])
         if max(len(form.head), len(form.tail)) <= _MAX_EDGE_BYTES:
             self._remember(len(request), form)
         return form
 
-    def _remember(self, length: int, form: Form) -> None:
+    def _remember(self, length: int, form: ParsedRequest) -> None:
         known = self._known
         if length not in known and len(known) >= _MAX_LENGTHS:
             known.pop(next(iter(known)), None)

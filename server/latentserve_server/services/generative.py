@@ -16,15 +16,15 @@ from latentserve.v1 import generative_service_pb2 as pb
 from latentserve_server.batching.request import Completion, Rows
 from latentserve_server.codec import tensors
 from latentserve_server.codec.reply_writer import Piece, floats_field
-from latentserve_server.codec.request_parser import Form, RequestReader, parse
+from latentserve_server.codec.request_parser import ParsedRequest, RequestParser, parse
 from latentserve_server.errors import InvalidRequest, OperationNotSupported
 from latentserve_server.manifest.reader import Manifest
 from latentserve_server.repository.lifecycle import Repository
 from latentserve_server.repository.model_version import LoadedModel
 from latentserve_server.sampling import philox
 from latentserve_server.services.call import Call, Done, UnaryMethod
-from latentserve_server.services.reply import Answer, submit
-from latentserve_server.services.sample_stream import Draw, SampleStream, prior_of
+from latentserve_server.services.reply import ReplyBuilder, submit
+from latentserve_server.services.sample_stream import SampleSpec, SampleStream, prior_of
 
 GENERATIVE_SERVICE = "latentserve.v1.GenerativeService"
 
@@ -55,10 +55,10 @@ class GenerativeService:
         self.max_request_rows = max_request_rows
         self.max_stream_rows = max_stream_rows
         self.chunk_rows = min(chunk_rows, max_request_rows)
-        self._encodes = RequestReader(pb.EncodeRequest, _IMAGES_DATA)
-        self._decodes = RequestReader(pb.DecodeRequest, _LATENTS_DATA)
-        self._reconstructs = RequestReader(pb.ReconstructRequest, _IMAGES_DATA)
-        self._denoises = RequestReader(pb.DenoiseRequest, _IMAGES_DATA)
+        self._encodes = RequestParser(pb.EncodeRequest, _IMAGES_DATA)
+        self._decodes = RequestParser(pb.DecodeRequest, _LATENTS_DATA)
+        self._reconstructs = RequestParser(pb.ReconstructRequest, _IMAGES_DATA)
+        self._denoises = RequestParser(pb.DenoiseRequest, _IMAGES_DATA)
 
     def unary_methods(self) -> dict[str, UnaryMethod]:
         """Return the unary methods by their name in the contract."""
@@ -92,7 +92,7 @@ class GenerativeService:
             if seed is not None:
                 yield pb.EncodeResponse(seed=seed).SerializeToString()
 
-        return submit(model, "encode", rows, deadline, done, Answer(build, served_by=4))
+        return submit(model, "encode", rows, deadline, done, ReplyBuilder(build, served_by=4))
 
     def decode(self, request: bytes, deadline: float | None, done: Done) -> Call:
         """Latents to images."""
@@ -114,7 +114,7 @@ class GenerativeService:
             encoded = tensors.encode_images(1, images, image_format)
             return (*encoded, *floats_field(2, squared_error))
 
-        answer = Answer(build, served_by=3, image_format=image_format)
+        answer = ReplyBuilder(build, served_by=3, image_format=image_format)
         return submit(model, "reconstruct", rows, deadline, done, answer)
 
     def denoise(self, request: bytes, deadline: float | None, done: Done) -> Call:
@@ -130,7 +130,7 @@ class GenerativeService:
         message = parse(pb.SampleRequest, request)
         model = self._resolve(message.model.name, message.model.version, "sample")
         image_format = tensors.check_format(message.output_format)
-        draw = Draw.of(message, max_count=self.max_request_rows)
+        draw = SampleSpec.of(message, max_count=self.max_request_rows)
         latents = draw.latents(prior_of(model), 0, draw.count)
 
         def build(completion: Completion) -> Iterable[Piece]:
@@ -139,7 +139,7 @@ class GenerativeService:
                 yield from tensors.encode_tensor(2, latents)
             yield pb.SampleResponse(seed=draw.seed).SerializeToString()
 
-        answer = Answer(build, served_by=4, image_format=image_format)
+        answer = ReplyBuilder(build, served_by=4, image_format=image_format)
         return submit(model, "sample", Rows(latents), deadline, done, answer)
 
     def sample_stream(self, request: bytes) -> SampleStream:
@@ -147,7 +147,7 @@ class GenerativeService:
         message = parse(pb.SampleStreamRequest, request)
         model = self._resolve(message.model.name, message.model.version, "sample")
         image_format = tensors.check_format(message.output_format)
-        draw = Draw.of(message, max_count=self.max_stream_rows)
+        draw = SampleSpec.of(message, max_count=self.max_stream_rows)
         if not 0 <= message.chunk_rows <= self.max_request_rows:
             raise InvalidRequest.field(
                 "chunk_rows",
@@ -169,7 +169,7 @@ class GenerativeService:
         return model
 
     def _images(
-        self, form: Form, request: bytes, model: LoadedModel, allowed: tuple[float, float]
+        self, form: ParsedRequest, request: bytes, model: LoadedModel, allowed: tuple[float, float]
     ) -> Rows:
         """Return the images of a request; their form is checked once for a form and a model."""
         spec = model.manifest.image
@@ -186,7 +186,7 @@ class GenerativeService:
             return tensors.image_rows(form.layout, request, form.start, allowed=allowed)
         return tensors.image_rows(form.layout, form.message.images.tensor.data, 0, allowed=allowed)
 
-    def _latents(self, form: Form, request: bytes, model: LoadedModel) -> Rows:
+    def _latents(self, form: ParsedRequest, request: bytes, model: LoadedModel) -> Rows:
         """Return the latents of a request."""
         dim, latents = model.manifest.latent_dim, form.message.latents
         if form.layout is None or form.layout_of != dim:
@@ -200,13 +200,13 @@ class GenerativeService:
         return tensors.latent_rows(form.layout, latents.data, 0)
 
 
-def _images_answer(image_format: int) -> Answer:
+def _images_answer(image_format: int) -> ReplyBuilder:
     """Return the answer that is images and nothing else."""
 
     def build(completion: Completion) -> Iterable[Piece]:
         return tensors.encode_images(1, completion.outputs[0], image_format)
 
-    return Answer(build, served_by=2, image_format=image_format)
+    return ReplyBuilder(build, served_by=2, image_format=image_format)
 
 
 def _draw_posterior(

@@ -16,7 +16,7 @@ _MANY_FILES = 8
 _LARGE_REPLY_BYTES = 2**20
 
 
-class Answer:
+class ReplyBuilder:
     """How the reply of one call is built.
 
     Args:
@@ -45,7 +45,7 @@ def submit(
     rows: Rows,
     deadline: float | None,
     done: Done,
-    answer: Answer,
+    answer: ReplyBuilder,
 ) -> Call:
     """Queue rows; when they are through, `done` gets a Reply that builds the answer."""
     count = len(rows.array)

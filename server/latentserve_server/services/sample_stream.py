@@ -18,13 +18,13 @@ from latentserve_server.repository.model_version import LoadedModel
 from latentserve_server.sampling import philox
 from latentserve_server.sampling.prior import Prior
 from latentserve_server.services.call import Call, Done
-from latentserve_server.services.reply import Answer, submit
+from latentserve_server.services.reply import ReplyBuilder, submit
 
 MAX_TEMPERATURE = 10.0
 
 
 @dataclass(frozen=True)
-class Draw:
+class SampleSpec:
     """What is drawn from the prior: `count` rows from `offset` on."""
 
     seed: int
@@ -33,7 +33,7 @@ class Draw:
     temperature: float
 
     @classmethod
-    def of(cls, message: Any, *, max_count: int) -> Draw:
+    def of(cls, message: Any, *, max_count: int) -> SampleSpec:
         """Check the fields that SampleRequest and SampleStreamRequest share."""
         if not 1 <= message.count <= max_count:
             raise InvalidRequest.field(
@@ -64,7 +64,7 @@ class SampleStream:
     def __init__(
         self,
         model: LoadedModel,
-        draw: Draw,
+        draw: SampleSpec,
         image_format: int,
         include_latents: bool,
         chunk_rows: int,
@@ -96,7 +96,7 @@ class SampleStream:
             rest = pb.SampleStreamResponse(seed=self._draw.seed, offset=self._draw.offset + first)
             yield rest.SerializeToString()
 
-        answer = Answer(build, served_by=5, image_format=self._image_format)
+        answer = ReplyBuilder(build, served_by=5, image_format=self._image_format)
         return submit(self._model, "sample", Rows(latents), deadline, done, answer)
 
 

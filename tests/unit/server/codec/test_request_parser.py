@@ -6,7 +6,7 @@ import pytest
 from latentserve.v1 import generative_service_pb2 as pb
 from latentserve.v1 import tensor_pb2
 from latentserve_server.codec import request_parser
-from latentserve_server.codec.request_parser import Form, RequestReader
+from latentserve_server.codec.request_parser import ParsedRequest, RequestParser
 from latentserve_server.errors import InvalidRequest
 
 
@@ -23,16 +23,16 @@ def request(
     return message.SerializeToString()
 
 
-def numbers(form: Form, sent: bytes) -> np.ndarray:
+def numbers(form: ParsedRequest, sent: bytes) -> np.ndarray:
     return np.frombuffer(sent, np.float32, form.length // 4, form.start)
 
 
 @pytest.fixture
-def reader() -> RequestReader:
-    return RequestReader(pb.ReconstructRequest, (2, 1, 3))
+def reader() -> RequestParser:
+    return RequestParser(pb.ReconstructRequest, (2, 1, 3))
 
 
-def test_a_form_that_came_before_is_not_parsed_again(reader: RequestReader) -> None:
+def test_a_form_that_came_before_is_not_parsed_again(reader: RequestParser) -> None:
     first, second = request(value=0.25), request(value=0.75)
     form = reader.read(first)
     assert reader.read(second) is form
@@ -40,25 +40,25 @@ def test_a_form_that_came_before_is_not_parsed_again(reader: RequestReader) -> N
     assert set(numbers(form, second)) == {0.75}
 
 
-def test_another_model_of_the_same_length_is_another_form(reader: RequestReader) -> None:
+def test_another_model_of_the_same_length_is_another_form(reader: RequestParser) -> None:
     assert reader.read(request("a")).name == "a"
     assert reader.read(request("b")).name == "b"
     assert reader.read(request("a")).name == "a"
 
 
-def test_what_follows_the_numbers_counts_too(reader: RequestReader) -> None:
+def test_what_follows_the_numbers_counts_too(reader: RequestParser) -> None:
     for output_format in (1, 2, 3, 1):
         assert reader.read(request(output_format=output_format)).output_format == output_format
 
 
-def test_another_number_of_rows_is_another_form(reader: RequestReader) -> None:
+def test_another_number_of_rows_is_another_form(reader: RequestParser) -> None:
     for rows in (1, 2, 1, 3):
         form = reader.read(request(rows=rows))
         assert list(form.message.images.tensor.shape) == [rows, 1, 28, 28]
         assert form.length == rows * 784 * 4
 
 
-def test_small_requests_are_parsed_by_the_generated_class(reader: RequestReader) -> None:
+def test_small_requests_are_parsed_by_the_generated_class(reader: RequestParser) -> None:
     sent = pb.ReconstructRequest(model=tensor_pb2.ModelRef(name="m")).SerializeToString()
     form = reader.read(sent)
     assert form.start == -1
@@ -66,7 +66,7 @@ def test_small_requests_are_parsed_by_the_generated_class(reader: RequestReader)
     assert reader.read(sent) is not form
 
 
-def test_files_are_parsed_by_the_generated_class(reader: RequestReader) -> None:
+def test_files_are_parsed_by_the_generated_class(reader: RequestParser) -> None:
     files = tensor_pb2.EncodedImages(files=[b"p" * 2000])
     sent = pb.ReconstructRequest(images=tensor_pb2.Images(encoded=files)).SerializeToString()
     form = reader.read(sent)
@@ -77,19 +77,19 @@ def test_files_are_parsed_by_the_generated_class(reader: RequestReader) -> None:
 @pytest.mark.parametrize(
     "sent", [b"\xff" * 20, b"\xff" * 2000, request()[:-1], request() + b"\x0a"]
 )
-def test_bytes_that_are_no_request_are_refused(reader: RequestReader, sent: bytes) -> None:
+def test_bytes_that_are_no_request_are_refused(reader: RequestParser, sent: bytes) -> None:
     with pytest.raises(InvalidRequest, match=r"that are not a latentserve\.v1\.ReconstructRequest"):
         reader.read(sent)
 
 
-def test_a_name_that_is_no_text_is_refused(reader: RequestReader) -> None:
+def test_a_name_that_is_no_text_is_refused(reader: RequestParser) -> None:
     sent = request("mm").replace(b"mm", b"\xff\xfe", 1)
     with pytest.raises(InvalidRequest):
         reader.read(sent)
 
 
 def test_what_is_remembered_is_bounded(
-    reader: RequestReader, monkeypatch: pytest.MonkeyPatch
+    reader: RequestParser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(request_parser, "_MAX_LENGTHS", 3)
     for rows in range(1, 9):
