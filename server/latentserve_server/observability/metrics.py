@@ -23,7 +23,7 @@ from prometheus_client.registry import Collector
 from latentserve_server import __version__
 from latentserve_server.batching.batcher import BatcherCallbacks
 from latentserve_server.observability.deferred_counters import Counter, LabelledCounter
-from latentserve_server.observability.model_metrics import VersionMetrics, collect_versions
+from latentserve_server.observability.model_metrics import ModelMetrics, collect_versions
 from latentserve_server.observability.rpc_metrics import RpcMetrics, code_of_leaving, collect_rpcs
 from latentserve_server.repository.lifecycle import Action, Outcome
 from latentserve_server.repository.model_version import ModelVersion, State
@@ -44,7 +44,7 @@ class Metrics(Collector):
         self._entries = entries
         self._rpcs: dict[str, RpcMetrics] = {}
         # Each is added or taken out in one step; a scrape reads a copy.
-        self._versions: dict[tuple[str, str], VersionMetrics] = {}
+        self._versions: dict[tuple[str, str], ModelMetrics] = {}
         self._reloads = LabelledCounter()
         self._failed_reloads = Counter()
         self.registry = CollectorRegistry()
@@ -57,7 +57,7 @@ class Metrics(Collector):
 
     def callbacks(self, name: str, version: int) -> BatcherCallbacks:
         """Return what a batcher of that version tells; its successor goes on counting there."""
-        return self._versions.setdefault((name, str(version)), VersionMetrics())
+        return self._versions.setdefault((name, str(version)), ModelMetrics())
 
     def reloaded(self, outcome: Outcome) -> None:
         """Count what a reload did, and drop the series of a version that is served no more.
@@ -89,7 +89,7 @@ class Metrics(Collector):
 
 def _families(
     rpcs: Iterable[RpcMetrics],
-    versions: Iterable[tuple[tuple[str, str], VersionMetrics]],
+    versions: Iterable[tuple[tuple[str, str], ModelMetrics]],
     reload_counts: Mapping[tuple[str, ...], int],
     failed_reloads: int,
     entries: Iterable[ModelVersion],

@@ -27,7 +27,7 @@ class _Operation:
         self.batch_rows = Histogram(_ROWS)
 
 
-class VersionMetrics(BatcherCallbacks):
+class ModelMetrics(BatcherCallbacks):
     """Told by the batcher of one version, from any thread."""
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class VersionMetrics(BatcherCallbacks):
 
 
 def collect_versions(
-    versions: Iterable[tuple[tuple[str, str], VersionMetrics]],
+    versions: Iterable[tuple[tuple[str, str], ModelMetrics]],
 ) -> Iterator[Metric]:
     """Give the metrics of versions, each under its (model, version)."""
     queue_seconds = HistogramMetricFamily(

@@ -8,7 +8,7 @@ from latentserve_server.observability.tracing import CallTrace, Metadata, Tracin
 from latentserve_server.status import WireStatus
 
 
-class Rpc:
+class RpcRecorder:
     """Told of every call of one method, from any thread.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from latentserve_server.observability.rpc_recorder import Rpc
+from latentserve_server.observability.rpc_recorder import RpcRecorder
 from latentserve_server.transport.drain import DrainGate
 from latentserve_server.transport.security import TokenGuard
 
@@ -15,4 +15,4 @@ class Interceptors:
 
     gate: DrainGate
     guard: TokenGuard
-    rpc: Rpc
+    rpc: RpcRecorder

@@ -23,7 +23,7 @@ from grpc_reflection.v1alpha import reflection
 from latentserve_server.batching.batcher import Batcher
 from latentserve_server.observability.access_log import HEAD_BYTES
 from latentserve_server.observability.metrics import Metrics, code_of_leaving
-from latentserve_server.observability.rpc_recorder import Rpc
+from latentserve_server.observability.rpc_recorder import RpcRecorder
 from latentserve_server.observability.tracing import CallTrace, Tracing
 from latentserve_server.services.call import Call, Done, Reply, UnaryMethod
 from latentserve_server.status import WireStatus, explain
@@ -84,7 +84,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
         handler = await continuation(handler_call_details)
         if handler is None or method.strip("/").partition("/")[0] not in self._services:
             return handler
-        rpc = Rpc(
+        rpc = RpcRecorder(
             self._metrics,
             method,
             streaming=bool(handler.response_streaming),
@@ -276,7 +276,9 @@ def _deadline(context: Any) -> float | None:
     return _CLOCK.deadline_in(context.time_remaining())
 
 
-def _guard_unary(behavior: Any, method: str, rpc: Rpc, guard: TokenGuard, gate: DrainGate) -> Any:
+def _guard_unary(
+    behavior: Any, method: str, rpc: RpcRecorder, guard: TokenGuard, gate: DrainGate
+) -> Any:
     async def guarded(request: bytes, context: Any) -> Any:
         started = time.perf_counter()
         rpc.begin()
@@ -306,7 +308,9 @@ def _guard_unary(behavior: Any, method: str, rpc: Rpc, guard: TokenGuard, gate: 
     return guarded
 
 
-def _guard_stream(behavior: Any, method: str, rpc: Rpc, guard: TokenGuard, gate: DrainGate) -> Any:
+def _guard_stream(
+    behavior: Any, method: str, rpc: RpcRecorder, guard: TokenGuard, gate: DrainGate
+) -> Any:
     async def guarded(request: bytes, context: Any) -> AsyncIterator[Any]:
         started = time.perf_counter()
         rpc.begin()

@@ -20,7 +20,7 @@ from grpc_reflection.v1alpha import reflection
 
 from latentserve_server.batching.batcher import Batcher
 from latentserve_server.observability.metrics import Metrics
-from latentserve_server.observability.rpc_recorder import Rpc
+from latentserve_server.observability.rpc_recorder import RpcRecorder
 from latentserve_server.observability.tracing import Tracing
 from latentserve_server.services import health
 from latentserve_server.services.call import Call, Done, Reply
@@ -97,7 +97,7 @@ class CompletionQueueServer:
             name, stream = f"/{service.name}/{short}", service.streams.get(short)
             interceptors = None
             if service.drains:
-                rpc = Rpc(
+                rpc = RpcRecorder(
                     self._metrics,
                     name,
                     streaming=stream is not None,

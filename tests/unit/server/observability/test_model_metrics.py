@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from latentserve_server.batching.batcher import Batcher
 from latentserve_server.batching.request import Completion, QueuedRequest, Rows
 from latentserve_server.errors import CallError
-from latentserve_server.observability.model_metrics import VersionMetrics
+from latentserve_server.observability.model_metrics import ModelMetrics
 
 Floats = NDArray[np.float32]
 POISON = -1.0
@@ -38,7 +38,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.engine = Engine()
-        self.metrics = VersionMetrics()
+        self.metrics = ModelMetrics()
         self.batcher = Batcher(
             self.engine,
             name="fake",
