@@ -28,7 +28,7 @@ from latentserve_server.repository.lifecycle import Outcome, Repository
 from latentserve_server.repository.loader import Loader
 from latentserve_server.repository.model_version import State
 from latentserve_server.repository.watchdog import Watchdog
-from latentserve_server.repository.watcher import FolderWatch
+from latentserve_server.repository.watcher import FolderWatcher
 from latentserve_server.services.generative import GENERATIVE_SERVICE, GenerativeService
 from latentserve_server.services.models import MODEL_SERVICE, ModelService
 from latentserve_server.transport.aio.server import AioTransport
@@ -106,7 +106,7 @@ class App:
             on_outcome=self.metrics.reloaded,
             on_failure=self.metrics.reload_failed,
         )
-        self._folder = FolderWatch(self.repository, settings.exports)
+        self._folder = FolderWatcher(self.repository, settings.exports)
         self._watchdog = Watchdog(self.repository.entries, limit_s=settings.watchdog_s)
         self._stuck = False
         self.cut_off = False

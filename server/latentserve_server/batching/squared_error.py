@@ -10,7 +10,7 @@ from latentserve_server.batching.batcher import Runner
 from latentserve_server.batching.request import Floats
 
 
-class WithSquaredError:
+class SquaredErrorRunner:
     """An engine whose `reconstruct` has one more output: the squared error of each row, [rows].
 
     It is the sum of (image - reconstruction)^2 over an image. One pass over a batch costs what

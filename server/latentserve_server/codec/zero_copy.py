@@ -17,7 +17,7 @@ _LENGTH_DELIMITED = 2
 _MAX_LENGTH_VARINT_BYTES = 5
 
 
-class Located(NamedTuple):
+class TensorLocation(NamedTuple):
     """Where a field is, and the message without it: `rest` parses like the whole does."""
 
     start: int
@@ -25,7 +25,7 @@ class Located(NamedTuple):
     rest: bytes
 
 
-def locate(message: bytes, path: tuple[int, ...]) -> Located | None:
+def locate(message: bytes, path: tuple[int, ...]) -> TensorLocation | None:
     """Return where the bytes field at `path` is, None where it is not there exactly once.
 
     `path` has the field numbers from the outermost message inwards, each below 16.
@@ -43,7 +43,7 @@ def locate(message: bytes, path: tuple[int, ...]) -> Located | None:
     rest = message[low:tag] + message[last:high]
     for low, high, tag, _, last in reversed(outer):
         rest = b"".join((message[low : tag + 1], varint(len(rest)), rest, message[last:high]))
-    return Located(first, stop, rest)
+    return TensorLocation(first, stop, rest)
 
 
 def varint(number: int) -> bytes:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from latentserve_server.batching.batcher import Batcher, BatcherCallbacks
 from latentserve_server.batching.quota import QueueQuota
-from latentserve_server.batching.squared_error import WithSquaredError
+from latentserve_server.batching.squared_error import SquaredErrorRunner
 from latentserve_server.engine.interface import Engine
 from latentserve_server.errors import ManifestError
 from latentserve_server.manifest.reader import Manifest, read_manifest
@@ -86,7 +86,7 @@ class Loader:
         except ManifestError as error:
             return refused(entry, error, entry.manifest.folder)
         batcher = Batcher(
-            WithSquaredError(engine),
+            SquaredErrorRunner(engine),
             name=f"{entry.name}/{entry.version}",
             max_batch_rows=limits.max_batch_rows,
             queue_rows=limits.queue_rows,

@@ -13,7 +13,7 @@ from latentserve_server.repository.loader import fingerprint
 log = logging.getLogger(__name__)
 
 
-class FolderWatch:
+class FolderWatcher:
     """Has a repository look at its folder again, off the event loop.
 
     Args:

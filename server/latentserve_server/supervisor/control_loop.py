@@ -25,8 +25,8 @@ from latentserve_server.supervisor.ipc import IpcRequest
 from latentserve_server.supervisor.messages import CannotStart, Reload, Serving
 from latentserve_server.supervisor.metrics_aggregation import AggregatedCollector
 from latentserve_server.supervisor.reload import reload_workers
-from latentserve_server.supervisor.restart_policy import Restarts
-from latentserve_server.supervisor.reuse_port import HeldPort
+from latentserve_server.supervisor.restart_policy import RestartPolicy
+from latentserve_server.supervisor.reuse_port import ReservedPort
 from latentserve_server.supervisor.worker_metrics import WorkerMetrics
 from latentserve_server.supervisor.worker_process import (
     WORKER_PROGRAM,
@@ -73,7 +73,7 @@ class Supervisor:
         aggregated: AggregatedCollector,
         metrics: WorkerMetrics,
         *,
-        make_restarts: Callable[[], Restarts] = Restarts,
+        make_restarts: Callable[[], RestartPolicy] = RestartPolicy,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
@@ -305,14 +305,14 @@ class Supervisor:
 def supervise(
     settings: Settings,
     program: Sequence[str] = WORKER_PROGRAM,
-    make_restarts: Callable[[], Restarts] = Restarts,
+    make_restarts: Callable[[], RestartPolicy] = RestartPolicy,
 ) -> int:
     """Serve with several workers until a signal; return the exit status.
 
     `program` is the command line of a worker, see `process`; `make_restarts` makes their back-off.
     Raises a StartupError where the port, or that of the metrics, cannot be had.
     """
-    port = HeldPort(settings.listen, shared=settings.reuse_port == "yes")
+    port = ReservedPort(settings.listen, shared=settings.reuse_port == "yes")
     settings = replace(settings, listen=port.address)
     events: queue.SimpleQueue[Event] = queue.SimpleQueue()
     aggregated, registry = AggregatedCollector(), CollectorRegistry()

@@ -21,7 +21,7 @@ class ReportMetrics:
 
 
 @dataclass(frozen=True)
-class AreYouAlive:
+class Ping:
     """To a worker, a question; any answer will do."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Restarts:
+class RestartPolicy:
     """The back-off of one worker: at once after a good run, else later and later.
 
     Args:

@@ -12,7 +12,7 @@ import socket
 from latentserve_server.errors import SettingsError
 
 
-class HeldPort:
+class ReservedPort:
     """A port that others can only share if they say so.
 
     Args:

@@ -26,9 +26,9 @@ from latentserve_server.repository.lifecycle import Outcome
 from latentserve_server.supervisor.ipc import IpcChannel, IpcClosed, IpcRequest
 from latentserve_server.supervisor.messages import (
     RELOAD_LIMIT_S,
-    AreYouAlive,
     CannotStart,
     LastReport,
+    Ping,
     Reload,
     ReportMetrics,
     Serving,
@@ -137,7 +137,7 @@ class _Orders:
                 self._call(self._stop, app, stops)
             elif isinstance(message, IpcRequest) and isinstance(message.body, ReportMetrics):
                 self._channel.answer(message, list(app.metrics.registry.collect()))
-            elif isinstance(message, IpcRequest) and isinstance(message.body, AreYouAlive):
+            elif isinstance(message, IpcRequest) and isinstance(message.body, Ping):
                 self._channel.answer(message, True)
             elif isinstance(message, IpcRequest) and isinstance(message.body, Reload):
                 threading.Thread(

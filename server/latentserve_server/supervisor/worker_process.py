@@ -20,8 +20,8 @@ from prometheus_client.core import Metric
 from latentserve_server.config import Settings
 from latentserve_server.supervisor.ipc import IpcChannel, IpcClosed
 from latentserve_server.supervisor.messages import (
-    AreYouAlive,
     LastReport,
+    Ping,
     Reload,
     ReportMetrics,
     Stop,
@@ -123,7 +123,7 @@ class WorkerProcess:
 
     def ask_alive(self) -> Future[Any]:
         """Ask it for a sign of life."""
-        return self._channel.ask(AreYouAlive())
+        return self._channel.ask(Ping())
 
     def _keep_report(self, reporting: Future[Any]) -> None:
         if reporting.exception() is None:

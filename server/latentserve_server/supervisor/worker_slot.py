@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from latentserve_server.supervisor.restart_policy import Restarts
+from latentserve_server.supervisor.restart_policy import RestartPolicy
 from latentserve_server.supervisor.worker_process import WorkerProcess
 
 log = logging.getLogger(__name__)
@@ -18,7 +18,7 @@ class WorkerSlot:
     """What the supervisor knows of the worker of a number."""
 
     number: int
-    restarts: Restarts
+    restarts: RestartPolicy
     process: WorkerProcess | None = None
     serving_since: float | None = None
     start_at: float | None = 0.0

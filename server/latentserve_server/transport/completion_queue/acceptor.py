@@ -10,7 +10,7 @@ from latentserve_server.transport.completion_queue.calls import Method, StreamCa
 log = logging.getLogger(__name__)
 
 
-class Arrivals:
+class Acceptor:
     """Asks for the calls of one method, one after the other."""
 
     def __init__(self, method: Method, server: Any) -> None:

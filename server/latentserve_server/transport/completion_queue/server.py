@@ -34,7 +34,7 @@ from latentserve_server.transport.base import (
     bind,
 )
 from latentserve_server.transport.completion_queue import poller
-from latentserve_server.transport.completion_queue.acceptor import Arrivals
+from latentserve_server.transport.completion_queue.acceptor import Acceptor
 from latentserve_server.transport.completion_queue.calls import Method
 from latentserve_server.transport.completion_queue.inline_execution import InlineExecution
 from latentserve_server.transport.drain import DrainGate
@@ -89,7 +89,7 @@ class CompletionQueueServer:
         # Never shut down: grpc.server would lose its polling thread if a call came after that.
         pool = ThreadPoolExecutor(_REFLECTION_THREADS, thread_name_prefix="reflection")
         self._server: Any = grpc.server(pool, options=list(endpoint.options))
-        self._arrivals: list[Arrivals] = []
+        self._arrivals: list[Acceptor] = []
 
     def add(self, service: Service) -> None:
         """Register the methods of a service; before the start."""
@@ -107,7 +107,7 @@ class CompletionQueueServer:
                 interceptors = Interceptors(self._gate, self._endpoint.guard, rpc)
             method = Method(name, self._executor, interceptors, service.unary.get(short), stream)
             self._server._state.server.register_method(method.name)
-            self._arrivals.append(Arrivals(method, self._server))
+            self._arrivals.append(Acceptor(method, self._server))
 
     def enable_reflection(self, names: Sequence[str]) -> None:
         """Serve reflection of the services `names` on threads, as grpcio has it."""

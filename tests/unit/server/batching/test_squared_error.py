@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from latentserve_server.batching.squared_error import WithSquaredError
+from latentserve_server.batching.squared_error import SquaredErrorRunner
 
 Floats = NDArray[np.float32]
 
@@ -18,7 +18,7 @@ class Halving:
 
 def test_each_row_of_a_reconstruction_gets_the_sum_of_its_squares() -> None:
     images = np.random.default_rng(0).random((3, 1, 4, 6), dtype=np.float32)
-    halved, errors = WithSquaredError(Halving()).run("reconstruct", [images])
+    halved, errors = SquaredErrorRunner(Halving()).run("reconstruct", [images])
     np.testing.assert_array_equal(halved, images / 2)
     assert errors.dtype == np.float32
     expected = [float(((image.astype(np.float64) / 2) ** 2).sum()) for image in images]
@@ -27,4 +27,4 @@ def test_each_row_of_a_reconstruction_gets_the_sum_of_its_squares() -> None:
 
 @pytest.mark.parametrize("operation", ["encode", "decode", "denoise", "sample"])
 def test_other_operations_have_the_outputs_of_the_engine(operation: str) -> None:
-    assert len(WithSquaredError(Halving()).run(operation, [np.ones((1, 2), np.float32)])) == 1
+    assert len(SquaredErrorRunner(Halving()).run(operation, [np.ones((1, 2), np.float32)])) == 1

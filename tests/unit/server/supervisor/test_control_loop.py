@@ -24,7 +24,7 @@ from latentserve_server.supervisor.control_loop import Signalled, Supervisor
 from latentserve_server.supervisor.ipc import IpcClosed, IpcRequest
 from latentserve_server.supervisor.messages import CannotStart, Reload, Serving
 from latentserve_server.supervisor.metrics_aggregation import AggregatedCollector
-from latentserve_server.supervisor.restart_policy import Restarts
+from latentserve_server.supervisor.restart_policy import RestartPolicy
 from latentserve_server.supervisor.worker_metrics import WorkerMetrics
 from latentserve_server.supervisor.worker_process import WorkerExited, WorkerMessage
 
@@ -88,7 +88,7 @@ class Bench:
             self.launch,
             AggregatedCollector(),
             WorkerMetrics(self.registry),
-            make_restarts=lambda: Restarts(first_delay_s=1.0, well_s=10.0, limit=3),
+            make_restarts=lambda: RestartPolicy(first_delay_s=1.0, well_s=10.0, limit=3),
             clock=lambda: self.now,
         )
         self.supervisor.step(None)

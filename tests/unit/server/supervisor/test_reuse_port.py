@@ -9,12 +9,12 @@ from collections.abc import Iterator
 import pytest
 
 from latentserve_server.errors import SettingsError
-from latentserve_server.supervisor.reuse_port import HeldPort
+from latentserve_server.supervisor.reuse_port import ReservedPort
 
 
 @contextlib.contextmanager
-def held(listen: str = "127.0.0.1:0", *, shared: bool = False) -> Iterator[HeldPort]:
-    port = HeldPort(listen, shared=shared)
+def held(listen: str = "127.0.0.1:0", *, shared: bool = False) -> Iterator[ReservedPort]:
+    port = ReservedPort(listen, shared=shared)
     try:
         yield port
     finally:
@@ -57,14 +57,14 @@ def test_it_takes_no_connections_itself() -> None:
 def test_a_second_one_is_refused_whether_workers_listen_or_not() -> None:
     with held() as port:
         with pytest.raises(SettingsError, match="the port is taken") as refused:
-            HeldPort(port.address, shared=False)
+            ReservedPort(port.address, shared=False)
         assert f"--listen {port.address}" in str(refused.value)
         assert "--reuse-port yes" in str(refused.value)
         with (
             listening(port.port, shared=True),
             pytest.raises(SettingsError, match="the port is taken"),
         ):
-            HeldPort(port.address, shared=False)
+            ReservedPort(port.address, shared=False)
 
 
 def test_a_second_one_that_says_so_shares_it() -> None:
@@ -77,7 +77,7 @@ def test_a_server_that_does_not_share_keeps_its_port() -> None:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         for shared in (False, True):
             with pytest.raises(SettingsError, match="the port is taken"):
-                HeldPort(address, shared=shared)
+                ReservedPort(address, shared=shared)
 
 
 def test_a_port_whose_connections_linger_can_be_had() -> None:
@@ -97,14 +97,14 @@ def test_names_and_all_addresses_can_be_held(listen: str) -> None:
     with held(listen) as port:
         assert port.address.rpartition(":")[0] == listen.rpartition(":")[0]
         with pytest.raises(SettingsError, match="the port is taken"):
-            HeldPort(port.address, shared=False)
+            ReservedPort(port.address, shared=False)
 
 
 def test_an_address_of_another_machine_is_refused() -> None:
     with pytest.raises(SettingsError, match=r"--listen 192\.0\.2\.1:0 cannot be used"):
-        HeldPort("192.0.2.1:0", shared=False)
+        ReservedPort("192.0.2.1:0", shared=False)
 
 
 def test_a_name_that_is_none_is_refused() -> None:
     with pytest.raises(SettingsError, match="cannot be used"):
-        HeldPort("no.such.host.invalid:0", shared=False)
+        ReservedPort("no.such.host.invalid:0", shared=False)

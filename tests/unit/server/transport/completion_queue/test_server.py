@@ -27,7 +27,7 @@ from latentserve_server.transport.aio.server import AioTransport
 from latentserve_server.transport.base import LARGE_REQUEST_BYTES, Endpoint, Service
 from latentserve_server.transport.completion_queue import calls
 from latentserve_server.transport.completion_queue import server as transport_cq
-from latentserve_server.transport.completion_queue.acceptor import Arrivals
+from latentserve_server.transport.completion_queue.acceptor import Acceptor
 from latentserve_server.transport.completion_queue.server import (
     CompletionQueueServer,
     CompletionQueueTransport,
@@ -128,7 +128,7 @@ def test_a_server_of_another_shape_is_found_out(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_call_that_is_dropped_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Arrivals, "arrived", lambda self, event: self)
+    monkeypatch.setattr(Acceptor, "arrived", lambda self, event: self)
     reason = str(transport_cq.why_unusable())
     assert "a call to itself failed: CANCELLED" in reason
     assert "\n" not in reason
