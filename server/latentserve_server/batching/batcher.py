@@ -53,8 +53,8 @@ class Batcher:
         budget: what may wait for this and other models together.
         observer: told of what happens, from any thread.
         clock_ns: monotonic nanoseconds; deadlines are seconds on the same clock.
-        offer: called, from the thread that submits, when work comes to an idle batcher. True
-            says that somebody will call `run_next` until it returns False, or `hand_over`;
+        inline_hook: called, from the thread that submits, when work comes to an idle batcher. True
+            says that somebody will call `run_next` until it returns False, or `wake_thread`;
             otherwise the batcher's own thread runs what there is. With a delay it always does,
             since somebody must wait.
     """
@@ -71,12 +71,12 @@ class Batcher:
         queue_quota: QueueQuota | None = None,
         callbacks: BatcherCallbacks | None = None,
         clock_ns: Callable[[], int] = time.monotonic_ns,
-        offer: Callable[[Batcher], bool] | None = None,
+        inline_hook: Callable[[Batcher], bool] | None = None,
     ) -> None:
         self._name = name
         self._max_batch_rows = max_batch_rows
         self._delay_ns = int(max_delay_s * 1e9)
-        self._offer = None if self._delay_ns else offer
+        self._inline_hook = None if self._delay_ns else inline_hook
         self._callbacks = callbacks or BatcherCallbacks()
         self._clock_ns = clock_ns
         self._model_quota = (queue_quota or QueueQuota()).model_quota(
@@ -107,12 +107,12 @@ class Batcher:
         self._taken = False  # somebody runs what there is, or has promised to
         self._handed = False  # it is for the thread
         # The thread sleeps on the bell, until `_wakes_ns` where something waits to be filled.
-        # Unlike a condition it can be rung without a lock, so `end` may come from a finalizer,
+        # Unlike a condition it can be rung without a lock, so `shutdown` may come from a finalizer,
         # which runs anywhere.
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._wakes_ns = NEVER_NS
 
-    def forecast(self) -> tuple[float, int]:
+    def estimate_next_batch(self) -> tuple[float, int]:
         """Return the seconds that the next batch will take, and how many calls are in it, about.
 
         Rather too many seconds; infinity where nothing like it has run. Safe from any thread.
@@ -133,7 +133,7 @@ class Batcher:
         self._service_rate.learn(operation, rows, seconds)
 
     @property
-    def is_full(self) -> bool:
+    def has_full_batch(self) -> bool:
         """Whether as many rows wait as a batch may have."""
         return self._model_quota.rows >= self._max_batch_rows
 
@@ -204,11 +204,11 @@ class Batcher:
             idle, self._taken = not self._taken, True
             if self._delay_ns and not idle and self._is_due_earlier():
                 self._bell.put(None)
-        if idle and not (self._offer is not None and self._offer(self)):
-            self.hand_over()
+        if idle and not (self._inline_hook is not None and self._inline_hook(self)):
+            self.wake_thread()
         return request
 
-    def hand_over(self) -> None:
+    def wake_thread(self) -> None:
         """Let the batcher's own thread run what there is: for one who took an offer."""
         self._handed = True
         self._bell.put(None)
@@ -221,7 +221,7 @@ class Batcher:
                 self._queue.leave(request)
                 self._callbacks.dropped(request.operation, "cancelled")
 
-    def end(self) -> None:
+    def shutdown(self) -> None:
         """Accept nothing more; the thread ends once it has run what waits. Does not block."""
         self._closed = True
         self._model_quota.ended = True
@@ -229,7 +229,7 @@ class Batcher:
 
     def close(self, *, timeout_s: float) -> None:
         """End, and wait for it; what still waits after `timeout_s` gets Unavailable."""
-        self.end()
+        self.shutdown()
         if self._thread is not None:
             self._thread.join(timeout_s)
         with self._lock:

@@ -82,7 +82,7 @@ class Repository:
         self._entries: tuple[ModelVersion, ...] = ()
         self._by_name: dict[str, tuple[ModelVersion, ...]] = {}
 
-    def entries(self) -> tuple[ModelVersion, ...]:
+    def versions(self) -> tuple[ModelVersion, ...]:
         """Return every version, by name, then from high to low."""
         return self._entries
 
@@ -199,7 +199,7 @@ class Repository:
 
     def close(self, *, timeout_s: float) -> None:
         """Run what waits and end the threads of all engines."""
-        for entry in self.entries():
+        for entry in self.versions():
             if entry.model is not None:
                 entry.model.batcher.close(timeout_s=timeout_s)
 

@@ -17,7 +17,7 @@ from latentserve_server.errors import ManifestError
 from latentserve_server.manifest.reader import Manifest, read_manifest
 from latentserve_server.model_limits import Limits
 from latentserve_server.repository.model_version import LoadedModel, ModelVersion, State
-from latentserve_server.sampling.prior import check_draw, read_prior
+from latentserve_server.sampling.prior import check_golden_samples, read_prior
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class Loader:
         limits: gives those of a model by its name.
         budget: what may wait for all models together; None: no limit but their own.
         observer: makes what the batcher of a name and version tells what happens.
-        offer: see `Batcher`.
+        inline_hook: see `Batcher`.
     """
 
     def __init__(
@@ -50,13 +50,13 @@ class Loader:
         callbacks: Callable[[str, int], BatcherCallbacks] = lambda name, version: (
             BatcherCallbacks()
         ),
-        offer: Callable[[Batcher], bool] | None = None,
+        inline_hook: Callable[[Batcher], bool] | None = None,
     ) -> None:
         self._build_engine = build_engine
         self._limits = limits
         self._queue_quota = queue_quota or QueueQuota()
         self._callbacks = callbacks
-        self._offer = offer
+        self._inline_hook = inline_hook
 
     def read(self, name: str, version: int, folder: Path) -> ModelVersion:
         """Return the entry of a folder whose manifest and files were checked, not yet loaded."""
@@ -79,7 +79,7 @@ class Loader:
             log.warning("%s version %d: %s", entry.name, entry.version, shortage)
         try:
             prior = read_prior(entry.manifest)
-            drawn_difference = check_draw(entry.manifest, prior)
+            drawn_difference = check_golden_samples(entry.manifest, prior)
             engine = self._build_engine(entry.manifest)
             difference = max(engine.check_golden(), drawn_difference)
             ran = engine.warm_up((1, limits.max_batch_rows))
@@ -95,7 +95,7 @@ class Loader:
             queue_quota=self._queue_quota,
             callbacks=self._callbacks(entry.name, entry.version),
             # A GPU may take any time, and a driver may hang: never on the transport's thread.
-            offer=self._offer if engine.provider == _CPU_PROVIDER else None,
+            inline_hook=self._inline_hook if engine.provider == _CPU_PROVIDER else None,
         )
         for operation, rows, seconds in ran:
             batcher.learn(operation, rows, seconds)

@@ -35,7 +35,7 @@ class LoadedModel:
         self.batcher = batcher
         # What a reply says of its model, serialised once; by the number of the reply's field.
         self.served_by: dict[int, bytes] = {}
-        weakref.finalize(self, batcher.end).atexit = False
+        weakref.finalize(self, batcher.shutdown).atexit = False
 
 
 @dataclass(frozen=True)

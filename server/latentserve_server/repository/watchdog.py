@@ -49,7 +49,7 @@ class Watchdog:
         """Return whether a model is stuck in any version; without a name, whether any is."""
         return any(name in (None, stuck) for stuck, _ in self._stuck)
 
-    def look(self) -> set[str]:
+    def check(self) -> set[str]:
         """Return the names of the models where something got stuck, or goes on again."""
         awake_s = self._awake_s()
         found: dict[tuple[str, int], Backlog] = {}

@@ -30,7 +30,7 @@ _WEIGHT_SUM_TOLERANCE = 1e-6
 class Prior(Protocol):
     """A distribution of latents whose rows can be drawn one by one."""
 
-    def draw(
+    def sample(
         self, seed: int, *, offset: int, rows: int, temperature: float = 1.0
     ) -> NDArray[np.float32]:
         """Return rows `offset` to `offset + rows - 1` of a seed, float32 [rows, dim]."""
@@ -42,7 +42,7 @@ class StandardNormal:
     def __init__(self, dim: int) -> None:
         self._dim = dim
 
-    def draw(
+    def sample(
         self, seed: int, *, offset: int, rows: int, temperature: float = 1.0
     ) -> NDArray[np.float32]:
         """Return rows `offset` to `offset + rows - 1` of a seed, float32 [rows, dim]."""
@@ -76,7 +76,7 @@ class GaussianMixture:
         # [column, component, row]: what one step of a draw reads lies together.
         self._columns = np.ascontiguousarray(factors.transpose(2, 0, 1))
 
-    def draw(
+    def sample(
         self, seed: int, *, offset: int, rows: int, temperature: float = 1.0
     ) -> NDArray[np.float32]:
         """Return rows `offset` to `offset + rows - 1` of a seed, float32 [rows, dim]."""
@@ -115,7 +115,7 @@ def read_prior(manifest: Manifest) -> Prior | None:
     return GaussianMixture(weights, means, factors)
 
 
-def check_draw(manifest: Manifest, prior: Prior | None) -> float:
+def check_golden_samples(manifest: Manifest, prior: Prior | None) -> float:
     """Repeat the golden draw; return the largest absolute difference, 0 where there is none.
 
     The golden latents of `sample` are rows 0 on of `golden.sample_seed`. Raises ManifestError
@@ -128,7 +128,7 @@ def check_draw(manifest: Manifest, prior: Prior | None) -> float:
     (name,) = golden.inputs["sample"].values()
     with opened_arrays(manifest.folder, golden.file) as arrays:
         expected = arrays[name]
-        drawn = prior.draw(golden.sample_seed, offset=0, rows=len(expected))
+        drawn = prior.sample(golden.sample_seed, offset=0, rows=len(expected))
         if drawn.shape != expected.shape:
             raise ValueError(f"{name} has shape {expected.shape}, expected {drawn.shape}")
         difference = float(np.max(np.abs(drawn - expected), initial=0.0))

@@ -96,7 +96,7 @@ class ModelService:
         """All versions of all models."""
         parse(pb.ListModelsRequest, request)
         response = pb.ListModelsResponse(
-            models=[self._describe(entry) for entry in self._repository.entries()],
+            models=[self._describe(entry) for entry in self._repository.versions()],
             default_model=self._repository.default_model,
         )
         return _answer(response, done)

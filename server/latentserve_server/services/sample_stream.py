@@ -53,7 +53,7 @@ class SampleSpec:
 
     def latents(self, prior: Prior, first: int, rows: int) -> NDArray[np.float32]:
         """Return rows `first` to `first + rows` of this draw, float32 [rows, dim]."""
-        return prior.draw(
+        return prior.sample(
             self.seed, offset=self.offset + first, rows=rows, temperature=self.temperature
         )
 

@@ -48,7 +48,7 @@ class InlineExecution:
         """Take no more; what was taken goes to the threads of the engines."""
         self._thread = 0
         while self._waiting:
-            self._waiting.popleft().hand_over()
+            self._waiting.popleft().wake_thread()
 
     def take(self, batcher: Batcher) -> bool:
         """Answer a batcher's offer; see `Batcher`."""
@@ -61,17 +61,17 @@ class InlineExecution:
     def due(self) -> bool:
         """Whether the next batch is full: reading on would not make it larger."""
         waiting = self._waiting
-        return bool(waiting) and waiting[0].is_full
+        return bool(waiting) and waiting[0].has_full_batch
 
     def run(self) -> None:
         """Run one batch of the batcher whose turn it is."""
         batcher = self._waiting.popleft()
         if not self._is_short(batcher):
-            batcher.hand_over()
+            batcher.wake_thread()
         elif batcher.run_next():
             self._waiting.append(batcher)
 
     def _is_short(self, batcher: Batcher) -> bool:
         self._short.keep_up()
-        seconds, calls = batcher.forecast()
+        seconds, calls = batcher.estimate_next_batch()
         return self._short.has(seconds, calls, self._in_flight())

@@ -131,7 +131,7 @@ def test_a_deadline_long_after_changes_nothing() -> None:
 def test_the_end_waits_for_nobody() -> None:
     bench = bench_with_delay()
     number, _ = bench.submit(1.0)
-    bench.batcher.end()
+    bench.batcher.shutdown()
     assert due_in_s(bench) <= 0
     assert bench.runs_next()
     assert bench.values(number) == [2.0]
@@ -152,7 +152,7 @@ class Threaded:
             queue_rows=64,
             max_delay_s=max_delay_s,
             clock_ns=self._look,
-            offer=self._take,
+            inline_hook=self._take,
         )
         self.batcher.start()
         self.answered = threading.Semaphore(0)

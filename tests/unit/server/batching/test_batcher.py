@@ -217,7 +217,9 @@ def test_whoever_takes_the_offer_runs_the_batches_in_place_of_the_thread() -> No
         offered.append(batcher)
         return True
 
-    batcher = Batcher(FakeEngine(Clock()), name="fake", max_batch_rows=8, queue_rows=16, offer=take)
+    batcher = Batcher(
+        FakeEngine(Clock()), name="fake", max_batch_rows=8, queue_rows=16, inline_hook=take
+    )
     batcher.start()
     told: list[Completion] = []
     submit_to(batcher, 1.0, told.append)
@@ -228,7 +230,7 @@ def test_whoever_takes_the_offer_runs_the_batches_in_place_of_the_thread() -> No
     assert [done.outputs[0][0, 0] for done in told] == [2.0, 4.0]
     submit_to(batcher, 3.0, told.append)
     assert len(offered) == 2
-    batcher.end()
+    batcher.shutdown()
     while batcher.run_next():
         pass
     batcher.close(timeout_s=5.0)
@@ -249,7 +251,7 @@ def test_a_taker_is_let_go_when_all_that_waited_has_expired() -> None:
         name="fake",
         max_batch_rows=8,
         queue_rows=16,
-        offer=take,
+        inline_hook=take,
         clock_ns=lambda: clock.ns,
     )
     rows = (Rows(np.zeros((1, 2), np.float32)),)
@@ -266,13 +268,13 @@ def test_the_thread_runs_what_is_not_taken_or_handed_over(takes_first: bool) -> 
     done = threading.Event()
     engine = FakeEngine(Clock())
     batcher = Batcher(
-        engine, name="fake", max_batch_rows=8, queue_rows=16, offer=lambda _: takes_first
+        engine, name="fake", max_batch_rows=8, queue_rows=16, inline_hook=lambda _: takes_first
     )
     batcher.start()
     submit_to(batcher, 1.0, lambda _: done.set())
     if takes_first:
         assert not done.is_set()
-        batcher.hand_over()
+        batcher.wake_thread()
     assert done.wait(5.0)
     batcher.close(timeout_s=5.0)
 
@@ -280,12 +282,12 @@ def test_the_thread_runs_what_is_not_taken_or_handed_over(takes_first: bool) -> 
 def test_a_batcher_that_ends_leaves_what_was_taken_to_its_taker() -> None:
     engine, batcher_name = FakeEngine(Clock()), "taken"
     batcher = Batcher(
-        engine, name=batcher_name, max_batch_rows=8, queue_rows=16, offer=lambda _: True
+        engine, name=batcher_name, max_batch_rows=8, queue_rows=16, inline_hook=lambda _: True
     )
     batcher.start()
     told: list[Completion] = []
     submit_to(batcher, 1.0, told.append)
-    batcher.end()
+    batcher.shutdown()
     batcher.close(timeout_s=0.05)  # its taker did not come in time
     assert isinstance(told[0].error, Unavailable)
     assert not engine.batches
@@ -297,41 +299,43 @@ def test_a_batcher_that_ends_leaves_what_was_taken_to_its_taker() -> None:
 
 def test_what_is_handed_over_after_the_end_is_run_all_the_same() -> None:
     engine = FakeEngine(Clock())
-    batcher = Batcher(engine, name="late", max_batch_rows=8, queue_rows=16, offer=lambda _: True)
+    batcher = Batcher(
+        engine, name="late", max_batch_rows=8, queue_rows=16, inline_hook=lambda _: True
+    )
     batcher.start()
     done = threading.Event()
     submit_to(batcher, 1.0, lambda _: done.set())
-    batcher.end()
+    batcher.shutdown()
     thread_of("late").join(0.05)  # in which it does not end
-    batcher.hand_over()
+    batcher.wake_thread()
     assert done.wait(10.0)
     batcher.close(timeout_s=10.0)
 
 
 def test_the_forecast_is_for_the_operation_that_goes_first() -> None:
     bench = Bench()
-    assert bench.batcher.forecast() == (0.0, 0)
+    assert bench.batcher.estimate_next_batch() == (0.0, 0)
     bench.batcher.learn("encode", 1, 0.25)
     bench.batcher.learn("decode", 1, 0.5)
     bench.submit(1.0, operation="encode")
     bench.clock.ns += 1
     bench.submit(1.0, operation="decode")
-    assert bench.batcher.forecast() == (0.25, 1)
-    assert not bench.batcher.is_full
+    assert bench.batcher.estimate_next_batch() == (0.25, 1)
+    assert not bench.batcher.has_full_batch
     bench.batcher.run_next()
     assert bench.batcher.waiting_by_operation() == {"decode": 1}
     bench.submit(*[1.0] * 7, operation="sample")
-    assert bench.batcher.is_full
+    assert bench.batcher.has_full_batch
 
 
 def test_what_was_never_run_may_take_for_ever() -> None:
     bench = Bench()
     bench.submit(1.0)
-    assert bench.batcher.forecast() == (math.inf, 1)
+    assert bench.batcher.estimate_next_batch() == (math.inf, 1)
     bench.engine.seconds = lambda operation, rows: 0.25
     bench.run_all()
     bench.submit(1.0)
-    assert bench.batcher.forecast() == (pytest.approx(0.25), 1)
+    assert bench.batcher.estimate_next_batch() == (pytest.approx(0.25), 1)
 
 
 @pytest.mark.parametrize(
@@ -343,7 +347,7 @@ def test_the_forecast_counts_the_calls_of_one_batch(calls: int, rows: int, in_ba
     bench.batcher.learn("decode", 8, 0.5)
     for _ in range(calls):
         bench.submit(*[1.0] * rows)
-    assert bench.batcher.forecast()[1] == in_batch
+    assert bench.batcher.estimate_next_batch()[1] == in_batch
 
 
 def test_an_answer_of_several_batches_has_memory_of_its_own_allocated_once() -> None:
@@ -378,7 +382,7 @@ def test_the_end_waits_for_no_lock() -> None:
             ended.wait(10)
 
         def _end(self) -> None:
-            batcher.end()
+            batcher.shutdown()
             ended.set()
 
     batcher = Batcher(

@@ -426,7 +426,7 @@ def test_a_graph_that_works_at_the_golden_batch_alone_harms_no_other_model(
     repository.scan()
     try:
         repository.load_all()
-        states = {entry.name: entry.state for entry in repository.entries()}
+        states = {entry.name: entry.state for entry in repository.versions()}
         assert states == {"bad": State.REFUSED, "good": State.READY}
         assert repository.find("bad", 1).reason
     finally:

@@ -120,7 +120,7 @@ def served(repository: Repository, name: str, version: int) -> tuple[str, int]:
 
 
 def summary(repository: Repository) -> list[tuple[str, int, State]]:
-    return [(entry.name, entry.version, entry.state) for entry in repository.entries()]
+    return [(entry.name, entry.version, entry.state) for entry in repository.versions()]
 
 
 # --- loading ----------------------------------------------------------------------------------
@@ -254,7 +254,7 @@ def test_a_version_with_leading_zeros_does_not_replace_the_one_without(
 
 
 def test_an_empty_folder_is_no_error(build: Build) -> None:
-    assert build().entries() == ()
+    assert build().versions() == ()
 
 
 # --- choosing a version -----------------------------------------------------------------------

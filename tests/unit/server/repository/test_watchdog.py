@@ -98,7 +98,7 @@ def bench() -> Iterator[Bench]:
 
 def test_an_idle_engine_is_not_stuck_however_long(bench: Bench) -> None:
     bench.clock.pass_s(3600)
-    assert bench.watchdog.look() == set()
+    assert bench.watchdog.check() == set()
     assert bench.batcher.backlog() is None
     assert not bench.watchdog.is_stuck()
 
@@ -108,7 +108,7 @@ def test_work_after_a_long_rest_has_the_whole_limit(bench: Bench) -> None:
     bench.submit(3)
     bench.begun()
     bench.clock.pass_s(LIMIT_S - 1)
-    assert bench.watchdog.look() == set()
+    assert bench.watchdog.check() == set()
 
 
 def test_nothing_finished_for_the_limit_is_stuck_and_finishing_ends_it(
@@ -118,7 +118,7 @@ def test_nothing_finished_for_the_limit_is_stuck_and_finishing_ends_it(
     bench.begun()
     bench.submit(2, "encode")
     bench.clock.pass_s(LIMIT_S)
-    assert bench.watchdog.look() == {"slow"}
+    assert bench.watchdog.check() == {"slow"}
     assert bench.watchdog.is_stuck()
     assert bench.watchdog.is_stuck("slow")
     assert not bench.watchdog.is_stuck("bad")
@@ -131,10 +131,10 @@ def test_nothing_finished_for_the_limit_is_stuck_and_finishing_ends_it(
     assert (found["model"], found["operation"]) == ("slow:1", "decode")
     assert (found["running_rows"], found["waiting_rows"]) == (3, 2)
     # It is told once.
-    assert bench.watchdog.look() == set()
+    assert bench.watchdog.check() == set()
     assert len(caplog.records) == 1
     bench.finish()
-    assert bench.watchdog.look() == {"slow"}
+    assert bench.watchdog.check() == {"slow"}
     assert not bench.watchdog.is_stuck()
     assert "slow version 1 is no longer stuck" in caplog.text
 
@@ -148,7 +148,7 @@ def test_a_pause_of_the_process_gives_the_limit_anew_and_hides_nothing_for_longe
         told: set[str] = set()
         for _ in range(seconds):
             bench.clock.pass_s(watchdog.interval_s)
-            told ^= watchdog.look()
+            told ^= watchdog.check()
         return told
 
     bench.submit(3)
@@ -170,7 +170,7 @@ def test_a_look_that_is_a_little_late_is_no_pause(bench: Bench) -> None:
     bench.begun()
     for _ in range(3):
         bench.clock.pass_s(LIMIT_S / 2 - 1)
-        watchdog.look()
+        watchdog.check()
     assert watchdog.is_stuck("slow")
 
 
@@ -180,7 +180,7 @@ def test_a_slow_engine_that_finishes_is_not_stuck(bench: Bench) -> None:
     for _ in range(4):
         bench.begun()
         bench.clock.pass_s(LIMIT_S - 1)
-        assert bench.watchdog.look() == set()
+        assert bench.watchdog.check() == set()
         bench.finish()
 
 
@@ -193,9 +193,9 @@ def test_a_batch_that_fails_has_finished(bench: Bench) -> None:
     bench.finish()
     bench.begun()
     bench.clock.pass_s(LIMIT_S - 1)
-    assert bench.watchdog.look() == set()
+    assert bench.watchdog.check() == set()
     bench.clock.pass_s(1)
-    assert bench.watchdog.look() == {"slow"}
+    assert bench.watchdog.check() == {"slow"}
 
 
 def test_a_running_batch_is_work_even_if_all_its_callers_left(bench: Bench) -> None:
@@ -203,7 +203,7 @@ def test_a_running_batch_is_work_even_if_all_its_callers_left(bench: Bench) -> N
     bench.begun()
     request.cancel()
     bench.clock.pass_s(LIMIT_S)
-    assert bench.watchdog.look() == {"slow"}
+    assert bench.watchdog.check() == {"slow"}
 
 
 def test_work_that_no_thread_takes_is_stuck_too() -> None:
@@ -214,12 +214,12 @@ def test_work_that_no_thread_takes_is_stuck_too() -> None:
     rows = Rows(np.zeros((3, 1), dtype=np.float32))
     request = batcher.submit("decode", (rows,), None, lambda completion: None)
     clock.pass_s(LIMIT_S)
-    assert watchdog.look() == {"x"}
+    assert watchdog.check() == {"x"}
     backlog = batcher.backlog()
     assert backlog is not None
     assert (backlog.operation, backlog.running_rows, backlog.waiting_rows) == ("decode", 0, 3)
     request.cancel()
-    assert watchdog.look() == {"x"}
+    assert watchdog.check() == {"x"}
     assert not watchdog.is_stuck()
 
 
@@ -227,10 +227,10 @@ def test_a_reload_that_replaces_the_stuck_engine_ends_it(bench: Bench) -> None:
     bench.submit(1)
     bench.begun()
     bench.clock.pass_s(LIMIT_S)
-    assert bench.watchdog.look() == {"slow"}
+    assert bench.watchdog.check() == {"slow"}
     fresh = Batcher(HeldEngine(), name="slow/1", max_batch_rows=4, queue_rows=64)
     bench.entries[0] = Bench.entry("slow", 1, fresh)
-    assert bench.watchdog.look() == {"slow"}
+    assert bench.watchdog.check() == {"slow"}
     assert not bench.watchdog.is_stuck()
 
 
