@@ -44,7 +44,7 @@ def graph(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("package", "name"),
-    [("latentserve_server", "graph_session"), ("latentserve_training", "errors")],
+    [("latentserve_server.engine", "session"), ("latentserve_training", "errors")],
 )
 def test_nothing_is_kept_for_an_upload(
     tmp_path: Path, graph: Path, package: str, name: str
@@ -57,7 +57,7 @@ def test_a_home_that_cannot_be_written_to_is_no_obstacle(tmp_path: Path, graph: 
     """As in a container with a read-only root."""
     home = tmp_path / "home"
     home.mkdir(mode=0o500)
-    program = OPEN_A_MODEL.format(package="latentserve_server", name="graph_session")
+    program = OPEN_A_MODEL.format(package="latentserve_server.engine", name="session")
     subprocess.run(
         [sys.executable, "-c", program, str(graph)],
         env={**os.environ, "HOME": str(home)},
