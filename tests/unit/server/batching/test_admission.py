@@ -53,7 +53,8 @@ def test_a_request_whose_deadline_passes_in_the_queue_is_refused_at_the_door() -
         submit_in(bench, 0.49, 2.0)
     assert bench.heard.events == [("refused", "decode", "deadline")]
     assert bench.batcher.waiting_rows == rows_before
-    assert "the deadline is in 0.49 s and 80 rows wait already, for about 1 s" in str(caught.value)
+    assert "the deadline is in 0.49 s, but 80 rows are queued" in str(caught.value)
+    assert "the expected wait is 1 s" in str(caught.value)
     assert "the model did not run" in str(caught.value)
     bench.run_all()
     assert 2.0 not in {value for _, rows in bench.engine.batches for value in rows}

@@ -21,20 +21,20 @@ WAIT_S = 20.0
 def fill(model_quota: ModelQuota, *, row_bytes: int = 1) -> int:
     """Take single rows until there is room for no more; return how many."""
     rows = 0
-    while model_quota.take(1, row_bytes) is None:
+    while model_quota.acquire(1, row_bytes) is None:
         rows += 1
     return rows
 
 
 def test_a_model_has_limits_of_its_own_in_rows_and_in_bytes() -> None:
     model_quota = QueueQuota().model_quota(max_rows=10, max_bytes=100)
-    assert model_quota.take(7, 20) is None
-    assert model_quota.take(4, 1) == QuotaExcess("queue_rows", 7, 4, 10, over=1)
-    assert model_quota.take(3, 81) == QuotaExcess("queue_bytes", 20, 81, 100, over=1)
-    assert model_quota.take(3, 80) is None
-    model_quota.give_back(1, 50)
+    assert model_quota.acquire(7, 20) is None
+    assert model_quota.acquire(4, 1) == QuotaExcess("queue_rows", 7, 4, 10, exceeded_by=1)
+    assert model_quota.acquire(3, 81) == QuotaExcess("queue_bytes", 20, 81, 100, exceeded_by=1)
+    assert model_quota.acquire(3, 80) is None
+    model_quota.release(1, 50)
     assert (model_quota.rows, model_quota.nbytes) == (9, 50)
-    assert model_quota.take(1, 50) is None
+    assert model_quota.acquire(1, 50) is None
 
 
 def test_a_single_model_has_the_overall_limit_for_itself() -> None:
@@ -49,8 +49,8 @@ def test_of_two_models_one_may_take_three_quarters_and_the_other_always_has_its_
     queue_quota = QueueQuota(max_rows=40) if unit == "rows" else QueueQuota(max_bytes=40)
     greedy, modest = queue_quota.model_quota(max_rows=100), queue_quota.model_quota(max_rows=100)
     assert fill(greedy) == 30
-    excess = greedy.take(1, 1)
-    assert excess == QuotaExcess(f"total_queue_{unit}", 30, 1, 40, over=1, kept=10)
+    excess = greedy.acquire(1, 1)
+    assert excess == QuotaExcess(f"total_queue_{unit}", 30, 1, 40, exceeded_by=1, reserved=10)
     assert fill(modest) == 10
     assert (queue_quota.rows, queue_quota.nbytes) == (40, 40)
 
@@ -60,9 +60,9 @@ def test_what_one_gives_back_beyond_its_part_is_free_for_the_other() -> None:
     first, second = queue_quota.model_quota(max_rows=100), queue_quota.model_quota(max_rows=100)
     fill(first)
     fill(second)
-    first.give_back(15, 15)
+    first.release(15, 15)
     assert fill(second) == 15
-    first.give_back(10, 10)  # five of them are of the first's own part
+    first.release(10, 10)  # five of them are of the first's own part
     assert fill(second) == 5
     assert fill(first) == 5
 
@@ -70,10 +70,10 @@ def test_what_one_gives_back_beyond_its_part_is_free_for_the_other() -> None:
 def test_nothing_is_kept_for_a_version_that_has_ended() -> None:
     queue_quota = QueueQuota(max_rows=40)
     old, new = queue_quota.model_quota(max_rows=100), queue_quota.model_quota(max_rows=100)
-    assert old.take(4, 4) is None
+    assert old.acquire(4, 4) is None
     old.ended = True
     assert fill(new) == 36
-    old.give_back(4, 4)
+    old.release(4, 4)
     assert fill(new) == 4
 
 
@@ -89,12 +89,12 @@ def test_however_they_come_and_go_nobody_is_refused_within_its_part_and_nothing_
     for _ in range(3000):
         if held and random_.random() < 0.45:
             model_quota, rows, nbytes = held.pop(random_.randrange(len(held)))
-            model_quota.give_back(rows, nbytes)
+            model_quota.release(rows, nbytes)
             continue
         model_quota = model_quotas[min(int(random_.expovariate(1.0)), 3)]  # the first wants most
         rows, nbytes = random_.randint(1, 6), random_.randint(1, 60)
         within = model_quota.rows + rows <= 12 and model_quota.nbytes + nbytes <= 125
-        excess = model_quota.take(rows, nbytes)
+        excess = model_quota.acquire(rows, nbytes)
         if excess is None:
             held.append((model_quota, rows, nbytes))
         else:
@@ -111,7 +111,7 @@ def test_the_parts_shrink_with_a_new_version_and_the_overall_limit_holds_meanwhi
     assert fill(first) == 40
     second = queue_quota.model_quota(max_rows=100)
     assert fill(second) == 0
-    first.give_back(10, 10)
+    first.release(10, 10)
     assert fill(first) == 0
     assert fill(second) == 10
 
@@ -120,14 +120,14 @@ def test_room_comes_from_those_beyond_their_part_and_from_oneself() -> None:
     queue_quota = QueueQuota(max_rows=40)
     greedy, modest = queue_quota.model_quota(max_rows=100), queue_quota.model_quota(max_rows=100)
     fill(greedy)
-    assert modest.take(5, 5) is None
-    excess = modest.take(9, 9)
+    assert modest.acquire(5, 5) is None
+    excess = modest.acquire(9, 9)
     assert excess is not None
-    assert excess.over == 4
+    assert excess.exceeded_by == 4
     assert modest.wait_s(excess) is None  # nobody knows yet
     greedy.rows_per_s, modest.rows_per_s = 15.0, 5.0
     assert modest.wait_s(excess) == pytest.approx(4 / 20)
-    more = greedy.take(1, 1)
+    more = greedy.acquire(1, 1)
     assert more is not None
     assert greedy.wait_s(more) == pytest.approx(1 / 15)
 
@@ -137,17 +137,19 @@ def test_room_for_bytes_comes_by_rows() -> None:
     model_quota = queue_quota.model_quota(max_rows=100)
     fill(model_quota, row_bytes=10)
     model_quota.rows_per_s = 2.0
-    excess = model_quota.take(1, 30)
+    excess = model_quota.acquire(1, 30)
     assert excess is not None
-    assert excess.over == 30
+    assert excess.exceeded_by == 30
     assert model_quota.wait_s(excess) == pytest.approx(1.5)
 
 
 def test_the_error_says_which_limit_what_waits_and_what_was_sent() -> None:
-    error = QuotaExcess("total_queue_bytes", 700, 50, 800, over=20, kept=70).error("m/1", 0.25)
+    error = QuotaExcess("total_queue_bytes", 700, 50, 800, exceeded_by=20, reserved=70).error(
+        "m/1", 0.25
+    )
     assert str(error) == (
         "the queues of all models are full: 700 bytes wait, the request has 50, the limit is 800 "
-        "(--total-queue-bytes), of which 70 are kept for other models. "
+        "(--total-queue-bytes), of which 70 are reserved for other models. "
         "Try again later, or with fewer rows"
     )
     assert error.metadata == {
@@ -165,7 +167,7 @@ def test_the_error_says_which_limit_what_waits_and_what_was_sent() -> None:
 def test_a_time_to_retry_is_neither_nothing_nor_for_ever(
     wait_s: float | None, told_s: float
 ) -> None:
-    excess = QuotaExcess("queue_rows", 4, 1, 4, over=1)
+    excess = QuotaExcess("queue_rows", 4, 1, 4, exceeded_by=1)
     assert excess.error("m/1", wait_s).retry_after_s == told_s
 
 
@@ -178,9 +180,9 @@ def test_what_would_not_fit_into_an_empty_queue_gets_no_time_to_retry() -> None:
     model_quota, _ = queue_quota.model_quota(max_rows=100), queue_quota.model_quota(max_rows=100)
     for rows, fits in ((30, True), (31, False)):
         queue_quota.rows = 39
-        excess = model_quota.take(rows, rows)
+        excess = model_quota.acquire(rows, rows)
         assert excess is not None
-        assert excess.fits_alone == fits
+        assert excess.fits_empty_queue == fits
 
 
 def test_bytes_are_those_that_were_sent_and_leave_with_their_rows() -> None:
@@ -265,7 +267,7 @@ def test_a_saturated_model_takes_neither_engine_nor_place_from_another() -> None
         admitted = 13
         for _ in range(admitted - 1):
             busy.submit("decode", (rows,), None, done)
-        with pytest.raises(QueueFull, match="kept for other models"):
+        with pytest.raises(QueueFull, match="reserved for other models"):
             busy.submit("decode", (rows,), None, done)
         for _ in range(50):  # one after the other, all through while `busy` has not moved
             calm.submit("decode", (rows,), None, done)
@@ -286,8 +288,8 @@ def test_several_threads_lose_no_count() -> None:
 
     def work(model_quota: ModelQuota) -> None:
         for _ in range(500):
-            if model_quota.take(3, 7) is None:
-                model_quota.give_back(3, 7)
+            if model_quota.acquire(3, 7) is None:
+                model_quota.release(3, 7)
 
     threads = [threading.Thread(target=work, args=(model_quota,)) for model_quota in model_quotas]
     for thread in threads:

@@ -7,8 +7,8 @@ import logging
 import pytest
 
 from batch_bench import POISON, Bench
-from latentserve_server.batching.queue import Batch, Slice
-from latentserve_server.batching.splitting import halves
+from latentserve_server.batching.queue import Batch, RequestSlice
+from latentserve_server.batching.splitting import split_halves
 from latentserve_server.errors import EngineFailure, OutOfMemory
 
 
@@ -172,8 +172,8 @@ def test_halves_have_all_rows_once_and_differ_by_one_at_most(rows: int, start: i
     bench = Bench()
     _, request = bench.submit(*[1.0] * 13)
     _, other = bench.submit(1.0)
-    slices = [Slice(request, start, start + rows - 1), Slice(other, 0, 1)]
-    first, second = halves(Batch("decode", slices, rows))
+    slices = [RequestSlice(request, start, start + rows - 1), RequestSlice(other, 0, 1)]
+    first, second = split_halves(Batch("decode", slices, rows))
     assert first.rows - second.rows in (0, 1)
     for half in (first, second):
         assert half.rows == sum(part.rows for part in half.slices)
