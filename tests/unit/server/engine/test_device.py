@@ -130,7 +130,7 @@ def cuda_build(monkeypatch: pytest.MonkeyPatch) -> None:
         (FakeDriver(count=2), 1, None),
         (FakeDriver(count=2), 2, "finds 2 GPUs, and --device-id is 2"),
         (FakeDriver(count=0), 0, "finds 0 GPUs"),
-        (FakeDriver(init=100), 0, "no usable GPU (cuInit gives 100)"),
+        (FakeDriver(init=100), 0, "no usable GPU (cuInit returned 100)"),
     ],
 )
 def test_the_driver_is_asked_which_gpus_there_are(
@@ -175,7 +175,7 @@ def test_a_session_that_fell_back_to_the_cpu_is_refused() -> None:
     session = FakeSession([CPU_PROVIDER], [FakePart(CPU_PROVIDER, ["Gemm"])])
     with pytest.raises(DeviceUnavailable) as refused:
         device.check_session(session, CUDA)
-    assert f"{CUDA_PROVIDER} was asked for" in str(refused.value)
+    assert f"{CUDA_PROVIDER} was requested" in str(refused.value)
     assert f"on {CPU_PROVIDER}" in str(refused.value)
     assert "--device cpu" in str(refused.value)
 
