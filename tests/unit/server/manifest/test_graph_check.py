@@ -200,7 +200,7 @@ def test_options_for_the_session_are_refused(folder: Path) -> None:
         model.metadata_props.add(key="ort_config", value="{}")
 
     rewrite(folder, change)
-    assert "brings options for ONNX Runtime" in refusal(folder)
+    assert "sets options of ONNX Runtime" in refusal(folder)
 
 
 def test_other_metadata_is_let_alone(folder: Path) -> None:
@@ -217,13 +217,13 @@ def test_another_format_is_refused_by_its_name(folder: Path) -> None:
     for spec in document["operations"].values():
         spec["file"] = "decode.ort"
     tiny_models.write_manifest(folder, document)
-    assert "decode.ort is no graph by its name, expected .onnx" in refusal(folder)
+    assert "decode.ort is not a graph file, expected the suffix .onnx" in refusal(folder)
 
 
 def test_a_file_that_cannot_be_read_as_a_model_is_refused(folder: Path) -> None:
     (folder / "decode.onnx").write_bytes(b"\x3a\xff\xff")
     tiny_models.write_manifest(folder, tiny_models.read_manifest(folder))
-    assert "decode.onnx cannot be loaded: it is no ONNX model" in refusal(folder)
+    assert "decode.onnx cannot be loaded: it is not an ONNX model" in refusal(folder)
 
 
 def test_a_graph_that_is_nested_too_deep_is_refused(folder: Path) -> None:
@@ -236,4 +236,4 @@ def test_a_graph_that_is_nested_too_deep_is_refused(folder: Path) -> None:
         graph = field(1, field(5, field(6, graph)))  # a node with an attribute with a graph
     (folder / "decode.onnx").write_bytes(field(7, graph))
     tiny_models.write_manifest(folder, tiny_models.read_manifest(folder))
-    assert "it is no ONNX model" in refusal(folder)
+    assert "it is not an ONNX model" in refusal(folder)

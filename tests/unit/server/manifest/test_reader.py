@@ -178,11 +178,11 @@ LIES: dict[str, tuple[Callable[[Document], object], list[str]]] = {
     ),
     "another name than its folder": (
         _set("name", "other"),
-        ["says other version 1", "lies in tiny/1"],
+        ["says other version 1", "its folder is tiny/1"],
     ),
     "another version than its folder": (
         _set("version", 2),
-        ["says tiny version 2", "lies in tiny/1"],
+        ["says tiny version 2", "its folder is tiny/1"],
     ),
     "a graph that is not listed": (
         _drop("files/reconstruct.onnx"),
@@ -217,7 +217,7 @@ LIES: dict[str, tuple[Callable[[Document], object], list[str]]] = {
             "latent",
             {"dim": 65536, "prior": "gaussian_mixture", "mixture": {**MIXTURE, "components": 1}},
         ),
-        ["latent.mixture has 4294967296 values", "4194304 at most"],
+        ["latent.mixture has 4294967296 values", "the maximum is 4194304"],
     ),
     "a golden seed beyond 64 bits": (
         _set("golden/sample_seed", 2**64),

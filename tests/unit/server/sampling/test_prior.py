@@ -192,7 +192,7 @@ def test_a_standard_normal_prior_may_have_a_golden_draw_too(tmp_path: Path) -> N
     tiny_models.write_manifest(folder, document)
     manifest = read_manifest(folder)
     reason = refusal(lambda: check_golden_samples(manifest, read_prior(manifest)))
-    assert "seed 5 draws other latents than at export: sample.latents differs by" in reason
+    assert "seed 5 gives other latents than at export: sample.latents differs by" in reason
     with np.load(folder / "golden.npz") as arrays:
         golden = dict(arrays)
     golden["sample.latents"] = StandardNormal(tiny_models.DIM).sample(5, offset=0, rows=2)
@@ -269,19 +269,19 @@ LIES: dict[str, tuple[Callable[[Arrays], object], str]] = {
     "pickled objects": (_with("means", lambda a: a.astype(object)), "means is object"),
     "weights that add up to 0.9": (
         _with("weights", _put((0,), 0.4)),
-        "weights must add up to 1, not to 0.9",
+        "weights must add up to 1, but add up to 0.9",
     ),
     "weights that add up to 1.1": (
         _with("weights", _put((0,), 0.6)),
-        "weights must add up to 1, not to 1.1",
+        "weights must add up to 1, but add up to 1.1",
     ),
     "a weight of zero": (
         _with("weights", lambda a: np.array([0.0, 0.5, 0.5])),
-        "weights must be above 0; the lowest is 0",
+        "weights must be above 0, but the lowest is 0",
     ),
     "a negative weight": (
         _with("weights", lambda a: np.array([-0.5, 0.5, 1.0])),
-        "weights must be above 0; the lowest is -0.5",
+        "weights must be above 0, but the lowest is -0.5",
     ),
     "a weight that is no number": (_with("weights", _put((1,), np.nan)), "weights must be finite"),
     "an infinite mean": (_with("means", _put((1, 1), np.inf)), "means must be finite"),
