@@ -215,7 +215,7 @@ def test_no_more_than_max_versions_are_served_and_the_log_names_the_first_left_o
     write(root, ("a", 1), ("b", 1), ("c", 1), ("d", 1))
     repository = build(max_versions=limit)
     assert [name for name, _, _ in summary(repository)] == list("abcd"[:limit])
-    assert f"only {limit} versions" in caplog.text
+    assert f"at most {limit} versions" in caplog.text
     assert f"{'abcd'[limit]} version 1" in caplog.text
 
 
@@ -493,7 +493,7 @@ def test_the_last_version_stays_where_what_takes_its_place_is_refused(
     spoil(root, "a", 2)
     outcomes = repository.reload()
     assert actions(outcomes)[:2] == [("a", 1, "refused"), ("a", 2, "refused")]
-    assert "its folder is gone" in outcomes[0].reason
+    assert "its folder was removed" in outcomes[0].reason
     assert served(repository, "a", 0) == ("a", 1)
     assert repository.find("a", 1).reason == outcomes[0].reason
     shutil.rmtree(root / "a" / "2")  # and with that, the model was taken away

@@ -125,8 +125,8 @@ def test_nothing_finished_for_the_limit_is_stuck_and_finishing_ends_it(
     (record,) = caplog.records
     assert record.levelno == logging.ERROR
     text = record.getMessage()
-    assert "slow version 1 is stuck: nothing has finished for 30.0 s, since " in text
-    assert "decode of 3 rows is running, 2 rows wait" in text
+    assert "slow version 1 is stuck: no batch has finished for 30.0 s, since " in text
+    assert "decode of 3 rows is running, 2 rows are queued" in text
     found = vars(record)
     assert (found["model"], found["operation"]) == ("slow:1", "decode")
     assert (found["running_rows"], found["waiting_rows"]) == (3, 2)
