@@ -31,20 +31,20 @@ def submit_in(bench: Bench, seconds: float, *values: float, operation: str = "de
 # --- deadlines --------------------------------------------------------------------------------
 
 
-def test_nothing_is_refused_before_anything_was_measured() -> None:
+def test_nothing_is_refused_before_the_first_measurement() -> None:
     bench = Bench(queue_rows=1000)
     for _ in range(100):
         submit_in(bench, 1e-9, *[1.0] * 8)
     assert bench.heard.events == []
 
 
-def test_an_idle_engine_takes_everything_that_is_not_late_already() -> None:
+def test_an_idle_engine_admits_every_deadline_in_the_future() -> None:
     bench = steady()
     submit_in(bench, 1e-6, 1.0)
     assert bench.heard.events == []
 
 
-def test_a_request_whose_deadline_passes_in_the_queue_is_refused_at_the_door() -> None:
+def test_a_request_that_would_expire_in_the_queue_is_refused_at_once() -> None:
     bench = steady(queue_rows=1000)
     for _ in range(10):
         bench.submit(*[1.0] * 8)  # one second of work
@@ -60,7 +60,7 @@ def test_a_request_whose_deadline_passes_in_the_queue_is_refused_at_the_door() -
     assert 2.0 not in {value for _, rows in bench.engine.batches for value in rows}
 
 
-def test_with_half_of_the_time_that_it_is_to_take_a_request_is_admitted() -> None:
+def test_a_request_with_over_half_of_the_expected_time_is_admitted() -> None:
     """Measured times vary, and who was refused wrongly cannot be helped any more."""
     bench = steady(queue_rows=1000)
     for _ in range(10):
@@ -69,7 +69,7 @@ def test_with_half_of_the_time_that_it_is_to_take_a_request_is_admitted() -> Non
     assert bench.heard.events == []
 
 
-def test_one_with_time_enough_is_admitted_and_answered_in_time() -> None:
+def test_a_request_with_enough_time_is_admitted_and_completed_in_time() -> None:
     bench = steady(queue_rows=1000)
     for _ in range(10):
         bench.submit(*[1.0] * 8)
@@ -80,7 +80,7 @@ def test_one_with_time_enough_is_admitted_and_answered_in_time() -> None:
     assert bench.clock.s <= end_s
 
 
-def test_what_runs_counts_with_the_rest_of_its_time() -> None:
+def test_a_running_batch_counts_with_its_remaining_time() -> None:
     bench = steady()
     refused: list[float] = []
 
@@ -173,7 +173,7 @@ def test_the_hint_is_the_time_until_this_request_fits(rows: int, each: int) -> N
     assert hint_s == pytest.approx(max(expected_s, 0.01))
 
 
-def test_the_hint_counts_what_still_runs() -> None:
+def test_the_hint_includes_the_running_batch() -> None:
     bench = steady(queue_rows=16)
     hints: list[float | None] = []
 
@@ -225,7 +225,7 @@ def test_the_hint_without_any_measurement_is_a_tenth_of_a_second() -> None:
     assert refusal(bench, 1).retry_after_s == 0.1
 
 
-def test_the_hint_where_all_queues_together_are_full_is_by_the_rate_of_who_drains() -> None:
+def test_the_hint_for_a_full_total_quota_uses_the_rate_of_models_that_make_room() -> None:
     queue_quota = QueueQuota(max_rows=80)
     greedy, modest = (
         Bench(queue_rows=1000, queue_quota=queue_quota),
@@ -239,7 +239,7 @@ def test_the_hint_where_all_queues_together_are_full_is_by_the_rate_of_who_drain
     assert hint_s == pytest.approx(4 / 80)  # 4 rows must leave, at 80 rows per second
 
 
-def test_a_failed_batch_teaches_no_rate() -> None:
+def test_a_failed_batch_does_not_change_the_service_rate() -> None:
     bench = steady(queue_rows=80)
     bench.engine.seconds = lambda operation, rows: 50.0
     bench.submit(-1.0)
@@ -248,7 +248,7 @@ def test_a_failed_batch_teaches_no_rate() -> None:
     assert refusal(bench, 80).retry_after_s == pytest.approx(0.9)
 
 
-def test_the_answers_belong_to_the_time_of_a_batch() -> None:
+def test_the_duration_of_a_batch_includes_its_callbacks() -> None:
     """The next batch waits until the callers of this one have been called."""
     bench = Bench(queue_rows=16)
     for _ in range(2):

@@ -27,7 +27,7 @@ def due_in_s(bench: Bench) -> float:
     return (due_ns - bench.clock.ns) / 1e9
 
 
-def test_without_a_delay_whatever_waits_is_due() -> None:
+def test_without_a_delay_every_batch_is_due() -> None:
     bench = Bench()
     assert bench.batcher.next_due_ns() is None
     bench.submit(1.0)
@@ -35,7 +35,7 @@ def test_without_a_delay_whatever_waits_is_due() -> None:
     assert bench.runs_next()
 
 
-def test_a_batch_that_is_not_full_waits_since_its_first_request() -> None:
+def test_a_batch_that_is_not_full_waits_from_its_first_request() -> None:
     bench = bench_with_delay()
     assert bench.batcher.next_due_ns() is None
     bench.submit(1.0)
@@ -51,7 +51,7 @@ def test_a_batch_that_is_not_full_waits_since_its_first_request() -> None:
     assert bench.engine.batches == [("decode", [1.0, 2.0])]
 
 
-def test_a_full_batch_goes_at_once_and_the_rest_waits() -> None:
+def test_a_full_batch_is_due_at_once_and_the_remaining_rows_wait() -> None:
     bench = bench_with_delay(max_batch_rows=4)
     bench.submit(1.0, 2.0, 3.0)
     assert not bench.runs_next()
@@ -66,7 +66,7 @@ def test_a_full_batch_goes_at_once_and_the_rest_waits() -> None:
     assert [rows for _, rows in bench.engine.batches] == [[1.0, 2.0, 3.0, 4.0], [5.0]]
 
 
-def test_each_operation_waits_for_itself_and_none_holds_a_full_one_up() -> None:
+def test_each_operation_has_its_own_delay_and_does_not_delay_a_full_batch() -> None:
     bench = bench_with_delay(max_batch_rows=2)
     bench.submit(1.0, operation="encode")
     bench.clock.pass_s(0.001)
@@ -79,7 +79,7 @@ def test_each_operation_waits_for_itself_and_none_holds_a_full_one_up() -> None:
     assert bench.engine.batches == [("decode", [2.0, 3.0]), ("encode", [1.0])]
 
 
-def test_of_two_that_are_due_the_older_goes_first() -> None:
+def test_of_two_due_batches_the_older_one_runs_first() -> None:
     bench = bench_with_delay(max_batch_rows=2)
     bench.submit(1.0, operation="encode")
     bench.clock.pass_s(0.001)
@@ -89,7 +89,7 @@ def test_of_two_that_are_due_the_older_goes_first() -> None:
     assert [operation for operation, _ in bench.engine.batches] == ["encode", "decode"]
 
 
-def test_who_leaves_takes_the_wait_along() -> None:
+def test_a_cancelled_request_no_longer_determines_the_delay() -> None:
     bench = bench_with_delay()
     _, first = bench.submit(1.0)
     bench.clock.pass_s(0.003)
@@ -99,7 +99,7 @@ def test_who_leaves_takes_the_wait_along() -> None:
     assert due_in_s(bench) == pytest.approx(DELAY_S)
 
 
-def test_a_deadline_within_the_wait_makes_the_batch_go_at_once() -> None:
+def test_a_deadline_within_the_delay_makes_the_batch_due_at_once() -> None:
     """Nothing was measured: how long it will run is not known."""
     bench = bench_with_delay()
     bench.submit(1.0)
@@ -109,7 +109,7 @@ def test_a_deadline_within_the_wait_makes_the_batch_go_at_once() -> None:
     assert bench.values(number) == [4.0]
 
 
-def test_a_deadline_soon_after_makes_the_batch_go_so_much_earlier_as_it_runs_twice_over() -> None:
+def test_with_a_deadline_the_batch_is_due_twice_its_duration_before_it() -> None:
     bench = bench_with_delay()
     bench.engine.seconds = lambda operation, rows: 0.002
     bench.submit(*[1.0] * 8)
@@ -122,13 +122,13 @@ def test_a_deadline_soon_after_makes_the_batch_go_so_much_earlier_as_it_runs_twi
     assert due_in_s(bench) <= 0
 
 
-def test_a_deadline_long_after_changes_nothing() -> None:
+def test_a_late_deadline_does_not_change_the_delay() -> None:
     bench = bench_with_delay()
     bench.submit(1.0, deadline=bench.clock.s + 10)
     assert due_in_s(bench) == pytest.approx(DELAY_S)
 
 
-def test_the_end_waits_for_nobody() -> None:
+def test_after_shutdown_every_batch_is_due_at_once() -> None:
     bench = bench_with_delay()
     number, _ = bench.submit(1.0)
     bench.batcher.shutdown()
@@ -192,7 +192,7 @@ def patient() -> Iterator[Threaded]:
     threaded.batcher.close(timeout_s=WAIT_S)
 
 
-def test_a_model_with_a_delay_has_a_thread_of_its_own_that_keeps_the_time() -> None:
+def test_with_a_delay_the_batchers_own_thread_runs_the_batches() -> None:
     threaded = Threaded(0.01)
     threaded.submit(1)
     threaded.wait(1)
@@ -200,7 +200,7 @@ def test_a_model_with_a_delay_has_a_thread_of_its_own_that_keeps_the_time() -> N
     threaded.batcher.close(timeout_s=WAIT_S)
 
 
-def test_a_sleeping_thread_is_woken_by_what_fills_the_batch(patient: Threaded) -> None:
+def test_a_request_that_fills_the_batch_wakes_the_thread(patient: Threaded) -> None:
     patient.submit(1)
     patient.wait_until_asleep()
     patient.submit(2)
@@ -210,7 +210,7 @@ def test_a_sleeping_thread_is_woken_by_what_fills_the_batch(patient: Threaded) -
     assert [len(rows) for _, rows in patient.engine.batches] == [4]
 
 
-def test_a_sleeping_thread_is_woken_by_the_end(patient: Threaded) -> None:
+def test_close_wakes_the_thread(patient: Threaded) -> None:
     patient.submit(1)
     patient.wait_until_asleep()
     patient.batcher.close(timeout_s=WAIT_S)

@@ -126,7 +126,7 @@ def test_while_a_part_of_a_split_request_runs(leaving: set[int], way: str, batch
     four.check_left(answered=lambda n: ended_before[n] or (way == "expire" and cut_whole[n]))
 
 
-def test_one_that_cancels_while_a_bad_neighbour_is_sought_is_not_run_again() -> None:
+def test_a_request_cancelled_during_a_failed_batch_is_not_retried() -> None:
     bench = Bench()
     requests = [bench.submit(value)[1] for value in (1.0, POISON, 3.0, 4.0)]
     bench.engine.during_run = requests[2].cancel
@@ -153,7 +153,7 @@ class Intrusive:
         return self._outputs[rows]
 
 
-def test_one_that_cancels_while_its_answer_is_assembled_gets_none() -> None:
+def test_a_request_cancelled_while_its_outputs_are_joined_is_not_completed() -> None:
     bench = Bench()
     requests = [bench.submit(value)[1] for value in (1.0, 2.0, 3.0)]
     run = bench.engine.run
@@ -172,7 +172,7 @@ def test_one_that_cancels_while_its_answer_is_assembled_gets_none() -> None:
     assert bench.values(2) == [6.0]
 
 
-def test_a_split_request_that_expires_half_way_is_told_what_ran() -> None:
+def test_the_error_of_a_partly_run_request_says_how_many_rows_ran() -> None:
     bench = Bench(max_batch_rows=2)
     number, _ = bench.submit(1.0, 2.0, 3.0, 4.0, deadline=SOON)
     assert bench.batcher.run_next()
@@ -181,7 +181,7 @@ def test_a_split_request_that_expires_half_way_is_told_what_ran() -> None:
     assert "only 2 of 4 rows ran" in str(bench.error(number))
 
 
-def test_one_that_expires_before_any_batch_is_told_that_nothing_ran() -> None:
+def test_the_error_of_an_expired_request_says_that_the_model_did_not_run() -> None:
     bench = Bench()
     number, _ = bench.submit(1.0, deadline=SOON)
     bench.clock.pass_s(1.0)

@@ -37,7 +37,7 @@ def test_a_model_has_limits_of_its_own_in_rows_and_in_bytes() -> None:
     assert model_quota.acquire(1, 50) is None
 
 
-def test_a_single_model_has_the_overall_limit_for_itself() -> None:
+def test_a_single_model_can_use_the_total_limit() -> None:
     assert fill(QueueQuota(max_rows=11).model_quota(max_rows=100)) == 11
     assert fill(QueueQuota(max_bytes=110).model_quota(max_rows=100), row_bytes=10) == 11
 
@@ -55,7 +55,7 @@ def test_of_two_models_one_may_take_three_quarters_and_the_other_always_has_its_
     assert (queue_quota.rows, queue_quota.nbytes) == (40, 40)
 
 
-def test_what_one_gives_back_beyond_its_part_is_free_for_the_other() -> None:
+def test_rows_released_beyond_a_part_are_free_for_the_other() -> None:
     queue_quota = QueueQuota(max_rows=40)
     first, second = queue_quota.model_quota(max_rows=100), queue_quota.model_quota(max_rows=100)
     fill(first)
@@ -67,7 +67,7 @@ def test_what_one_gives_back_beyond_its_part_is_free_for_the_other() -> None:
     assert fill(first) == 5
 
 
-def test_nothing_is_kept_for_a_version_that_has_ended() -> None:
+def test_no_part_is_reserved_for_an_ended_version() -> None:
     queue_quota = QueueQuota(max_rows=40)
     old, new = queue_quota.model_quota(max_rows=100), queue_quota.model_quota(max_rows=100)
     assert old.acquire(4, 4) is None
@@ -78,7 +78,7 @@ def test_nothing_is_kept_for_a_version_that_has_ended() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_however_they_come_and_go_nobody_is_refused_within_its_part_and_nothing_exceeds(
+def test_no_model_is_refused_within_its_part_and_the_total_limit_holds(
     seed: int,
 ) -> None:
     random_ = random.Random(seed)
@@ -116,7 +116,7 @@ def test_the_parts_shrink_with_a_new_version_and_the_overall_limit_holds_meanwhi
     assert fill(second) == 10
 
 
-def test_room_comes_from_those_beyond_their_part_and_from_oneself() -> None:
+def test_models_beyond_their_part_and_the_model_itself_make_room() -> None:
     queue_quota = QueueQuota(max_rows=40)
     greedy, modest = queue_quota.model_quota(max_rows=100), queue_quota.model_quota(max_rows=100)
     fill(greedy)
@@ -132,7 +132,7 @@ def test_room_comes_from_those_beyond_their_part_and_from_oneself() -> None:
     assert greedy.wait_s(more) == pytest.approx(1 / 15)
 
 
-def test_room_for_bytes_comes_by_rows() -> None:
+def test_the_wait_for_bytes_follows_the_rows() -> None:
     queue_quota = QueueQuota(max_bytes=100)
     model_quota = queue_quota.model_quota(max_rows=100)
     fill(model_quota, row_bytes=10)
@@ -143,7 +143,7 @@ def test_room_for_bytes_comes_by_rows() -> None:
     assert model_quota.wait_s(excess) == pytest.approx(1.5)
 
 
-def test_the_error_says_which_limit_what_waits_and_what_was_sent() -> None:
+def test_the_error_names_the_limit_the_queue_size_and_the_request_size() -> None:
     error = QuotaExcess("total_queue_bytes", 700, 50, 800, exceeded_by=20, reserved=70).error(
         "m/1", 0.25
     )
@@ -164,14 +164,12 @@ def test_the_error_says_which_limit_what_waits_and_what_was_sent() -> None:
 @pytest.mark.parametrize(
     ("wait_s", "told_s"), [(None, 0.1), (0.0, 0.01), (0.001, 0.01), (2.0, 2.0), (60.0, 5.0)]
 )
-def test_a_time_to_retry_is_neither_nothing_nor_for_ever(
-    wait_s: float | None, told_s: float
-) -> None:
+def test_the_retry_delay_is_limited(wait_s: float | None, told_s: float) -> None:
     excess = QuotaExcess("queue_rows", 4, 1, 4, exceeded_by=1)
     assert excess.error("m/1", wait_s).retry_after_s == told_s
 
 
-def test_what_would_not_fit_into_an_empty_queue_gets_no_time_to_retry() -> None:
+def test_a_request_larger_than_the_queue_gets_no_retry_delay() -> None:
     bench = Bench(queue_rows=4)
     with pytest.raises(QueueFull, match="would not fit into an empty queue either") as caught:
         bench.submit(*[1.0] * 5)
@@ -185,7 +183,7 @@ def test_what_would_not_fit_into_an_empty_queue_gets_no_time_to_retry() -> None:
         assert excess.fits_empty_queue == fits
 
 
-def test_bytes_are_those_that_were_sent_and_leave_with_their_rows() -> None:
+def test_bytes_are_counted_as_sent_and_released_with_their_rows() -> None:
     bench = Bench(max_batch_rows=4, queue_bytes=8 * 100)
     whole = Rows(np.zeros((8, 100), dtype=np.uint8), divisor=255.0)
     bench.batcher.submit("encode", (whole,), None, lambda completion: None)
@@ -203,7 +201,7 @@ def test_bytes_are_those_that_were_sent_and_leave_with_their_rows() -> None:
     assert bench.batcher.waiting_bytes == 0
 
 
-def test_a_full_budget_refuses_as_all_queues_together() -> None:
+def test_a_full_total_quota_refuses_with_total_full() -> None:
     queue_quota = QueueQuota(max_rows=16)
     first, second = Bench(queue_quota=queue_quota), Bench(queue_quota=queue_quota)
     first.submit(*[1.0] * 12)
@@ -216,7 +214,7 @@ def test_a_full_budget_refuses_as_all_queues_together() -> None:
     assert (queue_quota.rows, queue_quota.nbytes) == (0, 0)
 
 
-def test_versions_that_ended_are_forgotten_when_others_come() -> None:
+def test_the_quotas_of_ended_versions_are_released() -> None:
     queue_quota = QueueQuota(max_rows=40)
     model_quota = queue_quota.model_quota(max_rows=100)
     model_quota.ended = True
@@ -226,7 +224,7 @@ def test_versions_that_ended_are_forgotten_when_others_come() -> None:
     assert forgotten() is None
 
 
-def test_a_batcher_that_ended_leaves_its_part_to_the_others() -> None:
+def test_the_part_of_a_closed_batcher_is_free_for_others() -> None:
     queue_quota = QueueQuota(max_rows=16)
     old, new = Bench(queue_quota=queue_quota), Bench(queue_quota=queue_quota)
     old.batcher.shutdown()
@@ -247,7 +245,7 @@ class HeldEngine(FakeEngine):
         assert self.released.wait(WAIT_S)
 
 
-def test_a_saturated_model_takes_neither_engine_nor_place_from_another() -> None:
+def test_a_saturated_model_does_not_block_another() -> None:
     queue_quota = QueueQuota(max_rows=64)
     held, free = HeldEngine(), FakeEngine(Clock())
     busy = Batcher(held, name="busy", max_batch_rows=4, queue_rows=64, queue_quota=queue_quota)
@@ -282,7 +280,7 @@ def test_a_saturated_model_takes_neither_engine_nor_place_from_another() -> None
     assert (queue_quota.rows, queue_quota.nbytes) == (0, 0)
 
 
-def test_several_threads_lose_no_count() -> None:
+def test_the_quota_is_thread_safe() -> None:
     queue_quota = QueueQuota(max_rows=200)
     model_quotas = [queue_quota.model_quota(max_rows=1000) for _ in range(4)]
 

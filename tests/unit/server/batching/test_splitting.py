@@ -55,7 +55,7 @@ def test_a_caller_in_both_halves_is_joined_and_its_neighbours_are_exact() -> Non
     assert [bench.values(n) for n in numbers] == [doubled(*values) for values in requests]
 
 
-def test_halves_that_do_not_fit_fail_and_the_next_batch_is_tried_whole() -> None:
+def test_halves_that_do_not_fit_fail_and_the_next_batch_is_not_split() -> None:
     bench = Bench()
     bench.engine.fitting_rows = 3
     numbers = [bench.submit(float(n), float(n))[0] for n in range(1, 5)]
@@ -135,7 +135,7 @@ def test_a_poisoned_row_fails_alone_in_a_half_as_well(poisoned: int) -> None:
     assert bench.heard.events.count(("failed", "decode")) == 1
 
 
-def test_nobody_is_run_again_who_left_meanwhile() -> None:
+def test_a_request_cancelled_meanwhile_is_not_retried() -> None:
     bench = Bench()
     bench.engine.fitting_rows = 2
     _, leaving = bench.submit(1.0)
@@ -158,7 +158,7 @@ def test_part_of_a_request_that_spans_batches_is_halved_too() -> None:
     assert sizes(bench) == [4, 2, 2, 4, 2, 2, 2]
 
 
-def test_a_request_waits_once_however_often_its_rows_are_tried() -> None:
+def test_the_wait_of_a_request_is_reported_once_despite_retries() -> None:
     bench = Bench()
     for value in (1.0, POISON, 3.0):
         bench.submit(value)

@@ -10,7 +10,7 @@ import pytest
 from latentserve_server.engine.cuda_thread import CudaThread, device_thread
 
 
-def test_calls_from_everywhere_run_on_one_thread_of_its_own() -> None:
+def test_calls_from_all_threads_run_on_one_separate_thread() -> None:
     thread = CudaThread("gpu-test")
     seen: list[threading.Thread] = []
     callers = [
@@ -28,7 +28,7 @@ def test_calls_from_everywhere_run_on_one_thread_of_its_own() -> None:
     assert only not in callers
 
 
-def test_an_error_is_the_callers_and_the_thread_goes_on() -> None:
+def test_an_error_is_raised_in_the_caller_and_the_thread_continues() -> None:
     thread = CudaThread("gpu-test")
 
     def fail() -> None:
@@ -39,7 +39,7 @@ def test_an_error_is_the_callers_and_the_thread_goes_on() -> None:
     assert thread.call(lambda: 5) == 5
 
 
-def test_a_finished_call_keeps_nothing_alive() -> None:
+def test_a_finished_call_holds_no_references() -> None:
     """A model that was unloaded must not hold its GPU memory until the next call."""
 
     class Model:

@@ -52,14 +52,14 @@ class FakeSession:
         return self.parts
 
 
-def test_the_cpu_is_there_for_the_asking() -> None:
+def test_the_cpu_can_be_chosen() -> None:
     chosen = device.choose_device("cpu")
     assert chosen is CPU
     assert chosen.providers == [CPU_PROVIDER]
 
 
 @without_cuda
-def test_cuda_is_refused_loudly_by_a_build_without_it() -> None:
+def test_cuda_is_refused_by_a_build_without_it() -> None:
     with pytest.raises(DeviceUnavailable) as refused:
         device.choose_device("cuda")
     reason = str(refused.value)
@@ -71,7 +71,7 @@ def test_cuda_is_refused_loudly_by_a_build_without_it() -> None:
 
 
 @without_cuda
-def test_auto_falls_back_to_the_cpu_with_a_warning_that_says_why(
+def test_auto_falls_back_to_the_cpu_with_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level(logging.DEBUG, logger="latentserve_server"):
@@ -83,7 +83,7 @@ def test_auto_falls_back_to_the_cpu_with_a_warning_that_says_why(
     assert "build without CUDA" in record.getMessage()
 
 
-def test_asking_for_the_cpu_is_no_reason_for_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+def test_choosing_the_cpu_logs_no_warning(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG, logger="latentserve_server"):
         device.choose_device("cpu")
     assert not caplog.records
@@ -93,7 +93,7 @@ def test_asking_for_the_cpu_is_no_reason_for_a_warning(caplog: pytest.LogCapture
 @pytest.mark.parametrize(
     ("chosen", "said"), [(CudaOptions(), False), (CudaOptions(tf32=True), True)]
 )
-def test_auto_says_where_settings_for_cuda_are_lost(
+def test_auto_warns_about_ignored_cuda_settings(
     caplog: pytest.LogCaptureFixture, chosen: CudaOptions, said: bool
 ) -> None:
     assert device.choose_device("auto", chosen) is CPU
@@ -133,7 +133,7 @@ def cuda_build(monkeypatch: pytest.MonkeyPatch) -> None:
         (FakeDriver(init=100), 0, "no usable GPU (cuInit returned 100)"),
     ],
 )
-def test_the_driver_is_asked_which_gpus_there_are(
+def test_the_driver_reports_the_gpus(
     driver: FakeDriver, device_id: int, problem: str | None
 ) -> None:
     found = device.cuda_problem(device_id, lambda name: driver)
@@ -145,7 +145,7 @@ def test_the_driver_is_asked_which_gpus_there_are(
 
 
 @pytest.mark.usefixtures("cuda_build")
-def test_a_machine_without_a_driver_is_told_so() -> None:
+def test_a_missing_driver_is_reported() -> None:
     def missing(name: str) -> Any:
         raise OSError(name)
 
@@ -154,7 +154,7 @@ def test_a_machine_without_a_driver_is_told_so() -> None:
     assert "no NVIDIA driver" in problem
 
 
-def test_what_was_chosen_reaches_the_engine() -> None:
+def test_the_settings_reach_the_device() -> None:
     """TF32 differs from the golden outputs by about 1e-3, and only that is allowed more."""
     assert (CUDA.options["use_tf32"], CUDA.tolerance) == ("0", 0.0)
     assert (CUDA.io_binding, CUDA.cuda_graphs, CUDA.buckets[-1]) == (True, False, 64)
@@ -211,7 +211,7 @@ def test_a_session_for_the_cpu_may_run_everything_there() -> None:
     device.check_session(FakeSession([CPU_PROVIDER], [FakePart(CPU_PROVIDER, ["Gemm"])]), CPU)
 
 
-def test_there_is_at_least_one_core() -> None:
+def test_at_least_one_core_is_usable() -> None:
     assert device.usable_cores() >= 1
 
 
@@ -219,7 +219,7 @@ def test_there_is_at_least_one_core() -> None:
     ("wanted", "workers", "models", "threads"),
     [(3, 4, 4, 3), (0, 1, 1, 12), (0, 2, 1, 6), (0, 2, 3, 2), (0, 64, 5, 1), (0, 1, 0, 12)],
 )
-def test_the_cores_are_shared_out_between_workers_and_models(
+def test_the_cores_are_divided_among_workers_and_models(
     monkeypatch: pytest.MonkeyPatch, wanted: int, workers: int, models: int, threads: int
 ) -> None:
     monkeypatch.setattr(device, "usable_cores", lambda: 12)

@@ -86,7 +86,7 @@ def given(operation: str, rows: int, seed: int = 0) -> Floats:
 
 @pytest.mark.parametrize("graphs", [False, True], ids=["exact rows", "padded"])
 @pytest.mark.parametrize("operation", ["encode", "decode", "sample", "reconstruct"])
-def test_every_batch_size_gives_what_a_plain_run_gives(
+def test_every_batch_size_gives_the_outputs_of_a_plain_run(
     manifest: Manifest, plain: OnnxEngine, operation: str, graphs: bool
 ) -> None:
     engine = IoBindingEngine(manifest, cpu_device(graphs=graphs), threads=1)
@@ -117,7 +117,7 @@ def test_more_rows_than_the_largest_bucket_run_in_several(
 
 @pytest.mark.parametrize("graphs", [False, True])
 @pytest.mark.parametrize("rows", [3, 4])
-def test_an_answer_is_not_overwritten_by_the_next_batch(
+def test_outputs_are_not_overwritten_by_the_next_batch(
     manifest: Manifest, graphs: bool, rows: int
 ) -> None:
     engine = IoBindingEngine(manifest, cpu_device(graphs=graphs), threads=1)
@@ -129,7 +129,7 @@ def test_an_answer_is_not_overwritten_by_the_next_batch(
         assert not np.array_equal(answer, other)
 
 
-def test_the_callers_input_is_not_needed_after_the_run(manifest: Manifest) -> None:
+def test_the_input_may_be_overwritten_after_the_run(manifest: Manifest) -> None:
     """The batcher fills its buffer with the next batch."""
     engine = IoBindingEngine(manifest, cpu_device(), threads=1)
     x = tiny_models.images(4)
@@ -140,7 +140,7 @@ def test_the_callers_input_is_not_needed_after_the_run(manifest: Manifest) -> No
     )
 
 
-def test_two_operations_of_one_graph_keep_their_buffers_apart(manifest: Manifest) -> None:
+def test_two_operations_of_one_graph_have_separate_buffers(manifest: Manifest) -> None:
     """decode and sample are answered by the same file."""
     engine, sessions = recorded(manifest, graphs=True)
     for operation in ("decode", "sample", "decode", "sample"):
@@ -150,7 +150,7 @@ def test_two_operations_of_one_graph_keep_their_buffers_apart(manifest: Manifest
     assert len(set(ids)) == 2
 
 
-def test_without_graphs_the_model_runs_on_the_rows_alone(manifest: Manifest) -> None:
+def test_without_graphs_the_model_runs_on_the_rows_without_padding(manifest: Manifest) -> None:
     engine, sessions = recorded(manifest, graphs=False)
     padding: list[tuple[str, int]] = []
     engine.on_padding = lambda *told: padding.append(told)
@@ -172,7 +172,7 @@ def test_with_graphs_batches_are_padded_to_their_bucket_and_counted(manifest: Ma
     assert padding == [("reconstruct", 1), ("reconstruct", 3), ("reconstruct", 1)]
 
 
-def test_padding_is_zero_whatever_was_there_before(manifest: Manifest) -> None:
+def test_padding_is_zero_after_other_batches(manifest: Manifest) -> None:
     """No result may depend on an earlier caller's rows."""
     seen: list[Floats] = []
 
@@ -240,7 +240,7 @@ def test_the_golden_outputs_are_met(manifest: Manifest) -> None:
         (np.zeros((2, 1, 1, 4), dtype=np.float32), "float32 [2, 1, 1, 4]"),
     ],
 )
-def test_what_a_copy_would_cast_or_broadcast_is_refused(
+def test_inputs_that_a_copy_would_cast_or_broadcast_are_refused(
     manifest: Manifest, x: Floats, said: str
 ) -> None:
     engine = IoBindingEngine(manifest, cpu_device(), threads=1)

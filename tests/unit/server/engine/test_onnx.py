@@ -64,7 +64,7 @@ def change_graph(folder: Path, change: Callable[[onnx.GraphProto], None]) -> Non
 
 
 @pytest.mark.parametrize("rows", [1, 3, 64])
-def test_every_operation_gives_what_the_weights_say(tmp_path: Path, rows: int) -> None:
+def test_every_operation_computes_the_expected_outputs(tmp_path: Path, rows: int) -> None:
     vae = engine_of(tiny_models.write_model(tmp_path, "vae", kind="vae"))
     denoiser = engine_of(tiny_models.write_model(tmp_path, "denoiser", kind="denoising"))
     x = tiny_models.images(rows, seed=rows)
@@ -93,7 +93,7 @@ def test_outputs_come_in_the_order_of_the_manifest_not_of_the_graph(tmp_path: Pa
     np.testing.assert_allclose(second, tiny_models.encode(x), atol=1e-6)
 
 
-def test_it_says_what_it_runs_on(gan: Path) -> None:
+def test_the_engine_reports_its_provider(gan: Path) -> None:
     assert engine_of(gan).provider == CPU_PROVIDER
 
 
@@ -296,7 +296,7 @@ def test_one_value_that_differs_refuses_the_model(tmp_path: Path, name: str) -> 
     assert "tolerance is 1e-05" in reason
 
 
-def test_a_device_that_computes_less_exactly_may_differ_more(tmp_path: Path) -> None:
+def test_a_less_precise_device_has_a_larger_tolerance(tmp_path: Path) -> None:
     """As CUDA with TF32; the manifest's tolerance holds where it is larger."""
     rough = dataclasses.replace(CPU, tolerance=5e-3)
     folder = tiny_models.write_model(tmp_path, "vae", kind="vae")
@@ -396,7 +396,7 @@ def test_the_damaged_archive_of_these_tests_is_damaged(gan: Path) -> None:
 # --- a graph that only fails at some batch sizes ----------------------------------------------
 
 
-def test_a_graph_that_works_at_the_golden_batch_alone_harms_no_other_model(
+def test_a_graph_that_fails_at_other_batch_sizes_does_not_affect_other_models(
     tmp_path: Path,
 ) -> None:
     """It looks at the second row of the batch: golden has one, the warm-up of one row has not."""

@@ -46,14 +46,12 @@ def graph(tmp_path: Path) -> Path:
     ("package", "name"),
     [("latentserve_server.engine", "session"), ("latentserve_training", "errors")],
 )
-def test_nothing_is_kept_for_an_upload(
-    tmp_path: Path, graph: Path, package: str, name: str
-) -> None:
+def test_no_telemetry_is_stored(tmp_path: Path, graph: Path, package: str, name: str) -> None:
     program = OPEN_A_MODEL.format(package=package, name=name)
     assert files_written(tmp_path / "home", program, graph) == []
 
 
-def test_a_home_that_cannot_be_written_to_is_no_obstacle(tmp_path: Path, graph: Path) -> None:
+def test_a_read_only_home_is_allowed(tmp_path: Path, graph: Path) -> None:
     """As in a container with a read-only root."""
     home = tmp_path / "home"
     home.mkdir(mode=0o500)

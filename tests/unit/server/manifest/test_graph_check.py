@@ -87,7 +87,7 @@ CUSTOM: dict[str, Change] = {
 
 
 @pytest.mark.parametrize("where", CUSTOM)
-def test_an_operator_of_a_custom_domain_is_refused_wherever_it_is(folder: Path, where: str) -> None:
+def test_an_operator_of_a_custom_domain_is_refused_at_every_place(folder: Path, where: str) -> None:
     rewrite(folder, CUSTOM[where])
     assert "decode.onnx has a node of the operator 'Steal' of the domain 'evil'" in refusal(folder)
 
@@ -110,7 +110,7 @@ def test_the_domain_of_onnx_has_two_names(folder: Path) -> None:
     OnnxEngine(read_manifest(folder), CPU, threads=1).check_golden()
 
 
-def test_a_graph_that_is_there_twice_is_looked_at_twice(folder: Path) -> None:
+def test_both_values_of_a_duplicate_graph_are_checked(folder: Path) -> None:
     """Protobuf merges them, so ONNX Runtime would see the nodes of both."""
     path = folder / "decode.onnx"
     second = onnx.ModelProto(graph=body(node()))
@@ -119,7 +119,7 @@ def test_a_graph_that_is_there_twice_is_looked_at_twice(folder: Path) -> None:
     assert "'Steal'" in refusal(folder)
 
 
-def test_a_domain_that_is_there_twice_is_looked_at_twice(folder: Path) -> None:
+def test_both_values_of_a_duplicate_domain_are_checked(folder: Path) -> None:
     made = helper.make_node("Relu", ["latents"], ["y"], domain="evil").SerializeToString()
     made += onnx.NodeProto(domain="ai.onnx").SerializeToString()  # the last one wins
     graph = b"\x0a" + bytes([len(made)]) + made
@@ -141,7 +141,7 @@ LOCATIONS = [
 
 
 @pytest.mark.parametrize("location", LOCATIONS)
-def test_a_tensor_outside_of_what_was_checked_is_refused(folder: Path, location: str) -> None:
+def test_a_tensor_outside_of_the_listed_files_is_refused(folder: Path, location: str) -> None:
     rewrite(folder, lambda model: external(model.graph.initializer[0], location))
     (folder / "weights.bin").write_bytes(tiny_models.DECODER.tobytes())
     (folder.parent / "weights.bin").write_bytes(tiny_models.DECODER.tobytes())
@@ -181,7 +181,7 @@ TENSORS: dict[str, Change] = {
 
 
 @pytest.mark.parametrize("where", TENSORS)
-def test_it_is_refused_wherever_the_tensor_is(folder: Path, where: str) -> None:
+def test_an_external_tensor_is_refused_at_every_place(folder: Path, where: str) -> None:
     rewrite(folder, TENSORS[where])
     assert "decode.onnx has a tensor outside of it" in refusal(folder)
 
@@ -203,7 +203,7 @@ def test_options_for_the_session_are_refused(folder: Path) -> None:
     assert "sets options of ONNX Runtime" in refusal(folder)
 
 
-def test_other_metadata_is_let_alone(folder: Path) -> None:
+def test_other_metadata_is_allowed(folder: Path) -> None:
     def change(model: onnx.ModelProto) -> None:
         model.metadata_props.add(key="author", value="ort_config")
 

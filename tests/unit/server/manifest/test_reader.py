@@ -35,7 +35,7 @@ def refusal(folder: Path) -> str:
 # --- what is read -----------------------------------------------------------------------------
 
 
-def test_a_manifest_that_keeps_its_word_is_read(folder: Path) -> None:
+def test_a_valid_manifest_is_read(folder: Path) -> None:
     manifest = read_manifest(folder)
     assert (manifest.name, manifest.version, manifest.kind) == ("tiny", 1, "vae")
     assert manifest.image.shape == (1, tiny_models.SIZE, tiny_models.SIZE)
@@ -66,7 +66,7 @@ def test_the_digest_is_the_sha256_of_the_manifest(folder: Path) -> None:
     assert read_manifest(folder).digest != before
 
 
-def test_a_mixture_and_the_golden_draw_of_it_are_read(tmp_path: Path) -> None:
+def test_a_mixture_and_its_golden_samples_are_read(tmp_path: Path) -> None:
     folder = tiny_models.write_model(tmp_path, "tiny", kind="autoencoder", with_mixture=True)
     manifest = read_manifest(folder)
     assert manifest.prior == "gaussian_mixture"
@@ -74,7 +74,7 @@ def test_a_mixture_and_the_golden_draw_of_it_are_read(tmp_path: Path) -> None:
     assert manifest.golden.sample_seed == tiny_models.SAMPLE_SEED
 
 
-def test_without_a_mixture_there_is_none(folder: Path) -> None:
+def test_a_manifest_without_mixture_has_none(folder: Path) -> None:
     manifest = read_manifest(folder)
     assert (manifest.mixture, manifest.golden.sample_seed) == (None, None)
 
@@ -258,9 +258,7 @@ LIES: dict[str, tuple[Callable[[Document], object], list[str]]] = {
 
 
 @pytest.mark.parametrize("lie", LIES)
-def test_a_manifest_that_lies_is_refused_with_a_reason_that_names_the_lie(
-    folder: Path, lie: str
-) -> None:
+def test_an_invalid_manifest_is_refused_with_the_invalid_field(folder: Path, lie: str) -> None:
     change, parts = LIES[lie]
     document = tiny_models.read_manifest(folder)
     change(document)
@@ -307,7 +305,7 @@ def test_a_missing_field_is_named(folder: Path, path: str) -> None:
     assert repr(path.rpartition("/")[2]) in refusal(folder)
 
 
-def test_the_reason_counts_the_lies_that_it_does_not_show(folder: Path) -> None:
+def test_the_reason_counts_the_errors_that_it_does_not_show(folder: Path) -> None:
     document = tiny_models.read_manifest(folder)
     for field in ("kind", "golden", "training"):
         del document[field]

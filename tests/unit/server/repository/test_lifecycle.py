@@ -174,7 +174,7 @@ def test_a_device_that_fails_concerns_all_models(
         build()
 
 
-def test_what_is_loading_is_unavailable_with_a_time_to_retry(root: Path, build: Build) -> None:
+def test_a_loading_version_is_unavailable_with_a_retry_delay(root: Path, build: Build) -> None:
     write(root, ("a", 1))
     repository = build(load=False)
     for version in (0, 1):
@@ -227,7 +227,7 @@ def test_the_limit_on_versions_leaves_out_old_ones_before_the_highest(
     assert served(build(max_versions=2), "a", 0) == ("a", 3)
 
 
-def test_what_is_no_version_folder_is_ignored(root: Path, build: Build) -> None:
+def test_other_folders_are_ignored(root: Path, build: Build) -> None:
     write(root, ("a", 1))
     (root / "manifest.schema.json").write_text("{}")
     (root / ".git" / "1").mkdir(parents=True)
@@ -272,7 +272,7 @@ def test_an_explicit_version_is_served(root: Path, build: Build) -> None:
     assert served(build(), "a", 1) == ("a", 1)
 
 
-def test_a_refused_highest_version_leaves_its_place_to_the_next(root: Path, build: Build) -> None:
+def test_if_the_highest_version_is_refused_the_next_one_is_served(root: Path, build: Build) -> None:
     write(root, ("a", 1), ("a", 2), ("a", 3))
     spoil(root, "a", 3)
     assert served(build(), "a", 0) == ("a", 2)
@@ -430,7 +430,9 @@ def test_a_failing_golden_run_is_refused_too(root: Path, build: Build, engines: 
     assert served(repository, "a", 0) == ("a", 1)
 
 
-def test_the_reason_goes_when_the_broken_successor_does(root: Path, build: Build) -> None:
+def test_the_reason_is_cleared_when_the_invalid_replacement_is_removed(
+    root: Path, build: Build
+) -> None:
     write(root, ("a", 1))
     repository = build()
     manifest = root / "a" / "1" / "manifest.json"
@@ -454,7 +456,7 @@ def test_a_changed_version_replaces_the_old_one_at_once(root: Path, build: Build
     assert after.manifest.digest != before.manifest.digest
 
 
-def test_a_removed_version_is_served_no_more(root: Path, build: Build) -> None:
+def test_a_removed_version_is_no_longer_served(root: Path, build: Build) -> None:
     write(root, ("a", 1), ("a", 2), ("b", 1))
     repository = build()
     shutil.rmtree(root / "a" / "2")
@@ -469,7 +471,7 @@ def test_a_removed_version_is_served_no_more(root: Path, build: Build) -> None:
         repository.resolve("b", 0)
 
 
-def test_what_takes_the_place_of_a_removed_version_is_warm_before(
+def test_a_replacement_is_loaded_before_the_old_version_is_removed(
     root: Path, build: Build, engines: Engines
 ) -> None:
     write(root, ("a", 1))
@@ -483,9 +485,7 @@ def test_what_takes_the_place_of_a_removed_version_is_warm_before(
     assert served(repository, "a", 0) == ("a", 2)
 
 
-def test_the_last_version_stays_where_what_takes_its_place_is_refused(
-    root: Path, build: Build
-) -> None:
+def test_the_last_version_remains_if_its_replacement_is_refused(root: Path, build: Build) -> None:
     write(root, ("a", 1), ("b", 1))
     repository = build()
     shutil.rmtree(root / "a" / "1")
@@ -500,7 +500,7 @@ def test_the_last_version_stays_where_what_takes_its_place_is_refused(
     assert actions(repository.reload())[:2] == [("a", 1, "removed"), ("a", 2, "removed")]
 
 
-def test_a_damaged_file_of_a_served_version_is_told_and_the_version_stays(
+def test_a_damaged_file_of_a_served_version_is_reported_and_the_version_remains(
     root: Path, build: Build
 ) -> None:
     write(root, ("a", 1))

@@ -79,7 +79,7 @@ def submit(model: LoadedModel, rows: int) -> None:
     model.batcher.submit("decode", (Rows(array),), None, lambda completion: None)
 
 
-def test_bytes_and_the_overall_budget_reach_the_queue(tmp_path: Path) -> None:
+def test_bytes_and_the_total_quota_reach_the_queue(tmp_path: Path) -> None:
     model = served(load(tmp_path, "a", Limits(8, queue_rows=100, queue_bytes=159)))
     with pytest.raises(QueueFull, match="--queue-bytes"):
         submit(model, 10)
@@ -98,7 +98,7 @@ def test_a_delay_reaches_the_batcher(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("rows", "told"), [(10, False), (11, True)])
-def test_a_largest_request_that_cannot_be_admitted_is_told_when_its_model_is_loaded(
+def test_loading_warns_if_the_largest_request_can_never_be_admitted(
     tmp_path: Path, rows: int, told: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     tiny_models.write_model(tmp_path, "vae", kind="vae")

@@ -96,14 +96,14 @@ def bench() -> Iterator[Bench]:
     bench.batcher.close(timeout_s=WAIT_S)
 
 
-def test_an_idle_engine_is_not_stuck_however_long(bench: Bench) -> None:
+def test_an_idle_engine_is_never_stuck(bench: Bench) -> None:
     bench.clock.pass_s(3600)
     assert bench.watchdog.check() == set()
     assert bench.batcher.backlog() is None
     assert not bench.watchdog.is_stuck()
 
 
-def test_work_after_a_long_rest_has_the_whole_limit(bench: Bench) -> None:
+def test_work_after_a_long_idle_time_has_the_full_limit(bench: Bench) -> None:
     bench.clock.pass_s(3600)
     bench.submit(3)
     bench.begun()
@@ -139,7 +139,7 @@ def test_nothing_finished_for_the_limit_is_stuck_and_finishing_ends_it(
     assert "slow version 1 is no longer stuck" in caplog.text
 
 
-def test_a_pause_of_the_process_gives_the_limit_anew_and_hides_nothing_for_longer(
+def test_after_a_pause_of_the_process_the_engines_get_the_full_limit_again(
     bench: Bench,
 ) -> None:
     watchdog = Watchdog(lambda: bench.entries, limit_s=LIMIT_S, clock=lambda: bench.clock() / 1e9)
@@ -164,7 +164,7 @@ def test_a_pause_of_the_process_gives_the_limit_anew_and_hides_nothing_for_longe
     assert awake_for(1) == {"slow"}
 
 
-def test_a_look_that_is_a_little_late_is_no_pause(bench: Bench) -> None:
+def test_a_check_that_is_slightly_late_is_not_a_pause(bench: Bench) -> None:
     watchdog = Watchdog(lambda: bench.entries, limit_s=LIMIT_S, clock=lambda: bench.clock() / 1e9)
     bench.submit(3)
     bench.begun()
@@ -198,7 +198,7 @@ def test_a_batch_that_fails_has_finished(bench: Bench) -> None:
     assert bench.watchdog.check() == {"slow"}
 
 
-def test_a_running_batch_is_work_even_if_all_its_callers_left(bench: Bench) -> None:
+def test_a_running_batch_is_work_even_if_all_its_requests_were_cancelled(bench: Bench) -> None:
     request = bench.submit(3)
     bench.begun()
     request.cancel()
@@ -206,7 +206,7 @@ def test_a_running_batch_is_work_even_if_all_its_callers_left(bench: Bench) -> N
     assert bench.watchdog.check() == {"slow"}
 
 
-def test_work_that_no_thread_takes_is_stuck_too() -> None:
+def test_work_that_no_thread_runs_is_stuck() -> None:
     """As after the death of the engine's thread."""
     clock = Clock()
     batcher = Batcher(HeldEngine(), name="x/1", max_batch_rows=4, queue_rows=64, clock_ns=clock)
@@ -223,7 +223,7 @@ def test_work_that_no_thread_takes_is_stuck_too() -> None:
     assert not watchdog.is_stuck()
 
 
-def test_a_reload_that_replaces_the_stuck_engine_ends_it(bench: Bench) -> None:
+def test_a_reload_that_replaces_the_stuck_engine_ends_the_alarm(bench: Bench) -> None:
     bench.submit(1)
     bench.begun()
     bench.clock.pass_s(LIMIT_S)
@@ -235,5 +235,5 @@ def test_a_reload_that_replaces_the_stuck_engine_ends_it(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(("limit_s", "interval_s"), [(0.1, 0.05), (2.0, 0.5), (60.0, 1.0)])
-def test_it_looks_often_enough(limit_s: float, interval_s: float) -> None:
+def test_the_interval_depends_on_the_limit(limit_s: float, interval_s: float) -> None:
     assert Watchdog(lambda: (), limit_s=limit_s).interval_s == interval_s

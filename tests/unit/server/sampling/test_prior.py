@@ -56,9 +56,7 @@ def random_arrays(
 @pytest.mark.parametrize("seed", [0, 2**64 - 1])
 @pytest.mark.parametrize("offset", [0, 12345, philox.MAX_OFFSET])
 @pytest.mark.parametrize("temperature", [0.0, 0.5, 1.0])
-def test_rows_are_what_the_specification_says(
-    dim: int, seed: int, offset: int, temperature: float
-) -> None:
+def test_rows_match_the_specification(dim: int, seed: int, offset: int, temperature: float) -> None:
     weights, means, factors = random_arrays(4, dim, seed=dim)
     mixture = GaussianMixture(weights, means, factors)
     rows = mixture.sample(seed, offset=offset, rows=6, temperature=temperature)
@@ -86,7 +84,7 @@ def test_the_noise_is_the_row_that_a_standard_normal_prior_gives() -> None:
 
 
 @pytest.mark.parametrize("prior", [random_mixture(9, 7, seed=1), StandardNormal(7)])
-def test_a_row_does_not_depend_on_what_is_drawn_with_it(prior: Prior) -> None:
+def test_a_row_does_not_depend_on_the_rows_sampled_with_it(prior: Prior) -> None:
     whole = prior.sample(9, offset=0, rows=300, temperature=0.8)
     generator = np.random.default_rng(0)
     for _ in range(60):
@@ -112,7 +110,7 @@ def test_the_temperature_does_not_change_the_component() -> None:
     np.testing.assert_allclose(warm - cold, 2 * (one - cold), rtol=1e-5, atol=1e-5)
 
 
-def test_components_come_as_often_as_their_weights_say() -> None:
+def test_components_are_sampled_with_their_weights() -> None:
     means = np.arange(3, dtype=np.float32)[:, np.newaxis]
     mixture = GaussianMixture(tiny_models.WEIGHTS, means, np.ones((3, 1, 1), np.float32))
     drawn = mixture.sample(0, offset=0, rows=20_000, temperature=0.0)
@@ -166,7 +164,7 @@ def refusal(call: Callable[[], object]) -> str:
     return reason
 
 
-def test_the_prior_of_a_folder_repeats_its_golden_draw(folder: Path) -> None:
+def test_the_prior_of_a_folder_reproduces_its_golden_samples(folder: Path) -> None:
     manifest = manifest_of(folder)
     prior = read_prior(manifest)
     assert isinstance(prior, GaussianMixture)
@@ -185,7 +183,7 @@ def test_other_priors_need_no_file(tmp_path: Path, kind: str, expected: type) ->
     assert check_golden_samples(manifest, prior) == 0.0
 
 
-def test_a_standard_normal_prior_may_have_a_golden_draw_too(tmp_path: Path) -> None:
+def test_a_standard_normal_prior_can_have_golden_samples(tmp_path: Path) -> None:
     folder = tiny_models.write_model(tmp_path, "tiny", kind="gan")
     document = tiny_models.read_manifest(folder)
     document["golden"]["sample_seed"] = 5
@@ -201,7 +199,7 @@ def test_a_standard_normal_prior_may_have_a_golden_draw_too(tmp_path: Path) -> N
     assert check_golden_samples(manifest, read_prior(manifest)) == 0.0
 
 
-def test_factors_taken_in_another_sense_are_found(folder: Path) -> None:
+def test_factors_of_the_precision_are_detected(folder: Path) -> None:
     """A lower factor of the precision passes every check of the numbers by themselves."""
     with np.load(folder / "prior.npz") as arrays:
         changed = dict(arrays)
@@ -215,7 +213,7 @@ def test_factors_taken_in_another_sense_are_found(folder: Path) -> None:
     )
 
 
-def test_a_golden_draw_of_another_shape_is_found(folder: Path) -> None:
+def test_golden_samples_of_another_shape_are_detected(folder: Path) -> None:
     with np.load(folder / "golden.npz") as arrays:
         golden = dict(arrays)
     golden["sample.latents"] = golden["sample.latents"][:, :2]
@@ -302,7 +300,7 @@ LIES: dict[str, tuple[Callable[[Arrays], object], str]] = {
 
 
 @pytest.mark.parametrize("lie", LIES)
-def test_a_file_that_holds_no_mixture_refuses_the_model(folder: Path, lie: str) -> None:
+def test_a_file_without_a_valid_mixture_refuses_the_model(folder: Path, lie: str) -> None:
     change, part = LIES[lie]
     with np.load(folder / "prior.npz") as arrays:
         content: Arrays = dict(arrays)
@@ -313,7 +311,7 @@ def test_a_file_that_holds_no_mixture_refuses_the_model(folder: Path, lie: str) 
     assert part in reason
 
 
-def test_a_header_that_promises_more_than_the_manifest_is_refused_before_it_is_read(
+def test_an_array_larger_than_in_the_manifest_is_refused_before_it_is_read(
     folder: Path,
 ) -> None:
     header = io.BytesIO()
@@ -351,7 +349,7 @@ def test_a_file_that_is_no_archive_is_refused(folder: Path) -> None:
     assert "prior.npz is not usable" in refusal(lambda: read_prior(manifest_of(folder)))
 
 
-def test_a_model_whose_mixture_lies_is_refused_and_named_with_the_reason(folder: Path) -> None:
+def test_a_model_with_an_invalid_mixture_is_refused_with_the_reason(folder: Path) -> None:
     loader = Loader(
         lambda manifest: OnnxEngine(manifest, CPU, threads=1),
         limits=lambda name: Limits(max_batch_rows=4, queue_rows=8),
