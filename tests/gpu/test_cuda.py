@@ -1,6 +1,6 @@
-"""What `--device cuda` really does, on a machine that has one.
+"""Tests of `--device cuda` on a machine with a GPU.
 
-`python benchmarks/gpu.py` runs these and measures, in one command.
+`python benchmarks/gpu.py` runs these tests and the GPU benchmarks in one command.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def test_outputs_are_not_overwritten_by_the_next_batch(chosen: CudaOptions) -> N
 
 
 def test_models_run_while_another_captures_its_graphs() -> None:
-    """As in a reload under load: nothing may touch the GPU during a capture."""
+    """As in a reload under load: no other GPU work may run during a capture."""
     serving, failures = engine_of(CONVOLUTIONAL, GRAPHS), []
     serving.warm_up((1, MAX_ROWS))
     expected = [serving.run("reconstruct", [images(rows)])[0] for rows in range(1, MAX_ROWS + 1)]
@@ -161,7 +161,7 @@ def test_a_batch_that_does_not_fit_raises_out_of_memory_and_a_smaller_one_runs(
 
 @each_way
 def test_float16_is_served_with_float32_at_both_ends(tmp_path: Path, chosen: CudaOptions) -> None:
-    """What `export --precision float16` does, on a shipped model."""
+    """Converts a shipped model like `export --precision float16`."""
     half_precision = pytest.importorskip("latentserve_training.graphs.float16")
     folder = tmp_path / CONVOLUTIONAL.parent.name / CONVOLUTIONAL.name
     folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""A batch that waits to be filled: for how long, and what ends the wait."""
+"""Batches with a delay: when they are due, and the events that end the delay."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_full_batch_is_due_at_once_and_the_remaining_rows_wait() -> None:
     bench.submit(4.0, 5.0)
     assert due_in_s(bench) < 0
     assert bench.runs_next()
-    assert due_in_s(bench) == pytest.approx(DELAY_S)  # the rest came later
+    assert due_in_s(bench) == pytest.approx(DELAY_S)  # the remaining row arrived later
     assert not bench.runs_next()
     bench.clock.pass_s(DELAY_S)
     assert bench.runs_next()
@@ -100,7 +100,7 @@ def test_a_cancelled_request_no_longer_determines_the_delay() -> None:
 
 
 def test_a_deadline_within_the_delay_makes_the_batch_due_at_once() -> None:
-    """Nothing was measured: how long it will run is not known."""
+    """Without a measurement, the duration of the batch is unknown."""
     bench = bench_with_delay()
     bench.submit(1.0)
     number, _ = bench.submit(2.0, deadline=bench.clock.s + 0.004)
@@ -142,33 +142,33 @@ def test_after_shutdown_every_batch_is_due_at_once() -> None:
 
 class Threaded:
     def __init__(self, max_delay_s: float) -> None:
-        self.offered: list[Batcher] = []
+        self.hook_calls: list[Batcher] = []
         self.engine = FakeEngine(Clock())
-        self.looked = threading.Semaphore(0)
+        self.clock_reads = threading.Semaphore(0)
         self.batcher = Batcher(
             self.engine,
             name="delayed",
             max_batch_rows=4,
             queue_rows=64,
             max_delay_s=max_delay_s,
-            clock_ns=self._look,
-            inline_hook=self._take,
+            clock_ns=self._read_clock,
+            inline_hook=self._accept,
         )
         self.batcher.start()
-        self.answered = threading.Semaphore(0)
+        self.completed = threading.Semaphore(0)
 
-    def _look(self) -> int:
+    def _read_clock(self) -> int:
         if threading.current_thread().name == "engine-delayed":
-            self.looked.release()
+            self.clock_reads.release()
         return time.monotonic_ns()
 
     def wait_until_asleep(self) -> None:
-        """Its thread looked at the clock to cut a batch, cut none, and looked how long to sleep."""
+        """Wait until the thread has read the clock twice: for a batch, and for its sleep."""
         for _ in range(2):
-            assert self.looked.acquire(timeout=WAIT_S)
+            assert self.clock_reads.acquire(timeout=WAIT_S)
 
-    def _take(self, batcher: Batcher) -> bool:
-        self.offered.append(batcher)
+    def _accept(self, batcher: Batcher) -> bool:
+        self.hook_calls.append(batcher)
         return True
 
     def submit(self, rows: int) -> None:
@@ -177,16 +177,16 @@ class Threaded:
 
     def _done(self, completion: Completion) -> None:
         assert completion.error is None
-        self.answered.release()
+        self.completed.release()
 
     def wait(self, requests: int) -> None:
         for _ in range(requests):
-            assert self.answered.acquire(timeout=WAIT_S)
+            assert self.completed.acquire(timeout=WAIT_S)
 
 
 @pytest.fixture
 def patient() -> Iterator[Threaded]:
-    """Would wait an hour."""
+    """A batcher with a delay of one hour."""
     threaded = Threaded(3600.0)
     yield threaded
     threaded.batcher.close(timeout_s=WAIT_S)
@@ -196,7 +196,7 @@ def test_with_a_delay_the_batchers_own_thread_runs_the_batches() -> None:
     threaded = Threaded(0.01)
     threaded.submit(1)
     threaded.wait(1)
-    assert threaded.offered == []
+    assert threaded.hook_calls == []
     threaded.batcher.close(timeout_s=WAIT_S)
 
 
@@ -204,7 +204,7 @@ def test_a_request_that_fills_the_batch_wakes_the_thread(patient: Threaded) -> N
     patient.submit(1)
     patient.wait_until_asleep()
     patient.submit(2)
-    assert not patient.answered.acquire(blocking=False)
+    assert not patient.completed.acquire(blocking=False)
     patient.submit(1)
     patient.wait(3)
     assert [len(rows) for _, rows in patient.engine.batches] == [4]

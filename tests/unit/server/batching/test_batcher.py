@@ -1,4 +1,4 @@
-"""Batches are cut only when the test says so: the engine is a fake and the clock is by hand."""
+"""Batcher with a fake engine and a manual clock; batches run only when the test calls for them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_queued_requests_are_merged_and_split_again() -> None:
     bench.batcher.run_next()
     assert bench.engine.batches == [("decode", [1.0, 2.0, 3.0, 4.0, 5.0])]
     assert [bench.values(n) for n in (first, second, third)] == [[2.0, 4.0], [6.0], [8.0, 10.0]]
-    (completion,) = bench.told[second]
+    (completion,) = bench.completions[second]
     assert completion.batch_rows == 5
 
 
@@ -134,7 +134,7 @@ def test_cancelling_a_partly_run_request_drops_its_other_rows() -> None:
     bench.batcher.run_next()
     request.cancel()
     bench.run_all()
-    assert large not in bench.told
+    assert large not in bench.completions
     assert bench.engine.batches == [("decode", [1.0, 2.0])]
 
 
@@ -174,7 +174,7 @@ def test_timings_are_those_of_the_clock() -> None:
     bench.clock.ns += 5_000
     bench.engine.during_run = lambda: setattr(bench.clock, "ns", bench.clock.ns + 700)
     bench.run_all()
-    (completion,) = bench.told[number]
+    (completion,) = bench.completions[number]
     assert (completion.queue_ns, completion.compute_ns, completion.batch_rows) == (5_000, 1_400, 2)
 
 
@@ -213,68 +213,68 @@ def submit_to(batcher: Batcher, value: float, done: Callable[[Completion], None]
 
 
 def test_an_accepting_inline_hook_runs_the_batches_in_place_of_the_thread() -> None:
-    offered: list[Batcher] = []
+    hook_calls: list[Batcher] = []
 
-    def take(batcher: Batcher) -> bool:
-        offered.append(batcher)
+    def accept(batcher: Batcher) -> bool:
+        hook_calls.append(batcher)
         return True
 
     batcher = Batcher(
-        FakeEngine(Clock()), name="fake", max_batch_rows=8, queue_rows=16, inline_hook=take
+        FakeEngine(Clock()), name="fake", max_batch_rows=8, queue_rows=16, inline_hook=accept
     )
     batcher.start()
-    told: list[Completion] = []
-    submit_to(batcher, 1.0, told.append)
-    submit_to(batcher, 2.0, told.append)
-    assert offered == [batcher], "the second one comes to a batcher that is taken"
-    assert not told
-    assert not batcher.run_next(), "nothing more waits"
-    assert [done.outputs[0][0, 0] for done in told] == [2.0, 4.0]
-    submit_to(batcher, 3.0, told.append)
-    assert len(offered) == 2
+    completions: list[Completion] = []
+    submit_to(batcher, 1.0, completions.append)
+    submit_to(batcher, 2.0, completions.append)
+    assert hook_calls == [batcher], "the second request arrives at a busy batcher"
+    assert not completions
+    assert not batcher.run_next(), "the queue is empty"
+    assert [done.outputs[0][0, 0] for done in completions] == [2.0, 4.0]
+    submit_to(batcher, 3.0, completions.append)
+    assert len(hook_calls) == 2
     batcher.shutdown()
     while batcher.run_next():
         pass
     batcher.close(timeout_s=5.0)
-    assert len(told) == 3
+    assert len(completions) == 3
 
 
 def test_the_claim_is_released_when_all_queued_requests_have_expired() -> None:
-    """Else it would run batches beside whoever takes the next offer."""
-    offered: list[Batcher] = []
+    """Otherwise two threads could run batches at the same time."""
+    hook_calls: list[Batcher] = []
 
-    def take(batcher: Batcher) -> bool:
-        offered.append(batcher)
+    def accept(batcher: Batcher) -> bool:
+        hook_calls.append(batcher)
         return True
 
-    clock, told = Clock(), list[Completion]()
+    clock, completions = Clock(), list[Completion]()
     batcher = Batcher(
         FakeEngine(clock),
         name="fake",
         max_batch_rows=8,
         queue_rows=16,
-        inline_hook=take,
+        inline_hook=accept,
         clock_ns=lambda: clock.ns,
     )
     rows = (Rows(np.zeros((1, 2), np.float32)),)
-    batcher.submit("decode", rows, clock.s + 1.0, told.append)
+    batcher.submit("decode", rows, clock.s + 1.0, completions.append)
     clock.pass_s(2.0)
     assert not batcher.run_next()
-    assert isinstance(told[0].error, DeadlineExceeded)
-    submit_to(batcher, 1.0, told.append)
-    assert len(offered) == 2
+    assert isinstance(completions[0].error, DeadlineExceeded)
+    submit_to(batcher, 1.0, completions.append)
+    assert len(hook_calls) == 2
 
 
-@pytest.mark.parametrize("takes_first", [False, True])
-def test_the_thread_runs_batches_that_are_not_executed_inline(takes_first: bool) -> None:
+@pytest.mark.parametrize("accepts", [False, True])
+def test_the_thread_runs_batches_that_are_not_executed_inline(accepts: bool) -> None:
     done = threading.Event()
     engine = FakeEngine(Clock())
     batcher = Batcher(
-        engine, name="fake", max_batch_rows=8, queue_rows=16, inline_hook=lambda _: takes_first
+        engine, name="fake", max_batch_rows=8, queue_rows=16, inline_hook=lambda _: accepts
     )
     batcher.start()
     submit_to(batcher, 1.0, lambda _: done.set())
-    if takes_first:
+    if accepts:
         assert not done.is_set()
         batcher.wake_thread()
     assert done.wait(5.0)
@@ -282,19 +282,19 @@ def test_the_thread_runs_batches_that_are_not_executed_inline(takes_first: bool)
 
 
 def test_after_shutdown_the_thread_waits_for_a_claimed_batch() -> None:
-    engine, batcher_name = FakeEngine(Clock()), "taken"
+    engine, batcher_name = FakeEngine(Clock()), "claimed"
     batcher = Batcher(
         engine, name=batcher_name, max_batch_rows=8, queue_rows=16, inline_hook=lambda _: True
     )
     batcher.start()
-    told: list[Completion] = []
-    submit_to(batcher, 1.0, told.append)
+    completions: list[Completion] = []
+    submit_to(batcher, 1.0, completions.append)
     batcher.shutdown()
-    batcher.close(timeout_s=0.05)  # its taker did not come in time
-    assert isinstance(told[0].error, Unavailable)
+    batcher.close(timeout_s=0.05)  # `run_next` was not called in time
+    assert isinstance(completions[0].error, Unavailable)
     assert not engine.batches
     thread = thread_of(batcher_name)
-    assert not batcher.run_next()  # now its taker comes
+    assert not batcher.run_next()
     thread.join(10.0)
     assert not thread.is_alive()
 
@@ -308,7 +308,7 @@ def test_batches_handed_to_the_thread_after_shutdown_are_run() -> None:
     done = threading.Event()
     submit_to(batcher, 1.0, lambda _: done.set())
     batcher.shutdown()
-    thread_of("late").join(0.05)  # in which it does not end
+    thread_of("late").join(0.05)  # it does not end yet
     batcher.wake_thread()
     assert done.wait(10.0)
     batcher.close(timeout_s=10.0)
@@ -360,7 +360,7 @@ def test_outputs_of_several_batches_are_allocated_once() -> None:
     bench.batcher.run_next()
     (allocated,) = request.outputs
     bench.run_all()
-    (completion,) = bench.told[large]
+    (completion,) = bench.completions[large]
     assert completion.outputs[0] is allocated
     assert allocated.base is None
     assert allocated.shape == (10, 1)
@@ -371,13 +371,13 @@ def test_outputs_of_one_batch_are_not_copied() -> None:
     first, _ = bench.submit(1.0)
     second, _ = bench.submit(2.0)
     bench.run_all()
-    bases = [bench.told[n][0].outputs[0].base for n in (first, second)]
+    bases = [bench.completions[n][0].outputs[0].base for n in (first, second)]
     assert bases[0] is not None
     assert bases[0] is bases[1]
 
 
 def test_shutdown_takes_no_lock() -> None:
-    """It comes from a finalizer, and those run anywhere: also where a batcher holds its lock."""
+    """A finalizer calls it, which may run at any point, also while the batcher holds its lock."""
     ended = threading.Event()
 
     class Ending(BatcherCallbacks):

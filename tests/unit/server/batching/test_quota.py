@@ -1,4 +1,4 @@
-"""What may wait: rows and bytes, of one model and of all together, and nobody starves."""
+"""Quotas on queued rows and bytes, per model and in total, and their reserved parts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WAIT_S = 20.0
 
 
 def fill(model_quota: ModelQuota, *, row_bytes: int = 1) -> int:
-    """Take single rows until there is room for no more; return how many."""
+    """Acquire single rows until the quota is full; return how many."""
     rows = 0
     while model_quota.acquire(1, row_bytes) is None:
         rows += 1
@@ -62,7 +62,7 @@ def test_rows_released_beyond_a_part_are_free_for_the_other() -> None:
     fill(second)
     first.release(15, 15)
     assert fill(second) == 15
-    first.release(10, 10)  # five of them are of the first's own part
+    first.release(10, 10)  # five of them are in the first one's reserved part
     assert fill(second) == 5
     assert fill(first) == 5
 
@@ -91,7 +91,7 @@ def test_no_model_is_refused_within_its_part_and_the_total_limit_holds(
             model_quota, rows, nbytes = held.pop(random_.randrange(len(held)))
             model_quota.release(rows, nbytes)
             continue
-        model_quota = model_quotas[min(int(random_.expovariate(1.0)), 3)]  # the first wants most
+        model_quota = model_quotas[min(int(random_.expovariate(1.0)), 3)]  # most for the first one
         rows, nbytes = random_.randint(1, 6), random_.randint(1, 60)
         within = model_quota.rows + rows <= 12 and model_quota.nbytes + nbytes <= 125
         excess = model_quota.acquire(rows, nbytes)
@@ -124,7 +124,7 @@ def test_models_beyond_their_part_and_the_model_itself_make_room() -> None:
     excess = modest.acquire(9, 9)
     assert excess is not None
     assert excess.exceeded_by == 4
-    assert modest.wait_s(excess) is None  # nobody knows yet
+    assert modest.wait_s(excess) is None  # no measurement yet
     greedy.rows_per_s, modest.rows_per_s = 15.0, 5.0
     assert modest.wait_s(excess) == pytest.approx(4 / 20)
     more = greedy.acquire(1, 1)
@@ -162,11 +162,11 @@ def test_the_error_names_the_limit_the_queue_size_and_the_request_size() -> None
 
 
 @pytest.mark.parametrize(
-    ("wait_s", "told_s"), [(None, 0.1), (0.0, 0.01), (0.001, 0.01), (2.0, 2.0), (60.0, 5.0)]
+    ("wait_s", "retry_s"), [(None, 0.1), (0.0, 0.01), (0.001, 0.01), (2.0, 2.0), (60.0, 5.0)]
 )
-def test_the_retry_delay_is_limited(wait_s: float | None, told_s: float) -> None:
+def test_the_retry_delay_is_limited(wait_s: float | None, retry_s: float) -> None:
     excess = QuotaExcess("queue_rows", 4, 1, 4, exceeded_by=1)
-    assert excess.error("m/1", wait_s).retry_after_s == told_s
+    assert excess.error("m/1", wait_s).retry_after_s == retry_s
 
 
 def test_a_request_larger_than_the_queue_gets_no_retry_delay() -> None:
@@ -190,7 +190,7 @@ def test_bytes_are_counted_as_sent_and_released_with_their_rows() -> None:
     assert bench.batcher.waiting_bytes == 800
     with pytest.raises(QueueFull, match="800 bytes wait, the request has 4, the limit is 800"):
         bench.submit(1.0)
-    assert bench.heard.events[-1] == ("refused", "decode", "queue_full")
+    assert bench.recorder.events[-1] == ("refused", "decode", "queue_full")
     bench.batcher.run_next()
     assert bench.batcher.waiting_bytes == 400
     _, request = bench.submit(*[1.0] * 4)
@@ -207,7 +207,7 @@ def test_a_full_total_quota_refuses_with_total_full() -> None:
     first.submit(*[1.0] * 12)
     with pytest.raises(QueueFull, match="the queues of all models are full: 12 rows wait"):
         first.submit(1.0)
-    assert first.heard.events == [("refused", "decode", "total_full")]
+    assert first.recorder.events == [("refused", "decode", "total_full")]
     second.submit(*[1.0] * 4)
     first.run_all()
     second.run_all()
@@ -218,10 +218,10 @@ def test_the_quotas_of_ended_versions_are_released() -> None:
     queue_quota = QueueQuota(max_rows=40)
     model_quota = queue_quota.model_quota(max_rows=100)
     model_quota.ended = True
-    forgotten = weakref.ref(model_quota)
+    reference = weakref.ref(model_quota)
     del model_quota
     queue_quota.model_quota(max_rows=100)
-    assert forgotten() is None
+    assert reference() is None
 
 
 def test_the_part_of_a_closed_batcher_is_free_for_others() -> None:
@@ -232,7 +232,7 @@ def test_the_part_of_a_closed_batcher_is_free_for_others() -> None:
 
 
 class HeldEngine(FakeEngine):
-    """Runs no batch to its end before it is released."""
+    """Blocks every batch until it is released."""
 
     def __init__(self) -> None:
         super().__init__(Clock())
@@ -267,7 +267,7 @@ def test_a_saturated_model_does_not_block_another() -> None:
             busy.submit("decode", (rows,), None, done)
         with pytest.raises(QueueFull, match="reserved for other models"):
             busy.submit("decode", (rows,), None, done)
-        for _ in range(50):  # one after the other, all through while `busy` has not moved
+        for _ in range(50):  # one after the other, while `busy` is blocked
             calm.submit("decode", (rows,), None, done)
             assert answered.acquire(timeout=WAIT_S)
         assert busy.waiting_rows == 48

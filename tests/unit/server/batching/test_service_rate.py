@@ -1,4 +1,4 @@
-"""What the batches that ran say about those that wait."""
+"""Service rate: estimates for queued requests from the measured batches."""
 
 from __future__ import annotations
 
@@ -86,20 +86,20 @@ def test_the_remaining_time_of_a_running_batch_is_not_negative() -> None:
 
 
 def queues(**rows: int) -> dict[str, OperationQueue]:
-    """Lines of single rows, the first operation's before the second's."""
+    """Return queues of single rows; those of the first operation are older."""
     bench = Bench(max_batch_rows=8, queue_rows=10_000)
     found: dict[str, OperationQueue] = {}
     for operation, count in rows.items():
-        found[operation] = line = OperationQueue()
+        found[operation] = queue = OperationQueue()
         for _ in range(count):
             bench.clock.ns += 1
-            line.add(bench.submit(1.0, operation=operation)[1])
+            queue.add(bench.submit(1.0, operation=operation)[1])
     return found
 
 
 @pytest.fixture
 def service_rate() -> ServiceRate:
-    """0.1 s for a batch of decode however full, 0.01 s per row of encode."""
+    """0.1 s for every batch of decode, 0.01 s per row of encode."""
     service_rate = ServiceRate(8)
     for rows in (1, 8, 1, 8):
         service_rate.learn("decode", rows, 0.1)
@@ -140,7 +140,7 @@ def test_rows_leave_when_their_batch_starts(
 def test_several_operations_use_the_mean_duration_of_their_batches(
     service_rate: ServiceRate,
 ) -> None:
-    # 10 batches of 0.1 s and 10 of 0.08 s; half of them must be cut, the last need not run.
+    # 10 batches of 0.1 s and 10 of 0.08 s; half of them must leave, the last one need not run.
     assert service_rate.dequeue_s(80, queues(decode=80, encode=80)) == pytest.approx(9 * 0.09)
 
 

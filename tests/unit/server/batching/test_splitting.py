@@ -1,4 +1,4 @@
-"""A batch that failed: halves where memory lacks, and otherwise every caller alone."""
+"""Retries of a failed batch: in halves if out of memory, otherwise each request alone."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def test_a_batch_that_does_not_fit_runs_in_two_halves(caplog: pytest.LogCaptureF
     bench.run_all()
     assert sizes(bench) == [8, 4, 4]
     assert [bench.values(n) for n in numbers] == [doubled(*values) for values in requests]
-    assert bench.heard.events.count(("halved", "decode")) == 1
-    assert bench.heard.events.count(("waited", "decode")) == 4
-    assert ("failed", "decode") not in bench.heard.events
+    assert bench.recorder.events.count(("halved", "decode")) == 1
+    assert bench.recorder.events.count(("waited", "decode")) == 4
+    assert ("failed", "decode") not in bench.recorder.events
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert "no memory for decode of 8 rows" in record.getMessage()
@@ -65,8 +65,8 @@ def test_halves_that_do_not_fit_fail_and_the_next_batch_is_not_split() -> None:
         error = bench.error(n)
         assert isinstance(error, EngineFailure)
         assert error.code == "INTERNAL"
-    assert bench.heard.events.count(("failed", "decode")) == 4
-    assert bench.heard.events.count(("halved", "decode")) == 1
+    assert bench.recorder.events.count(("failed", "decode")) == 4
+    assert bench.recorder.events.count(("halved", "decode")) == 1
     bench.engine.fitting_rows = 8
     after, _ = bench.submit(*[9.0] * 8)
     bench.run_all()
@@ -117,7 +117,7 @@ def test_one_row_that_does_not_fit_just_fails() -> None:
     bench.run_all()
     assert sizes(bench) == [1]
     assert isinstance(bench.error(number), EngineFailure)
-    assert bench.heard.events.count(("halved", "decode")) == 0
+    assert bench.recorder.events.count(("halved", "decode")) == 0
 
 
 @pytest.mark.parametrize("poisoned", range(4))
@@ -132,7 +132,7 @@ def test_a_poisoned_row_fails_alone_in_a_half_as_well(poisoned: int) -> None:
             assert isinstance(bench.error(n), EngineFailure)
         else:
             assert bench.values(n) == [2.0 * (n + 1)]
-    assert bench.heard.events.count(("failed", "decode")) == 1
+    assert bench.recorder.events.count(("failed", "decode")) == 1
 
 
 def test_a_request_cancelled_meanwhile_is_not_retried() -> None:
@@ -163,7 +163,7 @@ def test_the_wait_of_a_request_is_reported_once_despite_retries() -> None:
     for value in (1.0, POISON, 3.0):
         bench.submit(value)
     bench.run_all()
-    assert bench.heard.events.count(("waited", "decode")) == 3
+    assert bench.recorder.events.count(("waited", "decode")) == 3
 
 
 @pytest.mark.parametrize("rows", range(2, 9))
