@@ -1,4 +1,4 @@
-"""All that replays CUDA graphs on a GPU runs on one thread, in turn."""
+"""All CUDA graphs of a GPU run on one thread, one after another."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_an_error_is_raised_in_the_caller_and_the_thread_continues() -> None:
 
 
 def test_a_finished_call_holds_no_references() -> None:
-    """A model that was unloaded must not hold its GPU memory until the next call."""
+    """An unloaded model must release its GPU memory before the next call."""
 
     class Model:
         def run(self) -> int:

@@ -1,4 +1,4 @@
-"""No silent fallback: what was asked for runs, or somebody is told."""
+"""Device selection without a silent fallback to the CPU."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class FakeNode:
 
 @dataclass
 class FakePart:
-    """The nodes of a graph that one execution provider took."""
+    """The nodes of a graph that are assigned to one execution provider."""
 
     ep_name: str
     nodes: list[str]
@@ -40,7 +40,7 @@ class FakePart:
 
 @dataclass
 class FakeSession:
-    """An ONNX Runtime session, as far as it tells where it runs."""
+    """The methods of an ONNX Runtime session that report its execution providers."""
 
     providers: list[str]
     parts: list[FakePart] = field(default_factory=list)
@@ -91,18 +91,18 @@ def test_choosing_the_cpu_logs_no_warning(caplog: pytest.LogCaptureFixture) -> N
 
 @without_cuda
 @pytest.mark.parametrize(
-    ("chosen", "said"), [(CudaOptions(), False), (CudaOptions(tf32=True), True)]
+    ("chosen", "warns"), [(CudaOptions(), False), (CudaOptions(tf32=True), True)]
 )
 def test_auto_warns_about_ignored_cuda_settings(
-    caplog: pytest.LogCaptureFixture, chosen: CudaOptions, said: bool
+    caplog: pytest.LogCaptureFixture, chosen: CudaOptions, warns: bool
 ) -> None:
     assert device.choose_device("auto", chosen) is CPU
-    assert ("the settings for CUDA have no effect" in caplog.text) == said
+    assert ("the settings for CUDA have no effect" in caplog.text) == warns
 
 
 @dataclass
 class FakeDriver:
-    """libcuda, as far as it tells which GPUs there are."""
+    """The functions of libcuda that report the GPUs."""
 
     init: int = 0
     count: int = 1
@@ -117,7 +117,7 @@ class FakeDriver:
 
 @pytest.fixture
 def cuda_build(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if onnxruntime-gpu were installed."""
+    """Simulates an installed onnxruntime-gpu."""
     providers = [CUDA_PROVIDER, CPU_PROVIDER]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
 
@@ -155,7 +155,7 @@ def test_a_missing_driver_is_reported() -> None:
 
 
 def test_the_settings_reach_the_device() -> None:
-    """TF32 differs from the golden outputs by about 1e-3, and only that is allowed more."""
+    """TF32 differs from the golden outputs by about 1e-3; only TF32 has a larger tolerance."""
     assert (CUDA.options["use_tf32"], CUDA.tolerance) == ("0", 0.0)
     assert (CUDA.io_binding, CUDA.cuda_graphs, CUDA.buckets[-1]) == (True, False, 64)
     chosen = CudaOptions(device_id=1, tf32=True, cuda_graphs=True)

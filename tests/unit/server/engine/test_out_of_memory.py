@@ -1,4 +1,4 @@
-"""A batch that the device has no memory for is told from one that fails for another reason."""
+"""Out-of-memory errors are distinguished from other errors of the engine."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ ANOTHER_REASON = {
 
 
 class FailingSession:
-    """A real session whose runs raise what it is told."""
+    """A real session whose runs raise `error`."""
 
     def __init__(self, session: Any, error: Exception) -> None:
         self._session = session
@@ -130,8 +130,8 @@ def test_a_model_whose_largest_batch_does_not_fit_is_refused_with_the_reason(
         engine.check_golden()
 
 
-# Real failures of ONNX Runtime's own arena, here on the CPU: a limit of its own, as
-# --gpu-mem-limit-mb sets for a GPU, then a host that gives no more.
+# Real failures of ONNX Runtime's arena, here on the CPU: first at its limit, as set for a GPU by
+# --gpu-mem-limit-mb, then on a host without free memory.
 REAL = """
 import resource, sys
 import latentserve_server

@@ -1,4 +1,4 @@
-"""A server does not call home: ONNX Runtime's telemetry is off before it is loaded."""
+"""ONNX Runtime's telemetry is disabled before ONNX Runtime is loaded."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
 
 
 def files_written(home: Path, program: str, graph: Path, **environment: str) -> list[str]:
-    """What a process leaves in an empty home that opens a graph with onnxruntime."""
+    """Return the files that a process that opens a graph writes to an empty home folder."""
     home.mkdir()
     kept = {
         key: value

@@ -1,4 +1,4 @@
-"""What a graph may not ask for is refused before ONNX Runtime sees the file."""
+"""Unsafe graphs are refused before ONNX Runtime opens the file."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def refusal(folder: Path) -> str:
 
 
 def external(tensor: TensorProto, location: str) -> None:
-    """Say that a tensor lies elsewhere."""
+    """Store a tensor at an external location."""
     tensor.ClearField("raw_data")
     tensor.data_location = TensorProto.EXTERNAL
     tensor.external_data.add(key="location", value=location)
@@ -93,7 +93,7 @@ def test_an_operator_of_a_custom_domain_is_refused_at_every_place(folder: Path, 
 
 
 def test_operators_of_onnx_runtime_alone_are_refused_too(folder: Path) -> None:
-    """One of them, EPContext, loads an engine from a file that it names."""
+    """One of them, EPContext, loads an engine from a file."""
 
     def change(model: onnx.ModelProto) -> None:
         model.graph.node[1].domain = "com.microsoft"
@@ -121,7 +121,7 @@ def test_both_values_of_a_duplicate_graph_are_checked(folder: Path) -> None:
 
 def test_both_values_of_a_duplicate_domain_are_checked(folder: Path) -> None:
     made = helper.make_node("Relu", ["latents"], ["y"], domain="evil").SerializeToString()
-    made += onnx.NodeProto(domain="ai.onnx").SerializeToString()  # the last one wins
+    made += onnx.NodeProto(domain="ai.onnx").SerializeToString()  # the last value is used
     graph = b"\x0a" + bytes([len(made)]) + made
     path = folder / "decode.onnx"
     path.write_bytes(path.read_bytes() + b"\x3a" + bytes([len(graph)]) + graph)
@@ -133,9 +133,9 @@ LOCATIONS = [
     "../weights.bin",
     "../../../../../../etc/passwd",
     "/etc/passwd",
-    "weights.bin",  # is there, but the manifest does not list it
-    "./golden.npz",  # is listed, by another name
-    "*/_ORT_MEM_ADDR_/*",  # ONNX Runtime's mark of an address in memory
+    "weights.bin",  # exists, but the manifest does not list it
+    "./golden.npz",  # listed under another name
+    "*/_ORT_MEM_ADDR_/*",  # ONNX Runtime's marker of an address in memory
     "",
 ]
 

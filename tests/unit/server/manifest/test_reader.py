@@ -1,4 +1,4 @@
-"""A model folder is believed only where it keeps its word."""
+"""Manifest reader: only a model folder that matches its manifest is accepted."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def refusal(folder: Path) -> str:
     return reason
 
 
-# --- what is read -----------------------------------------------------------------------------
+# --- valid manifests --------------------------------------------------------------------------
 
 
 def test_a_valid_manifest_is_read(folder: Path) -> None:
@@ -119,7 +119,7 @@ def test_a_model_without_likelihood_and_a_metric_without_baseline_are_read(folde
     assert (manifest.metrics[0].baseline, manifest.metrics[0].baseline_name) == (None, "")
 
 
-# --- lies in the document ---------------------------------------------------------------------
+# --- invalid manifests ------------------------------------------------------------------------
 
 
 def _set(path: str, value: object) -> Callable[[Document], None]:
@@ -146,7 +146,7 @@ def _drop(path: str) -> Callable[[Document], None]:
 
 MIXTURE = {"file": "prior.npz", "components": 3}
 
-LIES: dict[str, tuple[Callable[[Document], object], list[str]]] = {
+INVALID: dict[str, tuple[Callable[[Document], object], list[str]]] = {
     "an unknown field": (_set("colour", "blue"), ["colour"]),
     "an unknown field deep inside": (_set("image/depth", 8), ["$.image", "depth"]),
     "a schema version of the future": (_set("schema_version", 2), ["$.schema_version", "1"]),
@@ -257,9 +257,9 @@ LIES: dict[str, tuple[Callable[[Document], object], list[str]]] = {
 }
 
 
-@pytest.mark.parametrize("lie", LIES)
-def test_an_invalid_manifest_is_refused_with_the_invalid_field(folder: Path, lie: str) -> None:
-    change, parts = LIES[lie]
+@pytest.mark.parametrize("case", INVALID)
+def test_an_invalid_manifest_is_refused_with_the_invalid_field(folder: Path, case: str) -> None:
+    change, parts = INVALID[case]
     document = tiny_models.read_manifest(folder)
     change(document)
     tiny_models.write_manifest(folder, document, list_files=False)
@@ -313,7 +313,7 @@ def test_the_reason_counts_the_errors_that_it_does_not_show(folder: Path) -> Non
     assert "and 2 more" in refusal(folder)
 
 
-# --- text that is no manifest -----------------------------------------------------------------
+# --- files that are not manifests -------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -353,7 +353,7 @@ def test_a_huge_manifest_is_refused_before_it_is_read(folder: Path) -> None:
     assert re.search(r"manifest\.json is larger than \d+ bytes", refusal(folder))
 
 
-# --- files that are not what the manifest says ------------------------------------------------
+# --- files that do not match the manifest -----------------------------------------------------
 
 
 def test_a_missing_file_is_named(folder: Path) -> None:
@@ -407,7 +407,7 @@ def test_a_link_to_itself_is_refused(folder: Path) -> None:
 
 
 def test_a_manifest_is_plain_json(folder: Path) -> None:
-    """NaN is no JSON; Python's parser takes it unless it is told otherwise."""
+    """NaN is not JSON, but Python's parser accepts it by default."""
     path = folder / "manifest.json"
     document = json.loads(path.read_text("utf-8"))
     document["metrics"]["test_mse"]["value"] = float("nan")

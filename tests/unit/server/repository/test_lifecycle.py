@@ -1,4 +1,4 @@
-"""Which versions are served, and that a bad one harms no other."""
+"""Model repository: loading, choosing and reloading versions; invalid ones affect no other."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from latentserve_server.repository.model_version import State
 
 
 class FakeEngine:
-    """Answers with zeros; fails its golden run where it is told to."""
+    """Returns zeros; its golden run fails with `golden_error`."""
 
     provider = "FakeExecutionProvider"
 
@@ -57,7 +57,7 @@ class FakeEngine:
 
 
 class Engines:
-    """Builds fake engines and remembers them; `bad` maps (name, version) to its golden error."""
+    """Builds and records fake engines; `bad` maps (name, version) to a golden error."""
 
     def __init__(self) -> None:
         self.built: dict[tuple[str, int], FakeEngine] = {}
@@ -88,7 +88,7 @@ Build = Callable[..., Repository]
 
 @pytest.fixture
 def build(root: Path, engines: Engines) -> Iterator[Build]:
-    """Makes scanned repositories, and ends their threads."""
+    """Creates scanned repositories, and closes them after the test."""
     made: list[Repository] = []
 
     def make(*, load: bool = True, **options: Any) -> Repository:
@@ -193,11 +193,11 @@ def test_a_version_answers_while_another_is_still_loading(
     repository = build(load=False)
     answers: list[tuple[str, int]] = []
 
-    def look(manifest: Manifest) -> None:
+    def resolve_meanwhile(manifest: Manifest) -> None:
         if engines.built:
             answers.append(served(repository, "a", 0))
 
-    engines.on_build = look
+    engines.on_build = resolve_meanwhile
     repository.load_all()
     assert answers == [("a", 2)]
 
@@ -222,7 +222,7 @@ def test_no_more_than_max_versions_are_served_and_the_log_names_the_first_left_o
 def test_the_limit_on_versions_leaves_out_old_ones_before_the_highest(
     root: Path, build: Build
 ) -> None:
-    """Who adds version 3 to a full server must not silently be served version 2."""
+    """After version 3 was added to a full server, it must not silently serve version 2."""
     write(root, ("a", 1), ("a", 2), ("a", 3))
     assert served(build(max_versions=2), "a", 0) == ("a", 3)
 
@@ -496,7 +496,7 @@ def test_the_last_version_remains_if_its_replacement_is_refused(root: Path, buil
     assert "its folder was removed" in outcomes[0].reason
     assert served(repository, "a", 0) == ("a", 1)
     assert repository.find("a", 1).reason == outcomes[0].reason
-    shutil.rmtree(root / "a" / "2")  # and with that, the model was taken away
+    shutil.rmtree(root / "a" / "2")  # now the whole model was removed
     assert actions(repository.reload())[:2] == [("a", 1, "removed"), ("a", 2, "removed")]
 
 
@@ -547,7 +547,7 @@ def test_an_engine_ends_with_the_last_call_that_holds_its_model(root: Path, buil
     batcher = held.batcher
     shutil.rmtree(root / "a")
     repository.reload()
-    # Whoever began with the model still gets answers from it.
+    # A call that holds the model can still use it.
     done: queue.Queue[Completion] = queue.Queue()
     rows = Rows(np.zeros((1, tiny_models.DIM), np.float32))
     batcher.submit("decode", (rows,), None, done.put)

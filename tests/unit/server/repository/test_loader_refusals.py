@@ -1,4 +1,4 @@
-"""Which folders are looked into, and what callers are told about the refused ones."""
+"""Loader: folders that are not read, and the reasons of refused versions."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_reasons_name_files_but_no_folders_of_this_machine(
     with caplog.at_level(logging.ERROR):
         entry = refused(ModelVersion("tiny-gan", 1, State.LOADING), error, folder)
     assert entry.reason == reason
-    assert str(error) in caplog.text  # the operator is told all of it
+    assert str(error) in caplog.text  # the log has the full error
 
 
 def test_the_folder_is_removed_from_reasons_by_all_its_names(folder: Path, tmp_path: Path) -> None:

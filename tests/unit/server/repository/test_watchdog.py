@@ -1,4 +1,4 @@
-"""The clock passes and the engine finishes only by hand."""
+"""Watchdog with a manual clock and an engine that blocks until it is released."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Clock:
 
 
 class HeldEngine:
-    """Runs each batch until it is released."""
+    """Blocks each batch until it is released."""
 
     def __init__(self) -> None:
         self.begun = threading.Semaphore(0)
@@ -49,7 +49,7 @@ class HeldEngine:
 
 
 class Bench:
-    """One model on a held engine with a real thread, and its watchdog."""
+    """One model on a blocking engine with a real thread, and its watchdog."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -59,15 +59,15 @@ class Bench:
         )
         self.batcher.start()
         self.done = threading.Semaphore(0)
-        self.entries = [
-            self.entry("slow", 1, self.batcher),
+        self.versions = [
+            self.model_version("slow", 1, self.batcher),
             ModelVersion("bad", 1, State.REFUSED, "no"),
         ]
-        self.watchdog = Watchdog(lambda: self.entries, limit_s=LIMIT_S)
+        self.watchdog = Watchdog(lambda: self.versions, limit_s=LIMIT_S)
 
     @staticmethod
-    def entry(name: str, version: int, batcher: Batcher) -> ModelVersion:
-        manifest: Any = None  # the watchdog does not look at it
+    def model_version(name: str, version: int, batcher: Batcher) -> ModelVersion:
+        manifest: Any = None  # the watchdog does not use it
         model = LoadedModel(manifest, "CPUExecutionProvider", batcher, None)
         return ModelVersion(name, version, State.READY, model=model)
 
@@ -82,7 +82,7 @@ class Bench:
         assert self.engine.begun.acquire(timeout=WAIT_S)
 
     def finish(self) -> None:
-        """Let the running batch end, and wait until its caller has the answer."""
+        """Release the running batch, and wait until its request is completed."""
         self.engine.released.release()
         assert self.done.acquire(timeout=WAIT_S)
 
@@ -130,7 +130,7 @@ def test_nothing_finished_for_the_limit_is_stuck_and_finishing_ends_it(
     found = vars(record)
     assert (found["model"], found["operation"]) == ("slow:1", "decode")
     assert (found["running_rows"], found["waiting_rows"]) == (3, 2)
-    # It is told once.
+    # It is logged once.
     assert bench.watchdog.check() == set()
     assert len(caplog.records) == 1
     bench.finish()
@@ -142,14 +142,14 @@ def test_nothing_finished_for_the_limit_is_stuck_and_finishing_ends_it(
 def test_after_a_pause_of_the_process_the_engines_get_the_full_limit_again(
     bench: Bench,
 ) -> None:
-    watchdog = Watchdog(lambda: bench.entries, limit_s=LIMIT_S, clock=lambda: bench.clock() / 1e9)
+    watchdog = Watchdog(lambda: bench.versions, limit_s=LIMIT_S, clock=lambda: bench.clock() / 1e9)
 
     def awake_for(seconds: int) -> set[str]:
-        told: set[str] = set()
+        changed: set[str] = set()
         for _ in range(seconds):
             bench.clock.pass_s(watchdog.interval_s)
-            told ^= watchdog.check()
-        return told
+            changed ^= watchdog.check()
+        return changed
 
     bench.submit(3)
     bench.begun()
@@ -165,7 +165,7 @@ def test_after_a_pause_of_the_process_the_engines_get_the_full_limit_again(
 
 
 def test_a_check_that_is_slightly_late_is_not_a_pause(bench: Bench) -> None:
-    watchdog = Watchdog(lambda: bench.entries, limit_s=LIMIT_S, clock=lambda: bench.clock() / 1e9)
+    watchdog = Watchdog(lambda: bench.versions, limit_s=LIMIT_S, clock=lambda: bench.clock() / 1e9)
     bench.submit(3)
     bench.begun()
     for _ in range(3):
@@ -207,10 +207,10 @@ def test_a_running_batch_is_work_even_if_all_its_requests_were_cancelled(bench: 
 
 
 def test_work_that_no_thread_runs_is_stuck() -> None:
-    """As after the death of the engine's thread."""
+    """As if the engine's thread had died."""
     clock = Clock()
     batcher = Batcher(HeldEngine(), name="x/1", max_batch_rows=4, queue_rows=64, clock_ns=clock)
-    watchdog = Watchdog(lambda: [Bench.entry("x", 1, batcher)], limit_s=LIMIT_S)
+    watchdog = Watchdog(lambda: [Bench.model_version("x", 1, batcher)], limit_s=LIMIT_S)
     rows = Rows(np.zeros((3, 1), dtype=np.float32))
     request = batcher.submit("decode", (rows,), None, lambda completion: None)
     clock.pass_s(LIMIT_S)
@@ -229,7 +229,7 @@ def test_a_reload_that_replaces_the_stuck_engine_ends_the_alarm(bench: Bench) ->
     bench.clock.pass_s(LIMIT_S)
     assert bench.watchdog.check() == {"slow"}
     fresh = Batcher(HeldEngine(), name="slow/1", max_batch_rows=4, queue_rows=64)
-    bench.entries[0] = Bench.entry("slow", 1, fresh)
+    bench.versions[0] = Bench.model_version("slow", 1, fresh)
     assert bench.watchdog.check() == {"slow"}
     assert not bench.watchdog.is_stuck()
 

@@ -1,4 +1,4 @@
-"""The generator against an implementation written from docs/sampling.md, not from numpy."""
+"""Comparison of the generator with an independent implementation of docs/sampling.md."""
 
 from __future__ import annotations
 
@@ -76,6 +76,6 @@ def test_uniform_numbers_match_the_specification(offset: int) -> None:
 
 
 def test_the_normal_stream_is_the_one_that_was_published() -> None:
-    """Bits of a row, written down before there was any other stream: a change breaks clients."""
+    """The bits of a row of the first release: a change breaks clients."""
     row = philox.standard_normal(7, philox.PRIOR, offset=5, rows=1, dim=3)
     assert row.tobytes().hex() == "b33a15c061d8bcbe4d0650bf"

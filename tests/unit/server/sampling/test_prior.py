@@ -1,4 +1,4 @@
-"""A mixture draws what docs/sampling.md says, and a file that holds none refuses the model."""
+"""Priors: samples match docs/sampling.md, and an invalid mixture file refuses the model."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def random_arrays(
     return weights, means, factors
 
 
-# --- what is drawn ----------------------------------------------------------------------------
+# --- samples ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dim", [1, 2, 5, 8])
@@ -142,7 +142,7 @@ def test_weights_that_are_rounded_down_leave_no_row_without_a_component() -> Non
         assert mixture.sample(0, offset=0, rows=1, temperature=0.0)[0, 0] == 2
 
 
-# --- what is read -----------------------------------------------------------------------------
+# --- valid files ------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -200,7 +200,7 @@ def test_a_standard_normal_prior_can_have_golden_samples(tmp_path: Path) -> None
 
 
 def test_factors_of_the_precision_are_detected(folder: Path) -> None:
-    """A lower factor of the precision passes every check of the numbers by themselves."""
+    """A lower Cholesky factor of the precision matrix passes every check of the values alone."""
     with np.load(folder / "prior.npz") as arrays:
         changed = dict(arrays)
     wide = changed["factors"].astype(np.float64)
@@ -224,11 +224,11 @@ def test_golden_samples_of_another_shape_are_detected(folder: Path) -> None:
     )
 
 
-# --- lies in the file -------------------------------------------------------------------------
+# --- invalid files ----------------------------------------------------------------------------
 
 
 def _with(name: str, change: Callable[[NDArray[Any]], object]) -> Callable[[Arrays], None]:
-    """Change one array in place, or replace it by what is returned."""
+    """Change one array in place, or replace it by the returned array."""
 
     def apply(arrays: Arrays) -> None:
         arrays[name] = arrays[name].copy()
@@ -246,7 +246,7 @@ def _put(index: tuple[int, ...], value: float) -> Callable[[NDArray[Any]], None]
     return change
 
 
-LIES: dict[str, tuple[Callable[[Arrays], object], str]] = {
+INVALID: dict[str, tuple[Callable[[Arrays], object], str]] = {
     "no weights": (lambda arrays: arrays.pop("weights"), "weights"),
     "weights in float32": (
         _with("weights", lambda a: a.astype(np.float32)),
@@ -299,9 +299,9 @@ LIES: dict[str, tuple[Callable[[Arrays], object], str]] = {
 }
 
 
-@pytest.mark.parametrize("lie", LIES)
-def test_a_file_without_a_valid_mixture_refuses_the_model(folder: Path, lie: str) -> None:
-    change, part = LIES[lie]
+@pytest.mark.parametrize("case", INVALID)
+def test_a_file_without_a_valid_mixture_refuses_the_model(folder: Path, case: str) -> None:
+    change, part = INVALID[case]
     with np.load(folder / "prior.npz") as arrays:
         content: Arrays = dict(arrays)
     change(content)
