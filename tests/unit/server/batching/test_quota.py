@@ -160,7 +160,7 @@ def test_the_error_says_which_limit_what_waits_and_what_was_sent() -> None:
 
 
 @pytest.mark.parametrize(
-    ("drain_s", "told_s"), [(None, 0.1), (0.0, 0.01), (0.001, 0.01), (2.0, 2.0), (60.0, 5.0)]
+    ("wait_s", "told_s"), [(None, 0.1), (0.0, 0.01), (0.001, 0.01), (2.0, 2.0), (60.0, 5.0)]
 )
 def test_a_time_to_retry_is_neither_nothing_nor_for_ever(
     wait_s: float | None, told_s: float
