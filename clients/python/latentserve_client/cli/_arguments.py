@@ -10,7 +10,7 @@ from pathlib import Path
 from latentserve_client._base import DEFAULT_TIMEOUT_S
 from latentserve_client._checks import to_ref
 from latentserve_client._errors import InvalidArgument
-from latentserve_client.load.options import add_options as add_load_options
+from latentserve_client.load.plan.options import add_options as add_load_options
 
 _EXAMPLES = """\
 examples:

@@ -12,28 +12,28 @@ from typing import Any
 
 from latentserve_client.cli._inputs import CommandError
 from latentserve_client.cli._output import Report
-from latentserve_client.load import plan as planning
-from latentserve_client.load.baseline import (
+from latentserve_client.load.drive.generator import Limits
+from latentserve_client.load.drive.preparation import prepare
+from latentserve_client.load.drive.processes import Setup, open_processes
+from latentserve_client.load.drive.run import Runner, RunResult
+from latentserve_client.load.drive.sweep import Sweep, run_sweep
+from latentserve_client.load.measure.server_metrics import NoMetrics, Samples, scrape
+from latentserve_client.load.plan import config as planning
+from latentserve_client.load.plan.conditions import Condition
+from latentserve_client.load.plan.inputs import BadImages, read_images
+from latentserve_client.load.plan.mix import BadMix
+from latentserve_client.load.report.baseline import (
     BadBaseline,
     Change,
     compare,
     differing_options,
     read_baseline,
 )
-from latentserve_client.load.conditions import Condition
-from latentserve_client.load.generator import Limits
-from latentserve_client.load.inputs import BadImages, read_images
-from latentserve_client.load.machine import machine, versions
-from latentserve_client.load.mix import BadMix
-from latentserve_client.load.preparation import prepare
-from latentserve_client.load.processes import Setup, open_processes
-from latentserve_client.load.report import FORMAT, run_data, sweep_data
-from latentserve_client.load.report_csv import write_csv
-from latentserve_client.load.report_html import write_html
-from latentserve_client.load.report_text import ProgressLine, report_text
-from latentserve_client.load.run import Runner, RunResult
-from latentserve_client.load.server_metrics import NoMetrics, Samples, scrape
-from latentserve_client.load.sweep import Sweep, run_sweep
+from latentserve_client.load.report.csv import write_csv
+from latentserve_client.load.report.data import FORMAT, run_data, sweep_data
+from latentserve_client.load.report.environment import machine, versions
+from latentserve_client.load.report.html import write_html
+from latentserve_client.load.report.text import ProgressLine, report_text
 
 
 def load(args: argparse.Namespace) -> Report:

@@ -7,8 +7,8 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from latentserve_client.load.connection import Done, Ended, OnMessage
-from latentserve_client.load.work import Kind, Request, Workload
+from latentserve_client.load.drive.connection import Done, Ended, OnMessage
+from latentserve_client.load.plan.workload import Kind, Request, Workload
 
 S = 1_000_000_000  # nanoseconds
 

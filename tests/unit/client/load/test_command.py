@@ -13,7 +13,7 @@ from unit.client.fake_server import Failure, FakeServer
 
 from latentserve_client.cli import main
 from latentserve_client.load import command
-from latentserve_client.load.run import Runner
+from latentserve_client.load.drive.run import Runner
 
 
 class HookedServer(FakeServer):

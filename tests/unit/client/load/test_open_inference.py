@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from latentserve_client.cli import main
-from latentserve_client.load.mix import BadMix
 from latentserve_client.load.open_inference import messages_pb2 as pb
 from latentserve_client.load.open_inference.tensors import DTYPES, input_array, read_infer, request
+from latentserve_client.load.plan.mix import BadMix
 
 SHORT = ("--protocol", "oip", "--duration-s", "0.3", "--warm-up-s", "0.1", "--pool", "3")
 

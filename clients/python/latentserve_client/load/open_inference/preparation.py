@@ -10,14 +10,14 @@ import grpc
 import numpy as np
 
 from latentserve_client._errors import error_from_rpc
-from latentserve_client.load.connection import Target
-from latentserve_client.load.generative_answers import references
-from latentserve_client.load.mix import BadMix, Entry
+from latentserve_client.load.drive.connection import Target
+from latentserve_client.load.drive.preparation import Prepared
+from latentserve_client.load.measure.reply_readers import references
 from latentserve_client.load.open_inference import messages_pb2 as pb
 from latentserve_client.load.open_inference.tensors import read_infer, request
-from latentserve_client.load.plan import Plan, timeout_s
-from latentserve_client.load.preparation import Prepared
-from latentserve_client.load.work import Kind, Request, Workload
+from latentserve_client.load.plan.config import Plan, timeout_s
+from latentserve_client.load.plan.mix import BadMix, Entry
+from latentserve_client.load.plan.workload import Kind, Request, Workload
 
 _SERVICE = "/inference.GRPCInferenceService/"
 _MOST_ROWS = 2**20  # the protocol has no limit of its own: the server says what is too much

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latentserve_client.load.mix import BadMix
+from latentserve_client.load.measure.validation import Parts
 from latentserve_client.load.open_inference import messages_pb2 as pb
-from latentserve_client.load.validation import Parts
+from latentserve_client.load.plan.mix import BadMix
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype("?"),

@@ -1,0 +1,1 @@
+"""Sending the load: connections, generators, processes, runs and sweeps."""

@@ -1,0 +1,240 @@
+"""One run: warm-up, the measured time, what is in flight at its end."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from latentserve_client.load.drive.generator import Clock, RealClock
+from latentserve_client.load.drive.interrupt import Interrupt
+from latentserve_client.load.drive.processes import Load, LoadProcess, Piece
+from latentserve_client.load.measure.confidence_intervals import MIN_WINDOWS, Interval, interval
+from latentserve_client.load.measure.server_metrics import Samples
+from latentserve_client.load.measure.summary import Slot, Summary
+from latentserve_client.load.measure.validation import Verdicts
+
+_TAKE_EVERY_S = 0.2
+_LEAD_S = 0.1  # for the commands to reach all processes before the first call is due
+_INTERRUPTED_DRAIN_S = 1.0
+_DEFAULT_WINDOWS = 10
+_SLOTS = 120  # points of the latency over time
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long a run takes."""
+
+    warm_up_s: float
+    duration_s: float  # measured; the limit where it may end earlier because it is stable
+    window_s: float = 0.0  # 0: a tenth of the duration
+    stable_within: float | None = None  # share, for example 0.05; None: always the whole duration
+
+    @property
+    def windows_of_s(self) -> float:
+        """Seconds of one window."""
+        return self.window_s or self.duration_s / _DEFAULT_WINDOWS
+
+
+@dataclass
+class Progress:
+    """Where a run is."""
+
+    load: Load
+    elapsed_s: float  # since its start
+    total_s: float  # until its end at the latest
+    warming_up: bool
+    summary: Summary
+    last_window: Slot | None
+
+
+@dataclass
+class RunResult:
+    """What a run found."""
+
+    load: Load
+    summary: Summary
+    measured_s: float
+    ended: str  # "duration", "stable", "not stable", "interrupted" or "failed: ..."
+    rate: Interval  # good calls per second
+    p99_ns: Interval
+    cpu_s: list[float]  # of each of the tester's processes in the measured time
+    before: Samples | None = None  # the server's metrics
+    after: Samples | None = None
+    verdicts: Verdicts = field(default_factory=Verdicts)
+    failures: Counter[tuple[int, str]] = field(default_factory=Counter)
+
+    @property
+    def rate_per_s(self) -> float:
+        """Good calls per second."""
+        return self.summary.total.ended_well / self.measured_s if self.measured_s else 0.0
+
+    @property
+    def rows_per_s(self) -> float:
+        """Images or latents of good calls per second."""
+        return self.summary.total.rows_ended_well / self.measured_s if self.measured_s else 0.0
+
+
+class Runner:
+    """Makes runs on generators that are ready."""
+
+    def __init__(
+        self,
+        processes: Sequence[LoadProcess],
+        kinds: int,
+        timing: Timing,
+        *,
+        scrape: Callable[[], Samples | None] = lambda: None,
+        on_progress: Callable[[Progress], None] = lambda _: None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._processes = processes
+        self._kinds = kinds
+        self._timing = timing
+        self._scrape = scrape
+        self._on_progress = on_progress
+        self._clock = clock or RealClock()
+
+    def run(self, load: Load) -> RunResult:
+        """Run a load. Ctrl-C ends it early: the result is that of the time so far.
+
+        Raises RuntimeError where a process of the tester has died.
+        """
+        timing = self._timing
+        # What a run before this one left is not this one's, and the CPU is counted from here.
+        cpu_s = [piece.cpu_s for piece in self._take()]
+        start_ns = self._clock.now_ns() + int(_LEAD_S * 1e9)
+        state = _State(load, timing, start_ns, self._kinds, cpu_s)
+        if load.profile is not None:
+            load = replace(load, profile=load.profile.led_in(timing.warm_up_s))
+        for process in self._processes:
+            process.start(load, start_ns, state.latest_end_ns)
+        with Interrupt() as interrupt:
+            self._follow(state, interrupt)
+            self._finish(state, interrupt)
+        return state.result()
+
+    def _follow(self, state: _State, interrupt: Interrupt) -> None:
+        while not state.ended:
+            self._clock.sleep(_TAKE_EVERY_S)
+            now_ns = self._clock.now_ns()
+            if not state.marked and now_ns >= state.measured_ns:
+                state.before = self._scrape()
+                state.mark_cpu()
+            state.add(self._take())
+            state.judge(now_ns)
+            self._on_progress(state.progress(now_ns))
+            if interrupt.noticed:
+                state.end("interrupted", self._clock.now_ns())
+
+    def _finish(self, state: _State, interrupt: Interrupt) -> None:
+        """Stop sending and wait for what is in flight; after Ctrl-C not for long."""
+        state.after = self._scrape()
+        for process in self._processes:
+            process.stop()
+        begun_ns = self._clock.now_ns()
+        while True:
+            pieces = self._take()
+            state.add(pieces)
+            waited_s = (self._clock.now_ns() - begun_ns) / 1e9
+            hurried = interrupt.noticed and waited_s >= _INTERRUPTED_DRAIN_S
+            if hurried or not any(piece.running for piece in pieces):
+                return
+            self._clock.sleep(_TAKE_EVERY_S / 4)
+
+    def _take(self) -> list[Piece]:
+        return [process.take() for process in self._processes]
+
+
+class _State:
+    """A run while it goes on."""
+
+    def __init__(
+        self, load: Load, timing: Timing, start_ns: int, kinds: int, cpu_s: list[float]
+    ) -> None:
+        self._load, self._timing, self._start_ns = load, timing, start_ns
+        self.measured_ns = start_ns + int(timing.warm_up_s * 1e9)
+        self.latest_end_ns = self.measured_ns + int(timing.duration_s * 1e9)
+        slot_s = max(timing.duration_s / _SLOTS, 0.1)
+        self.summary = Summary(kinds, self.measured_ns, timing.windows_of_s, slot_s)
+        self.summary.end_ns = self.latest_end_ns
+        self.ended = ""
+        self.before: Samples | None = None
+        self.after: Samples | None = None
+        self._cpu_s = cpu_s
+        self._cpu_before_s = cpu_s
+        self.marked = False
+        self._verdicts = Verdicts()
+        self._failures: Counter[tuple[int, str]] = Counter()
+
+    def add(self, pieces: Sequence[Piece]) -> None:
+        for number, piece in enumerate(pieces):
+            self.summary.add(piece.rows)
+            self._verdicts.merge(piece.verdicts)
+            self._failures.update(piece.failures)
+            if not self.ended:
+                self._cpu_s = [*self._cpu_s[:number], piece.cpu_s, *self._cpu_s[number + 1 :]]
+            if piece.problem:
+                self.ended = self.ended or f"failed: {piece.problem}"
+
+    def mark_cpu(self) -> None:
+        """The measured time begins."""
+        self._cpu_before_s = self._cpu_s
+        self.marked = True
+
+    def judge(self, now_ns: int) -> None:
+        """End the run where it is time."""
+        if self.ended:
+            return
+        bound = self._timing.stable_within
+        if bound is not None and now_ns >= self.measured_ns:
+            rate, p99 = self._intervals(now_ns)
+            if rate.windows >= MIN_WINDOWS and max(rate.relative, p99.relative) <= bound:
+                # Now and not where the last window ended: calls since then are counted already.
+                self.end("stable", now_ns)
+                return
+        if now_ns >= self.latest_end_ns:
+            self.end("duration" if bound is None else "not stable", self.latest_end_ns)
+
+    def end(self, why: str, end_ns: int) -> None:
+        self.ended = why
+        self.summary.end_ns = max(min(end_ns, self.latest_end_ns), self.measured_ns)
+
+    def progress(self, now_ns: int) -> Progress:
+        windows = self.summary.whole_windows(now_ns)
+        return Progress(
+            self._load,
+            (now_ns - self._start_ns) / 1e9,
+            (self.latest_end_ns - self._start_ns) / 1e9,
+            now_ns < self.measured_ns,
+            self.summary,
+            windows[-1] if windows else None,
+        )
+
+    def result(self) -> RunResult:
+        rate, p99 = self._intervals(self.summary.end_ns)
+        pairs = zip(self._cpu_s, self._cpu_before_s, strict=True)
+        return RunResult(
+            self._load,
+            self.summary,
+            max(self.summary.end_ns - self.measured_ns, 0) / 1e9,
+            self.ended,
+            rate,
+            p99,
+            [after - before for after, before in pairs] if self.marked else [],
+            self.before,
+            self.after,
+            self._verdicts,
+            self._failures,
+        )
+
+    def _intervals(self, until_ns: int) -> tuple[Interval, Interval]:
+        profile = self._load.profile
+        if profile is not None and not profile.is_constant:
+            return interval([]), interval([])  # the windows are no repetitions of each other
+        windows = self.summary.whole_windows(until_ns)
+        width_s = self.summary.windows.width_s
+        return (
+            interval([window.good / width_s for window in windows]),
+            interval([window.latency.percentile_ns(99) for window in windows]),
+        )

@@ -1,0 +1,157 @@
+"""Several loads in a row, and the knee: the highest load that keeps what was promised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from latentserve_client.load.drive.run import RunResult
+
+AXES = ("concurrency", "rate")
+# What a load must keep besides the latency, to count as carried.
+MAX_ERROR_SHARE = 0.001
+MIN_ACHIEVED_SHARE = 0.95  # of the rate that an open loop asks for
+_FINE_ENOUGH = 1.05  # neighbours that are closer than this are not split
+
+
+class BadSweep(ValueError):
+    """The text of a sweep cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """What is varied, and over which loads."""
+
+    name: str  # "concurrency" or "rate"
+    points: tuple[float, ...]  # ascending
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether only whole numbers make sense."""
+        return self.name == "concurrency"
+
+
+@dataclass
+class Point:
+    """One load of a sweep."""
+
+    load: float
+    result: RunResult
+    kept: bool | None  # whether it kept the objective; None where there is none
+
+
+@dataclass
+class Sweep:
+    """All of them, in the order of the load."""
+
+    axis: Axis
+    slo_p99_ms: float | None
+    points: list[Point] = field(default_factory=list)
+
+    @property
+    def knee(self) -> Point | None:
+        """The highest load below which all kept the objective."""
+        best = None
+        for point in self.points:
+            if not point.kept:
+                break
+            best = point
+        return best
+
+
+def parse_sweep(text: str) -> Axis:
+    """Read "concurrency=1,2,4", "rate=100..1600" (doubling) or "rate=100..500:100" (steps)."""
+    name, equals, points = text.partition("=")
+    if name not in AXES or not equals:
+        raise BadSweep(f"{text!r}: expected concurrency=1,2,4,8 or rate=100..1600, doubling")
+    if ".." in points:
+        span, colon, step = points.partition(":")
+        low_text, _, high_text = span.partition("..")
+        low, high = _number(low_text, text), _number(high_text, text)
+        if high < low:
+            raise BadSweep(f"{text!r}: {high:g} is below {low:g}")
+        numbers = [low]
+        while numbers[-1] < high:
+            following = numbers[-1] + _number(step, text) if colon else numbers[-1] * 2
+            numbers.append(min(following, high))
+    else:
+        numbers = sorted({_number(part, text) for part in points.split(",")})
+    if name == "concurrency" and any(number != int(number) for number in numbers):
+        raise BadSweep(f"{text!r}: a concurrency is a whole number")
+    return Axis(name, tuple(numbers))
+
+
+def run_sweep(
+    axis: Axis,
+    run: Callable[[float], RunResult],
+    *,
+    slo_p99_ms: float | None = None,
+    refine: int = 0,
+) -> Sweep:
+    """Run the loads of the axis, low to high.
+
+    With an objective the sweep ends at the first load that breaks it; then up to `refine` loads
+    between the last one that kept it and that one are tried, each halving the gap (by ratio).
+    """
+    sweep = Sweep(axis, slo_p99_ms)
+    for load in axis.points:
+        point = _measure(sweep, run, load)
+        if _interrupted(point):
+            return sweep
+        if point.kept is False:
+            break
+    for _ in range(refine):
+        between = _between(sweep)
+        if between is None or _interrupted(_measure(sweep, run, between)):
+            break
+    return sweep
+
+
+def keeps(result: RunResult, slo_p99_ms: float, asked_per_s: float | None) -> bool:
+    """Whether a load was carried: p99 within the objective, few errors, and the rate reached."""
+    total = result.summary.total
+    if not total.latency.count or total.errors > MAX_ERROR_SHARE * total.calls:
+        return False
+    if asked_per_s is not None and result.rate_per_s < MIN_ACHIEVED_SHARE * asked_per_s:
+        return False
+    return total.latency.percentile_ns(99) <= slo_p99_ms * 1e6
+
+
+def _measure(sweep: Sweep, run: Callable[[float], RunResult], load: float) -> Point:
+    result = run(load)
+    kept = None
+    if sweep.slo_p99_ms is not None:
+        asked = load if sweep.axis.name == "rate" else None
+        kept = keeps(result, sweep.slo_p99_ms, asked)
+    point = Point(load, result, kept)
+    sweep.points.append(point)
+    sweep.points.sort(key=lambda point: point.load)
+    return point
+
+
+def _between(sweep: Sweep) -> float | None:
+    """Return the load halfway between the knee and the next one; None where they are close."""
+    broken = next((point.load for point in sweep.points if point.kept is False), None)
+    if broken is None:
+        return None
+    low = sweep.knee.load if sweep.knee else 0.0
+    middle = (low * broken) ** 0.5 if low else broken / 2
+    if sweep.axis.is_whole:
+        middle = float(round(middle))
+    if middle <= low or middle >= broken or (low and broken / low < _FINE_ENOUGH):
+        return None
+    return middle
+
+
+def _interrupted(point: Point) -> bool:
+    return point.result.ended not in ("duration", "stable", "not stable")
+
+
+def _number(text: str, whole: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise BadSweep(f"{whole!r}: {text!r} is no number above 0")
+    return number

@@ -1,0 +1,1 @@
+"""Measuring the load: call records, histograms, summaries, validation, server metrics."""

@@ -1,0 +1,140 @@
+"""Reads replies of our own API into parts that can be compared, and asks for the references."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import numpy as np
+
+from latentserve.v1 import generative_service_pb2 as pb
+from latentserve_client._codec import from_images, from_tensor
+from latentserve_client._errors import error_from_rpc
+from latentserve_client._results import read_pixels
+from latentserve_client.load.drive.connection import Target
+from latentserve_client.load.measure.validation import Parts, ReadParts, Reference
+from latentserve_client.load.plan.workload import Workload
+
+
+def read_encode(reply: bytes) -> Parts:
+    """Return the parts of an EncodeResponse."""
+    message = pb.EncodeResponse.FromString(reply)
+    parts: dict[str, Any] = {
+        "latents": from_tensor(message.latents, rank=2),
+        "seed": message.seed if message.HasField("seed") else None,
+        "digest": message.served_by.digest,
+    }
+    if message.HasField("log_variance"):
+        parts["log_variance"] = from_tensor(message.log_variance, rank=2)
+    return parts
+
+
+def read_decode(reply: bytes) -> Parts:
+    """Return the parts of a DecodeResponse."""
+    return _images(pb.DecodeResponse.FromString(reply))
+
+
+def read_reconstruct(reply: bytes) -> Parts:
+    """Return the parts of a ReconstructResponse."""
+    message = pb.ReconstructResponse.FromString(reply)
+    return {"squared_error": np.array(message.squared_error, np.float32), **_images(message)}
+
+
+def read_denoise(reply: bytes) -> Parts:
+    """Return the parts of a DenoiseResponse."""
+    return _images(pb.DenoiseResponse.FromString(reply))
+
+
+def read_sample(reply: bytes) -> Parts:
+    """Return the parts of a SampleResponse."""
+    return _drawn(pb.SampleResponse.FromString(reply))
+
+
+def read_stream(reply: bytes) -> Parts:
+    """Return the parts of one message of SampleStream."""
+    message = pb.SampleStreamResponse.FromString(reply)
+    return {"offset": message.offset, **_drawn(message)}
+
+
+def read_nothing(reply: bytes) -> Parts:
+    """Return no parts: calls whose answers change, like health."""
+    return {}
+
+
+READERS: dict[str, ReadParts] = {
+    "Encode": read_encode,
+    "Decode": read_decode,
+    "Reconstruct": read_reconstruct,
+    "Denoise": read_denoise,
+    "Sample": read_sample,
+    "SampleStream": read_stream,
+}
+
+
+def references(
+    target: Target,
+    workload: Workload,
+    tolerance: float,
+    timeout_s: float,
+    *,
+    every: bool,
+    readers: Callable[[str], ReadParts] | None = None,
+) -> tuple[Reference, ...]:
+    """Send the requests of the pool one after the other and return their answers.
+
+    With `every` unset only the first of each kind, to see that it works. Raises LatentserveError
+    for a request that the server refuses.
+    """
+    find = readers or _reader
+    answers: list[Reference] = []
+    tried: set[int] = set()
+    with target.channel() as channel:
+        for request in workload.pool:
+            if not every and request.kind in tried:
+                continue
+            tried.add(request.kind)
+            kind = workload.kinds[request.kind]
+            read = find(kind.method)
+            options = {"timeout": timeout_s, "metadata": target.metadata or None}
+            try:
+                if kind.streaming:
+                    replies = list(channel.unary_stream(kind.method)(request.payload, **options))
+                else:
+                    replies = [channel.unary_unary(kind.method)(request.payload, **options)]
+            except grpc.RpcError as error:
+                raise error_from_rpc(error) from error
+            if every:
+                parts = _joined([read(reply) for reply in replies])
+                answers.append(Reference(parts, read, tolerance))
+    return tuple(answers)
+
+
+def _reader(method: str) -> ReadParts:
+    return READERS.get(method.rpartition("/")[2], read_nothing)
+
+
+def _joined(messages: list[Parts]) -> Parts:
+    """Return the parts of one message, or those of a stream's messages joined by rows."""
+    if len(messages) == 1:
+        return messages[0]
+    first = messages[0]
+    return {
+        name: np.concatenate([m[name] for m in messages]) if isinstance(v, np.ndarray) else v
+        for name, v in first.items()
+    }
+
+
+def _images(message: Any) -> dict[str, Any]:
+    received = from_images(message.images)
+    if not isinstance(received, np.ndarray):
+        # Files are compared by their pixels: rounding may differ by one, compression by anything.
+        received = np.stack([read_pixels(file) for file in received])
+    return {"images": received, "digest": message.served_by.digest}
+
+
+def _drawn(message: Any) -> dict[str, Any]:
+    parts = {"seed": message.seed, **_images(message)}
+    if message.HasField("latents"):
+        parts["latents"] = from_tensor(message.latents, rank=2)
+    return parts

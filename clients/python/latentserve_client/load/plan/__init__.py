@@ -1,0 +1,1 @@
+"""What to send and when: options, mix, request sizes, arrival schedule, serialized requests."""

@@ -1,0 +1,141 @@
+"""What the options mean together."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from latentserve_client._base import DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_TIMEOUT_S
+from latentserve_client.cli._inputs import UsageError
+from latentserve_client.cli._security import metadata
+from latentserve_client.load.drive.connection import Target
+from latentserve_client.load.drive.processes import Load
+from latentserve_client.load.drive.run import Timing
+from latentserve_client.load.drive.sweep import Axis, BadSweep, parse_sweep
+from latentserve_client.load.plan.conditions import BadCondition, Condition, parse_condition
+from latentserve_client.load.plan.mix import BadMix, Entry, parse_mix
+from latentserve_client.load.plan.options import DEFAULT_CONCURRENCY
+from latentserve_client.load.plan.schedule import BadProfile, Profile, Segment, parse_profile
+
+OUTPUTS = (".json", ".csv", ".html")
+_DEFAULT_MIX = {"latentserve": "reconstruct", "oip": "infer"}
+# What changes nothing about the load, or must not be written down.
+_NOT_ECHOED = frozenset({"command", "token_file", "tls_key"})
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the options ask for."""
+
+    entries: tuple[Entry, ...]
+    load: Load
+    timing: Timing
+    axis: Axis | None
+    conditions: tuple[Condition, ...]
+    slo_p99_ms: float | None = None
+    refine: int = 0
+
+    def at(self, load: float) -> Load:
+        """Return the load of one point of the sweep."""
+        if self.axis is None or self.axis.name == "concurrency":
+            return Load(concurrency=int(load))
+        profile = Profile((Segment(self.timing.duration_s, load, load),))
+        return Load(profile=profile, arrivals=self.load.arrivals)
+
+
+def read_plan(args: argparse.Namespace) -> Plan:
+    """Check the options and return what they ask for. Raises UsageError."""
+    timing = Timing(args.warm_up_s, args.duration_s, args.window_s or 0.0, args.stable_within)
+    try:
+        entries = parse_mix(args.mix or _DEFAULT_MIX[args.protocol], args.protocol)
+        axis = parse_sweep(args.sweep) if args.sweep else None
+        conditions = tuple(parse_condition(text) for text in args.fail_if)
+        profile = parse_profile(args.rate, args.duration_s) if args.rate else None
+    except (BadMix, BadSweep, BadCondition, BadProfile) as error:
+        raise UsageError(str(error)) from None
+    _check(args, axis, profile)
+    if profile is not None:
+        load = Load(profile=profile, arrivals=args.arrivals)
+        timing = Timing(
+            args.warm_up_s, profile.duration_s, args.window_s or 0.0, args.stable_within
+        )
+    else:
+        load = Load(concurrency=args.concurrency or DEFAULT_CONCURRENCY, arrivals=args.arrivals)
+    _check_widths(args, axis, load)
+    return Plan(entries, load, timing, axis, conditions, args.slo_p99_ms, args.refine)
+
+
+def target(args: argparse.Namespace) -> Target:
+    """Return where to connect. Raises UsageError, OSError for unreadable files."""
+    if bool(args.tls_cert) != bool(args.tls_key):
+        raise UsageError("--tls-cert and --tls-key belong together; one of them is missing")
+    return Target(
+        args.server,
+        DEFAULT_MAX_MESSAGE_BYTES,
+        tuple(metadata(args)),
+        bool(args.tls or args.tls_ca or args.tls_cert),
+        args.tls_ca.read_bytes() if args.tls_ca else None,
+        args.tls_cert.read_bytes() if args.tls_cert else None,
+        args.tls_key.read_bytes() if args.tls_key else None,
+    )
+
+
+def timeout_s(args: argparse.Namespace) -> float:
+    """Return the deadline of a call in seconds."""
+    return float(args.timeout_s or DEFAULT_TIMEOUT_S)
+
+
+def connections(args: argparse.Namespace) -> int:
+    """Return the connections of all processes together."""
+    return int(args.connections or args.processes)
+
+
+def echo(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the options as plain values, secrets left out."""
+    return {
+        name: [str(item) for item in value]
+        if isinstance(value, list)
+        else str(value)
+        if isinstance(value, Path)
+        else value
+        for name, value in sorted(vars(args).items())
+        if name not in _NOT_ECHOED
+    }
+
+
+def _check(args: argparse.Namespace, axis: Axis | None, profile: Profile | None) -> None:
+    """Raise UsageError for options that do not go together."""
+    if profile is not None and args.concurrency:
+        raise UsageError(
+            "--rate is an open loop and --concurrency a closed one; give one of the two"
+        )
+    if axis is not None and (profile is not None or args.concurrency):
+        raise UsageError("--sweep says the load; leave --rate and --concurrency out")
+    if axis is None and args.slo_p99_ms is not None:
+        raise UsageError(
+            "--slo-p99-ms is the objective of a --sweep; for one load use --fail-if 'p99>20ms'"
+        )
+    if profile is not None and args.stable_within is not None and not profile.is_constant:
+        raise UsageError("--stable-within needs a constant load; this --rate changes")
+    for out in args.out:
+        if out.suffix not in OUTPUTS:
+            raise UsageError(f"--out {out}: expected a name that ends in {', '.join(OUTPUTS)}")
+        if not out.parent.is_dir():
+            raise UsageError(f"--out {out}: there is no folder {out.parent}")
+
+
+def _check_widths(args: argparse.Namespace, axis: Axis | None, load: Load) -> None:
+    count = connections(args)
+    if count < args.processes:
+        raise UsageError(
+            f"--connections {count} for --processes {args.processes}: each needs one of its own"
+        )
+    lowest = load.concurrency
+    if axis is not None:
+        lowest = int(axis.points[0]) if axis.name == "concurrency" else 0
+    if lowest and lowest < args.processes:
+        raise UsageError(
+            f"{lowest} calls in flight for --processes {args.processes}: some would do nothing"
+        )

@@ -1,0 +1,1 @@
+"""Reporting the load: report data and its text, HTML and CSV forms."""

@@ -1,0 +1,170 @@
+"""The loops, on a clock that stands still until somebody sleeps."""
+
+import threading
+
+import numpy as np
+import pytest
+from unit.client.load.fakes import ONE_KIND, FakeClock, FakeConnection, S
+
+from latentserve_client.load.drive.connection import Ended
+from latentserve_client.load.drive.generator import Generator, Limits
+from latentserve_client.load.measure.call_records import COLUMN, Outcomes
+from latentserve_client.load.plan.schedule import parse_profile
+
+
+class Loop:
+    """A generator on fakes, and what came of it."""
+
+    def __init__(self, *, connections=1, limits=None, seen=None, **answers):
+        self.clock = FakeClock()
+        self.connections = [FakeConnection(self.clock, **answers) for _ in range(connections)]
+        self.outcomes = Outcomes()
+        self.generator = Generator(
+            self.connections,
+            ONE_KIND,
+            self.outcomes,
+            limits or Limits(timeout_s=10),
+            clock=self.clock,
+            on_failure=seen,
+        )
+
+    def closed(self, concurrency, seconds):
+        self.generator.run_closed(concurrency, 0, round(seconds * S))
+        assert self.generator.drain(10)
+        return self.rows()
+
+    def open(self, rate, seconds):
+        self.generator.run_open(parse_profile(rate, seconds).arrivals("constant", 0), 0)
+        assert self.generator.drain(60)
+        return self.rows()
+
+    def rows(self):
+        rows = self.outcomes.take()
+        return {name: rows[:, column] for name, column in COLUMN.items()}
+
+
+def test_a_closed_loop_keeps_its_calls_in_flight():
+    loop = Loop(connections=3, service_s=lambda _: 0.01)
+    rows = loop.closed(7, 1)
+    assert sum(connection.most_in_flight for connection in loop.connections) == 7
+    assert [connection.most_in_flight for connection in loop.connections] == [3, 2, 2]
+    assert len(rows["code"]) == 700
+    assert set(rows["end_ns"] - rows["intended_ns"]) == {10_000_000}
+    assert set(rows["rows"]) == {2}
+
+
+def test_an_open_loop_sends_on_time_whatever_the_server_does():
+    loop = Loop(service_s=lambda _: 3.0)
+    rows = loop.open("100", 2)
+    np.testing.assert_allclose(np.sort(rows["intended_ns"]), np.arange(200) * 10_000_000, atol=1)
+    np.testing.assert_array_equal(rows["sent_ns"], rows["intended_ns"])
+    assert loop.connections[0].most_in_flight == 200
+
+
+def test_latency_counts_from_the_intended_send_time_when_a_server_stalls():
+    """A tester that may have one call in flight meets a server that stalls once, for 2 seconds.
+
+    Counted from the actual send, one call of a thousand was slow and p99 is 1 ms. Counted from when
+    callers would have called, two hundred had to wait.
+    """
+    loop = Loop(
+        limits=Limits(timeout_s=10, max_in_flight=1),
+        service_s=lambda number: 2.0 if number == 300 else 0.001,
+    )
+    rows = loop.open("100", 10)
+    latency_ms = (rows["end_ns"] - rows["intended_ns"]) / 1e6
+    from_send_ms = (rows["end_ns"] - rows["sent_ns"]) / 1e6
+    assert len(latency_ms) == 1000
+    assert np.percentile(from_send_ms, 99) < 5
+    assert np.percentile(latency_ms, 99) > 1500
+    assert (latency_ms > 100).sum() > 150
+    late = rows["sent_ns"] - rows["intended_ns"] > 1_000_000
+    assert late.sum() > 150
+
+
+def test_calls_in_flight_of_an_open_loop_are_bounded():
+    loop = Loop(limits=Limits(timeout_s=10, max_in_flight=5), service_s=lambda _: 0.5)
+    loop.open("100", 1)
+    assert loop.connections[0].most_in_flight == 5
+
+
+def test_failures_have_their_code_and_are_shown():
+    seen = []
+    loop = Loop(
+        answer=lambda number: Ended(13, None, "broken") if number % 4 == 0 else Ended(0, b""),
+        seen=lambda request, ended: seen.append(ended.details),
+    )
+    rows = loop.closed(1, 0.1)
+    assert (rows["code"] == 13).sum() == 25
+    assert seen == ["broken"] * 25
+
+
+def refused_twice(code, pushback_s=None):
+    return lambda number: Ended(code, None, "", pushback_s) if number < 2 else Ended(0, b"")
+
+
+@pytest.mark.parametrize("code", [8, 14])
+def test_tries_again_and_counts_from_the_first_attempt(code):
+    loop = Loop(limits=Limits(timeout_s=10, retries=3), answer=refused_twice(code))
+    rows = loop.open("1", 1)
+    assert rows["attempts"].tolist() == [3]
+    assert rows["code"].tolist() == [0]
+    # Two pauses of 0.1 and 0.2 s, three attempts of 1 ms.
+    assert (rows["end_ns"] - rows["intended_ns"])[0] == pytest.approx(0.303 * S, abs=0.02 * S)
+
+
+def test_the_server_says_how_long_to_wait_and_whether_at_all():
+    loop = Loop(limits=Limits(timeout_s=10, retries=3), answer=refused_twice(8, 1.5))
+    latency = loop.open("1", 1)
+    assert (latency["end_ns"] - latency["sent_ns"])[0] == pytest.approx(3 * S, rel=0.05)
+    loop = Loop(limits=Limits(timeout_s=10, retries=3), answer=refused_twice(8, -1.0))
+    assert loop.open("1", 1)["attempts"].tolist() == [1]
+
+
+def test_tries_again_as_often_as_it_may_and_not_after_other_codes():
+    loop = Loop(limits=Limits(timeout_s=10, retries=1), answer=lambda _: Ended(14, None))
+    rows = loop.open("1", 1)
+    assert (rows["attempts"].tolist(), rows["code"].tolist()) == ([2], [14])
+    loop = Loop(limits=Limits(timeout_s=10, retries=5), answer=lambda _: Ended(3, None))
+    assert loop.open("1", 1)["attempts"].tolist() == [1]
+
+
+def test_a_closed_loop_does_not_spin_on_a_server_that_is_gone():
+    loop = Loop(service_s=lambda _: 0.0, answer=lambda _: Ended(14, None))
+    rows = loop.closed(2, 1)
+    assert 20 <= len(rows["code"]) <= 42  # every 50 ms, twice
+
+
+def test_stop_ends_both_loops():
+    loop = Loop(service_s=lambda _: 0.01)
+    loop.clock.at(0.5, loop.generator.stop)
+    assert len(loop.closed(1, 1000)["code"]) == pytest.approx(50, abs=2)
+    loop = Loop(service_s=lambda _: 0.01)
+    loop.clock.at(0.5, loop.generator.stop)
+    assert len(loop.open("100", 1000)["code"]) == pytest.approx(50, abs=2)
+
+
+def test_drain_gives_up_at_its_limit():
+    loop = Loop(service_s=lambda _: 100.0)
+    loop.generator.run_open(iter([0.0]), 0)
+    assert not loop.generator.drain(1)
+    assert loop.generator.in_flight == 1
+
+
+def test_rows_are_taken_once_while_others_append():
+    outcomes = Outcomes()
+    row = tuple(range(len(COLUMN)))
+    taken = []
+
+    def append():
+        for _ in range(20_000):
+            outcomes.append(row)
+
+    threads = [threading.Thread(target=append) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        taken.append(len(outcomes.take()))
+    taken.append(len(outcomes.take()))
+    assert sum(taken) == 40_000
+    assert outcomes.take().shape == (0, len(COLUMN))

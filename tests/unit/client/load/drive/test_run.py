@@ -1,0 +1,161 @@
+"""Runs on a clock that a test moves, with generators that say what they did."""
+
+import signal
+
+import numpy as np
+import pytest
+from unit.client.load.fakes import FakeClock, S
+from unit.client.load.measure.test_summary import call, rows
+
+from latentserve_client.load.drive.processes import Load, Piece
+from latentserve_client.load.drive.run import Runner, Timing
+from latentserve_client.load.measure.server_metrics import Samples
+from latentserve_client.load.measure.validation import Verdicts
+from latentserve_client.load.plan.schedule import parse_profile
+
+
+class FakeProcess:
+    """Calls that take `latency_s(at)` at an even rate, and CPU in proportion."""
+
+    transport = "fake"
+
+    def __init__(self, clock, per_s=100, latency_s=lambda at_s: 0.01, problem_at_s=1e9):
+        self.clock, self.per_s, self.latency_s = clock, per_s, latency_s
+        self.problem_at_s = problem_at_s
+        self.started, self.stopped_ns, self.taken_s = (None, 0, 0), None, 0.0
+
+    def start(self, load, start_ns, end_ns):
+        self.started = (load, start_ns, end_ns)
+        self.taken_s = start_ns / S
+        self.stopped_ns = None
+
+    def stop(self):
+        self.stopped_ns = self.stopped_ns or self.clock.now_ns()
+
+    def take(self):
+        now_s = self.clock.now_ns() / S
+        until_s = min(now_s, (self.stopped_ns or self.started[2]) / S)
+        listed = []
+        while self.taken_s < until_s - 1e-9:
+            listed.append(call(self.taken_s, self.latency_s(self.taken_s)))
+            self.taken_s += 1 / self.per_s
+        problem = "it broke" if now_s > self.problem_at_s else ""
+        running = self.stopped_ns is None
+        return Piece(rows(*listed), now_s / 2, Verdicts(checked=1), (), running, problem)
+
+    def close(self):
+        pass
+
+
+def run(timing, load=None, on_progress=lambda _: None, scrape=lambda: None, **options):
+    clock = FakeClock()
+    processes = [FakeProcess(clock, **options), FakeProcess(clock, **options)]
+    runner = Runner(processes, 1, timing, clock=clock, on_progress=on_progress, scrape=scrape)
+    return runner.run(load or Load(concurrency=4)), processes
+
+
+def test_a_run_has_its_warm_up_and_its_duration():
+    result, (process, _) = run(Timing(warm_up_s=2, duration_s=10))
+    load, start_ns, end_ns = process.started
+    assert load.concurrency == 4
+    assert (end_ns - start_ns) / S == 12
+    assert result.ended == "duration"
+    assert result.measured_s == pytest.approx(10)
+    assert result.rate_per_s == pytest.approx(200, rel=0.01)
+    assert result.summary.total.calls == pytest.approx(2000, abs=4)
+    assert result.rate.windows == 10
+    # The CPU of the measured time alone, of each process.
+    assert result.cpu_s == pytest.approx([5, 5], abs=0.3)
+    assert result.verdicts.checked > 10
+
+
+def test_a_profile_is_led_in_by_the_warm_up():
+    load = Load(profile=parse_profile("10-50", 10))
+    result, (process, _) = run(Timing(warm_up_s=2, duration_s=10), load)
+    assert process.started[0].profile.duration_s == 12
+    assert result.load.profile.duration_s == 10  # what is reported is what was asked for
+    assert result.rate.windows == 0  # windows of a ramp are no repetitions
+
+
+def test_ends_as_soon_as_it_is_stable():
+    timing = Timing(warm_up_s=1, duration_s=100, window_s=1, stable_within=0.05)
+    result, _ = run(timing)
+    assert result.ended == "stable"
+    assert result.measured_s == pytest.approx(5, abs=0.5)
+    assert result.rate_per_s == pytest.approx(200, rel=0.02)
+    assert max(result.rate.relative, result.p99_ns.relative) <= 0.05
+
+
+def test_says_when_it_did_not_become_stable():
+    draws = np.random.default_rng(0)
+    timing = Timing(warm_up_s=0, duration_s=10, window_s=1, stable_within=0.05)
+    waves = draws.uniform(0.01, 0.5, 40)
+    result, _ = run(timing, latency_s=lambda at_s: waves[int(at_s)])
+    assert result.ended == "not stable"
+    assert result.measured_s == pytest.approx(10)
+    assert result.p99_ns.relative > 0.05
+
+
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C as a terminal has it: a job in the background inherits that it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_ctrl_c_gives_the_report_so_far():
+    def interrupt(progress):
+        if progress.elapsed_s > 5:
+            signal.raise_signal(signal.SIGINT)
+
+    result, (process, other) = run(Timing(warm_up_s=1, duration_s=100), on_progress=interrupt)
+    assert result.ended == "interrupted"
+    assert result.measured_s == pytest.approx(4, abs=0.5)
+    assert result.rate_per_s == pytest.approx(200, rel=0.05)
+    assert process.stopped_ns
+    assert other.stopped_ns
+    # And Ctrl-C is what it was before.
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_a_second_ctrl_c_does_not_wait():
+    def interrupt(progress):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(Timing(warm_up_s=1, duration_s=100), on_progress=interrupt)
+
+
+def test_a_tester_that_breaks_ends_the_run():
+    result, _ = run(Timing(warm_up_s=0, duration_s=100), problem_at_s=3)
+    assert result.ended == "failed: it broke"
+
+
+def test_the_servers_metrics_are_read_around_the_measured_time():
+    seen = []
+    clock = FakeClock()
+
+    def scrape():
+        seen.append(clock.now_ns() / S)
+        return Samples({"calls": len(seen)})
+
+    runner = Runner([FakeProcess(clock)], 1, Timing(2, 10), clock=clock, scrape=scrape)
+    result = runner.run(Load(concurrency=1))
+    assert len(seen) == 2
+    assert seen[1] - seen[0] == pytest.approx(10, abs=0.5)
+    assert (result.before.values, result.after.values) == ({"calls": 1}, {"calls": 2})
+
+
+def test_progress_tells_of_warm_up_and_of_the_last_window():
+    seen = []
+    run(Timing(warm_up_s=2, duration_s=10), on_progress=seen.append)
+    assert seen[0].warming_up
+    assert seen[0].last_window is None
+    last = seen[-1]
+    assert not last.warming_up
+    assert last.last_window.good == pytest.approx(200, abs=4)
+    assert last.total_s == 12
