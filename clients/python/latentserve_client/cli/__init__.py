@@ -11,9 +11,9 @@ import sys
 from collections.abc import Sequence
 
 from latentserve_client import LatentserveError
+from latentserve_client._command_line import CommandError, UsageError
 from latentserve_client.cli._arguments import make_parser
 from latentserve_client.cli._commands import COMMANDS
-from latentserve_client.cli._inputs import CommandError, UsageError
 
 __all__ = ["main"]
 

@@ -12,10 +12,11 @@ import numpy as np
 
 from latentserve_client import Client, Images, LatentSpec, Model
 from latentserve_client._base import DEFAULT_TIMEOUT_S
+from latentserve_client._command_line import Report, UsageError, table
 from latentserve_client._results import SampleResult
-from latentserve_client.cli._inputs import Inputs, UsageError, read_inputs, read_latents
-from latentserve_client.cli._output import Report, check_out, headline, served_data, table, write
-from latentserve_client.cli._security import credentials, metadata
+from latentserve_client._security import credentials, metadata
+from latentserve_client.cli._inputs import Inputs, read_inputs, read_latents
+from latentserve_client.cli._output import check_out, headline, served_data, write
 from latentserve_client.grid import Row, Section, latent_strips
 from latentserve_client.noise import add_noise, psnr_db
 

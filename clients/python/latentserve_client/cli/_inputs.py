@@ -13,15 +13,8 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from latentserve_client import digits
+from latentserve_client._command_line import CommandError, UsageError
 from latentserve_client._images import read_image
-
-
-class UsageError(Exception):
-    """The options do not go together."""
-
-
-class CommandError(Exception):
-    """The command cannot be done, for a reason that is not a call's."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,43 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from latentserve_client._command_line import UsageError
+from latentserve_client._command_line import (
+    table as table,  # the demonstration imports it from here
+)
 from latentserve_client._results import ServedBy, Timings
-from latentserve_client.cli._inputs import UsageError
 from latentserve_client.grid import Section, draw
-
-
-@dataclass(frozen=True)
-class Report:
-    """The outcome of a command, for a person and for a program."""
-
-    text: str
-    data: Mapping[str, Any]
-    exit_code: int = 0
-
-
-def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return rows of text in aligned columns; what looks like a number is aligned right."""
-    cells = [list(headers), *[list(row) for row in rows]]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(headers))]
-    numeric = [
-        bool(rows) and all(_is_number(row[column]) for row in rows)
-        for column in range(len(headers))
-    ]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(row, widths, numeric, strict=True)
-        ).rstrip()
-        for row in cells
-    )
 
 
 def check_out(out: Path | None) -> None:
@@ -86,11 +62,3 @@ def served_data(served_by: ServedBy, timings: Timings, elapsed_s: float) -> dict
         "compute_ns": timings.compute_ns,
         "batch_rows": timings.batch_rows,
     }
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return text in ("", "-")
-    return True

@@ -10,8 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from latentserve_client.cli._inputs import CommandError
-from latentserve_client.cli._output import Report
+from latentserve_client._command_line import CommandError, Report
 from latentserve_client.load.drive.generator import Limits
 from latentserve_client.load.drive.preparation import prepare
 from latentserve_client.load.drive.processes import Setup, open_processes
@@ -33,7 +32,8 @@ from latentserve_client.load.report.csv import write_csv
 from latentserve_client.load.report.data import FORMAT, run_data, sweep_data
 from latentserve_client.load.report.environment import machine, versions
 from latentserve_client.load.report.html import write_html
-from latentserve_client.load.report.text import ProgressLine, report_text
+from latentserve_client.load.report.progress import ProgressLine
+from latentserve_client.load.report.text import report_text
 
 
 def load(args: argparse.Namespace) -> Report:
@@ -45,7 +45,12 @@ def load(args: argparse.Namespace) -> Report:
     try:
         earlier = read_baseline(args.baseline) if args.baseline else None
         images = read_images(args.images)
-        prepared = prepare(args, plan, target, images)
+        if args.protocol == "oip":
+            from latentserve_client.load.open_inference import prepare_oip
+
+            prepared = prepare_oip(args, plan, target)
+        else:
+            prepared = prepare(args, plan, target, images)
         scraped = _scraper(args.metrics_url)
         limits = Limits(planning.timeout_s(args), args.retries, args.max_in_flight)
         setup = Setup(

@@ -10,7 +10,8 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from latentserve_client.load.drive.connection import Done, Ended, OnMessage, Target, pushback_s
+from latentserve_client.load.drive.connection import Done, Ended, OnMessage, pushback_s
+from latentserve_client.load.plan.target import Target
 from latentserve_client.load.plan.workload import Kind
 
 _CLOSE_LIMIT_S = 10.0

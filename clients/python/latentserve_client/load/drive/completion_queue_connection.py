@@ -17,7 +17,8 @@ from typing import Any
 import grpc
 from grpc._cython import cygrpc
 
-from latentserve_client.load.drive.connection import Done, Ended, OnMessage, Target, pushback_s
+from latentserve_client.load.drive.connection import Done, Ended, OnMessage, pushback_s
+from latentserve_client.load.plan.target import Target
 from latentserve_client.load.plan.workload import Kind
 
 log = logging.getLogger(__name__)

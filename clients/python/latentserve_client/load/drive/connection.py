@@ -7,17 +7,12 @@ takes over.
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
-import grpc
-
-from latentserve_client._channel import load_channel_options
-from latentserve_client.load.plan.workload import Kind, Request
+from latentserve_client.load.plan.workload import Kind
 
 log = logging.getLogger(__name__)
 
@@ -55,66 +50,6 @@ class Connection(Protocol):
         """Cancel what is in flight and close."""
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where to connect; pickles, for several processes."""
-
-    server: str
-    max_message_bytes: int
-    metadata: tuple[tuple[str, str], ...] = ()
-    tls: bool = False
-    tls_ca: bytes | None = None
-    tls_cert: bytes | None = None
-    tls_key: bytes | None = None
-
-    def options(self) -> list[tuple[str, int | str]]:
-        """Return channel arguments: a connection of its own, and no retry behind our back."""
-        return load_channel_options(self.server, self.max_message_bytes)
-
-    def credentials(self) -> grpc.ChannelCredentials | None:
-        """Return TLS credentials, None for plain text."""
-        if not self.tls:
-            return None
-        return grpc.ssl_channel_credentials(self.tls_ca, self.tls_key, self.tls_cert)
-
-    def channel(self) -> grpc.Channel:
-        """Return a channel of the sync API with a connection of its own."""
-        credentials = self.credentials()
-        if credentials is None:
-            return grpc.insecure_channel(self.server, self.options())
-        return grpc.secure_channel(self.server, credentials, self.options())
-
-
-def open_connections(
-    target: Target, count: int, transport: str, trial: tuple[Kind, Request], timeout_s: float
-) -> tuple[Sequence[Connection], str]:
-    """Open connections, and return them with the name of the transport that they are on.
-
-    Falls back from "cq" to "aio", with a warning, where one call of the trial is not answered: not
-    by an error status, which is an answer, but by an exception or by nothing at all.
-    """
-    from latentserve_client.load.drive.aio_connection import AioConnections
-
-    if transport == "cq":
-        first = None
-        try:
-            # Here, because even the import may fail with another grpcio.
-            from latentserve_client.load.drive.completion_queue_connection import (
-                CompletionQueueConnection,
-            )
-
-            first = CompletionQueueConnection(target)
-            _try(first, *trial, timeout_s)
-        except Exception as error:  # noqa: BLE001 - private calls: whatever they raise
-            log.warning("completion queue: %r; falling back to grpc.aio, which is slower", error)
-            if first is not None:
-                with contextlib.suppress(Exception):
-                    first.close()
-        else:
-            return [first, *(CompletionQueueConnection(target) for _ in range(count - 1))], "cq"
-    return AioConnections.open(target, count), "aio"
-
-
 def pushback_s(metadata: Any) -> float | None:
     """Return the seconds of `grpc-retry-pushback-ms`, None where there is none."""
     for key, value in metadata or ():
@@ -124,10 +59,3 @@ def pushback_s(metadata: Any) -> float | None:
             except ValueError:
                 return -1.0  # the specification: what cannot be read means never
     return None
-
-
-def _try(connection: Connection, kind: Kind, request: Request, timeout_s: float) -> None:
-    ended = threading.Event()
-    connection.start(kind, request.payload, timeout_s, lambda _: ended.set(), lambda _: None)
-    if not ended.wait(timeout_s + _TRIAL_EXTRA_S):
-        raise TimeoutError("a call on it did not end")

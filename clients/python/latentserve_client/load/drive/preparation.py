@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from latentserve_client._base import DEFAULT_MAX_MESSAGE_BYTES
 from latentserve_client._client import Client
 from latentserve_client._models import Model
-from latentserve_client.load.drive.connection import Target
-from latentserve_client.load.measure import reply_readers as generative_answers
+from latentserve_client.load.drive.references import references as collect
 from latentserve_client.load.measure.validation import Reference
-from latentserve_client.load.plan import requests as generative
+from latentserve_client.load.plan import requests
 from latentserve_client.load.plan.config import Plan, timeout_s
 from latentserve_client.load.plan.inputs import Images
 from latentserve_client.load.plan.mix import PLAIN_CALLS
+from latentserve_client.load.plan.target import Target
 from latentserve_client.load.plan.workload import Workload
 
 _NO_MODEL = frozenset(PLAIN_CALLS) - {"model"}
@@ -35,10 +35,6 @@ def prepare(args: argparse.Namespace, plan: Plan, target: Target, images: Images
     Raises BadMix for what the models cannot do, LatentserveError for what the server refuses or
     where it is not there.
     """
-    if args.protocol == "oip":
-        from latentserve_client.load.open_inference import prepare_oip
-
-        return prepare_oip(args, plan, target)
     entries = tuple(
         entry if entry.model or entry.call in _NO_MODEL else replace(entry, model=args.model)
         for entry in plan.entries
@@ -51,13 +47,11 @@ def prepare(args: argparse.Namespace, plan: Plan, target: Target, images: Images
         metadata=target.metadata,
     )
     with client:
-        models = generative.look_up(client, entries)
+        models = requests.look_up(client, entries)
         if not any(models):
             client.models()  # is it one of ours at all?
-    workload = generative.build(entries, models, images, pool=args.pool, seed=args.seed)
-    references = generative_answers.references(
-        target, workload, args.tolerance, timeout_s(args), every=args.validate > 0
-    )
+    workload = requests.build(entries, models, images, pool=args.pool, seed=args.seed)
+    references = collect(target, workload, args.tolerance, timeout_s(args), every=args.validate > 0)
     return Prepared(workload, references, _lines(models))
 
 

@@ -18,11 +18,13 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection as Pipe
 from typing import Protocol
 
-from latentserve_client.load.drive.connection import Ended, Target, open_connections
+from latentserve_client.load.drive.connection import Ended
+from latentserve_client.load.drive.connection_factory import open_connections
 from latentserve_client.load.drive.generator import Generator, Limits
 from latentserve_client.load.measure.call_records import Outcomes, Rows
 from latentserve_client.load.measure.validation import Judge, Reference, Verdicts
-from latentserve_client.load.plan.schedule import Profile
+from latentserve_client.load.plan.run_spec import Load
+from latentserve_client.load.plan.target import Target
 from latentserve_client.load.plan.workload import Request, Workload
 
 _START_LIMIT_S = 60.0
@@ -43,19 +45,6 @@ class Setup:
     validate_share: float = 0.0
     number: int = 0  # of this process
     processes: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """One load: a concurrency, or a profile of rates with its arrivals."""
-
-    concurrency: int = 0  # calls in flight of all processes; 0: an open loop
-    profile: Profile | None = None
-    arrivals: str = "constant"
-
-    def share(self, number: int, processes: int) -> int:
-        """Return the calls in flight of one process."""
-        return self.concurrency // processes + (number < self.concurrency % processes)
 
 
 @dataclass(frozen=True, slots=True)

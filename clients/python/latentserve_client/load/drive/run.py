@@ -8,32 +8,18 @@ from dataclasses import dataclass, field, replace
 
 from latentserve_client.load.drive.generator import Clock, RealClock
 from latentserve_client.load.drive.interrupt import Interrupt
-from latentserve_client.load.drive.processes import Load, LoadProcess, Piece
+from latentserve_client.load.drive.processes import LoadProcess, Piece
 from latentserve_client.load.measure.confidence_intervals import MIN_WINDOWS, Interval, interval
 from latentserve_client.load.measure.server_metrics import Samples
-from latentserve_client.load.measure.summary import Slot, Summary
+from latentserve_client.load.measure.summary import Summary
+from latentserve_client.load.measure.timeline import Slot
 from latentserve_client.load.measure.validation import Verdicts
+from latentserve_client.load.plan.run_spec import Load, Timing
 
 _TAKE_EVERY_S = 0.2
 _LEAD_S = 0.1  # for the commands to reach all processes before the first call is due
 _INTERRUPTED_DRAIN_S = 1.0
-_DEFAULT_WINDOWS = 10
 _SLOTS = 120  # points of the latency over time
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """How long a run takes."""
-
-    warm_up_s: float
-    duration_s: float  # measured; the limit where it may end earlier because it is stable
-    window_s: float = 0.0  # 0: a tenth of the duration
-    stable_within: float | None = None  # share, for example 0.05; None: always the whole duration
-
-    @property
-    def windows_of_s(self) -> float:
-        """Seconds of one window."""
-        return self.window_s or self.duration_s / _DEFAULT_WINDOWS
 
 
 @dataclass

@@ -6,29 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from latentserve_client.load.drive.run import RunResult
+from latentserve_client.load.plan.sweep_axis import Axis
 
-AXES = ("concurrency", "rate")
 # What a load must keep besides the latency, to count as carried.
 MAX_ERROR_SHARE = 0.001
 MIN_ACHIEVED_SHARE = 0.95  # of the rate that an open loop asks for
 _FINE_ENOUGH = 1.05  # neighbours that are closer than this are not split
-
-
-class BadSweep(ValueError):
-    """The text of a sweep cannot be read."""
-
-
-@dataclass(frozen=True, slots=True)
-class Axis:
-    """What is varied, and over which loads."""
-
-    name: str  # "concurrency" or "rate"
-    points: tuple[float, ...]  # ascending
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether only whole numbers make sense."""
-        return self.name == "concurrency"
 
 
 @dataclass
@@ -57,28 +40,6 @@ class Sweep:
                 break
             best = point
         return best
-
-
-def parse_sweep(text: str) -> Axis:
-    """Read "concurrency=1,2,4", "rate=100..1600" (doubling) or "rate=100..500:100" (steps)."""
-    name, equals, points = text.partition("=")
-    if name not in AXES or not equals:
-        raise BadSweep(f"{text!r}: expected concurrency=1,2,4,8 or rate=100..1600, doubling")
-    if ".." in points:
-        span, colon, step = points.partition(":")
-        low_text, _, high_text = span.partition("..")
-        low, high = _number(low_text, text), _number(high_text, text)
-        if high < low:
-            raise BadSweep(f"{text!r}: {high:g} is below {low:g}")
-        numbers = [low]
-        while numbers[-1] < high:
-            following = numbers[-1] + _number(step, text) if colon else numbers[-1] * 2
-            numbers.append(min(following, high))
-    else:
-        numbers = sorted({_number(part, text) for part in points.split(",")})
-    if name == "concurrency" and any(number != int(number) for number in numbers):
-        raise BadSweep(f"{text!r}: a concurrency is a whole number")
-    return Axis(name, tuple(numbers))
 
 
 def run_sweep(
@@ -145,13 +106,3 @@ def _between(sweep: Sweep) -> float | None:
 
 def _interrupted(point: Point) -> bool:
     return point.result.ended not in ("duration", "stable", "not stable")
-
-
-def _number(text: str, whole: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise BadSweep(f"{whole!r}: {text!r} is no number above 0")
-    return number

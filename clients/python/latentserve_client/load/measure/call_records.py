@@ -46,3 +46,9 @@ class Outcomes:
 def empty() -> Rows:
     """Return no rows."""
     return np.empty((0, len(COLUMNS)), np.int64)
+
+
+def column(rows: Rows, name: str) -> NDArray[np.int64]:
+    """Return one column of the rows."""
+    values: NDArray[np.int64] = rows[:, COLUMN[name]]
+    return values

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import grpc
 import numpy as np
 
 from latentserve.v1 import generative_service_pb2 as pb
 from latentserve_client._codec import from_images, from_tensor
-from latentserve_client._errors import error_from_rpc
 from latentserve_client._results import read_pixels
-from latentserve_client.load.drive.connection import Target
-from latentserve_client.load.measure.validation import Parts, ReadParts, Reference
-from latentserve_client.load.plan.workload import Workload
+from latentserve_client.load.measure.validation import Parts, ReadParts
 
 
 def read_encode(reply: bytes) -> Parts:
@@ -72,49 +67,12 @@ READERS: dict[str, ReadParts] = {
 }
 
 
-def references(
-    target: Target,
-    workload: Workload,
-    tolerance: float,
-    timeout_s: float,
-    *,
-    every: bool,
-    readers: Callable[[str], ReadParts] | None = None,
-) -> tuple[Reference, ...]:
-    """Send the requests of the pool one after the other and return their answers.
-
-    With `every` unset only the first of each kind, to see that it works. Raises LatentserveError
-    for a request that the server refuses.
-    """
-    find = readers or _reader
-    answers: list[Reference] = []
-    tried: set[int] = set()
-    with target.channel() as channel:
-        for request in workload.pool:
-            if not every and request.kind in tried:
-                continue
-            tried.add(request.kind)
-            kind = workload.kinds[request.kind]
-            read = find(kind.method)
-            options = {"timeout": timeout_s, "metadata": target.metadata or None}
-            try:
-                if kind.streaming:
-                    replies = list(channel.unary_stream(kind.method)(request.payload, **options))
-                else:
-                    replies = [channel.unary_unary(kind.method)(request.payload, **options)]
-            except grpc.RpcError as error:
-                raise error_from_rpc(error) from error
-            if every:
-                parts = _joined([read(reply) for reply in replies])
-                answers.append(Reference(parts, read, tolerance))
-    return tuple(answers)
-
-
-def _reader(method: str) -> ReadParts:
+def reader(method: str) -> ReadParts:
+    """Return the reader of the replies of a gRPC method."""
     return READERS.get(method.rpartition("/")[2], read_nothing)
 
 
-def _joined(messages: list[Parts]) -> Parts:
+def joined(messages: list[Parts]) -> Parts:
     """Return the parts of one message, or those of a stream's messages joined by rows."""
     if len(messages) == 1:
         return messages[0]

@@ -10,13 +10,13 @@ import grpc
 import numpy as np
 
 from latentserve_client._errors import error_from_rpc
-from latentserve_client.load.drive.connection import Target
 from latentserve_client.load.drive.preparation import Prepared
-from latentserve_client.load.measure.reply_readers import references
+from latentserve_client.load.drive.references import references
 from latentserve_client.load.open_inference import messages_pb2 as pb
 from latentserve_client.load.open_inference.tensors import read_infer, request
 from latentserve_client.load.plan.config import Plan, timeout_s
 from latentserve_client.load.plan.mix import BadMix, Entry
+from latentserve_client.load.plan.target import Target
 from latentserve_client.load.plan.workload import Kind, Request, Workload
 
 _SERVICE = "/inference.GRPCInferenceService/"

@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from latentserve_client._base import DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_TIMEOUT_S
-from latentserve_client.cli._inputs import UsageError
-from latentserve_client.cli._security import metadata
-from latentserve_client.load.drive.connection import Target
-from latentserve_client.load.drive.processes import Load
-from latentserve_client.load.drive.run import Timing
-from latentserve_client.load.drive.sweep import Axis, BadSweep, parse_sweep
+from latentserve_client._command_line import UsageError
+from latentserve_client._security import metadata
 from latentserve_client.load.plan.conditions import BadCondition, Condition, parse_condition
 from latentserve_client.load.plan.mix import BadMix, Entry, parse_mix
 from latentserve_client.load.plan.options import DEFAULT_CONCURRENCY
+from latentserve_client.load.plan.run_spec import Load, Timing
 from latentserve_client.load.plan.schedule import BadProfile, Profile, Segment, parse_profile
+from latentserve_client.load.plan.sweep_axis import Axis, BadSweep, parse_sweep
+from latentserve_client.load.plan.target import Target
 
 OUTPUTS = (".json", ".csv", ".html")
 _DEFAULT_MIX = {"latentserve": "reconstruct", "oip": "infer"}

@@ -9,13 +9,14 @@ from typing import Any
 
 import grpc
 
-from latentserve_client.load.drive.processes import Load
 from latentserve_client.load.drive.run import RunResult
 from latentserve_client.load.drive.sweep import Sweep
 from latentserve_client.load.measure.confidence_intervals import Interval
 from latentserve_client.load.measure.histogram import Histogram
 from latentserve_client.load.measure.server_metrics import changes, figures
-from latentserve_client.load.measure.summary import Summary, Timeline, Totals
+from latentserve_client.load.measure.summary import Summary, Totals
+from latentserve_client.load.measure.timeline import Timeline
+from latentserve_client.load.plan.run_spec import Load
 from latentserve_client.load.plan.workload import Kind
 
 FORMAT = "latentserve-load/1"

@@ -12,10 +12,11 @@ import trustme
 from unit.client.fake_server import Failure
 
 from latentserve.v1 import generative_service_pb2 as pb
-from latentserve_client.load.drive import completion_queue_connection, connection
+from latentserve_client.load.drive import completion_queue_connection, connection_factory
 from latentserve_client.load.drive.aio_connection import AioConnections
 from latentserve_client.load.drive.completion_queue_connection import CompletionQueueConnection
-from latentserve_client.load.drive.connection import Target, open_connections
+from latentserve_client.load.drive.connection_factory import open_connections
+from latentserve_client.load.plan.target import Target
 from latentserve_client.load.plan.workload import Kind, Request
 
 SAMPLE = Kind("sample", "/latentserve.v1.GenerativeService/Sample")
@@ -215,7 +216,7 @@ def test_where_grpcios_private_calls_have_changed_it_falls_back_and_says_so(
 
 def test_where_nothing_comes_back_it_falls_back(server, caplog, monkeypatch):
     monkeypatch.setattr(CompletionQueueConnection, "start", lambda *_: None)
-    monkeypatch.setattr(connection, "_TRIAL_EXTRA_S", 0.05)
+    monkeypatch.setattr(connection_factory, "_TRIAL_EXTRA_S", 0.05)
     connections, name = open_connections(Target(server.address, 2**20), 1, "cq", TRIAL, 0.05)
     close(connections)
     assert name == "aio"

@@ -7,10 +7,11 @@ import pytest
 from unit.client.load.fakes import FakeClock, S
 from unit.client.load.measure.test_summary import call, rows
 
-from latentserve_client.load.drive.processes import Load, Piece
-from latentserve_client.load.drive.run import Runner, Timing
+from latentserve_client.load.drive.processes import Piece
+from latentserve_client.load.drive.run import Runner
 from latentserve_client.load.measure.server_metrics import Samples
 from latentserve_client.load.measure.validation import Verdicts
+from latentserve_client.load.plan.run_spec import Load, Timing
 from latentserve_client.load.plan.schedule import parse_profile
 
 

@@ -8,10 +8,10 @@ import grpc
 import numpy as np
 
 from latentserve_client.load.drive.completion_queue_connection import CompletionQueueConnection
-from latentserve_client.load.drive.connection import Target
 from latentserve_client.load.drive.generator import Generator, Limits
 from latentserve_client.load.measure.call_records import COLUMN, Outcomes
 from latentserve_client.load.plan.schedule import parse_profile
+from latentserve_client.load.plan.target import Target
 from latentserve_client.load.plan.workload import Kind, Request, Workload
 
 STALLS_AT = 100  # the number of the call

@@ -1,11 +1,12 @@
 import pytest
 from unit.client.load.measure.test_summary import call, rows
 
-from latentserve_client.load.drive.processes import Load
 from latentserve_client.load.drive.run import RunResult
-from latentserve_client.load.drive.sweep import BadSweep, keeps, parse_sweep, run_sweep
+from latentserve_client.load.drive.sweep import keeps, run_sweep
 from latentserve_client.load.measure.confidence_intervals import interval
 from latentserve_client.load.measure.summary import Summary
+from latentserve_client.load.plan.run_spec import Load
+from latentserve_client.load.plan.sweep_axis import BadSweep, parse_sweep
 
 
 def result(p99_ms, *, rate=100.0, errors=0, ended="duration"):

@@ -3,7 +3,8 @@ import pytest
 from unit.client.load.fakes import S
 
 from latentserve_client.load.measure.call_records import COLUMN, COLUMNS
-from latentserve_client.load.measure.summary import Summary, Timeline
+from latentserve_client.load.measure.summary import Summary
+from latentserve_client.load.measure.timeline import Timeline
 
 
 def row(**values):

@@ -2,10 +2,10 @@ import io
 
 from unit.client.load.measure.test_summary import call, rows, summary
 
-from latentserve_client.load.drive.processes import Load
 from latentserve_client.load.drive.run import Progress
+from latentserve_client.load.plan.run_spec import Load
 from latentserve_client.load.plan.schedule import parse_profile
-from latentserve_client.load.report.text import ProgressLine, progress_text
+from latentserve_client.load.report.progress import ProgressLine, progress_text
 
 
 def progress(*, warming_up=False, load=None):

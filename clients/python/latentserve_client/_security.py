@@ -7,7 +7,7 @@ import os
 
 import grpc
 
-from latentserve_client.cli._inputs import UsageError
+from latentserve_client._command_line import UsageError
 
 
 def credentials(args: argparse.Namespace) -> grpc.ChannelCredentials | None:

@@ -1,0 +1,52 @@
+"""Opens connections on the completion queue, or on grpc.aio where that fails."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Sequence
+
+from latentserve_client.load.drive.aio_connection import AioConnections
+from latentserve_client.load.drive.connection import Connection
+from latentserve_client.load.plan.target import Target
+from latentserve_client.load.plan.workload import Kind, Request
+
+log = logging.getLogger(__name__)
+
+_TRIAL_EXTRA_S = 5.0
+
+
+def open_connections(
+    target: Target, count: int, transport: str, trial: tuple[Kind, Request], timeout_s: float
+) -> tuple[Sequence[Connection], str]:
+    """Open connections, and return them with the name of the transport that they are on.
+
+    Falls back from "cq" to "aio", with a warning, where one call of the trial is not answered: not
+    by an error status, which is an answer, but by an exception or by nothing at all.
+    """
+    if transport == "cq":
+        first = None
+        try:
+            # Here, because even the import may fail with another grpcio.
+            from latentserve_client.load.drive.completion_queue_connection import (
+                CompletionQueueConnection,
+            )
+
+            first = CompletionQueueConnection(target)
+            _try(first, *trial, timeout_s)
+        except Exception as error:  # noqa: BLE001 - private calls: whatever they raise
+            log.warning("completion queue: %r; falling back to grpc.aio, which is slower", error)
+            if first is not None:
+                with contextlib.suppress(Exception):
+                    first.close()
+        else:
+            return [first, *(CompletionQueueConnection(target) for _ in range(count - 1))], "cq"
+    return AioConnections.open(target, count), "aio"
+
+
+def _try(connection: Connection, kind: Kind, request: Request, timeout_s: float) -> None:
+    ended = threading.Event()
+    connection.start(kind, request.payload, timeout_s, lambda _: ended.set(), lambda _: None)
+    if not ended.wait(timeout_s + _TRIAL_EXTRA_S):
+        raise TimeoutError("a call on it did not end")

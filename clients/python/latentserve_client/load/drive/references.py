@@ -1,0 +1,51 @@
+"""Reference replies: sends each request of the pool once, before the load."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import grpc
+
+from latentserve_client._errors import error_from_rpc
+from latentserve_client.load.measure.reply_readers import joined, reader
+from latentserve_client.load.measure.validation import ReadParts, Reference
+from latentserve_client.load.plan.target import Target
+from latentserve_client.load.plan.workload import Workload
+
+
+def references(
+    target: Target,
+    workload: Workload,
+    tolerance: float,
+    timeout_s: float,
+    *,
+    every: bool,
+    readers: Callable[[str], ReadParts] | None = None,
+) -> tuple[Reference, ...]:
+    """Send the requests of the pool one after the other and return their answers.
+
+    With `every` unset only the first of each kind, to see that it works. Raises LatentserveError
+    for a request that the server refuses.
+    """
+    find = readers or reader
+    answers: list[Reference] = []
+    tried: set[int] = set()
+    with target.channel() as channel:
+        for request in workload.pool:
+            if not every and request.kind in tried:
+                continue
+            tried.add(request.kind)
+            kind = workload.kinds[request.kind]
+            read = find(kind.method)
+            options = {"timeout": timeout_s, "metadata": target.metadata or None}
+            try:
+                if kind.streaming:
+                    replies = list(channel.unary_stream(kind.method)(request.payload, **options))
+                else:
+                    replies = [channel.unary_unary(kind.method)(request.payload, **options)]
+            except grpc.RpcError as error:
+                raise error_from_rpc(error) from error
+            if every:
+                parts = joined([read(reply) for reply in replies])
+                answers.append(Reference(parts, read, tolerance))
+    return tuple(answers)
