@@ -40,7 +40,7 @@ def load(args: argparse.Namespace) -> Report:
     """Load a server and report. Raises before any load for what cannot work."""
     # The fallback of the transport must be heard.
     logging.basicConfig(format="latentserve load: %(message)s")
-    plan = planning.read_plan(args)
+    plan = planning.read_config(args)
     target = planning.target(args)
     try:
         earlier = read_baseline(args.baseline) if args.baseline else None
@@ -97,7 +97,7 @@ def load(args: argparse.Namespace) -> Report:
 
 
 def _measure(
-    plan: planning.Plan, setup: Setup, scraped: Callable[[], Samples | None]
+    plan: planning.LoadTestConfig, setup: Setup, scraped: Callable[[], Samples | None]
 ) -> tuple[list[RunResult], Sweep | None, str]:
     """Run the load, or the sweep, and return what was found, and on which transport."""
     line = ProgressLine()

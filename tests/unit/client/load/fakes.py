@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from latentserve_client.load.drive.connection import Done, Ended, OnMessage
-from latentserve_client.load.plan.workload import Kind, Request, Workload
+from latentserve_client.load.plan.workload import CallKind, Request, Workload
 
 S = 1_000_000_000  # nanoseconds
 
@@ -49,7 +49,12 @@ class FakeConnection:
     closed: bool = False
 
     def start(
-        self, kind: Kind, payload: bytes, timeout_s: float, done: Done, on_message: OnMessage | None
+        self,
+        kind: CallKind,
+        payload: bytes,
+        timeout_s: float,
+        done: Done,
+        on_message: OnMessage | None,
     ) -> None:
         number = len(self.started_ns)
         self.started_ns.append(self.clock.now_ns())
@@ -66,4 +71,4 @@ class FakeConnection:
         self.closed = True
 
 
-ONE_KIND = Workload((Kind("call", "/s/M"),), (Request(0, 0, b"x", 2),))
+ONE_KIND = Workload((CallKind("call", "/s/M"),), (Request(0, 0, b"x", 2),))

@@ -12,7 +12,7 @@ import grpc.aio
 
 from latentserve_client.load.drive.connection import Done, Ended, OnMessage, pushback_s
 from latentserve_client.load.plan.target import Target
-from latentserve_client.load.plan.workload import Kind
+from latentserve_client.load.plan.workload import CallKind
 
 _CLOSE_LIMIT_S = 10.0
 
@@ -76,7 +76,12 @@ class AioConnection:
         return self._started - self._ended
 
     def start(
-        self, kind: Kind, payload: bytes, timeout_s: float, done: Done, on_message: OnMessage | None
+        self,
+        kind: CallKind,
+        payload: bytes,
+        timeout_s: float,
+        done: Done,
+        on_message: OnMessage | None,
     ) -> None:
         """Start a call."""
         with self._lock:
@@ -86,14 +91,14 @@ class AioConnection:
         )
 
     def _spawn(
-        self, kind: Kind, payload: bytes, timeout_s: float, done: Done, on_message: Any
+        self, kind: CallKind, payload: bytes, timeout_s: float, done: Done, on_message: Any
     ) -> None:
         task = self._loop.loop.create_task(self._call(kind, payload, timeout_s, done, on_message))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _call(
-        self, kind: Kind, payload: bytes, timeout_s: float, done: Done, on_message: Any
+        self, kind: CallKind, payload: bytes, timeout_s: float, done: Done, on_message: Any
     ) -> None:
         message = None
         options: dict[str, Any] = {"timeout": timeout_s, "metadata": self._metadata}

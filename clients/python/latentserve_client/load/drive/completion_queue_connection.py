@@ -19,7 +19,7 @@ from grpc._cython import cygrpc
 
 from latentserve_client.load.drive.connection import Done, Ended, OnMessage, pushback_s
 from latentserve_client.load.plan.target import Target
-from latentserve_client.load.plan.workload import Kind
+from latentserve_client.load.plan.workload import CallKind
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,12 @@ class CompletionQueueConnection:
         return len(self._calls)
 
     def start(
-        self, kind: Kind, payload: bytes, timeout_s: float, done: Done, on_message: OnMessage | None
+        self,
+        kind: CallKind,
+        payload: bytes,
+        timeout_s: float,
+        done: Done,
+        on_message: OnMessage | None,
     ) -> None:
         """Start a call."""
         if kind.streaming and on_message is not None:

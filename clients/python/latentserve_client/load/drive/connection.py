@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
-from latentserve_client.load.plan.workload import Kind
+from latentserve_client.load.plan.workload import CallKind
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,12 @@ class Connection(Protocol):
     """Sends requests; calls back from a thread of its own."""
 
     def start(
-        self, kind: Kind, payload: bytes, timeout_s: float, done: Done, on_message: OnMessage | None
+        self,
+        kind: CallKind,
+        payload: bytes,
+        timeout_s: float,
+        done: Done,
+        on_message: OnMessage | None,
     ) -> None:
         """Start a call; `done` comes once, and before it `on_message` for each of a stream."""
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from latentserve_client.load.drive.aio_connection import AioConnections
 from latentserve_client.load.drive.connection import Connection
 from latentserve_client.load.plan.target import Target
-from latentserve_client.load.plan.workload import Kind, Request
+from latentserve_client.load.plan.workload import CallKind, Request
 
 log = logging.getLogger(__name__)
 
@@ -18,7 +18,7 @@ _TRIAL_EXTRA_S = 5.0
 
 
 def open_connections(
-    target: Target, count: int, transport: str, trial: tuple[Kind, Request], timeout_s: float
+    target: Target, count: int, transport: str, trial: tuple[CallKind, Request], timeout_s: float
 ) -> tuple[Sequence[Connection], str]:
     """Open connections, and return them with the name of the transport that they are on.
 
@@ -45,7 +45,7 @@ def open_connections(
     return AioConnections.open(target, count), "aio"
 
 
-def _try(connection: Connection, kind: Kind, request: Request, timeout_s: float) -> None:
+def _try(connection: Connection, kind: CallKind, request: Request, timeout_s: float) -> None:
     ended = threading.Event()
     connection.start(kind, request.payload, timeout_s, lambda _: ended.set(), lambda _: None)
     if not ended.wait(timeout_s + _TRIAL_EXTRA_S):

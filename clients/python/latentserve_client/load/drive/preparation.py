@@ -11,8 +11,8 @@ from latentserve_client._models import Model
 from latentserve_client.load.drive.references import references as collect
 from latentserve_client.load.measure.validation import Reference
 from latentserve_client.load.plan import requests
-from latentserve_client.load.plan.config import Plan, timeout_s
-from latentserve_client.load.plan.inputs import Images
+from latentserve_client.load.plan.config import LoadTestConfig, timeout_s
+from latentserve_client.load.plan.inputs import ImageSource
 from latentserve_client.load.plan.mix import PLAIN_CALLS
 from latentserve_client.load.plan.target import Target
 from latentserve_client.load.plan.workload import Workload
@@ -29,7 +29,9 @@ class Prepared:
     models: tuple[str, ...]  # one line each, for the report
 
 
-def prepare(args: argparse.Namespace, plan: Plan, target: Target, images: Images) -> Prepared:
+def prepare(
+    args: argparse.Namespace, plan: LoadTestConfig, target: Target, images: ImageSource
+) -> Prepared:
     """Look up, build and try the requests.
 
     Raises BadMix for what the models cannot do, LatentserveError for what the server refuses or

@@ -23,7 +23,7 @@ from latentserve_client.load.drive.connection_factory import open_connections
 from latentserve_client.load.drive.generator import Generator, Limits
 from latentserve_client.load.measure.call_records import Outcomes, Rows
 from latentserve_client.load.measure.validation import Judge, Reference, Verdicts
-from latentserve_client.load.plan.run_spec import Load
+from latentserve_client.load.plan.run_spec import LoadSpec
 from latentserve_client.load.plan.target import Target
 from latentserve_client.load.plan.workload import Request, Workload
 
@@ -64,7 +64,7 @@ class LoadProcess(Protocol):
 
     transport: str
 
-    def start(self, load: Load, start_ns: int, end_ns: int) -> None:
+    def start(self, load: LoadSpec, start_ns: int, end_ns: int) -> None:
         """Begin at `start_ns`, send nothing after `end_ns`."""
 
     def stop(self) -> None:
@@ -93,7 +93,7 @@ class InThisProcess:
         self._generator: Generator | None = None
         self._thread: threading.Thread | None = None
 
-    def start(self, load: Load, start_ns: int, end_ns: int) -> None:
+    def start(self, load: LoadSpec, start_ns: int, end_ns: int) -> None:
         """Begin in a thread."""
         setup = self._setup
         self._generator = Generator(
@@ -109,7 +109,7 @@ class InThisProcess:
         self._thread = threading.Thread(target=self._run, args=arguments, name="load", daemon=True)
         self._thread.start()
 
-    def _run(self, generator: Generator, load: Load, start_ns: int, end_ns: int) -> None:
+    def _run(self, generator: Generator, load: LoadSpec, start_ns: int, end_ns: int) -> None:
         setup = self._setup
         try:
             if load.profile is None:
@@ -175,7 +175,7 @@ class InItsOwnProcess:
         if problem:
             raise RuntimeError(problem)
 
-    def start(self, load: Load, start_ns: int, end_ns: int) -> None:
+    def start(self, load: LoadSpec, start_ns: int, end_ns: int) -> None:
         """Begin."""
         self._pipe.send(("start", load, start_ns, end_ns))
 

@@ -14,7 +14,7 @@ from latentserve_client.load.measure.server_metrics import Samples
 from latentserve_client.load.measure.summary import Summary
 from latentserve_client.load.measure.timeline import Slot
 from latentserve_client.load.measure.validation import Verdicts
-from latentserve_client.load.plan.run_spec import Load, Timing
+from latentserve_client.load.plan.run_spec import LoadSpec, RunTiming
 
 _TAKE_EVERY_S = 0.2
 _LEAD_S = 0.1  # for the commands to reach all processes before the first call is due
@@ -26,7 +26,7 @@ _SLOTS = 120  # points of the latency over time
 class Progress:
     """Where a run is."""
 
-    load: Load
+    load: LoadSpec
     elapsed_s: float  # since its start
     total_s: float  # until its end at the latest
     warming_up: bool
@@ -38,7 +38,7 @@ class Progress:
 class RunResult:
     """What a run found."""
 
-    load: Load
+    load: LoadSpec
     summary: Summary
     measured_s: float
     ended: str  # "duration", "stable", "not stable", "interrupted" or "failed: ..."
@@ -68,7 +68,7 @@ class Runner:
         self,
         processes: Sequence[LoadProcess],
         kinds: int,
-        timing: Timing,
+        timing: RunTiming,
         *,
         scrape: Callable[[], Samples | None] = lambda: None,
         on_progress: Callable[[Progress], None] = lambda _: None,
@@ -81,7 +81,7 @@ class Runner:
         self._on_progress = on_progress
         self._clock = clock or RealClock()
 
-    def run(self, load: Load) -> RunResult:
+    def run(self, load: LoadSpec) -> RunResult:
         """Run a load. Ctrl-C ends it early: the result is that of the time so far.
 
         Raises RuntimeError where a process of the tester has died.
@@ -92,7 +92,7 @@ class Runner:
         start_ns = self._clock.now_ns() + int(_LEAD_S * 1e9)
         state = _State(load, timing, start_ns, self._kinds, cpu_s)
         if load.profile is not None:
-            load = replace(load, profile=load.profile.led_in(timing.warm_up_s))
+            load = replace(load, profile=load.profile.with_warm_up(timing.warm_up_s))
         for process in self._processes:
             process.start(load, start_ns, state.latest_end_ns)
         with Interrupt() as interrupt:
@@ -136,7 +136,7 @@ class _State:
     """A run while it goes on."""
 
     def __init__(
-        self, load: Load, timing: Timing, start_ns: int, kinds: int, cpu_s: list[float]
+        self, load: LoadSpec, timing: RunTiming, start_ns: int, kinds: int, cpu_s: list[float]
     ) -> None:
         self._load, self._timing, self._start_ns = load, timing, start_ns
         self.measured_ns = start_ns + int(timing.warm_up_s * 1e9)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from latentserve_client.load.drive.run import RunResult
-from latentserve_client.load.plan.sweep_axis import Axis
+from latentserve_client.load.plan.sweep_axis import SweepAxis
 
 # What a load must keep besides the latency, to count as carried.
 MAX_ERROR_SHARE = 0.001
@@ -27,7 +27,7 @@ class Point:
 class Sweep:
     """All of them, in the order of the load."""
 
-    axis: Axis
+    axis: SweepAxis
     slo_p99_ms: float | None
     points: list[Point] = field(default_factory=list)
 
@@ -43,7 +43,7 @@ class Sweep:
 
 
 def run_sweep(
-    axis: Axis,
+    axis: SweepAxis,
     run: Callable[[float], RunResult],
     *,
     slo_p99_ms: float | None = None,

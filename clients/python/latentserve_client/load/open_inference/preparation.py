@@ -14,17 +14,17 @@ from latentserve_client.load.drive.preparation import Prepared
 from latentserve_client.load.drive.references import references
 from latentserve_client.load.open_inference import messages_pb2 as pb
 from latentserve_client.load.open_inference.tensors import read_infer, request
-from latentserve_client.load.plan.config import Plan, timeout_s
-from latentserve_client.load.plan.mix import BadMix, Entry
+from latentserve_client.load.plan.config import LoadTestConfig, timeout_s
+from latentserve_client.load.plan.mix import BadMix, MixEntry
 from latentserve_client.load.plan.target import Target
-from latentserve_client.load.plan.workload import Kind, Request, Workload
+from latentserve_client.load.plan.workload import CallKind, Request, Workload
 
 _SERVICE = "/inference.GRPCInferenceService/"
 _MOST_ROWS = 2**20  # the protocol has no limit of its own: the server says what is too much
 _MAX_POOL_BYTES = 256 * 2**20
 
 
-def prepare_oip(args: argparse.Namespace, plan: Plan, target: Target) -> Prepared:
+def prepare_oip(args: argparse.Namespace, plan: LoadTestConfig, target: Target) -> Prepared:
     """Read the metadata, make the requests and try them.
 
     Raises BadMix for a mix without a model or inputs that cannot be made, LatentserveError for
@@ -32,7 +32,7 @@ def prepare_oip(args: argparse.Namespace, plan: Plan, target: Target) -> Prepare
     """
     limit_s = timeout_s(args)
     entries = [entry if entry.model else replace(entry, model=args.model) for entry in plan.entries]
-    kinds: list[Kind] = []
+    kinds: list[CallKind] = []
     pool: list[Request] = []
     lines: dict[str, str] = {}
     with target.channel() as channel:
@@ -48,7 +48,7 @@ def prepare_oip(args: argparse.Namespace, plan: Plan, target: Target) -> Prepare
             label = " ".join(
                 ("infer", name + (f":{version}" if version else ""), f"rows={entry.rows.text}")
             )
-            kinds.append(Kind(label, _SERVICE + "ModelInfer", entry.weight))
+            kinds.append(CallKind(label, _SERVICE + "ModelInfer", entry.weight))
             pool += _requests(entry, metadata, number, len(pool), args.pool, args.seed)
         lines["server"] = _server(channel, target, limit_s)
     workload = Workload(tuple(kinds), tuple(pool))
@@ -63,7 +63,7 @@ def prepare_oip(args: argparse.Namespace, plan: Plan, target: Target) -> Prepare
     return Prepared(workload, answers, tuple(line for line in lines.values() if line))
 
 
-def _model(entry: Entry) -> tuple[str, str]:
+def _model(entry: MixEntry) -> tuple[str, str]:
     if not entry.model:
         raise BadMix("which model? give --model NAME, or infer:model=NAME in the mix")
     name, _, version = entry.model.partition(":")
@@ -71,7 +71,7 @@ def _model(entry: Entry) -> tuple[str, str]:
 
 
 def _requests(
-    entry: Entry, metadata: Any, kind: int, first: int, count: int, seed: int
+    entry: MixEntry, metadata: Any, kind: int, first: int, count: int, seed: int
 ) -> list[Request]:
     name, version = _model(entry)
     sizes = entry.rows.draw(count, _MOST_ROWS, np.random.default_rng((seed, kind)))

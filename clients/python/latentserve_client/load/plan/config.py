@@ -11,11 +11,16 @@ from latentserve_client._base import DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_TIMEOUT_
 from latentserve_client._command_line import UsageError
 from latentserve_client._security import metadata
 from latentserve_client.load.plan.conditions import BadCondition, Condition, parse_condition
-from latentserve_client.load.plan.mix import BadMix, Entry, parse_mix
+from latentserve_client.load.plan.mix import BadMix, MixEntry, parse_mix
 from latentserve_client.load.plan.options import DEFAULT_CONCURRENCY
-from latentserve_client.load.plan.run_spec import Load, Timing
-from latentserve_client.load.plan.schedule import BadProfile, Profile, Segment, parse_profile
-from latentserve_client.load.plan.sweep_axis import Axis, BadSweep, parse_sweep
+from latentserve_client.load.plan.run_spec import LoadSpec, RunTiming
+from latentserve_client.load.plan.schedule import (
+    BadProfile,
+    RateProfile,
+    RateSegment,
+    parse_profile,
+)
+from latentserve_client.load.plan.sweep_axis import BadSweep, SweepAxis, parse_sweep
 from latentserve_client.load.plan.target import Target
 
 OUTPUTS = (".json", ".csv", ".html")
@@ -25,28 +30,28 @@ _NOT_ECHOED = frozenset({"command", "token_file", "tls_key"})
 
 
 @dataclass(frozen=True)
-class Plan:
+class LoadTestConfig:
     """What the options ask for."""
 
-    entries: tuple[Entry, ...]
-    load: Load
-    timing: Timing
-    axis: Axis | None
+    entries: tuple[MixEntry, ...]
+    load: LoadSpec
+    timing: RunTiming
+    axis: SweepAxis | None
     conditions: tuple[Condition, ...]
     slo_p99_ms: float | None = None
     refine: int = 0
 
-    def at(self, load: float) -> Load:
+    def at(self, load: float) -> LoadSpec:
         """Return the load of one point of the sweep."""
         if self.axis is None or self.axis.name == "concurrency":
-            return Load(concurrency=int(load))
-        profile = Profile((Segment(self.timing.duration_s, load, load),))
-        return Load(profile=profile, arrivals=self.load.arrivals)
+            return LoadSpec(concurrency=int(load))
+        profile = RateProfile((RateSegment(self.timing.duration_s, load, load),))
+        return LoadSpec(profile=profile, arrivals=self.load.arrivals)
 
 
-def read_plan(args: argparse.Namespace) -> Plan:
+def read_config(args: argparse.Namespace) -> LoadTestConfig:
     """Check the options and return what they ask for. Raises UsageError."""
-    timing = Timing(args.warm_up_s, args.duration_s, args.window_s or 0.0, args.stable_within)
+    timing = RunTiming(args.warm_up_s, args.duration_s, args.window_s or 0.0, args.stable_within)
     try:
         entries = parse_mix(args.mix or _DEFAULT_MIX[args.protocol], args.protocol)
         axis = parse_sweep(args.sweep) if args.sweep else None
@@ -56,14 +61,14 @@ def read_plan(args: argparse.Namespace) -> Plan:
         raise UsageError(str(error)) from None
     _check(args, axis, profile)
     if profile is not None:
-        load = Load(profile=profile, arrivals=args.arrivals)
-        timing = Timing(
+        load = LoadSpec(profile=profile, arrivals=args.arrivals)
+        timing = RunTiming(
             args.warm_up_s, profile.duration_s, args.window_s or 0.0, args.stable_within
         )
     else:
-        load = Load(concurrency=args.concurrency or DEFAULT_CONCURRENCY, arrivals=args.arrivals)
+        load = LoadSpec(concurrency=args.concurrency or DEFAULT_CONCURRENCY, arrivals=args.arrivals)
     _check_widths(args, axis, load)
-    return Plan(entries, load, timing, axis, conditions, args.slo_p99_ms, args.refine)
+    return LoadTestConfig(entries, load, timing, axis, conditions, args.slo_p99_ms, args.refine)
 
 
 def target(args: argparse.Namespace) -> Target:
@@ -104,7 +109,7 @@ def echo(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _check(args: argparse.Namespace, axis: Axis | None, profile: Profile | None) -> None:
+def _check(args: argparse.Namespace, axis: SweepAxis | None, profile: RateProfile | None) -> None:
     """Raise UsageError for options that do not go together."""
     if profile is not None and args.concurrency:
         raise UsageError(
@@ -125,7 +130,7 @@ def _check(args: argparse.Namespace, axis: Axis | None, profile: Profile | None)
             raise UsageError(f"--out {out}: there is no folder {out.parent}")
 
 
-def _check_widths(args: argparse.Namespace, axis: Axis | None, load: Load) -> None:
+def _check_widths(args: argparse.Namespace, axis: SweepAxis | None, load: LoadSpec) -> None:
     count = connections(args)
     if count < args.processes:
         raise UsageError(

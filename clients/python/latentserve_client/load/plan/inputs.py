@@ -24,7 +24,7 @@ class BadImages(ValueError):
 
 
 @dataclass(frozen=True, eq=False)
-class Images:
+class ImageSource:
     """Images of any size, to be fitted to models."""
 
     name: str  # for the report
@@ -47,24 +47,24 @@ class Images:
         return np.take(whole, np.arange(start, start + count), axis=0, mode="wrap")
 
 
-def read_images(source: str) -> Images:
+def read_images(source: str) -> ImageSource:
     """Return the images of "synthetic", "digits" (bundled), an IDX file, a folder or an image file.
 
     A folder holds MNIST's IDX files or image files, at any depth. Raises BadImages for a source
     without images, OSError for one that cannot be read.
     """
     if source == "synthetic":
-        return Images(source)
+        return ImageSource(source)
     if source == "digits":
-        return Images(source, _from_arrays(digits.bundled().images))
+        return ImageSource(source, _from_arrays(digits.bundled().images))
     path = Path(source)
     try:
         if path.is_dir():
-            return Images(str(path), _from_folder(path))
+            return ImageSource(str(path), _from_folder(path))
         data = path.read_bytes()
         if data[:2] in (b"\0\0", b"\x1f\x8b"):
-            return Images(str(path), _from_arrays(digits.read_idx(path)))
-        return Images(str(path), (read_image(data, str(path)),))
+            return ImageSource(str(path), _from_arrays(digits.read_idx(path)))
+        return ImageSource(str(path), (read_image(data, str(path)),))
     except ValueError as error:
         raise BadImages(getattr(error, "message", str(error))) from None
 

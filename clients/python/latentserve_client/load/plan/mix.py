@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from latentserve_client._checks import image_format
 from latentserve_client._errors import InvalidArgument
-from latentserve_client.load.plan.sizes import BadSize, Sizes, parse_sizes
+from latentserve_client.load.plan.sizes import BadSize, SizeDistribution, parse_sizes
 
 # Calls by the names of the mix; those of the last line have no rows.
 IMAGE_CALLS = ("encode", "reconstruct", "denoise")
@@ -45,13 +45,13 @@ class BadMix(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class MixEntry:
     """One kind of call of the mix."""
 
     call: str  # one of CALLS or OIP_CALLS
     weight: float = 1.0
     model: str | None = None  # NAME or NAME:VERSION; None: the default
-    rows: Sizes = field(default_factory=lambda: parse_sizes("1"))
+    rows: SizeDistribution = field(default_factory=lambda: parse_sizes("1"))
     dtype: str = "float32"  # how images or latents are sent
     format: str = "float32"  # how images come back
     temperature: float | None = None
@@ -73,7 +73,7 @@ class Entry:
         return " ".join(parts)
 
 
-def parse_mix(text: str, protocol: str = "latentserve") -> tuple[Entry, ...]:
+def parse_mix(text: str, protocol: str = "latentserve") -> tuple[MixEntry, ...]:
     """Return the entries; BadMix says which part is wrong and what is expected."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts:
@@ -85,7 +85,7 @@ def parse_mix(text: str, protocol: str = "latentserve") -> tuple[Entry, ...]:
 EXAMPLE = "encode=5,sample=3:count=16"
 
 
-def _entry(text: str, calls: tuple[str, ...]) -> Entry:
+def _entry(text: str, calls: tuple[str, ...]) -> MixEntry:
     head, *options = text.split(":")
     call, equals, weight_text = head.partition("=")
     if call not in calls:
@@ -100,7 +100,7 @@ def _entry(text: str, calls: tuple[str, ...]) -> Entry:
             known = ", ".join(sorted(_OPTIONS[call])) or "none"
             raise BadMix(f"{text!r}: {option!r} is no option of {call}; it has: {known}")
         values[name] = _value(call, name, value, text)
-    return Entry(**values)  # type: ignore[arg-type]  # every value was made by its field's name
+    return MixEntry(**values)  # type: ignore[arg-type]  # every value was made by its field's name
 
 
 def _value(call: str, name: str, value: str, text: str) -> object:

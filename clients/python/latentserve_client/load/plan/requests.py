@@ -15,13 +15,19 @@ from latentserve_client._checks import image_format, to_ref
 from latentserve_client._client import Client
 from latentserve_client._codec import to_tensor
 from latentserve_client._models import Model
-from latentserve_client.load.plan.inputs import Images, to_files
-from latentserve_client.load.plan.mix import DRAWING_CALLS, IMAGE_CALLS, PLAIN_CALLS, BadMix, Entry
-from latentserve_client.load.plan.workload import Kind, Request, Workload
+from latentserve_client.load.plan.inputs import ImageSource, to_files
+from latentserve_client.load.plan.mix import (
+    DRAWING_CALLS,
+    IMAGE_CALLS,
+    PLAIN_CALLS,
+    BadMix,
+    MixEntry,
+)
+from latentserve_client.load.plan.workload import CallKind, Request, Workload
 
 _SERVICE = "/latentserve.v1.GenerativeService/"
 _MODELS = "/latentserve.v1.ModelService/"
-_PLAIN: dict[str, tuple[str, Callable[[Entry], Any]]] = {
+_PLAIN: dict[str, tuple[str, Callable[[MixEntry], Any]]] = {
     "health": ("/grpc.health.v1.Health/Check", lambda _: health_pb2.HealthCheckRequest()),
     "models": (_MODELS + "ListModels", lambda _: model_service_pb2.ListModelsRequest()),
     "model": (
@@ -43,7 +49,7 @@ _NOISE_SIGMA = 0.3
 _MAX_POOL_BYTES = 256 * 2**20
 
 
-def look_up(client: Client, entries: Sequence[Entry]) -> tuple[Model | None, ...]:
+def look_up(client: Client, entries: Sequence[MixEntry]) -> tuple[Model | None, ...]:
     """Return the model of each entry, None for calls without one.
 
     Raises LatentserveError for what the server does not have, BadMix for what it cannot do.
@@ -63,26 +69,26 @@ def look_up(client: Client, entries: Sequence[Entry]) -> tuple[Model | None, ...
 
 
 def build(
-    entries: Sequence[Entry],
+    entries: Sequence[MixEntry],
     models: Sequence[Model | None],
-    images: Images,
+    images: ImageSource,
     *,
     pool: int,
     seed: int,
 ) -> Workload:
     """Serialise `pool` different requests for each entry."""
-    kinds: list[Kind] = []
+    kinds: list[CallKind] = []
     requests: list[Request] = []
     for number, (entry, model) in enumerate(zip(entries, models, strict=True)):
         if model is None:
             method, message = _PLAIN[entry.call]
-            kinds.append(Kind(entry.label(entry.model or ""), method, entry.weight))
+            kinds.append(CallKind(entry.label(entry.model or ""), method, entry.weight))
             payload = message(entry).SerializeToString()
             requests.append(Request(len(requests), number, payload, rows=0))
             continue
         method, field = _METHODS[entry.call]
         kinds.append(
-            Kind(
+            CallKind(
                 entry.label(model.ref),
                 _SERVICE + method,
                 entry.weight,
@@ -103,7 +109,7 @@ def build(
     return Workload(tuple(kinds), tuple(requests))
 
 
-def _check(entry: Entry, model: Model) -> None:
+def _check(entry: MixEntry, model: Model) -> None:
     needed = "sample" if entry.call in DRAWING_CALLS else entry.call
     if model.state != "ready":
         raise BadMix(
@@ -120,13 +126,13 @@ def _check(entry: Entry, model: Model) -> None:
         raise BadMix(f"{entry.call}: {largest} rows; {model.ref} on this server takes 1 to {limit}")
 
 
-def _most_rows(entry: Entry, model: Model) -> int:
+def _most_rows(entry: MixEntry, model: Model) -> int:
     limits = model.limits
     return limits.max_stream_rows if entry.call == "stream" else limits.max_request_rows
 
 
-def _message(entry: Entry, model: Model, images: Images, rows: int, seed: int) -> Any:
-    build_one: Callable[[Entry, Model, Images, int, int], Any]
+def _message(entry: MixEntry, model: Model, images: ImageSource, rows: int, seed: int) -> Any:
+    build_one: Callable[[MixEntry, Model, ImageSource, int, int], Any]
     if entry.call in IMAGE_CALLS:
         build_one = _of_images
     elif entry.call == "decode":
@@ -136,7 +142,7 @@ def _message(entry: Entry, model: Model, images: Images, rows: int, seed: int) -
     return build_one(entry, model, images, rows, seed)
 
 
-def _of_images(entry: Entry, model: Model, images: Images, rows: int, seed: int) -> Any:
+def _of_images(entry: MixEntry, model: Model, images: ImageSource, rows: int, seed: int) -> Any:
     pixels = images.fitted(model.image, rows, seed * 7919)
     if entry.call == "denoise" and entry.dtype in ("float32", "float16"):
         noise = np.random.default_rng(seed).standard_normal(pixels.shape, np.float32)
@@ -161,7 +167,7 @@ def _of_images(entry: Entry, model: Model, images: Images, rows: int, seed: int)
     return kind(model=ref, images=sent, output_format=image_format(entry.format))
 
 
-def _of_latents(entry: Entry, model: Model, _: Images, rows: int, seed: int) -> Any:
+def _of_latents(entry: MixEntry, model: Model, _: ImageSource, rows: int, seed: int) -> Any:
     latents = np.random.default_rng(seed).standard_normal((rows, model.latent.dim), np.float32)
     return generative_pb2.DecodeRequest(
         model=to_ref(entry.model),
@@ -170,7 +176,7 @@ def _of_latents(entry: Entry, model: Model, _: Images, rows: int, seed: int) -> 
     )
 
 
-def _of_draws(entry: Entry, model: Model, _: Images, rows: int, seed: int) -> Any:
+def _of_draws(entry: MixEntry, model: Model, _: ImageSource, rows: int, seed: int) -> Any:
     common: dict[str, Any] = {
         "model": to_ref(entry.model),
         "count": rows,

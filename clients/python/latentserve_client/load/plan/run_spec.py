@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from latentserve_client.load.plan.schedule import Profile
+from latentserve_client.load.plan.schedule import RateProfile
 
 _DEFAULT_WINDOWS = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class LoadSpec:
     """One load: a concurrency, or a profile of rates with its arrivals."""
 
     concurrency: int = 0  # calls in flight of all processes; 0: an open loop
-    profile: Profile | None = None
+    profile: RateProfile | None = None
     arrivals: str = "constant"
 
     def share(self, number: int, processes: int) -> int:
@@ -23,7 +23,7 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
+class RunTiming:
     """How long a run takes."""
 
     warm_up_s: float

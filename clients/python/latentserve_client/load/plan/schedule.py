@@ -22,7 +22,7 @@ class BadProfile(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
+class RateSegment:
     """A time in which the rate goes in a straight line."""
 
     duration_s: float  # seconds; infinite for the last one of a constant rate
@@ -45,10 +45,10 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
-class Profile:
+class RateProfile:
     """The rate over time."""
 
-    segments: tuple[Segment, ...]
+    segments: tuple[RateSegment, ...]
 
     @property
     def duration_s(self) -> float:
@@ -62,16 +62,16 @@ class Profile:
             len({s.start_per_s for s in self.segments} | {s.end_per_s for s in self.segments}) == 1
         )
 
-    def led_in(self, warm_up_s: float) -> Profile:
+    def with_warm_up(self, warm_up_s: float) -> RateProfile:
         """Return the profile behind a warm-up at its first rate."""
         if not warm_up_s:
             return self
         rate = self.segments[0].start_per_s or max(s.end_per_s for s in self.segments)
-        return Profile((Segment(warm_up_s, rate, rate), *self.segments))
+        return RateProfile((RateSegment(warm_up_s, rate, rate), *self.segments))
 
-    def scaled_to(self, per_s: float) -> Profile:
+    def scaled_to(self, per_s: float) -> RateProfile:
         """Return a constant rate of the same duration."""
-        return Profile((Segment(self.duration_s, per_s, per_s),))
+        return RateProfile((RateSegment(self.duration_s, per_s, per_s),))
 
     def arrivals(self, kind: str, seed: int) -> Iterator[float]:
         """Return seconds from the start at which calls are meant to be sent, in order.
@@ -96,7 +96,7 @@ class Profile:
             yield begun_s + segment.time_of(calls - before)
 
 
-def parse_profile(text: str, duration_s: float) -> Profile:
+def parse_profile(text: str, duration_s: float) -> RateProfile:
     """Read "200", "100,200,400" (steps) or "100-500" (a ramp), or these with seconds: "100-500:30".
 
     Segments without seconds share what is left of `duration_s` equally. Raises BadProfile.
@@ -118,9 +118,9 @@ def parse_profile(text: str, duration_s: float) -> Profile:
         if start_per_s == end_per_s == 0:
             raise BadProfile(f"{text!r}: a rate of 0 sends nothing")
         segments.append(
-            Segment(float(seconds) if colon else left_s / silent, start_per_s, end_per_s)
+            RateSegment(float(seconds) if colon else left_s / silent, start_per_s, end_per_s)
         )
-    return Profile(tuple(segments))
+    return RateProfile(tuple(segments))
 
 
 def _constant() -> Iterator[float]:

@@ -22,7 +22,7 @@ class BadSize(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Sizes:
+class SizeDistribution:
     """A distribution of whole numbers from 1 on."""
 
     text: str  # as it was written
@@ -57,10 +57,10 @@ class Sizes:
         return [int(size) for size in np.clip(sizes, 1, limit)]
 
 
-def parse_sizes(text: str) -> Sizes:
+def parse_sizes(text: str) -> SizeDistribution:
     """Read a size or a distribution; BadSize for anything else."""
     if text.startswith("~"):
-        return Sizes(text, mean=float(_integer(text[1:], text)))
+        return SizeDistribution(text, mean=float(_integer(text[1:], text)))
     choices: list[int] = []
     weights: list[float] = []
     for part in text.split("|"):
@@ -74,7 +74,7 @@ def parse_sizes(text: str) -> Sizes:
         for number in range(low, high + 1):
             choices.append(number)
             weights.append(times / (high - low + 1))
-    return Sizes(text, tuple(choices), tuple(weights))
+    return SizeDistribution(text, tuple(choices), tuple(weights))
 
 
 def _integer(text: str, whole: str) -> int:

@@ -12,7 +12,7 @@ class BadSweep(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Axis:
+class SweepAxis:
     """What is varied, and over which loads."""
 
     name: str  # "concurrency" or "rate"
@@ -24,7 +24,7 @@ class Axis:
         return self.name == "concurrency"
 
 
-def parse_sweep(text: str) -> Axis:
+def parse_sweep(text: str) -> SweepAxis:
     """Read "concurrency=1,2,4", "rate=100..1600" (doubling) or "rate=100..500:100" (steps)."""
     name, equals, points = text.partition("=")
     if name not in AXES or not equals:
@@ -43,7 +43,7 @@ def parse_sweep(text: str) -> Axis:
         numbers = sorted({_number(part, text) for part in points.split(",")})
     if name == "concurrency" and any(number != int(number) for number in numbers):
         raise BadSweep(f"{text!r}: a concurrency is a whole number")
-    return Axis(name, tuple(numbers))
+    return SweepAxis(name, tuple(numbers))
 
 
 def _number(text: str, whole: str) -> float:

@@ -13,7 +13,7 @@ _ORDER_LENGTH = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class CallKind:
     """One entry of the mix: calls that are counted together."""
 
     label: str  # for people, for example "encode mnist-vae rows=1"
@@ -37,7 +37,7 @@ class Request:
 class Workload:
     """The kinds of calls and the pool of requests; pickles, for several processes."""
 
-    kinds: tuple[Kind, ...]
+    kinds: tuple[CallKind, ...]
     pool: tuple[Request, ...]
 
     def order(self, seed: int) -> Iterator[Request]:

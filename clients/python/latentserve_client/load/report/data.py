@@ -16,8 +16,8 @@ from latentserve_client.load.measure.histogram import Histogram
 from latentserve_client.load.measure.server_metrics import changes, figures
 from latentserve_client.load.measure.summary import Summary, Totals
 from latentserve_client.load.measure.timeline import Timeline
-from latentserve_client.load.plan.run_spec import Load
-from latentserve_client.load.plan.workload import Kind
+from latentserve_client.load.plan.run_spec import LoadSpec
+from latentserve_client.load.plan.workload import CallKind
 
 FORMAT = "latentserve-load/1"
 PERCENTILES = (50.0, 75.0, 90.0, 95.0, 99.0, 99.9)
@@ -27,7 +27,7 @@ _BARS = 60
 _CODES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
-def run_data(result: RunResult, kinds: Sequence[Kind]) -> dict[str, Any]:
+def run_data(result: RunResult, kinds: Sequence[CallKind]) -> dict[str, Any]:
     """Return one run."""
     summary, measured_s = result.summary, result.measured_s
     total = summary.total
@@ -89,7 +89,7 @@ def sweep_data(sweep: Sweep) -> dict[str, Any]:
     }
 
 
-def load_data(load: Load) -> dict[str, Any]:
+def load_data(load: LoadSpec) -> dict[str, Any]:
     """Return what a run was asked for."""
     if load.profile is None:
         return {"loop": "closed", "concurrency": load.concurrency}

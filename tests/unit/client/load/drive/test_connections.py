@@ -17,10 +17,10 @@ from latentserve_client.load.drive.aio_connection import AioConnections
 from latentserve_client.load.drive.completion_queue_connection import CompletionQueueConnection
 from latentserve_client.load.drive.connection_factory import open_connections
 from latentserve_client.load.plan.target import Target
-from latentserve_client.load.plan.workload import Kind, Request
+from latentserve_client.load.plan.workload import CallKind, Request
 
-SAMPLE = Kind("sample", "/latentserve.v1.GenerativeService/Sample")
-STREAM = Kind("stream", "/latentserve.v1.GenerativeService/SampleStream", streaming=True)
+SAMPLE = CallKind("sample", "/latentserve.v1.GenerativeService/Sample")
+STREAM = CallKind("stream", "/latentserve.v1.GenerativeService/SampleStream", streaming=True)
 ONE = pb.SampleRequest(count=1, seed=3).SerializeToString()
 LIMIT_S = 20.0
 

@@ -11,7 +11,7 @@ from latentserve_client.load.drive.processes import Piece
 from latentserve_client.load.drive.run import Runner
 from latentserve_client.load.measure.server_metrics import Samples
 from latentserve_client.load.measure.validation import Verdicts
-from latentserve_client.load.plan.run_spec import Load, Timing
+from latentserve_client.load.plan.run_spec import LoadSpec, RunTiming
 from latentserve_client.load.plan.schedule import parse_profile
 
 
@@ -52,11 +52,11 @@ def run(timing, load=None, on_progress=lambda _: None, scrape=lambda: None, **op
     clock = FakeClock()
     processes = [FakeProcess(clock, **options), FakeProcess(clock, **options)]
     runner = Runner(processes, 1, timing, clock=clock, on_progress=on_progress, scrape=scrape)
-    return runner.run(load or Load(concurrency=4)), processes
+    return runner.run(load or LoadSpec(concurrency=4)), processes
 
 
 def test_a_run_has_its_warm_up_and_its_duration():
-    result, (process, _) = run(Timing(warm_up_s=2, duration_s=10))
+    result, (process, _) = run(RunTiming(warm_up_s=2, duration_s=10))
     load, start_ns, end_ns = process.started
     assert load.concurrency == 4
     assert (end_ns - start_ns) / S == 12
@@ -71,15 +71,15 @@ def test_a_run_has_its_warm_up_and_its_duration():
 
 
 def test_a_profile_is_led_in_by_the_warm_up():
-    load = Load(profile=parse_profile("10-50", 10))
-    result, (process, _) = run(Timing(warm_up_s=2, duration_s=10), load)
+    load = LoadSpec(profile=parse_profile("10-50", 10))
+    result, (process, _) = run(RunTiming(warm_up_s=2, duration_s=10), load)
     assert process.started[0].profile.duration_s == 12
     assert result.load.profile.duration_s == 10  # what is reported is what was asked for
     assert result.rate.windows == 0  # windows of a ramp are no repetitions
 
 
 def test_ends_as_soon_as_it_is_stable():
-    timing = Timing(warm_up_s=1, duration_s=100, window_s=1, stable_within=0.05)
+    timing = RunTiming(warm_up_s=1, duration_s=100, window_s=1, stable_within=0.05)
     result, _ = run(timing)
     assert result.ended == "stable"
     assert result.measured_s == pytest.approx(5, abs=0.5)
@@ -89,7 +89,7 @@ def test_ends_as_soon_as_it_is_stable():
 
 def test_says_when_it_did_not_become_stable():
     draws = np.random.default_rng(0)
-    timing = Timing(warm_up_s=0, duration_s=10, window_s=1, stable_within=0.05)
+    timing = RunTiming(warm_up_s=0, duration_s=10, window_s=1, stable_within=0.05)
     waves = draws.uniform(0.01, 0.5, 40)
     result, _ = run(timing, latency_s=lambda at_s: waves[int(at_s)])
     assert result.ended == "not stable"
@@ -111,7 +111,7 @@ def test_ctrl_c_gives_the_report_so_far():
         if progress.elapsed_s > 5:
             signal.raise_signal(signal.SIGINT)
 
-    result, (process, other) = run(Timing(warm_up_s=1, duration_s=100), on_progress=interrupt)
+    result, (process, other) = run(RunTiming(warm_up_s=1, duration_s=100), on_progress=interrupt)
     assert result.ended == "interrupted"
     assert result.measured_s == pytest.approx(4, abs=0.5)
     assert result.rate_per_s == pytest.approx(200, rel=0.05)
@@ -128,11 +128,11 @@ def test_a_second_ctrl_c_does_not_wait():
         signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        run(Timing(warm_up_s=1, duration_s=100), on_progress=interrupt)
+        run(RunTiming(warm_up_s=1, duration_s=100), on_progress=interrupt)
 
 
 def test_a_tester_that_breaks_ends_the_run():
-    result, _ = run(Timing(warm_up_s=0, duration_s=100), problem_at_s=3)
+    result, _ = run(RunTiming(warm_up_s=0, duration_s=100), problem_at_s=3)
     assert result.ended == "failed: it broke"
 
 
@@ -144,8 +144,8 @@ def test_the_servers_metrics_are_read_around_the_measured_time():
         seen.append(clock.now_ns() / S)
         return Samples({"calls": len(seen)})
 
-    runner = Runner([FakeProcess(clock)], 1, Timing(2, 10), clock=clock, scrape=scrape)
-    result = runner.run(Load(concurrency=1))
+    runner = Runner([FakeProcess(clock)], 1, RunTiming(2, 10), clock=clock, scrape=scrape)
+    result = runner.run(LoadSpec(concurrency=1))
     assert len(seen) == 2
     assert seen[1] - seen[0] == pytest.approx(10, abs=0.5)
     assert (result.before.values, result.after.values) == ({"calls": 1}, {"calls": 2})
@@ -153,7 +153,7 @@ def test_the_servers_metrics_are_read_around_the_measured_time():
 
 def test_progress_tells_of_warm_up_and_of_the_last_window():
     seen = []
-    run(Timing(warm_up_s=2, duration_s=10), on_progress=seen.append)
+    run(RunTiming(warm_up_s=2, duration_s=10), on_progress=seen.append)
     assert seen[0].warming_up
     assert seen[0].last_window is None
     last = seen[-1]

@@ -12,7 +12,7 @@ from latentserve_client.load.drive.generator import Generator, Limits
 from latentserve_client.load.measure.call_records import COLUMN, Outcomes
 from latentserve_client.load.plan.schedule import parse_profile
 from latentserve_client.load.plan.target import Target
-from latentserve_client.load.plan.workload import Kind, Request, Workload
+from latentserve_client.load.plan.workload import CallKind, Request, Workload
 
 STALLS_AT = 100  # the number of the call
 PER_S, SECONDS = 200, 2.0
@@ -49,7 +49,7 @@ def test_p99_of_an_open_loop_shows_a_stall_that_a_count_from_the_actual_send_hid
     server.start()
     connection = CompletionQueueConnection(Target(f"127.0.0.1:{port}", 2**20))
     outcomes = Outcomes()
-    workload = Workload((Kind("call", "/test.Service/Call"),), (Request(0, 0, b"x"),))
+    workload = Workload((CallKind("call", "/test.Service/Call"),), (Request(0, 0, b"x"),))
     limits = Limits(timeout_s=60, max_in_flight=1)
     generator = Generator([connection], workload, outcomes, limits)
     arrivals = parse_profile(str(PER_S), SECONDS).arrivals("constant", 0)

@@ -5,7 +5,7 @@ from latentserve_client.load.drive.run import RunResult
 from latentserve_client.load.drive.sweep import keeps, run_sweep
 from latentserve_client.load.measure.confidence_intervals import interval
 from latentserve_client.load.measure.summary import Summary
-from latentserve_client.load.plan.run_spec import Load
+from latentserve_client.load.plan.run_spec import LoadSpec
 from latentserve_client.load.plan.sweep_axis import BadSweep, parse_sweep
 
 
@@ -15,7 +15,7 @@ def result(p99_ms, *, rate=100.0, errors=0, ended="duration"):
     calls += [call(0.0, 0.001, code=14) for _ in range(errors)]
     summary.add(rows(*calls))
     nothing = interval([])
-    return RunResult(Load(concurrency=1), summary, 100 / rate, ended, nothing, nothing, [])
+    return RunResult(LoadSpec(concurrency=1), summary, 100 / rate, ended, nothing, nothing, [])
 
 
 class Server:

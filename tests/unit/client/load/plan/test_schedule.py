@@ -4,7 +4,12 @@ import math
 import numpy as np
 import pytest
 
-from latentserve_client.load.plan.schedule import BadProfile, Profile, Segment, parse_profile
+from latentserve_client.load.plan.schedule import (
+    BadProfile,
+    RateProfile,
+    RateSegment,
+    parse_profile,
+)
 
 
 def times(text, duration_s, kind="constant", seed=0):
@@ -65,11 +70,11 @@ def test_the_seed_decides_and_processes_share_one_timetable():
 
 
 def test_the_warm_up_has_the_first_rate():
-    profile = parse_profile("10-30", 4).led_in(2)
+    profile = parse_profile("10-30", 4).with_warm_up(2)
     assert profile.duration_s == 6
-    assert profile.segments[0] == Segment(2, 10, 10)
+    assert profile.segments[0] == RateSegment(2, 10, 10)
     # A ramp from nothing warms up at its highest rate: 0 would warm nothing.
-    assert parse_profile("0-30", 4).led_in(2).segments[0].start_per_s == 30
+    assert parse_profile("0-30", 4).with_warm_up(2).segments[0].start_per_s == 30
 
 
 def test_knows_whether_it_is_constant():
@@ -90,6 +95,6 @@ def test_says_when_no_time_is_left():
 
 
 def test_a_segment_finds_its_times_where_the_slope_is_tiny():
-    segment = Segment(10, 100, 100 + 1e-9)
+    segment = RateSegment(10, 100, 100 + 1e-9)
     assert segment.time_of(500) == pytest.approx(5)
-    assert Profile((segment,)).duration_s == 10
+    assert RateProfile((segment,)).duration_s == 10

@@ -1,11 +1,11 @@
 import itertools
 from collections import Counter
 
-from latentserve_client.load.plan.workload import Kind, Request, Workload
+from latentserve_client.load.plan.workload import CallKind, Request, Workload
 
 
 def workload(weights, pools):
-    kinds = tuple(Kind(str(number), "/m", weight) for number, weight in enumerate(weights))
+    kinds = tuple(CallKind(str(number), "/m", weight) for number, weight in enumerate(weights))
     pool = [kind for kind, size in enumerate(pools) for _ in range(size)]
     return Workload(kinds, tuple(Request(number, kind) for number, kind in enumerate(pool)))
 

@@ -3,7 +3,7 @@ import io
 from unit.client.load.measure.test_summary import call, rows, summary
 
 from latentserve_client.load.drive.run import Progress
-from latentserve_client.load.plan.run_spec import Load
+from latentserve_client.load.plan.run_spec import LoadSpec
 from latentserve_client.load.plan.schedule import parse_profile
 from latentserve_client.load.report.progress import ProgressLine, progress_text
 
@@ -12,7 +12,7 @@ def progress(*, warming_up=False, load=None):
     found = summary(start_s=2, end_s=12)
     found.add(rows(*(call(3 + 0.01 * n, 0.02) for n in range(50)), call(3.5, 1, code=14)))
     window = found.whole_windows(4_000_000_000)[1]
-    return Progress(load or Load(concurrency=8), 4.2, 12.0, warming_up, found, window)
+    return Progress(load or LoadSpec(concurrency=8), 4.2, 12.0, warming_up, found, window)
 
 
 class Terminal(io.StringIO):
@@ -25,7 +25,7 @@ def test_the_line_says_how_far_it_is_and_how_it_goes():
         "4/12 s  closed loop, 8 calls in flight  51 calls  50/s  p99 20.00 ms  1 errors"
     )
     profile = parse_profile("5-10", 10)
-    assert progress_text(progress(warming_up=True, load=Load(profile=profile))) == (
+    assert progress_text(progress(warming_up=True, load=LoadSpec(profile=profile))) == (
         "4/12 s  open loop, constant arrivals, 5 to 10/s  warming up"
     )
 
