@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from latentserve_client._command_line import CommandError, Report
-from latentserve_client.load.drive.generator import Limits
+from latentserve_client.load.drive.generator import CallLimits
 from latentserve_client.load.drive.preparation import prepare
-from latentserve_client.load.drive.processes import Setup, open_processes
+from latentserve_client.load.drive.processes import GeneratorConfig, open_processes
 from latentserve_client.load.drive.run import Runner, RunResult
-from latentserve_client.load.drive.sweep import Sweep, run_sweep
+from latentserve_client.load.drive.sweep import SweepResult, run_sweep
 from latentserve_client.load.measure.server_metrics import NoMetrics, Samples, scrape
 from latentserve_client.load.plan import config as planning
 from latentserve_client.load.plan.conditions import Condition
@@ -52,8 +52,8 @@ def load(args: argparse.Namespace) -> Report:
         else:
             prepared = prepare(args, plan, target, images)
         scraped = _scraper(args.metrics_url)
-        limits = Limits(planning.timeout_s(args), args.retries, args.max_in_flight)
-        setup = Setup(
+        limits = CallLimits(planning.timeout_s(args), args.retries, args.max_in_flight)
+        setup = GeneratorConfig(
             target,
             prepared.workload,
             limits,
@@ -97,8 +97,8 @@ def load(args: argparse.Namespace) -> Report:
 
 
 def _measure(
-    plan: planning.LoadTestConfig, setup: Setup, scraped: Callable[[], Samples | None]
-) -> tuple[list[RunResult], Sweep | None, str]:
+    plan: planning.LoadTestConfig, setup: GeneratorConfig, scraped: Callable[[], Samples | None]
+) -> tuple[list[RunResult], SweepResult | None, str]:
     """Run the load, or the sweep, and return what was found, and on which transport."""
     line = ProgressLine()
     processes = open_processes(setup)
@@ -146,7 +146,7 @@ def _judged(condition: Condition, run: dict[str, Any]) -> dict[str, Any]:
 
 
 def _problems(
-    report: dict[str, Any], sweep: Sweep | None, earlier: dict[str, Any] | None
+    report: dict[str, Any], sweep: SweepResult | None, earlier: dict[str, Any] | None
 ) -> list[str]:
     """Return what the reader must not miss."""
     problems = []

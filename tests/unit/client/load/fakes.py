@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from latentserve_client.load.drive.connection import Done, Ended, OnMessage
+from latentserve_client.load.drive.connection import CallResult, OnDone, OnMessage
 from latentserve_client.load.plan.workload import CallKind, Request, Workload
 
 S = 1_000_000_000  # nanoseconds
@@ -42,7 +42,7 @@ class FakeConnection:
 
     clock: FakeClock
     service_s: Callable[[int], float] = lambda number: 0.001
-    answer: Callable[[int], Ended] = lambda number: Ended(0, b"")
+    answer: Callable[[int], CallResult] = lambda number: CallResult(0, b"")
     started_ns: list[int] = field(default_factory=list)
     most_in_flight: int = 0
     in_flight: int = 0
@@ -53,7 +53,7 @@ class FakeConnection:
         kind: CallKind,
         payload: bytes,
         timeout_s: float,
-        done: Done,
+        done: OnDone,
         on_message: OnMessage | None,
     ) -> None:
         number = len(self.started_ns)

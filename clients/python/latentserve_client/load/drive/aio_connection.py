@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from latentserve_client.load.drive.connection import Done, Ended, OnMessage, pushback_s
+from latentserve_client.load.drive.connection import CallResult, OnDone, OnMessage, pushback_s
 from latentserve_client.load.plan.target import Target
 from latentserve_client.load.plan.workload import CallKind
 
@@ -80,7 +80,7 @@ class AioConnection:
         kind: CallKind,
         payload: bytes,
         timeout_s: float,
-        done: Done,
+        done: OnDone,
         on_message: OnMessage | None,
     ) -> None:
         """Start a call."""
@@ -91,14 +91,14 @@ class AioConnection:
         )
 
     def _spawn(
-        self, kind: CallKind, payload: bytes, timeout_s: float, done: Done, on_message: Any
+        self, kind: CallKind, payload: bytes, timeout_s: float, done: OnDone, on_message: Any
     ) -> None:
         task = self._loop.loop.create_task(self._call(kind, payload, timeout_s, done, on_message))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _call(
-        self, kind: CallKind, payload: bytes, timeout_s: float, done: Done, on_message: Any
+        self, kind: CallKind, payload: bytes, timeout_s: float, done: OnDone, on_message: Any
     ) -> None:
         message = None
         options: dict[str, Any] = {"timeout": timeout_s, "metadata": self._metadata}
@@ -106,15 +106,15 @@ class AioConnection:
             if kind.streaming and on_message is not None:
                 async for message in self._channel.unary_stream(kind.method)(payload, **options):
                     on_message(message)
-                ended = Ended(0, None)
+                ended = CallResult(0, None)
             else:
                 message = await self._channel.unary_unary(kind.method)(payload, **options)
-                ended = Ended(0, message)
+                ended = CallResult(0, message)
         except grpc.aio.AioRpcError as error:
             pushback = pushback_s(error.trailing_metadata())
-            ended = Ended(error.code().value[0], None, error.details() or "", pushback)
+            ended = CallResult(error.code().value[0], None, error.details() or "", pushback)
         except asyncio.CancelledError:
-            ended = Ended(grpc.StatusCode.CANCELLED.value[0], None, "the load has ended")
+            ended = CallResult(grpc.StatusCode.CANCELLED.value[0], None, "the load has ended")
         with self._lock:
             self._ended += 1
         done(ended)

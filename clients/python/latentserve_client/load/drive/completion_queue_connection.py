@@ -17,7 +17,7 @@ from typing import Any
 import grpc
 from grpc._cython import cygrpc
 
-from latentserve_client.load.drive.connection import Done, Ended, OnMessage, pushback_s
+from latentserve_client.load.drive.connection import CallResult, OnDone, OnMessage, pushback_s
 from latentserve_client.load.plan.target import Target
 from latentserve_client.load.plan.workload import CallKind
 
@@ -51,7 +51,7 @@ class CompletionQueueConnection:
         kind: CallKind,
         payload: bytes,
         timeout_s: float,
-        done: Done,
+        done: OnDone,
         on_message: OnMessage | None,
     ) -> None:
         """Start a call."""
@@ -60,7 +60,7 @@ class CompletionQueueConnection:
         else:
             self._start_unary(kind.method, payload, timeout_s, done)
 
-    def _start_unary(self, method: str, payload: bytes, timeout_s: float, done: Done) -> None:
+    def _start_unary(self, method: str, payload: bytes, timeout_s: float, done: OnDone) -> None:
         # An operation holds C state: never used twice.
         message = cygrpc.ReceiveMessageOperation(0)
         status = cygrpc.ReceiveStatusOnClientOperation(0)
@@ -84,7 +84,7 @@ class CompletionQueueConnection:
         call.append(self._begun(call_key, method, timeout_s, ((operations, ended),)))
 
     def _start_stream(
-        self, method: str, payload: bytes, timeout_s: float, done: Done, on_message: OnMessage
+        self, method: str, payload: bytes, timeout_s: float, done: OnDone, on_message: OnMessage
     ) -> None:
         call: list[Any] = []
         call_key = _Call(call)
@@ -171,7 +171,7 @@ class _Stream:
     """Receives one message after the other, then the status."""
 
     def __init__(
-        self, call: list[Any], done: Done, on_message: OnMessage, forget: Callable[[], None]
+        self, call: list[Any], done: OnDone, on_message: OnMessage, forget: Callable[[], None]
     ) -> None:
         self.status = cygrpc.ReceiveStatusOnClientOperation(0)
         self._call = call
@@ -216,14 +216,14 @@ class _Stream:
         self._done(_ended(self.status, None))
 
 
-def _ended(status: Any, message: bytes | None) -> Ended:
+def _ended(status: Any, message: bytes | None) -> CallResult:
     code = status.code()
     if code == 0:
-        return Ended(0, message)
+        return CallResult(0, message)
     details = status.details()
     if isinstance(details, bytes):
         details = details.decode(errors="replace")
-    return Ended(code, None, details or "", pushback_s(status.trailing_metadata()))
+    return CallResult(code, None, details or "", pushback_s(status.trailing_metadata()))
 
 
 def _nothing(_: Any) -> None:

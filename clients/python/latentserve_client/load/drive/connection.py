@@ -21,7 +21,7 @@ _PUSHBACK = "grpc-retry-pushback-ms"
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class CallResult:
     """How a call ended."""
 
     code: int  # gRPC status code, 0 is OK
@@ -30,7 +30,7 @@ class Ended:
     pushback_s: float | None = None  # how long the server wants to be left alone; below 0: for good
 
 
-Done: TypeAlias = Callable[[Ended], None]
+OnDone: TypeAlias = Callable[[CallResult], None]
 OnMessage: TypeAlias = Callable[[bytes], None]
 
 
@@ -42,7 +42,7 @@ class Connection(Protocol):
         kind: CallKind,
         payload: bytes,
         timeout_s: float,
-        done: Done,
+        done: OnDone,
         on_message: OnMessage | None,
     ) -> None:
         """Start a call; `done` comes once, and before it `on_message` for each of a stream."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from latentserve_client.load.drive.connection import Connection, Ended
+from latentserve_client.load.drive.connection import CallResult, Connection
 from latentserve_client.load.measure.call_records import Outcomes
 from latentserve_client.load.measure.reply_timings import NO_TIMINGS, timings
 from latentserve_client.load.plan.workload import Request, Workload
@@ -31,7 +31,7 @@ _UNAVAILABLE = 14
 _UNAVAILABLE_PAUSE_S = 0.05
 
 OnReply = Callable[[Request, bytes], None]
-OnFailure = Callable[[Request, Ended], None]
+OnFailure = Callable[[Request, CallResult], None]
 
 
 class Clock(Protocol):
@@ -44,7 +44,7 @@ class Clock(Protocol):
         """Return after this many seconds."""
 
 
-class RealClock:
+class MonotonicClock:
     """The monotonic clock of the machine, which its processes share."""
 
     now_ns = staticmethod(time.monotonic_ns)
@@ -52,7 +52,7 @@ class RealClock:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class CallLimits:
     """What a call, and the generator, may take."""
 
     timeout_s: float  # of one attempt
@@ -60,7 +60,7 @@ class Limits:
     max_in_flight: int = 10_000  # of an open loop; beyond it sends are late
 
 
-class Generator:
+class LoadGenerator:
     """Makes the calls of one process and keeps a row of figures for each."""
 
     def __init__(
@@ -68,7 +68,7 @@ class Generator:
         connections: Sequence[Connection],
         workload: Workload,
         outcomes: Outcomes,
-        limits: Limits,
+        limits: CallLimits,
         *,
         seed: int = 0,
         clock: Clock | None = None,
@@ -80,7 +80,7 @@ class Generator:
         self._requests = workload.order(seed)
         self._append = outcomes.append
         self._limits = limits
-        self._clock = clock or RealClock()
+        self._clock = clock or MonotonicClock()
         self._on_reply = on_reply
         self._on_failure = on_failure
         self._stopping = False
@@ -189,7 +189,7 @@ class _CallInFlight:
 
     def __init__(
         self,
-        generator: Generator,
+        generator: LoadGenerator,
         connection: Connection,
         request: Request,
         intended_ns: int,
@@ -241,7 +241,7 @@ class _CallInFlight:
                 self._compute_ns += compute_ns
                 self._batch_rows = max(self._batch_rows, batch_rows)
 
-    def _ended(self, ended: Ended) -> None:
+    def _ended(self, ended: CallResult) -> None:
         generator = self._generator
         end_ns = generator._clock.now_ns()
         if ended.code in _RETRYABLE and self._tries_again(ended):
@@ -275,7 +275,7 @@ class _CallInFlight:
             else:
                 then(self._connection)
 
-    def _tries_again(self, ended: Ended) -> bool:
+    def _tries_again(self, ended: CallResult) -> bool:
         generator = self._generator
         delay_s = ended.pushback_s
         if self._attempts > generator._limits.retries or generator._stopping or self._first_ns:

@@ -12,11 +12,11 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 
-class Interrupt:
+class InterruptHandler:
     """Notices the first Ctrl-C; a second one is an exception again, for who will not wait."""
 
     def __init__(self) -> None:
-        self.noticed = False
+        self.received = False
         self._before: Any = None
 
     def __enter__(self) -> Self:
@@ -34,7 +34,7 @@ class Interrupt:
         self._restore()
 
     def _notice(self, number: int, frame: FrameType | None) -> None:
-        self.noticed = True
+        self.received = True
         self._restore()
 
     def _restore(self) -> None:

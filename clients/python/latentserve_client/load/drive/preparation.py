@@ -21,7 +21,7 @@ _NO_MODEL = frozenset(PLAIN_CALLS) - {"model"}
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedLoad:
     """What is known once everything was tried."""
 
     workload: Workload
@@ -31,7 +31,7 @@ class Prepared:
 
 def prepare(
     args: argparse.Namespace, plan: LoadTestConfig, target: Target, images: ImageSource
-) -> Prepared:
+) -> PreparedLoad:
     """Look up, build and try the requests.
 
     Raises BadMix for what the models cannot do, LatentserveError for what the server refuses or
@@ -54,7 +54,7 @@ def prepare(
             client.models()  # is it one of ours at all?
     workload = requests.build(entries, models, images, pool=args.pool, seed=args.seed)
     references = collect(target, workload, args.tolerance, timeout_s(args), every=args.validate > 0)
-    return Prepared(workload, references, _lines(models))
+    return PreparedLoad(workload, references, _lines(models))
 
 
 def _lines(models: tuple[Model | None, ...]) -> tuple[str, ...]:

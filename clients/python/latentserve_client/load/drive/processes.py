@@ -18,9 +18,9 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection as Pipe
 from typing import Protocol
 
-from latentserve_client.load.drive.connection import Ended
+from latentserve_client.load.drive.connection import CallResult
 from latentserve_client.load.drive.connection_factory import open_connections
-from latentserve_client.load.drive.generator import Generator, Limits
+from latentserve_client.load.drive.generator import CallLimits, LoadGenerator
 from latentserve_client.load.measure.call_records import Outcomes, Rows
 from latentserve_client.load.measure.validation import Judge, Reference, Verdicts
 from latentserve_client.load.plan.run_spec import LoadSpec
@@ -32,12 +32,12 @@ _MAX_FAILURES = 100  # whose texts are kept between two pieces; all are counted
 
 
 @dataclass(frozen=True, slots=True)
-class Setup:
+class GeneratorConfig:
     """What a generator needs before any load."""
 
     target: Target
     workload: Workload
-    limits: Limits
+    limits: CallLimits
     connections: int
     transport: str  # "cq" or "aio"
     seed: int = 0
@@ -48,7 +48,7 @@ class Setup:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class PartialResult:
     """What a generator has done since the last piece."""
 
     rows: Rows
@@ -59,7 +59,7 @@ class Piece:
     problem: str = ""  # what ended it against its will
 
 
-class LoadProcess(Protocol):
+class GeneratorProcess(Protocol):
     """A generator somewhere."""
 
     transport: str
@@ -70,17 +70,17 @@ class LoadProcess(Protocol):
     def stop(self) -> None:
         """Send nothing more."""
 
-    def take(self) -> Piece:
+    def take(self) -> PartialResult:
         """Return what is new."""
 
     def close(self) -> None:
         """Cancel what is in flight and end."""
 
 
-class InThisProcess:
+class InProcessGenerator:
     """A generator in threads of this process."""
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: GeneratorConfig) -> None:
         self._setup = setup
         self._outcomes = Outcomes()
         self._judge = Judge(setup.workload, setup.references, setup.validate_share)
@@ -90,13 +90,13 @@ class InThisProcess:
         )
         self._failures: list[tuple[int, str]] = []
         self._problem = ""
-        self._generator: Generator | None = None
+        self._generator: LoadGenerator | None = None
         self._thread: threading.Thread | None = None
 
     def start(self, load: LoadSpec, start_ns: int, end_ns: int) -> None:
         """Begin in a thread."""
         setup = self._setup
-        self._generator = Generator(
+        self._generator = LoadGenerator(
             self._connections,
             setup.workload,
             self._outcomes,
@@ -109,7 +109,7 @@ class InThisProcess:
         self._thread = threading.Thread(target=self._run, args=arguments, name="load", daemon=True)
         self._thread.start()
 
-    def _run(self, generator: Generator, load: LoadSpec, start_ns: int, end_ns: int) -> None:
+    def _run(self, generator: LoadGenerator, load: LoadSpec, start_ns: int, end_ns: int) -> None:
         setup = self._setup
         try:
             if load.profile is None:
@@ -128,13 +128,13 @@ class InThisProcess:
         if self._generator is not None:
             self._generator.stop()
 
-    def take(self) -> Piece:
+    def take(self) -> PartialResult:
         """Return what is new."""
         # Asked before the rows are taken: what ends in between must not be lost.
         running = self._judge.busy or (self._thread is not None and self._thread.is_alive())
         failures, self._failures = tuple(self._failures), []
         rows = self._outcomes.take()
-        return Piece(
+        return PartialResult(
             rows, time.process_time(), self._judge.take(), failures, running, self._problem
         )
 
@@ -147,22 +147,21 @@ class InThisProcess:
             self._thread.join()
         self._judge.close()
 
-    def _on_failure(self, request: Request, ended: Ended) -> None:
+    def _on_failure(self, request: Request, ended: CallResult) -> None:
         if len(self._failures) < _MAX_FAILURES:
             self._failures.append((ended.code, ended.details))
 
 
-class InItsOwnProcess:
+class SubprocessGenerator:
     """A generator in a process of its own."""
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: GeneratorConfig) -> None:
         context = multiprocessing.get_context("spawn")  # gRPC does not survive a fork
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, setup), daemon=True)
         self._process.start()
         theirs.close()
         self.transport = ""
-        self._last: Piece | None = None
 
     def wait_until_ready(self) -> None:
         """Wait until its connections are open. Raises RuntimeError where that fails."""
@@ -183,11 +182,11 @@ class InItsOwnProcess:
         """Send nothing more."""
         self._pipe.send(("stop",))
 
-    def take(self) -> Piece:
+    def take(self) -> PartialResult:
         """Return what is new."""
         try:
             self._pipe.send(("take",))
-            piece: Piece = self._pipe.recv()
+            piece: PartialResult = self._pipe.recv()
         except (EOFError, OSError):
             raise RuntimeError("a process of the load tester has died") from None
         return piece
@@ -203,13 +202,13 @@ class InItsOwnProcess:
         self._pipe.close()
 
 
-def open_processes(setup: Setup) -> Sequence[LoadProcess]:
+def open_processes(setup: GeneratorConfig) -> Sequence[GeneratorProcess]:
     """Open the generators of `setup.processes`. Raises RuntimeError where one cannot start."""
     if setup.processes == 1:
-        return [InThisProcess(setup)]
+        return [InProcessGenerator(setup)]
     each, more = divmod(setup.connections, setup.processes)
     own = [
-        InItsOwnProcess(replace(setup, number=number, connections=each + (number < more)))
+        SubprocessGenerator(replace(setup, number=number, connections=each + (number < more)))
         for number in range(setup.processes)
     ]
     try:
@@ -222,12 +221,12 @@ def open_processes(setup: Setup) -> Sequence[LoadProcess]:
     return own
 
 
-def _serve(pipe: Pipe, setup: Setup) -> None:
+def _serve(pipe: Pipe, setup: GeneratorConfig) -> None:
     """Run a generator as told by the pipe."""
     # Ctrl-C reaches every process of the terminal: the first one says what happens.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        process = InThisProcess(setup)
+        process = InProcessGenerator(setup)
     except Exception as error:  # noqa: BLE001 - said by the parent
         pipe.send(("", f"{type(error).__name__}: {error}"))
         return

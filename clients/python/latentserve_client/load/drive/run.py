@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from latentserve_client.load.drive.generator import Clock, RealClock
-from latentserve_client.load.drive.interrupt import Interrupt
-from latentserve_client.load.drive.processes import LoadProcess, Piece
+from latentserve_client.load.drive.generator import Clock, MonotonicClock
+from latentserve_client.load.drive.interrupt import InterruptHandler
+from latentserve_client.load.drive.processes import GeneratorProcess, PartialResult
 from latentserve_client.load.measure.confidence_intervals import MIN_WINDOWS, Interval, interval
 from latentserve_client.load.measure.server_metrics import Samples
 from latentserve_client.load.measure.summary import Summary
@@ -23,7 +23,7 @@ _SLOTS = 120  # points of the latency over time
 
 
 @dataclass
-class Progress:
+class RunProgress:
     """Where a run is."""
 
     load: LoadSpec
@@ -66,12 +66,12 @@ class Runner:
 
     def __init__(
         self,
-        processes: Sequence[LoadProcess],
+        processes: Sequence[GeneratorProcess],
         kinds: int,
         timing: RunTiming,
         *,
         scrape: Callable[[], Samples | None] = lambda: None,
-        on_progress: Callable[[Progress], None] = lambda _: None,
+        on_progress: Callable[[RunProgress], None] = lambda _: None,
         clock: Clock | None = None,
     ) -> None:
         self._processes = processes
@@ -79,7 +79,7 @@ class Runner:
         self._timing = timing
         self._scrape = scrape
         self._on_progress = on_progress
-        self._clock = clock or RealClock()
+        self._clock = clock or MonotonicClock()
 
     def run(self, load: LoadSpec) -> RunResult:
         """Run a load. Ctrl-C ends it early: the result is that of the time so far.
@@ -90,17 +90,17 @@ class Runner:
         # What a run before this one left is not this one's, and the CPU is counted from here.
         cpu_s = [piece.cpu_s for piece in self._take()]
         start_ns = self._clock.now_ns() + int(_LEAD_S * 1e9)
-        state = _State(load, timing, start_ns, self._kinds, cpu_s)
+        state = _RunState(load, timing, start_ns, self._kinds, cpu_s)
         if load.profile is not None:
             load = replace(load, profile=load.profile.with_warm_up(timing.warm_up_s))
         for process in self._processes:
             process.start(load, start_ns, state.latest_end_ns)
-        with Interrupt() as interrupt:
+        with InterruptHandler() as interrupt:
             self._follow(state, interrupt)
             self._finish(state, interrupt)
         return state.result()
 
-    def _follow(self, state: _State, interrupt: Interrupt) -> None:
+    def _follow(self, state: _RunState, interrupt: InterruptHandler) -> None:
         while not state.ended:
             self._clock.sleep(_TAKE_EVERY_S)
             now_ns = self._clock.now_ns()
@@ -110,10 +110,10 @@ class Runner:
             state.add(self._take())
             state.judge(now_ns)
             self._on_progress(state.progress(now_ns))
-            if interrupt.noticed:
+            if interrupt.received:
                 state.end("interrupted", self._clock.now_ns())
 
-    def _finish(self, state: _State, interrupt: Interrupt) -> None:
+    def _finish(self, state: _RunState, interrupt: InterruptHandler) -> None:
         """Stop sending and wait for what is in flight; after Ctrl-C not for long."""
         state.after = self._scrape()
         for process in self._processes:
@@ -123,16 +123,16 @@ class Runner:
             pieces = self._take()
             state.add(pieces)
             waited_s = (self._clock.now_ns() - begun_ns) / 1e9
-            hurried = interrupt.noticed and waited_s >= _INTERRUPTED_DRAIN_S
+            hurried = interrupt.received and waited_s >= _INTERRUPTED_DRAIN_S
             if hurried or not any(piece.running for piece in pieces):
                 return
             self._clock.sleep(_TAKE_EVERY_S / 4)
 
-    def _take(self) -> list[Piece]:
+    def _take(self) -> list[PartialResult]:
         return [process.take() for process in self._processes]
 
 
-class _State:
+class _RunState:
     """A run while it goes on."""
 
     def __init__(
@@ -153,7 +153,7 @@ class _State:
         self._verdicts = Verdicts()
         self._failures: Counter[tuple[int, str]] = Counter()
 
-    def add(self, pieces: Sequence[Piece]) -> None:
+    def add(self, pieces: Sequence[PartialResult]) -> None:
         for number, piece in enumerate(pieces):
             self.summary.add(piece.rows)
             self._verdicts.merge(piece.verdicts)
@@ -186,9 +186,9 @@ class _State:
         self.ended = why
         self.summary.end_ns = max(min(end_ns, self.latest_end_ns), self.measured_ns)
 
-    def progress(self, now_ns: int) -> Progress:
+    def progress(self, now_ns: int) -> RunProgress:
         windows = self.summary.whole_windows(now_ns)
-        return Progress(
+        return RunProgress(
             self._load,
             (now_ns - self._start_ns) / 1e9,
             (self.latest_end_ns - self._start_ns) / 1e9,

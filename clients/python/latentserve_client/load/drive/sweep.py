@@ -15,7 +15,7 @@ _FINE_ENOUGH = 1.05  # neighbours that are closer than this are not split
 
 
 @dataclass
-class Point:
+class SweepPoint:
     """One load of a sweep."""
 
     load: float
@@ -24,15 +24,15 @@ class Point:
 
 
 @dataclass
-class Sweep:
+class SweepResult:
     """All of them, in the order of the load."""
 
     axis: SweepAxis
     slo_p99_ms: float | None
-    points: list[Point] = field(default_factory=list)
+    points: list[SweepPoint] = field(default_factory=list)
 
     @property
-    def knee(self) -> Point | None:
+    def knee(self) -> SweepPoint | None:
         """The highest load below which all kept the objective."""
         best = None
         for point in self.points:
@@ -48,13 +48,13 @@ def run_sweep(
     *,
     slo_p99_ms: float | None = None,
     refine: int = 0,
-) -> Sweep:
+) -> SweepResult:
     """Run the loads of the axis, low to high.
 
     With an objective the sweep ends at the first load that breaks it; then up to `refine` loads
     between the last one that kept it and that one are tried, each halving the gap (by ratio).
     """
-    sweep = Sweep(axis, slo_p99_ms)
+    sweep = SweepResult(axis, slo_p99_ms)
     for load in axis.points:
         point = _measure(sweep, run, load)
         if _interrupted(point):
@@ -78,19 +78,19 @@ def keeps(result: RunResult, slo_p99_ms: float, asked_per_s: float | None) -> bo
     return total.latency.percentile_ns(99) <= slo_p99_ms * 1e6
 
 
-def _measure(sweep: Sweep, run: Callable[[float], RunResult], load: float) -> Point:
+def _measure(sweep: SweepResult, run: Callable[[float], RunResult], load: float) -> SweepPoint:
     result = run(load)
     kept = None
     if sweep.slo_p99_ms is not None:
         asked = load if sweep.axis.name == "rate" else None
         kept = keeps(result, sweep.slo_p99_ms, asked)
-    point = Point(load, result, kept)
+    point = SweepPoint(load, result, kept)
     sweep.points.append(point)
     sweep.points.sort(key=lambda point: point.load)
     return point
 
 
-def _between(sweep: Sweep) -> float | None:
+def _between(sweep: SweepResult) -> float | None:
     """Return the load halfway between the knee and the next one; None where they are close."""
     broken = next((point.load for point in sweep.points if point.kept is False), None)
     if broken is None:
@@ -104,5 +104,5 @@ def _between(sweep: Sweep) -> float | None:
     return middle
 
 
-def _interrupted(point: Point) -> bool:
+def _interrupted(point: SweepPoint) -> bool:
     return point.result.ended not in ("duration", "stable", "not stable")

@@ -10,7 +10,7 @@ import grpc
 import numpy as np
 
 from latentserve_client._errors import error_from_rpc
-from latentserve_client.load.drive.preparation import Prepared
+from latentserve_client.load.drive.preparation import PreparedLoad
 from latentserve_client.load.drive.references import references
 from latentserve_client.load.open_inference import messages_pb2 as pb
 from latentserve_client.load.open_inference.tensors import read_infer, request
@@ -24,7 +24,7 @@ _MOST_ROWS = 2**20  # the protocol has no limit of its own: the server says what
 _MAX_POOL_BYTES = 256 * 2**20
 
 
-def prepare_oip(args: argparse.Namespace, plan: LoadTestConfig, target: Target) -> Prepared:
+def prepare_oip(args: argparse.Namespace, plan: LoadTestConfig, target: Target) -> PreparedLoad:
     """Read the metadata, make the requests and try them.
 
     Raises BadMix for a mix without a model or inputs that cannot be made, LatentserveError for
@@ -60,7 +60,7 @@ def prepare_oip(args: argparse.Namespace, plan: LoadTestConfig, target: Target) 
         every=args.validate > 0,
         readers=lambda _: read_infer,
     )
-    return Prepared(workload, answers, tuple(line for line in lines.values() if line))
+    return PreparedLoad(workload, answers, tuple(line for line in lines.values() if line))
 
 
 def _model(entry: MixEntry) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 
 from latentserve_client.load.drive.run import RunResult
-from latentserve_client.load.drive.sweep import Sweep
+from latentserve_client.load.drive.sweep import SweepResult
 from latentserve_client.load.measure.confidence_intervals import Interval
 from latentserve_client.load.measure.histogram import Histogram
 from latentserve_client.load.measure.server_metrics import changes, figures
@@ -69,7 +69,7 @@ def run_data(result: RunResult, kinds: Sequence[CallKind]) -> dict[str, Any]:
     return data
 
 
-def sweep_data(sweep: Sweep) -> dict[str, Any]:
+def sweep_data(sweep: SweepResult) -> dict[str, Any]:
     """Return a sweep's points, without the runs themselves."""
     return {
         "axis": sweep.axis.name,

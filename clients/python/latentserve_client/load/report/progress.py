@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TextIO
 
-from latentserve_client.load.drive.run import Progress
+from latentserve_client.load.drive.run import RunProgress
 from latentserve_client.load.report.data import load_data, load_text
 
 
@@ -17,7 +17,7 @@ class ProgressLine:
         self._shows = self._stream.isatty()
         self._width = 0
 
-    def show(self, progress: Progress) -> None:
+    def show(self, progress: RunProgress) -> None:
         """Write where the run is."""
         if not self._shows:
             return
@@ -34,7 +34,7 @@ class ProgressLine:
             self._width = 0
 
 
-def progress_text(progress: Progress) -> str:
+def progress_text(progress: RunProgress) -> str:
     """Return the line."""
     clock = f"{max(progress.elapsed_s, 0):.0f}/{progress.total_s:.0f} s"
     what = load_text(load_data(progress.load))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from unit.client.load.fakes import ONE_KIND, FakeClock, FakeConnection, S
 
-from latentserve_client.load.drive.connection import Ended
-from latentserve_client.load.drive.generator import Generator, Limits
+from latentserve_client.load.drive.connection import CallResult
+from latentserve_client.load.drive.generator import CallLimits, LoadGenerator
 from latentserve_client.load.measure.call_records import COLUMN, Outcomes
 from latentserve_client.load.plan.schedule import parse_profile
 
@@ -19,11 +19,11 @@ class Loop:
         self.clock = FakeClock()
         self.connections = [FakeConnection(self.clock, **answers) for _ in range(connections)]
         self.outcomes = Outcomes()
-        self.generator = Generator(
+        self.generator = LoadGenerator(
             self.connections,
             ONE_KIND,
             self.outcomes,
-            limits or Limits(timeout_s=10),
+            limits or CallLimits(timeout_s=10),
             clock=self.clock,
             on_failure=seen,
         )
@@ -68,7 +68,7 @@ def test_latency_counts_from_the_intended_send_time_when_a_server_stalls():
     callers would have called, two hundred had to wait.
     """
     loop = Loop(
-        limits=Limits(timeout_s=10, max_in_flight=1),
+        limits=CallLimits(timeout_s=10, max_in_flight=1),
         service_s=lambda number: 2.0 if number == 300 else 0.001,
     )
     rows = loop.open("100", 10)
@@ -83,7 +83,7 @@ def test_latency_counts_from_the_intended_send_time_when_a_server_stalls():
 
 
 def test_calls_in_flight_of_an_open_loop_are_bounded():
-    loop = Loop(limits=Limits(timeout_s=10, max_in_flight=5), service_s=lambda _: 0.5)
+    loop = Loop(limits=CallLimits(timeout_s=10, max_in_flight=5), service_s=lambda _: 0.5)
     loop.open("100", 1)
     assert loop.connections[0].most_in_flight == 5
 
@@ -91,7 +91,9 @@ def test_calls_in_flight_of_an_open_loop_are_bounded():
 def test_failures_have_their_code_and_are_shown():
     seen = []
     loop = Loop(
-        answer=lambda number: Ended(13, None, "broken") if number % 4 == 0 else Ended(0, b""),
+        answer=lambda number: (
+            CallResult(13, None, "broken") if number % 4 == 0 else CallResult(0, b"")
+        ),
         seen=lambda request, ended: seen.append(ended.details),
     )
     rows = loop.closed(1, 0.1)
@@ -100,12 +102,14 @@ def test_failures_have_their_code_and_are_shown():
 
 
 def refused_twice(code, pushback_s=None):
-    return lambda number: Ended(code, None, "", pushback_s) if number < 2 else Ended(0, b"")
+    return lambda number: (
+        CallResult(code, None, "", pushback_s) if number < 2 else CallResult(0, b"")
+    )
 
 
 @pytest.mark.parametrize("code", [8, 14])
 def test_tries_again_and_counts_from_the_first_attempt(code):
-    loop = Loop(limits=Limits(timeout_s=10, retries=3), answer=refused_twice(code))
+    loop = Loop(limits=CallLimits(timeout_s=10, retries=3), answer=refused_twice(code))
     rows = loop.open("1", 1)
     assert rows["attempts"].tolist() == [3]
     assert rows["code"].tolist() == [0]
@@ -114,23 +118,23 @@ def test_tries_again_and_counts_from_the_first_attempt(code):
 
 
 def test_the_server_says_how_long_to_wait_and_whether_at_all():
-    loop = Loop(limits=Limits(timeout_s=10, retries=3), answer=refused_twice(8, 1.5))
+    loop = Loop(limits=CallLimits(timeout_s=10, retries=3), answer=refused_twice(8, 1.5))
     latency = loop.open("1", 1)
     assert (latency["end_ns"] - latency["sent_ns"])[0] == pytest.approx(3 * S, rel=0.05)
-    loop = Loop(limits=Limits(timeout_s=10, retries=3), answer=refused_twice(8, -1.0))
+    loop = Loop(limits=CallLimits(timeout_s=10, retries=3), answer=refused_twice(8, -1.0))
     assert loop.open("1", 1)["attempts"].tolist() == [1]
 
 
 def test_tries_again_as_often_as_it_may_and_not_after_other_codes():
-    loop = Loop(limits=Limits(timeout_s=10, retries=1), answer=lambda _: Ended(14, None))
+    loop = Loop(limits=CallLimits(timeout_s=10, retries=1), answer=lambda _: CallResult(14, None))
     rows = loop.open("1", 1)
     assert (rows["attempts"].tolist(), rows["code"].tolist()) == ([2], [14])
-    loop = Loop(limits=Limits(timeout_s=10, retries=5), answer=lambda _: Ended(3, None))
+    loop = Loop(limits=CallLimits(timeout_s=10, retries=5), answer=lambda _: CallResult(3, None))
     assert loop.open("1", 1)["attempts"].tolist() == [1]
 
 
 def test_a_closed_loop_does_not_spin_on_a_server_that_is_gone():
-    loop = Loop(service_s=lambda _: 0.0, answer=lambda _: Ended(14, None))
+    loop = Loop(service_s=lambda _: 0.0, answer=lambda _: CallResult(14, None))
     rows = loop.closed(2, 1)
     assert 20 <= len(rows["code"]) <= 42  # every 50 ms, twice
 

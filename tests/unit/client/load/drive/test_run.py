@@ -7,7 +7,7 @@ import pytest
 from unit.client.load.fakes import FakeClock, S
 from unit.client.load.measure.test_summary import call, rows
 
-from latentserve_client.load.drive.processes import Piece
+from latentserve_client.load.drive.processes import PartialResult
 from latentserve_client.load.drive.run import Runner
 from latentserve_client.load.measure.server_metrics import Samples
 from latentserve_client.load.measure.validation import Verdicts
@@ -42,7 +42,7 @@ class FakeProcess:
             self.taken_s += 1 / self.per_s
         problem = "it broke" if now_s > self.problem_at_s else ""
         running = self.stopped_ns is None
-        return Piece(rows(*listed), now_s / 2, Verdicts(checked=1), (), running, problem)
+        return PartialResult(rows(*listed), now_s / 2, Verdicts(checked=1), (), running, problem)
 
     def close(self):
         pass

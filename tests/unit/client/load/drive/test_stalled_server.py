@@ -8,7 +8,7 @@ import grpc
 import numpy as np
 
 from latentserve_client.load.drive.completion_queue_connection import CompletionQueueConnection
-from latentserve_client.load.drive.generator import Generator, Limits
+from latentserve_client.load.drive.generator import CallLimits, LoadGenerator
 from latentserve_client.load.measure.call_records import COLUMN, Outcomes
 from latentserve_client.load.plan.schedule import parse_profile
 from latentserve_client.load.plan.target import Target
@@ -50,8 +50,8 @@ def test_p99_of_an_open_loop_shows_a_stall_that_a_count_from_the_actual_send_hid
     connection = CompletionQueueConnection(Target(f"127.0.0.1:{port}", 2**20))
     outcomes = Outcomes()
     workload = Workload((CallKind("call", "/test.Service/Call"),), (Request(0, 0, b"x"),))
-    limits = Limits(timeout_s=60, max_in_flight=1)
-    generator = Generator([connection], workload, outcomes, limits)
+    limits = CallLimits(timeout_s=60, max_in_flight=1)
+    generator = LoadGenerator([connection], workload, outcomes, limits)
     arrivals = parse_profile(str(PER_S), SECONDS).arrivals("constant", 0)
     thread = threading.Thread(
         target=generator.run_open, args=(arrivals, time.monotonic_ns()), daemon=True

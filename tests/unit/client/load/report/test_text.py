@@ -2,7 +2,7 @@ import io
 
 from unit.client.load.measure.test_summary import call, rows, summary
 
-from latentserve_client.load.drive.run import Progress
+from latentserve_client.load.drive.run import RunProgress
 from latentserve_client.load.plan.run_spec import LoadSpec
 from latentserve_client.load.plan.schedule import parse_profile
 from latentserve_client.load.report.progress import ProgressLine, progress_text
@@ -12,7 +12,7 @@ def progress(*, warming_up=False, load=None):
     found = summary(start_s=2, end_s=12)
     found.add(rows(*(call(3 + 0.01 * n, 0.02) for n in range(50)), call(3.5, 1, code=14)))
     window = found.whole_windows(4_000_000_000)[1]
-    return Progress(load or LoadSpec(concurrency=8), 4.2, 12.0, warming_up, found, window)
+    return RunProgress(load or LoadSpec(concurrency=8), 4.2, 12.0, warming_up, found, window)
 
 
 class Terminal(io.StringIO):
