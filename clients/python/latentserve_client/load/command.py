@@ -16,7 +16,11 @@ from latentserve_client.load.drive.preparation import prepare
 from latentserve_client.load.drive.processes import GeneratorConfig, open_processes
 from latentserve_client.load.drive.run import Runner, RunResult
 from latentserve_client.load.drive.sweep import SweepResult, run_sweep
-from latentserve_client.load.measure.server_metrics import NoMetrics, Samples, scrape
+from latentserve_client.load.measure.server_metrics import (
+    MetricsSnapshot,
+    MetricsUnavailable,
+    scrape,
+)
 from latentserve_client.load.plan import config as planning
 from latentserve_client.load.plan.conditions import Condition
 from latentserve_client.load.plan.inputs import BadImages, read_images
@@ -66,7 +70,7 @@ def load(args: argparse.Namespace) -> Report:
         )
         started = datetime.datetime.now(datetime.UTC)
         results, sweep, transport = _measure(plan, setup, scraped)
-    except (BadBaseline, BadImages, BadMix, NoMetrics, RuntimeError) as error:
+    except (BadBaseline, BadImages, BadMix, MetricsUnavailable, RuntimeError) as error:
         raise CommandError(str(error)) from None
     kinds = prepared.workload.kinds
     report: dict[str, Any] = {
@@ -97,7 +101,9 @@ def load(args: argparse.Namespace) -> Report:
 
 
 def _measure(
-    plan: planning.LoadTestConfig, setup: GeneratorConfig, scraped: Callable[[], Samples | None]
+    plan: planning.LoadTestConfig,
+    setup: GeneratorConfig,
+    scraped: Callable[[], MetricsSnapshot | None],
 ) -> tuple[list[RunResult], SweepResult | None, str]:
     """Run the load, or the sweep, and return what was found, and on which transport."""
     line = ProgressLine()
@@ -125,16 +131,16 @@ def _measure(
         return [point.result for point in sweep.points], sweep, transport
 
 
-def _scraper(url: str | None) -> Callable[[], Samples | None]:
-    """Return what reads the metrics. Raises NoMetrics where that fails now."""
+def _scraper(url: str | None) -> Callable[[], MetricsSnapshot | None]:
+    """Return what reads the metrics. Raises MetricsUnavailable where that fails now."""
     if url is None:
         return lambda: None
     scrape(url)
 
-    def again() -> Samples | None:
+    def again() -> MetricsSnapshot | None:
         try:
             return scrape(url)
-        except NoMetrics:
+        except MetricsUnavailable:
             return None  # the server may be busy or gone: the load's own figures say so
 
     return again

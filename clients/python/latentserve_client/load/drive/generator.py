@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from latentserve_client.load.drive.connection import CallResult, Connection
-from latentserve_client.load.measure.call_records import Outcomes
+from latentserve_client.load.measure.call_records import CallRecorder
 from latentserve_client.load.measure.reply_timings import NO_TIMINGS, timings
 from latentserve_client.load.plan.workload import Request, Workload
 
@@ -67,7 +67,7 @@ class LoadGenerator:
         self,
         connections: Sequence[Connection],
         workload: Workload,
-        outcomes: Outcomes,
+        outcomes: CallRecorder,
         limits: CallLimits,
         *,
         seed: int = 0,

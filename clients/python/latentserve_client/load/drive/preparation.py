@@ -9,7 +9,7 @@ from latentserve_client._base import DEFAULT_MAX_MESSAGE_BYTES
 from latentserve_client._client import Client
 from latentserve_client._models import Model
 from latentserve_client.load.drive.references import references as collect
-from latentserve_client.load.measure.validation import Reference
+from latentserve_client.load.measure.validation import ReferenceReply
 from latentserve_client.load.plan import requests
 from latentserve_client.load.plan.config import LoadTestConfig, timeout_s
 from latentserve_client.load.plan.inputs import ImageSource
@@ -25,7 +25,7 @@ class PreparedLoad:
     """What is known once everything was tried."""
 
     workload: Workload
-    references: tuple[Reference, ...]  # empty where nothing is validated
+    references: tuple[ReferenceReply, ...]  # empty where nothing is validated
     models: tuple[str, ...]  # one line each, for the report
 
 

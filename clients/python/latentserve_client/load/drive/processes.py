@@ -21,8 +21,12 @@ from typing import Protocol
 from latentserve_client.load.drive.connection import CallResult
 from latentserve_client.load.drive.connection_factory import open_connections
 from latentserve_client.load.drive.generator import CallLimits, LoadGenerator
-from latentserve_client.load.measure.call_records import Outcomes, Rows
-from latentserve_client.load.measure.validation import Judge, Reference, Verdicts
+from latentserve_client.load.measure.call_records import CallRecorder, Records
+from latentserve_client.load.measure.validation import (
+    ReferenceReply,
+    ReplyValidator,
+    ValidationCounts,
+)
 from latentserve_client.load.plan.run_spec import LoadSpec
 from latentserve_client.load.plan.target import Target
 from latentserve_client.load.plan.workload import Request, Workload
@@ -41,7 +45,7 @@ class GeneratorConfig:
     connections: int
     transport: str  # "cq" or "aio"
     seed: int = 0
-    references: tuple[Reference, ...] = ()  # empty: nothing is validated
+    references: tuple[ReferenceReply, ...] = ()  # empty: nothing is validated
     validate_share: float = 0.0
     number: int = 0  # of this process
     processes: int = 1
@@ -51,9 +55,9 @@ class GeneratorConfig:
 class PartialResult:
     """What a generator has done since the last piece."""
 
-    rows: Rows
+    rows: Records
     cpu_s: float  # CPU seconds of its process so far
-    verdicts: Verdicts
+    verdicts: ValidationCounts
     failures: tuple[tuple[int, str], ...]  # code and message of some failed calls
     running: bool  # whether calls are sent or in flight
     problem: str = ""  # what ended it against its will
@@ -82,8 +86,8 @@ class InProcessGenerator:
 
     def __init__(self, setup: GeneratorConfig) -> None:
         self._setup = setup
-        self._outcomes = Outcomes()
-        self._judge = Judge(setup.workload, setup.references, setup.validate_share)
+        self._outcomes = CallRecorder()
+        self._judge = ReplyValidator(setup.workload, setup.references, setup.validate_share)
         trial = (setup.workload.kinds[setup.workload.pool[0].kind], setup.workload.pool[0])
         self._connections, self.transport = open_connections(
             setup.target, setup.connections, setup.transport, trial, setup.limits.timeout_s

@@ -8,7 +8,7 @@ import grpc
 
 from latentserve_client._errors import error_from_rpc
 from latentserve_client.load.measure.reply_readers import joined, reader
-from latentserve_client.load.measure.validation import ReadParts, Reference
+from latentserve_client.load.measure.validation import ReferenceReply, ReplyReader
 from latentserve_client.load.plan.target import Target
 from latentserve_client.load.plan.workload import Workload
 
@@ -20,15 +20,15 @@ def references(
     timeout_s: float,
     *,
     every: bool,
-    readers: Callable[[str], ReadParts] | None = None,
-) -> tuple[Reference, ...]:
+    readers: Callable[[str], ReplyReader] | None = None,
+) -> tuple[ReferenceReply, ...]:
     """Send the requests of the pool one after the other and return their answers.
 
     With `every` unset only the first of each kind, to see that it works. Raises LatentserveError
     for a request that the server refuses.
     """
     find = readers or reader
-    answers: list[Reference] = []
+    answers: list[ReferenceReply] = []
     tried: set[int] = set()
     with target.channel() as channel:
         for request in workload.pool:
@@ -47,5 +47,5 @@ def references(
                 raise error_from_rpc(error) from error
             if every:
                 parts = joined([read(reply) for reply in replies])
-                answers.append(Reference(parts, read, tolerance))
+                answers.append(ReferenceReply(parts, read, tolerance))
     return tuple(answers)

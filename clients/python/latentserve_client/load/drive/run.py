@@ -9,11 +9,15 @@ from dataclasses import dataclass, field, replace
 from latentserve_client.load.drive.generator import Clock, MonotonicClock
 from latentserve_client.load.drive.interrupt import InterruptHandler
 from latentserve_client.load.drive.processes import GeneratorProcess, PartialResult
-from latentserve_client.load.measure.confidence_intervals import MIN_WINDOWS, Interval, interval
-from latentserve_client.load.measure.server_metrics import Samples
+from latentserve_client.load.measure.confidence_intervals import (
+    MIN_WINDOWS,
+    ConfidenceInterval,
+    interval,
+)
+from latentserve_client.load.measure.server_metrics import MetricsSnapshot
 from latentserve_client.load.measure.summary import Summary
-from latentserve_client.load.measure.timeline import Slot
-from latentserve_client.load.measure.validation import Verdicts
+from latentserve_client.load.measure.timeline import TimeBucket
+from latentserve_client.load.measure.validation import ValidationCounts
 from latentserve_client.load.plan.run_spec import LoadSpec, RunTiming
 
 _TAKE_EVERY_S = 0.2
@@ -31,7 +35,7 @@ class RunProgress:
     total_s: float  # until its end at the latest
     warming_up: bool
     summary: Summary
-    last_window: Slot | None
+    last_window: TimeBucket | None
 
 
 @dataclass
@@ -42,12 +46,12 @@ class RunResult:
     summary: Summary
     measured_s: float
     ended: str  # "duration", "stable", "not stable", "interrupted" or "failed: ..."
-    rate: Interval  # good calls per second
-    p99_ns: Interval
+    rate: ConfidenceInterval  # good calls per second
+    p99_ns: ConfidenceInterval
     cpu_s: list[float]  # of each of the tester's processes in the measured time
-    before: Samples | None = None  # the server's metrics
-    after: Samples | None = None
-    verdicts: Verdicts = field(default_factory=Verdicts)
+    before: MetricsSnapshot | None = None  # the server's metrics
+    after: MetricsSnapshot | None = None
+    verdicts: ValidationCounts = field(default_factory=ValidationCounts)
     failures: Counter[tuple[int, str]] = field(default_factory=Counter)
 
     @property
@@ -70,7 +74,7 @@ class Runner:
         kinds: int,
         timing: RunTiming,
         *,
-        scrape: Callable[[], Samples | None] = lambda: None,
+        scrape: Callable[[], MetricsSnapshot | None] = lambda: None,
         on_progress: Callable[[RunProgress], None] = lambda _: None,
         clock: Clock | None = None,
     ) -> None:
@@ -141,16 +145,16 @@ class _RunState:
         self._load, self._timing, self._start_ns = load, timing, start_ns
         self.measured_ns = start_ns + int(timing.warm_up_s * 1e9)
         self.latest_end_ns = self.measured_ns + int(timing.duration_s * 1e9)
-        slot_s = max(timing.duration_s / _SLOTS, 0.1)
-        self.summary = Summary(kinds, self.measured_ns, timing.windows_of_s, slot_s)
+        bucket_s = max(timing.duration_s / _SLOTS, 0.1)
+        self.summary = Summary(kinds, self.measured_ns, timing.windows_of_s, bucket_s)
         self.summary.end_ns = self.latest_end_ns
         self.ended = ""
-        self.before: Samples | None = None
-        self.after: Samples | None = None
+        self.before: MetricsSnapshot | None = None
+        self.after: MetricsSnapshot | None = None
         self._cpu_s = cpu_s
         self._cpu_before_s = cpu_s
         self.marked = False
-        self._verdicts = Verdicts()
+        self._verdicts = ValidationCounts()
         self._failures: Counter[tuple[int, str]] = Counter()
 
     def add(self, pieces: Sequence[PartialResult]) -> None:
@@ -214,7 +218,7 @@ class _RunState:
             self._failures,
         )
 
-    def _intervals(self, until_ns: int) -> tuple[Interval, Interval]:
+    def _intervals(self, until_ns: int) -> tuple[ConfidenceInterval, ConfidenceInterval]:
         profile = self._load.profile
         if profile is not None and not profile.is_constant:
             return interval([]), interval([])  # the windows are no repetitions of each other

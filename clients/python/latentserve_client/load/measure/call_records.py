@@ -22,19 +22,19 @@ COLUMNS = (
 )
 COLUMN = {name: index for index, name in enumerate(COLUMNS)}
 
-Row: TypeAlias = tuple[int, ...]
-Rows: TypeAlias = NDArray[np.int64]  # [n, len(COLUMNS)]
+Record: TypeAlias = tuple[int, ...]
+Records: TypeAlias = NDArray[np.int64]  # [n, len(COLUMNS)]
 
 
-class Outcomes:
+class CallRecorder:
     """Collects rows from any thread, until they are taken."""
 
     def __init__(self) -> None:
-        self._rows: list[Row] = []
+        self._rows: list[Record] = []
         # Bound once: this is on the way of every call. Appending is atomic.
         self.append = self._rows.append
 
-    def take(self) -> Rows:
+    def take(self) -> Records:
         """Return the rows since the last time, and forget them."""
         count = len(self._rows)
         taken = self._rows[:count]
@@ -43,12 +43,12 @@ class Outcomes:
         return np.array(taken, np.int64).reshape(count, len(COLUMNS))
 
 
-def empty() -> Rows:
+def empty() -> Records:
     """Return no rows."""
     return np.empty((0, len(COLUMNS)), np.int64)
 
 
-def column(rows: Rows, name: str) -> NDArray[np.int64]:
+def column(rows: Records, name: str) -> NDArray[np.int64]:
     """Return one column of the rows."""
     values: NDArray[np.int64] = rows[:, COLUMN[name]]
     return values

@@ -18,7 +18,7 @@ MIN_WINDOWS = 5  # before a run may be called stable
 
 
 @dataclass(frozen=True, slots=True)
-class Interval:
+class ConfidenceInterval:
     """A mean over windows and the half-width of its 95 % confidence interval."""
 
     mean: float
@@ -30,12 +30,12 @@ class Interval:
         """The half-width as a share of the mean."""
         return self.half_width / self.mean if self.mean > 0 else math.inf
 
-    def overlaps(self, other: Interval) -> bool:
+    def overlaps(self, other: ConfidenceInterval) -> bool:
         """Whether the two intervals have a value in common."""
         return abs(self.mean - other.mean) <= self.half_width + other.half_width
 
 
-def interval(values: Sequence[float]) -> Interval:
+def interval(values: Sequence[float]) -> ConfidenceInterval:
     """Return the interval of the mean of these windows; values that are NaN do not count.
 
     It takes the windows for independent. Windows much shorter than what disturbs the server are
@@ -44,12 +44,12 @@ def interval(values: Sequence[float]) -> Interval:
     present = np.array([value for value in values if not math.isnan(value)])
     count = len(present)
     if count == 0:
-        return Interval(math.nan, math.inf, 0)
+        return ConfidenceInterval(math.nan, math.inf, 0)
     mean = float(present.mean())
     if count == 1:
-        return Interval(mean, math.inf, 1)
+        return ConfidenceInterval(mean, math.inf, 1)
     error = float(present.std(ddof=1)) / math.sqrt(count)
-    return Interval(mean, student_t(count - 1) * error, count)
+    return ConfidenceInterval(mean, student_t(count - 1) * error, count)
 
 
 def student_t(degrees: int) -> float:

@@ -9,10 +9,10 @@ import numpy as np
 from latentserve.v1 import generative_service_pb2 as pb
 from latentserve_client._codec import from_images, from_tensor
 from latentserve_client._results import read_pixels
-from latentserve_client.load.measure.validation import Parts, ReadParts
+from latentserve_client.load.measure.validation import ReplyParts, ReplyReader
 
 
-def read_encode(reply: bytes) -> Parts:
+def read_encode(reply: bytes) -> ReplyParts:
     """Return the parts of an EncodeResponse."""
     message = pb.EncodeResponse.FromString(reply)
     parts: dict[str, Any] = {
@@ -25,39 +25,39 @@ def read_encode(reply: bytes) -> Parts:
     return parts
 
 
-def read_decode(reply: bytes) -> Parts:
+def read_decode(reply: bytes) -> ReplyParts:
     """Return the parts of a DecodeResponse."""
     return _images(pb.DecodeResponse.FromString(reply))
 
 
-def read_reconstruct(reply: bytes) -> Parts:
+def read_reconstruct(reply: bytes) -> ReplyParts:
     """Return the parts of a ReconstructResponse."""
     message = pb.ReconstructResponse.FromString(reply)
     return {"squared_error": np.array(message.squared_error, np.float32), **_images(message)}
 
 
-def read_denoise(reply: bytes) -> Parts:
+def read_denoise(reply: bytes) -> ReplyParts:
     """Return the parts of a DenoiseResponse."""
     return _images(pb.DenoiseResponse.FromString(reply))
 
 
-def read_sample(reply: bytes) -> Parts:
+def read_sample(reply: bytes) -> ReplyParts:
     """Return the parts of a SampleResponse."""
     return _drawn(pb.SampleResponse.FromString(reply))
 
 
-def read_stream(reply: bytes) -> Parts:
+def read_stream(reply: bytes) -> ReplyParts:
     """Return the parts of one message of SampleStream."""
     message = pb.SampleStreamResponse.FromString(reply)
     return {"offset": message.offset, **_drawn(message)}
 
 
-def read_nothing(reply: bytes) -> Parts:
+def read_nothing(reply: bytes) -> ReplyParts:
     """Return no parts: calls whose answers change, like health."""
     return {}
 
 
-READERS: dict[str, ReadParts] = {
+READERS: dict[str, ReplyReader] = {
     "Encode": read_encode,
     "Decode": read_decode,
     "Reconstruct": read_reconstruct,
@@ -67,12 +67,12 @@ READERS: dict[str, ReadParts] = {
 }
 
 
-def reader(method: str) -> ReadParts:
+def reader(method: str) -> ReplyReader:
     """Return the reader of the replies of a gRPC method."""
     return READERS.get(method.rpartition("/")[2], read_nothing)
 
 
-def joined(messages: list[Parts]) -> Parts:
+def joined(messages: list[ReplyParts]) -> ReplyParts:
     """Return the parts of one message, or those of a stream's messages joined by rows."""
     if len(messages) == 1:
         return messages[0]

@@ -14,12 +14,12 @@ _LINE = re.compile(r"([a-zA-Z_:][\w:]*)(?:\{(.*)\})?\s+([^\s]+)(?:\s+-?\d+)?")
 _CREATED = "_created"  # when a series began: no figure
 
 
-class NoMetrics(Exception):
+class MetricsUnavailable(Exception):
     """The metrics cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
-class Samples:
+class MetricsSnapshot:
     """One scrape: value by series, a name with its labels as they were written."""
 
     values: Mapping[str, float]
@@ -38,23 +38,23 @@ class Samples:
         return any(series.partition("{")[0] == name for series in self.values)
 
 
-def scrape(url: str) -> Samples:
-    """Read the metrics at an http:// or https:// address. Raises NoMetrics."""
+def scrape(url: str) -> MetricsSnapshot:
+    """Read the metrics at an http:// or https:// address. Raises MetricsUnavailable."""
     if not url.startswith(("http://", "https://")):
-        raise NoMetrics(f"{url}: expected an address like http://127.0.0.1:9464/metrics")
+        raise MetricsUnavailable(f"{url}: expected an address like http://127.0.0.1:9464/metrics")
     try:
         # The scheme was checked: no file is opened.
         with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as reply:  # noqa: S310
             text = reply.read(_MAX_BYTES).decode("utf-8", "replace")
     except (urllib.error.URLError, OSError, ValueError) as error:
-        raise NoMetrics(f"{url}: {getattr(error, 'reason', error)}") from None
+        raise MetricsUnavailable(f"{url}: {getattr(error, 'reason', error)}") from None
     samples = parse(text)
     if not samples.values:
-        raise NoMetrics(f"{url}: there are no Prometheus metrics")
+        raise MetricsUnavailable(f"{url}: there are no Prometheus metrics")
     return samples
 
 
-def parse(text: str) -> Samples:
+def parse(text: str) -> MetricsSnapshot:
     """Read the Prometheus text format, as far as values by series are concerned."""
     values: dict[str, float] = {}
     for line in text.splitlines():
@@ -65,10 +65,10 @@ def parse(text: str) -> Samples:
             values[f"{match[1]}{{{match[2]}}}" if match[2] else match[1]] = float(match[3])
         except ValueError:
             continue
-    return Samples(values)
+    return MetricsSnapshot(values)
 
 
-def changes(before: Samples, after: Samples) -> dict[str, float]:
+def changes(before: MetricsSnapshot, after: MetricsSnapshot) -> dict[str, float]:
     """Return by how much each series has changed, those that have not left out."""
     return {
         series: value - before.values.get(series, 0.0)
@@ -77,7 +77,7 @@ def changes(before: Samples, after: Samples) -> dict[str, float]:
     }
 
 
-def figures(before: Samples, after: Samples, calls: int) -> dict[str, float]:
+def figures(before: MetricsSnapshot, after: MetricsSnapshot, calls: int) -> dict[str, float]:
     """Return what is worth a line: batch rows, CPU, memory and what was refused.
 
     `calls` is the number of good calls that the tester counted; where the server counts its own,

@@ -13,16 +13,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from latentserve_client.load.measure.call_records import Rows, column
+from latentserve_client.load.measure.call_records import Records, column
 from latentserve_client.load.measure.histogram import Histogram
-from latentserve_client.load.measure.timeline import Slot, Timeline
+from latentserve_client.load.measure.timeline import TimeBucket, Timeline
 
 # Calls that are sent later than this count as late; below it is the machine's own jitter.
 LATE_NS = 1_000_000
 
 
 @dataclass
-class Totals:
+class CallStatistics:
     """What is kept of a group of calls."""
 
     latency: Histogram = field(default_factory=Histogram)  # of good calls, from the intended time
@@ -39,7 +39,7 @@ class Totals:
     compute_ns: float = 0.0
     batch_rows: float = 0.0
 
-    def add(self, rows: Rows) -> None:
+    def add(self, rows: Records) -> None:
         """Add measured calls."""
         self.calls += len(rows)
         self.retries += int((column(rows, "attempts") - 1).sum())
@@ -67,16 +67,16 @@ class Totals:
 class Summary:
     """The statistics of one run."""
 
-    def __init__(self, kinds: int, start_ns: int, window_s: float, slot_s: float) -> None:
+    def __init__(self, kinds: int, start_ns: int, window_s: float, bucket_s: float) -> None:
         self.start_ns = start_ns  # of the measured time
         self.end_ns = 2**62  # of the measured time; set once it is known
-        self.total = Totals()
-        self.kinds = [Totals() for _ in range(kinds)]
+        self.total = CallStatistics()
+        self.kinds = [CallStatistics() for _ in range(kinds)]
         self.late = Histogram()  # actual minus intended send time of measured calls, above LATE_NS
-        self.timeline = Timeline(start_ns, slot_s)
+        self.timeline = Timeline(start_ns, bucket_s)
         self.windows = Timeline(start_ns, window_s, may_widen=False)
 
-    def add(self, rows: Rows) -> None:
+    def add(self, rows: Records) -> None:
         """Add calls as they end, in any order."""
         if not len(rows):
             return
@@ -94,15 +94,15 @@ class Summary:
         self._throughput(self.total, ended)
 
     @staticmethod
-    def _throughput(totals: Totals, ended: Rows) -> None:
+    def _throughput(totals: CallStatistics, ended: Records) -> None:
         good = ended[column(ended, "code") == 0]
         totals.ended_well += len(good)
         totals.rows_ended_well += int(column(good, "rows").sum())
 
-    def whole_windows(self, until_ns: int) -> list[Slot]:
+    def whole_windows(self, until_ns: int) -> list[TimeBucket]:
         """Return the windows that were over at this time."""
         width_ns = int(self.windows.width_s * 1e9)
         count = max(min(until_ns, self.end_ns) - self.start_ns, 0) // width_ns
         # Windows in which nothing ended are windows, too.
-        missing = [Slot() for _ in range(count - len(self.windows.slots))]
-        return [*self.windows.slots, *missing][:count]
+        missing = [TimeBucket() for _ in range(count - len(self.windows.buckets))]
+        return [*self.windows.buckets, *missing][:count]

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from latentserve_client.load.measure.call_records import Rows, column
+from latentserve_client.load.measure.call_records import Records, column
 from latentserve_client.load.measure.histogram import COARSE, Histogram
 
-_MAX_SLOTS = 600
+_MAX_BUCKETS = 600
 
 
 @dataclass
-class Slot:
+class TimeBucket:
     """What ended in one piece of time."""
 
     latency: Histogram = field(default_factory=lambda: Histogram(COARSE))
@@ -21,7 +21,7 @@ class Slot:
     rows: int = 0
     errors: int = 0
 
-    def merge(self, other: Slot) -> None:
+    def merge(self, other: TimeBucket) -> None:
         """Add another one."""
         self.latency.merge(other.latency)
         self.good += other.good
@@ -35,24 +35,24 @@ class Timeline:
     def __init__(self, start_ns: int, width_s: float, *, may_widen: bool = True) -> None:
         self.start_ns = start_ns
         self.width_s = width_s
-        self.slots: list[Slot] = []
+        self.buckets: list[TimeBucket] = []
         self._may_widen = may_widen
 
-    def add(self, rows: Rows) -> None:
+    def add(self, rows: Records) -> None:
         """Add calls, good and bad."""
         since_ns = column(rows, "end_ns") - self.start_ns
         rows, since_ns = rows[since_ns >= 0], since_ns[since_ns >= 0]
         numbers = since_ns // int(self.width_s * 1e9)
-        while self._may_widen and len(numbers) and numbers.max() >= _MAX_SLOTS:
+        while self._may_widen and len(numbers) and numbers.max() >= _MAX_BUCKETS:
             self._widen()
             numbers //= 2
         for number in np.unique(numbers).tolist():
-            while len(self.slots) <= number:
-                self.slots.append(Slot())
-            self._add_to(self.slots[number], rows[numbers == number])
+            while len(self.buckets) <= number:
+                self.buckets.append(TimeBucket())
+            self._add_to(self.buckets[number], rows[numbers == number])
 
     @staticmethod
-    def _add_to(slot: Slot, rows: Rows) -> None:
+    def _add_to(slot: TimeBucket, rows: Records) -> None:
         good = rows[column(rows, "code") == 0]
         slot.latency.add(column(good, "end_ns") - column(good, "intended_ns"))
         slot.good += len(good)
@@ -60,7 +60,7 @@ class Timeline:
         slot.errors += len(rows) - len(good)
 
     def _widen(self) -> None:
-        for first, second in zip(self.slots[::2], self.slots[1::2], strict=False):
+        for first, second in zip(self.buckets[::2], self.buckets[1::2], strict=False):
             first.merge(second)
-        self.slots = self.slots[::2]
+        self.buckets = self.buckets[::2]
         self.width_s *= 2

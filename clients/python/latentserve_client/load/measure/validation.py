@@ -21,24 +21,24 @@ from numpy.typing import NDArray
 from latentserve_client.load.plan.workload import Request, Workload
 
 # Parts of a reply by name; arrays within a tolerance, everything else exactly.
-Parts: TypeAlias = Mapping[str, Any]
-ReadParts: TypeAlias = Callable[[bytes], Parts]
+ReplyParts: TypeAlias = Mapping[str, Any]
+ReplyReader: TypeAlias = Callable[[bytes], ReplyParts]
 
 _QUEUE = 256  # replies that wait to be compared; beyond it they are not chosen
 _EXAMPLES = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
+class ReferenceReply:
     """The answer to one request of the pool."""
 
-    parts: Parts  # those of a stream's messages joined; empty where answers may change
-    read: ReadParts  # of another reply, a module's function so that it pickles
+    parts: ReplyParts  # those of a stream's messages joined; empty where answers may change
+    read: ReplyReader  # of another reply, a module's function so that it pickles
     tolerance: float  # absolute, for floats of magnitude 1
 
 
 @dataclass
-class Verdicts:
+class ValidationCounts:
     """What was found."""
 
     checked: int = 0
@@ -47,7 +47,7 @@ class Verdicts:
     skipped: int = 0  # chosen, but more than can be compared in time
     examples: list[str] = field(default_factory=list)  # what was wrong, some of it
 
-    def merge(self, other: Verdicts) -> None:
+    def merge(self, other: ValidationCounts) -> None:
         """Add another one."""
         self.checked += other.checked
         self.wrong += other.wrong
@@ -56,14 +56,16 @@ class Verdicts:
         self.examples = (self.examples + other.examples)[:_EXAMPLES]
 
 
-class Judge:
+class ReplyValidator:
     """Compares a share of the replies, in a thread of its own."""
 
-    def __init__(self, workload: Workload, references: Sequence[Reference], share: float) -> None:
+    def __init__(
+        self, workload: Workload, references: Sequence[ReferenceReply], share: float
+    ) -> None:
         self._labels = [kind.label for kind in workload.kinds]
         self._references = references
         self._comparable = [bool(reference.parts) for reference in references]
-        self._verdicts = Verdicts()
+        self._verdicts = ValidationCounts()
         self._lock = threading.Lock()
         self._every = max(round(1 / share), 1) if share > 0 else 0
         self._seen = 0
@@ -86,10 +88,10 @@ class Judge:
             with self._lock:
                 self._verdicts.skipped += 1
 
-    def take(self) -> Verdicts:
+    def take(self) -> ValidationCounts:
         """Return what is new."""
         with self._lock:
-            verdicts, self._verdicts = self._verdicts, Verdicts()
+            verdicts, self._verdicts = self._verdicts, ValidationCounts()
         return verdicts
 
     @property
@@ -127,7 +129,7 @@ class Judge:
         self._queue.task_done()
 
 
-def judge(reference: Reference, message: bytes) -> str | None:
+def judge(reference: ReferenceReply, message: bytes) -> str | None:
     """Return "" for the expected answer, what is wrong with it, or None for another model's."""
     parts = reference.read(message)
     expected = reference.parts
@@ -138,7 +140,7 @@ def judge(reference: Reference, message: bytes) -> str | None:
     return difference(expected, parts, reference.tolerance)
 
 
-def difference(expected: Parts, found: Parts, tolerance: float) -> str:
+def difference(expected: ReplyParts, found: ReplyParts, tolerance: float) -> str:
     """Return what is different, "" for nothing."""
     if expected.keys() != found.keys():
         return f"it has {sorted(found)}; expected {sorted(expected)}"
@@ -171,7 +173,7 @@ def _array_difference(want: NDArray[Any], have: NDArray[Any], tolerance: float) 
     return f"differs by up to {worst:.3g}; allowed {allowed:g}" if worst > allowed else ""
 
 
-def _rows_of(whole: Parts, chunk: Parts) -> Parts:
+def _rows_of(whole: ReplyParts, chunk: ReplyParts) -> ReplyParts:
     """Return the rows of a whole stream that a chunk should hold."""
     start = chunk["offset"] - whole["offset"]
     rows = slice(start, start + len(chunk["images"])) if start >= 0 else slice(0, 0)

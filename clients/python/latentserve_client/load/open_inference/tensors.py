@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latentserve_client.load.measure.validation import Parts
+from latentserve_client.load.measure.validation import ReplyParts
 from latentserve_client.load.open_inference import messages_pb2 as pb
 from latentserve_client.load.plan.mix import BadMix
 
@@ -66,7 +66,7 @@ def request(
     return message
 
 
-def read_infer(reply: bytes) -> Parts:
+def read_infer(reply: bytes) -> ReplyParts:
     """Return the outputs of a ModelInferResponse by name, and the version as what was compared."""
     message = pb.ModelInferResponse.FromString(reply)
     parts: dict[str, Any] = {"digest": f"{message.model_name}:{message.model_version}"}

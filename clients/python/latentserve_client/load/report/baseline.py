@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from latentserve_client.load.measure.confidence_intervals import Interval
+from latentserve_client.load.measure.confidence_intervals import ConfidenceInterval
 from latentserve_client.load.report.data import FORMAT
 
 # Name for people, path in a run's data, whether more is better.
@@ -96,10 +96,12 @@ def _verdict(
     return "better" if (now.mean > then.mean) == more_is_better else "worse"
 
 
-def _interval(data: Any) -> Interval | None:
+def _interval(data: Any) -> ConfidenceInterval | None:
     if not isinstance(data, Mapping) or data.get("half_width") is None or data.get("mean") is None:
         return None
-    return Interval(float(data["mean"]), float(data["half_width"]), int(data.get("windows", 0)))
+    return ConfidenceInterval(
+        float(data["mean"]), float(data["half_width"]), int(data.get("windows", 0))
+    )
 
 
 def _at(data: Any, path: str) -> float | None:

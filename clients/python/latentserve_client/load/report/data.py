@@ -11,10 +11,10 @@ import grpc
 
 from latentserve_client.load.drive.run import RunResult
 from latentserve_client.load.drive.sweep import SweepResult
-from latentserve_client.load.measure.confidence_intervals import Interval
+from latentserve_client.load.measure.confidence_intervals import ConfidenceInterval
 from latentserve_client.load.measure.histogram import Histogram
 from latentserve_client.load.measure.server_metrics import changes, figures
-from latentserve_client.load.measure.summary import Summary, Totals
+from latentserve_client.load.measure.summary import CallStatistics, Summary
 from latentserve_client.load.measure.timeline import Timeline
 from latentserve_client.load.plan.run_spec import LoadSpec
 from latentserve_client.load.plan.workload import CallKind
@@ -119,7 +119,7 @@ def load_text(load: Mapping[str, Any]) -> str:
     return f"open loop, {load['arrivals']} arrivals, {', then '.join(parts)}"
 
 
-def _totals(totals: Totals, measured_s: float) -> dict[str, Any]:
+def _totals(totals: CallStatistics, measured_s: float) -> dict[str, Any]:
     errors = {
         _CODES.get(code, str(code)): count
         for code, count in sorted(totals.codes.items())
@@ -191,7 +191,7 @@ def _timeline(timeline: Timeline, measured_s: float) -> list[dict[str, Any]]:
             "p99_ms": _ms(slot.latency.percentile_ns(99)),
             "max_ms": _ms(slot.latency.max_ns if slot.latency.count else math.nan),
         }
-        for number, slot in enumerate(timeline.slots[:whole])
+        for number, slot in enumerate(timeline.buckets[:whole])
     ]
 
 
@@ -202,7 +202,7 @@ def _messages(failures: Counter[tuple[int, str]]) -> list[dict[str, Any]]:
     ]
 
 
-def _interval(interval: Interval, scale: float) -> dict[str, float | int | None]:
+def _interval(interval: ConfidenceInterval, scale: float) -> dict[str, float | int | None]:
     return {
         "mean": _finite(interval.mean * scale),
         "half_width": _finite(interval.half_width * scale),

@@ -8,7 +8,7 @@ from unit.client.load.fakes import ONE_KIND, FakeClock, FakeConnection, S
 
 from latentserve_client.load.drive.connection import CallResult
 from latentserve_client.load.drive.generator import CallLimits, LoadGenerator
-from latentserve_client.load.measure.call_records import COLUMN, Outcomes
+from latentserve_client.load.measure.call_records import COLUMN, CallRecorder
 from latentserve_client.load.plan.schedule import parse_profile
 
 
@@ -18,7 +18,7 @@ class Loop:
     def __init__(self, *, connections=1, limits=None, seen=None, **answers):
         self.clock = FakeClock()
         self.connections = [FakeConnection(self.clock, **answers) for _ in range(connections)]
-        self.outcomes = Outcomes()
+        self.outcomes = CallRecorder()
         self.generator = LoadGenerator(
             self.connections,
             ONE_KIND,
@@ -156,7 +156,7 @@ def test_drain_gives_up_at_its_limit():
 
 
 def test_rows_are_taken_once_while_others_append():
-    outcomes = Outcomes()
+    outcomes = CallRecorder()
     row = tuple(range(len(COLUMN)))
     taken = []
 

@@ -9,8 +9,8 @@ from unit.client.load.measure.test_summary import call, rows
 
 from latentserve_client.load.drive.processes import PartialResult
 from latentserve_client.load.drive.run import Runner
-from latentserve_client.load.measure.server_metrics import Samples
-from latentserve_client.load.measure.validation import Verdicts
+from latentserve_client.load.measure.server_metrics import MetricsSnapshot
+from latentserve_client.load.measure.validation import ValidationCounts
 from latentserve_client.load.plan.run_spec import LoadSpec, RunTiming
 from latentserve_client.load.plan.schedule import parse_profile
 
@@ -42,7 +42,9 @@ class FakeProcess:
             self.taken_s += 1 / self.per_s
         problem = "it broke" if now_s > self.problem_at_s else ""
         running = self.stopped_ns is None
-        return PartialResult(rows(*listed), now_s / 2, Verdicts(checked=1), (), running, problem)
+        return PartialResult(
+            rows(*listed), now_s / 2, ValidationCounts(checked=1), (), running, problem
+        )
 
     def close(self):
         pass
@@ -142,7 +144,7 @@ def test_the_servers_metrics_are_read_around_the_measured_time():
 
     def scrape():
         seen.append(clock.now_ns() / S)
-        return Samples({"calls": len(seen)})
+        return MetricsSnapshot({"calls": len(seen)})
 
     runner = Runner([FakeProcess(clock)], 1, RunTiming(2, 10), clock=clock, scrape=scrape)
     result = runner.run(LoadSpec(concurrency=1))

@@ -9,7 +9,7 @@ import numpy as np
 
 from latentserve_client.load.drive.completion_queue_connection import CompletionQueueConnection
 from latentserve_client.load.drive.generator import CallLimits, LoadGenerator
-from latentserve_client.load.measure.call_records import COLUMN, Outcomes
+from latentserve_client.load.measure.call_records import COLUMN, CallRecorder
 from latentserve_client.load.plan.schedule import parse_profile
 from latentserve_client.load.plan.target import Target
 from latentserve_client.load.plan.workload import CallKind, Request, Workload
@@ -48,7 +48,7 @@ def test_p99_of_an_open_loop_shows_a_stall_that_a_count_from_the_actual_send_hid
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     connection = CompletionQueueConnection(Target(f"127.0.0.1:{port}", 2**20))
-    outcomes = Outcomes()
+    outcomes = CallRecorder()
     workload = Workload((CallKind("call", "/test.Service/Call"),), (Request(0, 0, b"x"),))
     limits = CallLimits(timeout_s=60, max_in_flight=1)
     generator = LoadGenerator([connection], workload, outcomes, limits)

@@ -3,7 +3,11 @@ import math
 import numpy as np
 import pytest
 
-from latentserve_client.load.measure.confidence_intervals import Interval, interval, student_t
+from latentserve_client.load.measure.confidence_intervals import (
+    ConfidenceInterval,
+    interval,
+    student_t,
+)
 
 
 def test_the_interval_of_known_values():
@@ -28,8 +32,8 @@ def test_few_windows_say_nothing():
 
 
 def test_overlap():
-    assert Interval(10, 1, 5).overlaps(Interval(11.9, 1, 5))
-    assert not Interval(10, 1, 5).overlaps(Interval(12.1, 1, 5))
+    assert ConfidenceInterval(10, 1, 5).overlaps(ConfidenceInterval(11.9, 1, 5))
+    assert not ConfidenceInterval(10, 1, 5).overlaps(ConfidenceInterval(12.1, 1, 5))
 
 
 @pytest.mark.parametrize(("degrees", "t"), [(1, 12.706), (30, 2.042), (60, 2.000), (120, 1.980)])

@@ -4,7 +4,7 @@ import threading
 import pytest
 
 from latentserve_client.load.measure.server_metrics import (
-    NoMetrics,
+    MetricsUnavailable,
     changes,
     figures,
     parse,
@@ -95,12 +95,12 @@ def url():
 
 def test_reads_them_from_an_address(url):
     assert scrape(url + "/metrics").total("process_cpu_seconds_total") == 10
-    with pytest.raises(NoMetrics, match="Not Found"):
+    with pytest.raises(MetricsUnavailable, match="Not Found"):
         scrape(url + "/else")
 
 
 def test_says_which_address_cannot_be_read():
-    with pytest.raises(NoMetrics, match=r"http://127\.0\.0\.1:1/m: .*refused"):
+    with pytest.raises(MetricsUnavailable, match=r"http://127\.0\.0\.1:1/m: .*refused"):
         scrape("http://127.0.0.1:1/m")
 
 
@@ -108,5 +108,5 @@ def test_reads_no_files(tmp_path):
     path = tmp_path / "metrics"
     path.write_text(BEFORE)
     for url in (path.as_uri(), "127.0.0.1:9464"):
-        with pytest.raises(NoMetrics, match="expected an address like"):
+        with pytest.raises(MetricsUnavailable, match="expected an address like"):
             scrape(url)

@@ -107,13 +107,13 @@ def test_chunks_add_up():
     assert parts.total.latency.count == whole.total.latency.count == 500
     np.testing.assert_array_equal(parts.total.latency.buckets, whole.total.latency.buckets)
     assert parts.total.ended_well == whole.total.ended_well
-    assert [s.good for s in parts.timeline.slots] == [s.good for s in whole.timeline.slots]
+    assert [s.good for s in parts.timeline.buckets] == [s.good for s in whole.timeline.buckets]
 
 
 def test_a_timeline_widens_and_loses_nothing():
     line = Timeline(0, 1.0)
     line.add(rows(*(call(float(at), 0.5) for at in range(2000))))
-    assert len(line.slots) <= 600
+    assert len(line.buckets) <= 600
     assert line.width_s == 4.0
-    assert sum(slot.good for slot in line.slots) == 2000
-    assert [slot.good for slot in line.slots[:3]] == [4, 4, 4]
+    assert sum(slot.good for slot in line.buckets) == 2000
+    assert [slot.good for slot in line.buckets[:3]] == [4, 4, 4]

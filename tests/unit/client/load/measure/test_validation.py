@@ -2,13 +2,18 @@ import numpy as np
 import pytest
 from unit.client.load.fakes import ONE_KIND
 
-from latentserve_client.load.measure.validation import Judge, Reference, difference, judge
+from latentserve_client.load.measure.validation import (
+    ReferenceReply,
+    ReplyValidator,
+    difference,
+    judge,
+)
 
 X = np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)
 
 
 def reference(read=lambda reply: {}, **parts):
-    return Reference(parts, read, tolerance=1e-3)
+    return ReferenceReply(parts, read, tolerance=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +64,7 @@ def test_chunks_of_a_stream_are_compared_by_their_rows():
 
 
 def test_the_judge_checks_its_share_and_keeps_examples():
-    answers = Judge(ONE_KIND, [reference(lambda reply: {"x": reply}, x=b"right")], 0.25)
+    answers = ReplyValidator(ONE_KIND, [reference(lambda reply: {"x": reply}, x=b"right")], 0.25)
     for number in range(100):
         answers.on_reply(ONE_KIND.pool[0], b"wrong" if number >= 80 else b"right")
     answers.close()
@@ -73,7 +78,7 @@ def test_a_reply_that_cannot_be_read_is_wrong():
     def read(_):
         raise ValueError("no message")
 
-    answers = Judge(ONE_KIND, [reference(read, x=1)], 1.0)
+    answers = ReplyValidator(ONE_KIND, [reference(read, x=1)], 1.0)
     answers.on_reply(ONE_KIND.pool[0], b"")
     answers.close()
     found = answers.take()
@@ -82,7 +87,7 @@ def test_a_reply_that_cannot_be_read_is_wrong():
 
 
 def test_calls_whose_answers_change_are_not_chosen():
-    answers = Judge(ONE_KIND, [reference()], 1.0)
+    answers = ReplyValidator(ONE_KIND, [reference()], 1.0)
     answers.on_reply(ONE_KIND.pool[0], b"")
     assert not answers.busy
     answers.close()
