@@ -16,7 +16,7 @@ class CommandError(Exception):
 
 
 @dataclass(frozen=True)
-class Report:
+class CommandResult:
     """The outcome of a command, for a person and for a program."""
 
     text: str

@@ -12,7 +12,7 @@ import numpy as np
 
 from latentserve_client import Client, Images, LatentSpec, Model
 from latentserve_client._base import DEFAULT_TIMEOUT_S
-from latentserve_client._command_line import Report, UsageError, table
+from latentserve_client._command_line import CommandResult, UsageError, table
 from latentserve_client._results import SampleResult
 from latentserve_client._security import credentials, metadata
 from latentserve_client.cli._inputs import Inputs, read_inputs, read_latents
@@ -21,7 +21,7 @@ from latentserve_client.grid import Row, Section, latent_strips
 from latentserve_client.noise import add_noise, psnr_db
 
 
-def models(args: argparse.Namespace) -> Report:
+def models(args: argparse.Namespace) -> CommandResult:
     """List all models, or describe one."""
     with _client(args) as client:
         if args.model:
@@ -47,10 +47,10 @@ def models(args: argparse.Namespace) -> Report:
         "default_model": listed.default,
         "models": [dataclasses.asdict(model) for model in listed],
     }
-    return Report(text, data)
+    return CommandResult(text, data)
 
 
-def encode(args: argparse.Namespace) -> Report:
+def encode(args: argparse.Namespace) -> CommandResult:
     """Map images to latents."""
     check_out(args.out)
     inputs = read_inputs(args)
@@ -82,10 +82,10 @@ def encode(args: argparse.Namespace) -> Report:
         "latents": latents.tolist(),
         "log_variance": None if result.log_variance is None else result.log_variance.tolist(),
     }
-    return Report(text, data)
+    return CommandResult(text, data)
 
 
-def decode(args: argparse.Namespace) -> Report:
+def decode(args: argparse.Namespace) -> CommandResult:
     """Map latents to images."""
     check_out(args.out)
     latents = read_latents(args.latents)
@@ -104,10 +104,10 @@ def decode(args: argparse.Namespace) -> Report:
         {"images": result.images, "latents": latents},
     )
     data = served_data(result.served_by, result.timings, elapsed_s)
-    return Report(text, {**data, "count": len(result.images)})
+    return CommandResult(text, {**data, "count": len(result.images)})
 
 
-def reconstruct(args: argparse.Namespace) -> Report:
+def reconstruct(args: argparse.Namespace) -> CommandResult:
     """Encode and decode images, and tell the error of each."""
     check_out(args.out)
     inputs = read_inputs(args)
@@ -136,10 +136,10 @@ def reconstruct(args: argparse.Namespace) -> Report:
         },
     )
     data = served_data(result.served_by, result.timings, elapsed_s)
-    return Report(text, {**data, "squared_error": result.squared_error.tolist()})
+    return CommandResult(text, {**data, "squared_error": result.squared_error.tolist()})
 
 
-def denoise(args: argparse.Namespace) -> Report:
+def denoise(args: argparse.Namespace) -> CommandResult:
     """Remove noise from images, after adding some where that is asked for."""
     check_out(args.out)
     if args.seed is not None and args.add_noise is None:
@@ -174,10 +174,10 @@ def denoise(args: argparse.Namespace) -> Report:
             "labels": inputs.labels,
         },
     )
-    return Report(text, data)
+    return CommandResult(text, data)
 
 
-def sample(args: argparse.Namespace) -> Report:
+def sample(args: argparse.Namespace) -> CommandResult:
     """Draw new images, by a stream where one request is too small."""
     check_out(args.out)
     options: dict[str, Any] = {
@@ -209,20 +209,22 @@ def sample(args: argparse.Namespace) -> Report:
         },
     )
     data = served_data(first.served_by, first.timings, elapsed_s)
-    return Report(text, {**data, "count": len(images), "seed": first.seed, "offset": args.offset})
+    return CommandResult(
+        text, {**data, "count": len(images), "seed": first.seed, "offset": args.offset}
+    )
 
 
-def health(args: argparse.Namespace) -> Report:
+def health(args: argparse.Namespace) -> CommandResult:
     """Tell whether the server, or one model, is serving."""
     service = (args.model or "").partition(":")[0]
     with _client(args) as client:
         status = client.health(service)
-    return Report(
+    return CommandResult(
         status, {"service": service, "status": status}, exit_code=0 if status == "SERVING" else 1
     )
 
 
-def reload(args: argparse.Namespace) -> Report:
+def reload(args: argparse.Namespace) -> CommandResult:
     """Have the server look at its model folder again; fails where a version is refused."""
     with _client(args) as client:
         outcomes = client.reload_models(args.names, timeout_s=args.timeout_s)
@@ -230,17 +232,17 @@ def reload(args: argparse.Namespace) -> Report:
     text = table(("model", "version", "action", "reason"), rows) if rows else "No models."
     refused = any(outcome.action == "refused" for outcome in outcomes)
     data = {"outcomes": [dataclasses.asdict(outcome) for outcome in outcomes]}
-    return Report(text, data, exit_code=1 if refused else 0)
+    return CommandResult(text, data, exit_code=1 if refused else 0)
 
 
-def load(args: argparse.Namespace) -> Report:
+def load(args: argparse.Namespace) -> CommandResult:
     """Put load on the server; read lazily, because no other command needs it."""
     from latentserve_client.load import command
 
     return command.load(args)
 
 
-COMMANDS: dict[str, Callable[[argparse.Namespace], Report]] = {
+COMMANDS: dict[str, Callable[[argparse.Namespace], CommandResult]] = {
     "models": models,
     "encode": encode,
     "decode": decode,
@@ -289,7 +291,7 @@ def _latent(spec: LatentSpec) -> str:
     return f"{spec.dim} values, prior {spec.prior}{parts}"
 
 
-def _describe(model: Model) -> Report:
+def _describe(model: Model) -> CommandResult:
     facts = [
         ("model", f"{model.name} v{model.version}, {model.state}"),
         ("kind", model.kind),
@@ -316,4 +318,4 @@ def _describe(model: Model) -> Report:
         ]
         headers = ("metric", "value", "unit", "baseline", "of", "images")
         text += "\n\n" + table(headers, rows)
-    return Report(text, dataclasses.asdict(model))
+    return CommandResult(text, dataclasses.asdict(model))

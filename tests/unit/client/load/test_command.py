@@ -105,9 +105,9 @@ def test_a_sweep_finds_a_knee_and_draws_it(load, tmp_path):
         "--sweep", "concurrency=1,2", "--slo-p99-ms", 60_000, "--mix", "sample", "--out", page
     )
     assert code == 0
-    assert "knee: concurrency 2 is the highest load with p99 <= 60000 ms" in out
+    assert "knee: concurrency 2 is the highest load that meets p99 <= 60000 ms" in out
     assert "The knee:" in out
-    assert "Throughput against latency" in page.read_text()
+    assert "Latency by throughput" in page.read_text()
 
 
 def test_a_sweep_without_a_knee_fails(load):
@@ -121,7 +121,7 @@ def test_a_sweep_without_a_knee_fails(load):
 def test_conditions_decide_the_exit_code(load):
     code, out, _ = load("--mix", "sample", "--fail-if", "errors>0", "--fail-if", "calls<1")
     assert code == 0
-    assert "passed: not errors>0 (it is 0)" in out
+    assert "passed: not errors>0 (measured 0)" in out
     code, out, _ = load("--mix", "sample", "--fail-if", "calls>1")
     assert code == 1
     assert "FAILED: not calls>1" in out
@@ -148,7 +148,7 @@ def test_a_wrong_answer_fails_the_run(load, server):
     server.before_sample = swap
     code, out, _ = load("--mix", "sample:count=2", "--validate", "100%")
     assert code == 1
-    assert "WRONG ANSWERS" in out
+    assert "WRONG REPLIES" in out
     assert "images: differs by up to" in out
 
 
@@ -157,25 +157,25 @@ def test_compares_with_a_baseline(load, tmp_path):
     load("--mix", "sample", "--out", old)
     code, out, _ = load("--mix", "encode", "--baseline", old)
     assert code == 0
-    assert "against the baseline" in out
-    assert "the baseline was another load: mix: sample -> encode" in out
+    assert "compared with the baseline" in out
+    assert "the options of the baseline differ: mix: sample -> encode" in out
 
 
 def test_ctrl_c_prints_the_report_so_far(load, monkeypatch):
     taken = Runner._take
 
     def interrupted(self):
-        pieces = taken(self)
-        if sum(len(piece.rows) for piece in pieces) and not interrupted.done:
+        partials = taken(self)
+        if sum(len(partial.records) for partial in partials) and not interrupted.done:
             interrupted.done = True
             signal.raise_signal(signal.SIGINT)
-        return pieces
+        return partials
 
     interrupted.done = False
     monkeypatch.setattr(Runner, "_take", interrupted)
     code, out, _ = load("--mix", "sample", "--duration-s", 1000)
     assert code == 130
-    assert "INTERRUPTED: the figures are those so far" in out
+    assert "INTERRUPTED: results until the interruption" in out
 
 
 def test_calls_that_are_in_flight_at_the_end_are_waited_for(load, server):
@@ -211,22 +211,26 @@ def test_real_images_are_sent(load, server, tmp_path):
 @pytest.mark.parametrize(
     ("argv", "code", "said"),
     [
-        (("--mix", "paint"), 2, "there is no call 'paint'"),
+        (("--mix", "paint"), 2, "unknown call 'paint'"),
         (("--mix", "encode:model=nope"), 1, "no model nope"),
-        (("--mix", "encode:rows=65"), 1, "65 rows; mnist-vae:2 on this server takes 1 to 64"),
+        (("--mix", "encode:rows=65"), 1, "65 rows; mnist-vae:2 on this server accepts 1 to 64"),
         (("--mix", "encode:model=broken"), 1, "broken:1 is refused, not ready"),
         (("--rate", "x"), 2, "expected calls per second"),
-        (("--rate", "5", "--concurrency", "2"), 2, "give one of the two"),
-        (("--sweep", "rate=1", "--rate", "5"), 2, "--sweep says the load"),
+        (("--rate", "5", "--concurrency", "2"), 2, "give only one of them"),
+        (("--sweep", "rate=1", "--rate", "5"), 2, "--sweep sets the load"),
         (("--sweep", "threads=1"), 2, "expected concurrency=1,2,4,8"),
-        (("--slo-p99-ms", "5"), 2, "is the objective of a --sweep"),
-        (("--rate", "1-5", "--stable-within", "5%"), 2, "needs a constant load"),
-        (("--fail-if", "p99>5"), 2, "needs a unit"),
-        (("--processes", "3", "--connections", "2"), 2, "each needs one of its own"),
-        (("--processes", "3", "--concurrency", "2"), 2, "some would do nothing"),
+        (("--slo-p99-ms", "5"), 2, "requires --sweep"),
+        (("--rate", "1-5", "--stable-within", "5%"), 2, "requires a constant load"),
+        (("--fail-if", "p99>5"), 2, "requires a unit"),
+        (
+            ("--processes", "3", "--connections", "2"),
+            2,
+            "each process needs at least one connection",
+        ),
+        (("--processes", "3", "--concurrency", "2"), 2, "each process needs at least one call"),
         (("--images", "/nowhere"), 1, "/nowhere"),
-        (("--out", "report.pdf"), 2, "expected a name that ends in"),
-        (("--out", "/nowhere/report.json"), 2, "there is no folder"),
+        (("--out", "report.pdf"), 2, "the name must end in"),
+        (("--out", "/nowhere/report.json"), 2, "does not exist"),
         (("--metrics-url", "http://127.0.0.1:1/metrics"), 1, "http://127.0.0.1:1/metrics"),
         (("--baseline", "/nowhere.json"), 1, "/nowhere.json"),
     ],
@@ -270,5 +274,5 @@ def test_no_good_call_at_all_fails(load, server, monkeypatch):
     server.before_sample = failing
     code, out, _ = load("--mix", "sample")
     assert code == 1
-    assert "NO CALL WAS ANSWERED WELL" in out
+    assert "NO CALL SUCCEEDED" in out
     assert "errors: UNAVAILABLE" in out

@@ -105,9 +105,9 @@ def test_a_wrong_answer_fails_the_run(address, handler, capsys):
 @pytest.mark.parametrize(
     ("argv", "code", "said"),
     [
-        ((), 1, "which model?"),
+        ((), 1, "no model given"),
         (("--model", "nope"), 1, "unknown model nope"),
-        (("--model", "double", "--mix", "encode"), 2, "there are infer"),
+        (("--model", "double", "--mix", "encode"), 2, "expected one of infer"),
     ],
 )
 def test_says_what_is_wrong_before_any_load(address, handler, capsys, argv, code, said):
@@ -119,7 +119,7 @@ def test_says_what_is_wrong_before_any_load(address, handler, capsys, argv, code
 def test_an_input_that_cannot_be_made_is_said(address, handler, capsys):
     handler.inputs = [("text", "BYTES", [-1])]
     assert main(["load", "--server", address, *SHORT, "--model", "double"]) == 1
-    assert "the input 'text' is BYTES; this tester can make BOOL" in capsys.readouterr().err
+    assert "the input 'text' has data type BYTES; supported: BOOL" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("datatype", sorted(DTYPES))
@@ -138,10 +138,10 @@ def test_inputs_of_every_type_have_their_bytes(datatype):
 
 
 def test_fixed_shapes_take_no_rows():
-    draws = np.random.default_rng(0)
-    assert input_array("x", "FP32", [4, 2], 1, draws).shape == (4, 2)
+    rng = np.random.default_rng(0)
+    assert input_array("x", "FP32", [4, 2], 1, rng).shape == (4, 2)
     with pytest.raises(BadMix, match="fixed shape"):
-        input_array("x", "FP32", [4, 2], 3, draws)
+        input_array("x", "FP32", [4, 2], 3, rng)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The same connection on the public grpc.aio API: slower, and sure to work."""
+"""Connection on the public grpc.aio API: slower than the completion queue, but stable."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _CLOSE_LIMIT_S = 10.0
 
 
 class AioConnections:
-    """Opens connections that share one event loop in a thread of its own."""
+    """Opens connections that share one event loop in a separate thread."""
 
     @staticmethod
     def open(target: Target, count: int) -> Sequence[AioConnection]:
-        """Return connections; closing the last of them ends the loop."""
+        """Return `count` connections; closing the last one stops the loop."""
         loop = _Loop(count)
         return [AioConnection(loop, target) for _ in range(count)]
 
@@ -39,11 +39,11 @@ class _Loop:
         self.loop.run_forever()
 
     def run(self, coroutine: Any) -> Any:
-        """Run a coroutine on the loop and return its result."""
+        """Run a coroutine on the loop from another thread and return its result."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(_CLOSE_LIMIT_S)
 
     def release(self) -> None:
-        """One user less; the last one stops the loop."""
+        """Release one use of the loop; the last release stops it."""
         self._users -= 1
         if not self._users:
             self.loop.call_soon_threadsafe(self.loop.stop)
@@ -72,7 +72,7 @@ class AioConnection:
 
     @property
     def in_flight(self) -> int:
-        """Calls that have not ended."""
+        """Number of calls that have not ended."""
         return self._started - self._ended
 
     def start(
@@ -120,7 +120,7 @@ class AioConnection:
         done(ended)
 
     def close(self) -> None:
-        """Cancel what is in flight and close the channel."""
+        """Cancel the calls in flight and close the channel."""
         if self._closed:
             return
         self._closed = True

@@ -1,9 +1,9 @@
-"""Calls on grpcio's completion queue: one thread per connection receives, any thread sends.
+"""Connection on the completion queue of grpcio: one receiving thread, any sending thread.
 
-`grpc.Channel` is written on `cygrpc.Channel`, whose calls take batches of operations with a tag,
-and hand the tag back from `next_call_event` when they are done. A unary call is one batch and one
-event. The public API puts locks, futures or an event loop around this; a load tester needs none of
-it. Private to grpcio: `open_connections` tries it first.
+`grpc.Channel` wraps `cygrpc.Channel`, whose calls take batches of operations with a tag.
+`next_call_event` returns the tag when a batch is complete. A unary call is one batch and one event.
+The public API adds locks, futures or an event loop, which a load tester does not need. These calls
+are private to grpcio, so `open_connections` makes a trial call first.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ _CLOSE_LIMIT_S = 10.0
 
 
 class CompletionQueueConnection:
-    """One channel and the thread that receives from it."""
+    """One channel, and the thread that polls its completion queue."""
 
     def __init__(self, target: Target) -> None:
         self._channel = target.channel()
         self._core: Any = self._channel._channel
         self._metadata = target.metadata or None
         self._handles: dict[str, tuple[bytes, Any]] = {}
-        self._calls: set[Any] = set()  # adding and discarding are atomic
+        self._calls: set[Any] = set()  # add and discard are atomic
         self._closing = False
         self._thread = threading.Thread(target=self._receive, name="load-receive", daemon=True)
         self._thread.start()
 
     @property
     def in_flight(self) -> int:
-        """Calls that have not ended."""
+        """Number of calls that have not ended."""
         return len(self._calls)
 
     def start(
@@ -61,7 +61,7 @@ class CompletionQueueConnection:
             self._start_unary(kind.method, payload, timeout_s, done)
 
     def _start_unary(self, method: str, payload: bytes, timeout_s: float, done: OnDone) -> None:
-        # An operation holds C state: never used twice.
+        # An operation holds C state and must not be reused.
         message = cygrpc.ReceiveMessageOperation(0)
         status = cygrpc.ReceiveStatusOnClientOperation(0)
         operations = (
@@ -72,7 +72,7 @@ class CompletionQueueConnection:
             message,
             status,
         )
-        # The event may be there before integrated_call has returned.
+        # The event may arrive before integrated_call returns.
         call: list[Any] = []
 
         def ended(_: Any) -> None:
@@ -81,7 +81,7 @@ class CompletionQueueConnection:
 
         call_key = _Call(call)
         self._calls.add(call_key)
-        call.append(self._begun(call_key, method, timeout_s, ((operations, ended),)))
+        call.append(self._start_call(call_key, method, timeout_s, ((operations, ended),)))
 
     def _start_stream(
         self, method: str, payload: bytes, timeout_s: float, done: OnDone, on_message: OnMessage
@@ -96,15 +96,15 @@ class CompletionQueueConnection:
             cygrpc.SendCloseFromClientOperation(0),
             cygrpc.ReceiveInitialMetadataOperation(0),
         )
-        operations = ((send, _nothing), ((stream.status,), stream.on_status))
-        call.append(self._begun(call_key, method, timeout_s, operations))
+        operations = ((send, _no_callback), ((stream.status,), stream.on_status))
+        call.append(self._start_call(call_key, method, timeout_s, operations))
         stream.receive()
 
-    def _begun(self, call_key: _Call, method: str, timeout_s: float, operations: Any) -> Any:
+    def _start_call(self, call_key: _Call, method: str, timeout_s: float, operations: Any) -> Any:
         try:
             return self._integrated(method, timeout_s, operations)
         except BaseException:
-            self._calls.discard(call_key)  # nothing will ever end it
+            self._calls.discard(call_key)  # no event will end this call
             raise
 
     def _integrated(self, method: str, timeout_s: float, operations: Any) -> Any:
@@ -119,9 +119,9 @@ class CompletionQueueConnection:
         )
 
     def close(self) -> None:
-        """Cancel what is in flight, wait for its end and close the channel.
+        """Cancel the calls in flight, wait for their end and close the channel.
 
-        The channel must not be closed under the thread that polls it.
+        The polling thread must end before the channel is closed.
         """
         if self._closing:
             return
@@ -131,12 +131,12 @@ class CompletionQueueConnection:
         while self._calls and time.monotonic() < end_s:
             time.sleep(0.005)
         self._closing = True
-        # Something must arrive for the thread to see it: a call whose deadline has passed.
+        # An event must wake the polling thread: start a call whose deadline has passed.
         operations = (
             cygrpc.SendInitialMetadataOperation(None, 0),
             cygrpc.ReceiveStatusOnClientOperation(0),
         )
-        self._integrated("/latentserve/Wake", -1.0, ((operations, _nothing),))
+        self._integrated("/latentserve/Wake", -1.0, ((operations, _no_callback),))
         self._thread.join(_CLOSE_LIMIT_S)
         if not self._thread.is_alive():
             self._channel.close()
@@ -147,20 +147,20 @@ class CompletionQueueConnection:
             event = next_event()
             tag: Callable[[Any], None] | None = event.tag
             if tag is None:
-                continue  # with fork support on, polling returns once a second
+                continue  # with fork support enabled, polling returns once per second
             try:
                 tag(event)
             except Exception:
-                log.exception("receiving a reply")
+                log.exception("error in a callback of a call")
 
 
 class _Call:
-    """What can be cancelled; hashed by identity."""
+    """Cancellable call, hashed by identity."""
 
     __slots__ = ("_call",)
 
     def __init__(self, call: list[Any]) -> None:
-        self._call = call  # filled once it has started
+        self._call = call  # holds the call once it has started
 
     def cancel(self) -> None:
         for call in self._call:
@@ -168,7 +168,7 @@ class _Call:
 
 
 class _Stream:
-    """Receives one message after the other, then the status."""
+    """Streaming call: receives the messages one by one, then the status."""
 
     def __init__(
         self, call: list[Any], done: OnDone, on_message: OnMessage, forget: Callable[[], None]
@@ -177,21 +177,21 @@ class _Stream:
         self._call = call
         self._done, self._on_message, self._forget = done, on_message, forget
         self._lock = threading.Lock()
-        self._status_came = self._receiving = self._finished = False
+        self._status_received = self._receiving = self._finished = False
 
     def receive(self) -> None:
-        """Ask for the next message."""
+        """Start receiving the next message."""
         message = cygrpc.ReceiveMessageOperation(0)
         with self._lock:
             self._receiving = True
-        # False where the call has ended meanwhile: its status has come or will.
+        # False if the call has ended: its status has arrived or will arrive.
         if not self._call[0].operate((message,), lambda _: self._on_received(message)):
             self._stopped_receiving()
 
     def on_status(self, _: Any) -> None:
-        """The status came; messages that are on their way still do."""
+        """Record the arrival of the status; pending messages still arrive after it."""
         with self._lock:
-            self._status_came = True
+            self._status_received = True
         self._finish()
 
     def _on_received(self, operation: Any) -> None:
@@ -209,7 +209,7 @@ class _Stream:
 
     def _finish(self) -> None:
         with self._lock:
-            if self._finished or self._receiving or not self._status_came:
+            if self._finished or self._receiving or not self._status_received:
                 return
             self._finished = True
         self._forget()
@@ -226,5 +226,5 @@ def _ended(status: Any, message: bytes | None) -> CallResult:
     return CallResult(code, None, details or "", pushback_s(status.trailing_metadata()))
 
 
-def _nothing(_: Any) -> None:
+def _no_callback(_: Any) -> None:
     pass

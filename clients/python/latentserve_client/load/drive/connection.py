@@ -1,9 +1,4 @@
-"""One connection for load: what a generator needs of it, and how it is chosen.
-
-`completion` costs half of the CPU of grpc.aio (docs/load-testing.md has the figures), but on calls
-that are private to grpcio. So it is tried before the load, and where it does not answer, grpc.aio
-takes over.
-"""
+"""Interface of a connection, and the result of a call."""
 
 from __future__ import annotations
 
@@ -22,12 +17,14 @@ _PUSHBACK = "grpc-retry-pushback-ms"
 
 @dataclass(frozen=True, slots=True)
 class CallResult:
-    """How a call ended."""
+    """Status and reply of a finished call."""
 
     code: int  # gRPC status code, 0 is OK
-    message: bytes | None  # the reply of a unary call
-    details: str = ""  # the server's message for a failure
-    pushback_s: float | None = None  # how long the server wants to be left alone; below 0: for good
+    message: bytes | None  # serialized reply of a successful unary call
+    details: str = ""  # error message of the server
+    pushback_s: float | None = (
+        None  # delay before a retry that the server requests; negative: no retry
+    )
 
 
 OnDone: TypeAlias = Callable[[CallResult], None]
@@ -35,7 +32,7 @@ OnMessage: TypeAlias = Callable[[bytes], None]
 
 
 class Connection(Protocol):
-    """Sends requests; calls back from a thread of its own."""
+    """Sends requests, and invokes callbacks from a separate thread."""
 
     def start(
         self,
@@ -45,22 +42,22 @@ class Connection(Protocol):
         done: OnDone,
         on_message: OnMessage | None,
     ) -> None:
-        """Start a call; `done` comes once, and before it `on_message` for each of a stream."""
+        """Start a call: `on_message` runs for each message of a stream, then `done` once."""
 
     @property
     def in_flight(self) -> int:
-        """Calls that have not ended."""
+        """Number of calls that have not ended."""
 
     def close(self) -> None:
-        """Cancel what is in flight and close."""
+        """Cancel the calls in flight and close the connection."""
 
 
 def pushback_s(metadata: Any) -> float | None:
-    """Return the seconds of `grpc-retry-pushback-ms`, None where there is none."""
+    """Return the seconds of `grpc-retry-pushback-ms`, None without this entry."""
     for key, value in metadata or ():
         if key == _PUSHBACK:
             try:
                 return int(value) / 1000
             except ValueError:
-                return -1.0  # the specification: what cannot be read means never
+                return -1.0  # specification: an unparsable value means no retry
     return None

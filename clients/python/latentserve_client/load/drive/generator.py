@@ -1,8 +1,8 @@
-"""The loops: a closed one that keeps a number of calls in flight, and an open one with a timetable.
+"""Load generator: a closed loop with fixed concurrency, and an open loop with a schedule.
 
-The latency of an open loop is counted from the *intended* send time. When a server stalls, a tester
-that counts from the actual send time sends less, and counts the calls that it did not send in time
-as if nobody had waited for them (coordinated omission).
+The latency of an open loop counts from the *intended* send time. A load tester that counts from the
+actual send time sends less while the server stalls, and omits the waiting time of the calls that it
+did not send on time (coordinated omission).
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from typing import Protocol
 
 from latentserve_client.load.drive.connection import CallResult, Connection
 from latentserve_client.load.measure.call_records import CallRecorder
-from latentserve_client.load.measure.reply_timings import NO_TIMINGS, timings
+from latentserve_client.load.measure.reply_timings import NO_TIMINGS, read_timings
 from latentserve_client.load.plan.workload import Request, Workload
 
-# UNAVAILABLE and RESOURCE_EXHAUSTED: what the client of this package tries again, too.
+# UNAVAILABLE and RESOURCE_EXHAUSTED, as in the retry policy of the client.
 _RETRYABLE = frozenset({8, 14})
 _FIRST_BACKOFF_S = 0.1
 _MAX_BACKOFF_S = 2.0
-_STOP_CHECK_S = 0.1  # how long a stop may go unseen
+_STOP_CHECK_S = 0.1  # maximum delay until a stop takes effect
 _FULL_CHECK_S = 0.001
-# A closed loop on a server that is gone would spin: every call fails at once.
+# Without a pause, a closed loop would spin on an unreachable server: each call fails at once.
 _UNAVAILABLE = 14
 _UNAVAILABLE_PAUSE_S = 0.05
 
@@ -35,17 +35,17 @@ OnFailure = Callable[[Request, CallResult], None]
 
 
 class Clock(Protocol):
-    """Time, real or not."""
+    """Monotonic clock; tests replace it."""
 
     def now_ns(self) -> int:
         """Return monotonic nanoseconds."""
 
     def sleep(self, seconds: float) -> None:
-        """Return after this many seconds."""
+        """Wait for this many seconds."""
 
 
 class MonotonicClock:
-    """The monotonic clock of the machine, which its processes share."""
+    """The monotonic clock of the machine, common to all its processes."""
 
     now_ns = staticmethod(time.monotonic_ns)
     sleep = staticmethod(time.sleep)
@@ -53,21 +53,21 @@ class MonotonicClock:
 
 @dataclass(frozen=True, slots=True)
 class CallLimits:
-    """What a call, and the generator, may take."""
+    """Limits of a call and of the generator."""
 
     timeout_s: float  # of one attempt
-    retries: int = 0  # further attempts after UNAVAILABLE and RESOURCE_EXHAUSTED
-    max_in_flight: int = 10_000  # of an open loop; beyond it sends are late
+    retries: int = 0  # after UNAVAILABLE and RESOURCE_EXHAUSTED
+    max_in_flight: int = 10_000  # of an open loop; at this limit, sends are late
 
 
 class LoadGenerator:
-    """Makes the calls of one process and keeps a row of figures for each."""
+    """Makes the calls of one process and records each of them."""
 
     def __init__(
         self,
         connections: Sequence[Connection],
         workload: Workload,
-        outcomes: CallRecorder,
+        recorder: CallRecorder,
         limits: CallLimits,
         *,
         seed: int = 0,
@@ -78,7 +78,7 @@ class LoadGenerator:
         self._connections = connections
         self._kinds = workload.kinds
         self._requests = workload.order(seed)
-        self._append = outcomes.append
+        self._append = recorder.append
         self._limits = limits
         self._clock = clock or MonotonicClock()
         self._on_reply = on_reply
@@ -93,13 +93,16 @@ class LoadGenerator:
         """Keep `concurrency` calls in flight from `start_ns` until `end_ns` or `stop`."""
         self._end_ns = end_ns
         self._wait_until(start_ns)
-        for slot in range(concurrency):
-            self._send_next(self._connections[slot % len(self._connections)])
+        for number in range(concurrency):
+            self._send_next(self._connections[number % len(self._connections)])
         while not self._over():
             self._wait_and_retry(self._clock.now_ns() + int(_STOP_CHECK_S * 1e9))
 
     def run_open(self, arrivals: Iterable[float], start_ns: int) -> None:
-        """Send at `start_ns` plus each of these seconds, or late; returns after the last send."""
+        """Send a call at `start_ns` plus each arrival in seconds, or late.
+
+        Returns after the last send, without waiting for the replies.
+        """
         connections = itertools.cycle(self._connections)
         for arrival_s in arrivals:
             intended_ns = start_ns + int(arrival_s * 1e9)
@@ -111,16 +114,16 @@ class LoadGenerator:
             self._send(next(connections), next(self._requests), intended_ns, None)
 
     def stop(self) -> None:
-        """Send nothing more."""
+        """Stop sending."""
         self._stopping = True
 
     @property
     def in_flight(self) -> int:
-        """Calls that have not ended, those that wait to be tried again included."""
+        """Number of calls that have not ended, including those waiting for a retry."""
         return sum(connection.in_flight for connection in self._connections) + len(self._waiting)
 
     def drain(self, limit_s: float) -> bool:
-        """Wait until all calls have ended, their retries too; return whether they have."""
+        """Wait until all calls and their retries have ended; return False if the limit passes."""
         self._end_ns = 0
         end_ns = self._clock.now_ns() + int(limit_s * 1e9)
         while self.in_flight and self._clock.now_ns() < end_ns:
@@ -135,7 +138,7 @@ class LoadGenerator:
             self._wait_and_retry(due_ns)
 
     def _wait_and_retry(self, due_ns: int) -> None:
-        """Sleep until `due_ns`, or less; start the retries that are due."""
+        """Sleep until `due_ns` at most, then start the retries that are due."""
         now_ns = self._clock.now_ns()
         with self._retries:
             if self._waiting:
@@ -146,8 +149,8 @@ class LoadGenerator:
             with self._retries:
                 if not self._waiting or self._waiting[0][0] > self._clock.now_ns():
                     return
-                _, _, again = heapq.heappop(self._waiting)
-            again()
+                _, _, retry = heapq.heappop(self._waiting)
+            retry()
 
     def _send_next(self, connection: Connection) -> None:
         if not self._over():
@@ -163,15 +166,15 @@ class LoadGenerator:
         call = _CallInFlight(self, connection, request, intended_ns, then)
         call.attempt()
 
-    def wait_to_retry(self, delay_s: float, again: Callable[[], None]) -> None:
-        """Have the loop's thread call `again` after this many seconds."""
+    def schedule_retry(self, delay_s: float, retry: Callable[[], None]) -> None:
+        """Call `retry` on the thread of the loop after this many seconds."""
         due_ns = self._clock.now_ns() + int(delay_s * 1e9)
         with self._retries:
-            heapq.heappush(self._waiting, (due_ns, next(self._numbers), again))
+            heapq.heappush(self._waiting, (due_ns, next(self._numbers), retry))
 
 
 class _CallInFlight:
-    """One call, from its first attempt to its row."""
+    """One call, from its first attempt to its record."""
 
     __slots__ = (
         "_attempts",
@@ -222,15 +225,15 @@ class _CallInFlight:
         generator = self._generator
         if not self._first_ns:
             self._first_ns = generator._clock.now_ns()
-        self._count(message)
+        self._add_timings(message)
         if generator._on_reply is not None:
             generator._on_reply(self._request, message)
 
-    def _count(self, message: bytes) -> None:
-        """Add the timings of a reply; of a stream, the first queue and the sum of the rest."""
+    def _add_timings(self, message: bytes) -> None:
+        """Add the timings of a reply; a stream counts its first queue time and all compute time."""
         field = self._generator._kinds[self._request.kind].timings_field
         if field:
-            queue_ns, compute_ns, batch_rows = timings(message, field)
+            queue_ns, compute_ns, batch_rows = read_timings(message, field)
             if self._queue_ns < 0:
                 self._queue_ns, self._compute_ns, self._batch_rows = (
                     queue_ns,
@@ -244,10 +247,10 @@ class _CallInFlight:
     def _ended(self, ended: CallResult) -> None:
         generator = self._generator
         end_ns = generator._clock.now_ns()
-        if ended.code in _RETRYABLE and self._tries_again(ended):
+        if ended.code in _RETRYABLE and self._retry(ended):
             return
         if ended.message is not None:
-            self._count(ended.message)
+            self._add_timings(ended.message)
         request = self._request
         generator._append(
             (
@@ -271,11 +274,11 @@ class _CallInFlight:
         then = self._then
         if then is not None:
             if ended.code == _UNAVAILABLE:
-                generator.wait_to_retry(_UNAVAILABLE_PAUSE_S, lambda: then(self._connection))
+                generator.schedule_retry(_UNAVAILABLE_PAUSE_S, lambda: then(self._connection))
             else:
                 then(self._connection)
 
-    def _tries_again(self, ended: CallResult) -> bool:
+    def _retry(self, ended: CallResult) -> bool:
         generator = self._generator
         delay_s = ended.pushback_s
         if self._attempts > generator._limits.retries or generator._stopping or self._first_ns:
@@ -283,6 +286,6 @@ class _CallInFlight:
         if delay_s is None:
             delay_s = min(_FIRST_BACKOFF_S * 2 ** (self._attempts - 1), _MAX_BACKOFF_S)
         elif delay_s < 0:
-            return False  # the server says: do not
-        generator.wait_to_retry(delay_s, self.attempt)
+            return False  # the server forbids a retry
+        generator.schedule_retry(delay_s, self.attempt)
         return True

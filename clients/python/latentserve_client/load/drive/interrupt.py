@@ -1,7 +1,7 @@
-"""Ctrl-C as something to look at, instead of an exception anywhere.
+"""Handler of Ctrl-C that sets a flag instead of raising KeyboardInterrupt.
 
-In the middle of reading from another process an exception would leave half a message behind, and
-everything after it would be misread.
+An exception while reading from a pipe would leave part of a message in the pipe and corrupt all
+later reads.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from typing import Any, Self
 
 
 class InterruptHandler:
-    """Notices the first Ctrl-C; a second one is an exception again, for who will not wait."""
+    """Records the first Ctrl-C; a second one raises KeyboardInterrupt, to end without waiting."""
 
     def __init__(self) -> None:
         self.received = False
         self._before: Any = None
 
     def __enter__(self) -> Self:
-        # Signals belong to the main thread; elsewhere there is nothing to notice.
+        # Python allows signal handlers in the main thread only.
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._notice)
+            self._before = signal.signal(signal.SIGINT, self._on_signal)
         return self
 
     def __exit__(
@@ -33,7 +33,7 @@ class InterruptHandler:
     ) -> None:
         self._restore()
 
-    def _notice(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.received = True
         self._restore()
 

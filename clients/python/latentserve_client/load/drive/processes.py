@@ -1,8 +1,8 @@
-"""One generator or several: in this process, or each in a process of its own.
+"""Load generators in this process, or in one subprocess each.
 
-A tester in one process can be slower than the server. Each further process opens connections of
-its own, takes every n-th arrival of the common timetable or its share of the concurrency, and sends
-its rows of figures as they come. The monotonic clock is common to all.
+A load tester in one process can be slower than the server. Each of n subprocesses opens separate
+connections, takes every n-th arrival of the common schedule or its part of the concurrency, and
+returns its call records when polled. All processes share the monotonic clock.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from latentserve_client.load.plan.target import Target
 from latentserve_client.load.plan.workload import Request, Workload
 
 _START_LIMIT_S = 60.0
-_MAX_FAILURES = 100  # whose texts are kept between two pieces; all are counted
+_MAX_FAILURES = 100  # messages kept per partial result; all failures are counted
 
 
 @dataclass(frozen=True, slots=True)
 class GeneratorConfig:
-    """What a generator needs before any load."""
+    """Configuration of a generator, for all its runs."""
 
     target: Target
     workload: Workload
@@ -45,52 +45,52 @@ class GeneratorConfig:
     connections: int
     transport: str  # "cq" or "aio"
     seed: int = 0
-    references: tuple[ReferenceReply, ...] = ()  # empty: nothing is validated
+    references: tuple[ReferenceReply, ...] = ()  # empty: no validation
     validate_share: float = 0.0
-    number: int = 0  # of this process
+    number: int = 0  # index of this process
     processes: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class PartialResult:
-    """What a generator has done since the last piece."""
+    """Results of a generator since the previous partial result."""
 
-    rows: Records
-    cpu_s: float  # CPU seconds of its process so far
-    verdicts: ValidationCounts
+    records: Records
+    cpu_s: float  # CPU seconds of its process since the process started
+    validation: ValidationCounts
     failures: tuple[tuple[int, str], ...]  # code and message of some failed calls
-    running: bool  # whether calls are sent or in flight
-    problem: str = ""  # what ended it against its will
+    running: bool  # whether calls are being sent or in flight
+    problem: str = ""  # the error that ended the generator, or empty
 
 
 class GeneratorProcess(Protocol):
-    """A generator somewhere."""
+    """A generator in this process or in a subprocess."""
 
     transport: str
 
     def start(self, load: LoadSpec, start_ns: int, end_ns: int) -> None:
-        """Begin at `start_ns`, send nothing after `end_ns`."""
+        """Send calls from `start_ns` until `end_ns`."""
 
     def stop(self) -> None:
-        """Send nothing more."""
+        """Stop sending."""
 
     def take(self) -> PartialResult:
-        """Return what is new."""
+        """Return the results since the previous call."""
 
     def close(self) -> None:
-        """Cancel what is in flight and end."""
+        """Cancel the calls in flight and end the generator."""
 
 
 class InProcessGenerator:
-    """A generator in threads of this process."""
+    """Generator in a thread of this process."""
 
-    def __init__(self, setup: GeneratorConfig) -> None:
-        self._setup = setup
-        self._outcomes = CallRecorder()
-        self._judge = ReplyValidator(setup.workload, setup.references, setup.validate_share)
-        trial = (setup.workload.kinds[setup.workload.pool[0].kind], setup.workload.pool[0])
+    def __init__(self, config: GeneratorConfig) -> None:
+        self._config = config
+        self._recorder = CallRecorder()
+        self._validator = ReplyValidator(config.workload, config.references, config.validate_share)
+        trial = (config.workload.kinds[config.workload.pool[0].kind], config.workload.pool[0])
         self._connections, self.transport = open_connections(
-            setup.target, setup.connections, setup.transport, trial, setup.limits.timeout_s
+            config.target, config.connections, config.transport, trial, config.limits.timeout_s
         )
         self._failures: list[tuple[int, str]] = []
         self._problem = ""
@@ -98,15 +98,15 @@ class InProcessGenerator:
         self._thread: threading.Thread | None = None
 
     def start(self, load: LoadSpec, start_ns: int, end_ns: int) -> None:
-        """Begin in a thread."""
-        setup = self._setup
+        """Start sending in a thread."""
+        config = self._config
         self._generator = LoadGenerator(
             self._connections,
-            setup.workload,
-            self._outcomes,
-            setup.limits,
-            seed=setup.seed + setup.number,
-            on_reply=self._judge.on_reply if setup.references else None,
+            config.workload,
+            self._recorder,
+            config.limits,
+            seed=config.seed + config.number,
+            on_reply=self._validator.on_reply if config.references else None,
             on_failure=self._on_failure,
         )
         arguments = (self._generator, load, start_ns, end_ns)
@@ -114,42 +114,42 @@ class InProcessGenerator:
         self._thread.start()
 
     def _run(self, generator: LoadGenerator, load: LoadSpec, start_ns: int, end_ns: int) -> None:
-        setup = self._setup
+        config = self._config
         try:
             if load.profile is None:
-                concurrency = load.share(setup.number, setup.processes)
+                concurrency = load.share(config.number, config.processes)
                 generator.run_closed(concurrency, start_ns, end_ns)
             else:
-                arrivals = load.profile.arrivals(load.arrivals, setup.seed)
-                mine = itertools.islice(arrivals, setup.number, None, setup.processes)
-                generator.run_open(_until(mine, (end_ns - start_ns) / 1e9), start_ns)
-            generator.drain(setup.limits.timeout_s * (1 + setup.limits.retries) + 5)
-        except Exception as error:  # noqa: BLE001 - shown by whoever takes the next piece
+                arrivals = load.profile.arrivals(load.arrivals, config.seed)
+                own = itertools.islice(arrivals, config.number, None, config.processes)
+                generator.run_open(_until(own, (end_ns - start_ns) / 1e9), start_ns)
+            generator.drain(config.limits.timeout_s * (1 + config.limits.retries) + 5)
+        except Exception as error:  # noqa: BLE001 - reported in the next partial result
             self._problem = f"{type(error).__name__}: {error}"
 
     def stop(self) -> None:
-        """Send nothing more."""
+        """Stop sending."""
         if self._generator is not None:
             self._generator.stop()
 
     def take(self) -> PartialResult:
-        """Return what is new."""
-        # Asked before the rows are taken: what ends in between must not be lost.
-        running = self._judge.busy or (self._thread is not None and self._thread.is_alive())
+        """Return the results since the previous call."""
+        # Read before the records are taken, so that a call that ends in between is not lost.
+        running = self._validator.busy or (self._thread is not None and self._thread.is_alive())
         failures, self._failures = tuple(self._failures), []
-        rows = self._outcomes.take()
+        records = self._recorder.take()
         return PartialResult(
-            rows, time.process_time(), self._judge.take(), failures, running, self._problem
+            records, time.process_time(), self._validator.take(), failures, running, self._problem
         )
 
     def close(self) -> None:
-        """Cancel what is in flight and close the connections."""
+        """Cancel the calls in flight and close the connections."""
         self.stop()
         for connection in self._connections:
             connection.close()
         if self._thread is not None:
             self._thread.join()
-        self._judge.close()
+        self._validator.close()
 
     def _on_failure(self, request: Request, ended: CallResult) -> None:
         if len(self._failures) < _MAX_FAILURES:
@@ -157,47 +157,47 @@ class InProcessGenerator:
 
 
 class SubprocessGenerator:
-    """A generator in a process of its own."""
+    """Generator in a subprocess."""
 
-    def __init__(self, setup: GeneratorConfig) -> None:
-        context = multiprocessing.get_context("spawn")  # gRPC does not survive a fork
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, setup), daemon=True)
+    def __init__(self, config: GeneratorConfig) -> None:
+        context = multiprocessing.get_context("spawn")  # gRPC does not support fork
+        self._pipe, child_pipe = context.Pipe()
+        self._process = context.Process(target=_serve, args=(child_pipe, config), daemon=True)
         self._process.start()
-        theirs.close()
+        child_pipe.close()
         self.transport = ""
 
     def wait_until_ready(self) -> None:
-        """Wait until its connections are open. Raises RuntimeError where that fails."""
+        """Wait until the connections are open. Raises RuntimeError if that fails."""
         try:
             if not self._pipe.poll(_START_LIMIT_S):
                 raise RuntimeError("a process of the load tester did not start")
             self.transport, problem = self._pipe.recv()
         except EOFError:
-            raise RuntimeError("a process of the load tester ended at its start") from None
+            raise RuntimeError("a process of the load tester ended during its start") from None
         if problem:
             raise RuntimeError(problem)
 
     def start(self, load: LoadSpec, start_ns: int, end_ns: int) -> None:
-        """Begin."""
+        """Start sending."""
         self._pipe.send(("start", load, start_ns, end_ns))
 
     def stop(self) -> None:
-        """Send nothing more."""
+        """Stop sending."""
         self._pipe.send(("stop",))
 
     def take(self) -> PartialResult:
-        """Return what is new."""
+        """Return the results since the previous call."""
         try:
             self._pipe.send(("take",))
-            piece: PartialResult = self._pipe.recv()
+            partial: PartialResult = self._pipe.recv()
         except (EOFError, OSError):
             raise RuntimeError("a process of the load tester has died") from None
-        return piece
+        return partial
 
     def close(self) -> None:
-        """End the process."""
-        with contextlib.suppress(OSError):  # it is gone
+        """End the subprocess."""
+        with contextlib.suppress(OSError):  # the subprocess has ended
             self._pipe.send(("close",))
         self._process.join(_START_LIMIT_S)
         if self._process.is_alive():
@@ -206,32 +206,32 @@ class SubprocessGenerator:
         self._pipe.close()
 
 
-def open_processes(setup: GeneratorConfig) -> Sequence[GeneratorProcess]:
-    """Open the generators of `setup.processes`. Raises RuntimeError where one cannot start."""
-    if setup.processes == 1:
-        return [InProcessGenerator(setup)]
-    each, more = divmod(setup.connections, setup.processes)
-    own = [
-        SubprocessGenerator(replace(setup, number=number, connections=each + (number < more)))
-        for number in range(setup.processes)
+def open_processes(config: GeneratorConfig) -> Sequence[GeneratorProcess]:
+    """Open one generator per process of the configuration. Raises RuntimeError if one fails."""
+    if config.processes == 1:
+        return [InProcessGenerator(config)]
+    base, remainder = divmod(config.connections, config.processes)
+    generators = [
+        SubprocessGenerator(replace(config, number=number, connections=base + (number < remainder)))
+        for number in range(config.processes)
     ]
     try:
-        for process in own:
-            process.wait_until_ready()
+        for generator in generators:
+            generator.wait_until_ready()
     except BaseException:
-        for process in own:
-            process.close()
+        for generator in generators:
+            generator.close()
         raise
-    return own
+    return generators
 
 
-def _serve(pipe: Pipe, setup: GeneratorConfig) -> None:
-    """Run a generator as told by the pipe."""
-    # Ctrl-C reaches every process of the terminal: the first one says what happens.
+def _serve(pipe: Pipe, config: GeneratorConfig) -> None:
+    """Run a generator, controlled by the commands of the pipe."""
+    # Ctrl-C reaches all processes of the terminal; the parent process handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        process = InProcessGenerator(setup)
-    except Exception as error:  # noqa: BLE001 - said by the parent
+        process = InProcessGenerator(config)
+    except Exception as error:  # noqa: BLE001 - reported by the parent
         pipe.send(("", f"{type(error).__name__}: {error}"))
         return
     pipe.send((process.transport, ""))
@@ -247,7 +247,7 @@ def _serve(pipe: Pipe, setup: GeneratorConfig) -> None:
             else:
                 break
     except EOFError:
-        pass  # the parent is gone
+        pass  # the parent has ended
     process.close()
 
 

@@ -1,4 +1,4 @@
-"""Reference replies: sends each request of the pool once, before the load."""
+"""Collects reference replies: each request of the pool, sent once before the load."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from latentserve_client.load.plan.target import Target
 from latentserve_client.load.plan.workload import Workload
 
 
-def references(
+def collect_references(
     target: Target,
     workload: Workload,
     tolerance: float,
@@ -22,13 +22,13 @@ def references(
     every: bool,
     readers: Callable[[str], ReplyReader] | None = None,
 ) -> tuple[ReferenceReply, ...]:
-    """Send the requests of the pool one after the other and return their answers.
+    """Send the requests of the pool one after the other and return their replies.
 
-    With `every` unset only the first of each kind, to see that it works. Raises LatentserveError
-    for a request that the server refuses.
+    Without `every`, sends only the first request of each kind, as a trial, and returns none. Raises
+    LatentserveError for a request that fails.
     """
-    find = readers or reader
-    answers: list[ReferenceReply] = []
+    find_reader = readers or reader
+    references: list[ReferenceReply] = []
     tried: set[int] = set()
     with target.channel() as channel:
         for request in workload.pool:
@@ -36,7 +36,7 @@ def references(
                 continue
             tried.add(request.kind)
             kind = workload.kinds[request.kind]
-            read = find(kind.method)
+            read = find_reader(kind.method)
             options = {"timeout": timeout_s, "metadata": target.metadata or None}
             try:
                 if kind.streaming:
@@ -47,5 +47,5 @@ def references(
                 raise error_from_rpc(error) from error
             if every:
                 parts = joined([read(reply) for reply in replies])
-                answers.append(ReferenceReply(parts, read, tolerance))
-    return tuple(answers)
+                references.append(ReferenceReply(parts, read, tolerance))
+    return tuple(references)

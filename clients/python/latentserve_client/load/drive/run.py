@@ -1,4 +1,4 @@
-"""One run: warm-up, the measured time, what is in flight at its end."""
+"""One run: warm-up, measured time, and drain of the calls in flight."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from latentserve_client.load.drive.processes import GeneratorProcess, PartialRes
 from latentserve_client.load.measure.confidence_intervals import (
     MIN_WINDOWS,
     ConfidenceInterval,
-    interval,
+    confidence_interval,
 )
 from latentserve_client.load.measure.server_metrics import MetricsSnapshot
 from latentserve_client.load.measure.summary import Summary
@@ -21,18 +21,18 @@ from latentserve_client.load.measure.validation import ValidationCounts
 from latentserve_client.load.plan.run_spec import LoadSpec, RunTiming
 
 _TAKE_EVERY_S = 0.2
-_LEAD_S = 0.1  # for the commands to reach all processes before the first call is due
+_LEAD_S = 0.1  # start delay, so that the commands reach all processes before the first call
 _INTERRUPTED_DRAIN_S = 1.0
-_SLOTS = 120  # points of the latency over time
+_TIMELINE_BUCKETS = 120  # points of the latency over time
 
 
 @dataclass
 class RunProgress:
-    """Where a run is."""
+    """Progress of a run."""
 
     load: LoadSpec
-    elapsed_s: float  # since its start
-    total_s: float  # until its end at the latest
+    elapsed_s: float  # since the start of the run
+    total_s: float  # latest end of the run
     warming_up: bool
     summary: Summary
     last_window: TimeBucket | None
@@ -40,33 +40,33 @@ class RunProgress:
 
 @dataclass
 class RunResult:
-    """What a run found."""
+    """Result of a run."""
 
     load: LoadSpec
     summary: Summary
     measured_s: float
     ended: str  # "duration", "stable", "not stable", "interrupted" or "failed: ..."
-    rate: ConfidenceInterval  # good calls per second
+    rate: ConfidenceInterval  # successful calls per second
     p99_ns: ConfidenceInterval
-    cpu_s: list[float]  # of each of the tester's processes in the measured time
-    before: MetricsSnapshot | None = None  # the server's metrics
+    cpu_s: list[float]  # CPU seconds of each process of the load tester in the measured time
+    before: MetricsSnapshot | None = None  # metrics of the server
     after: MetricsSnapshot | None = None
-    verdicts: ValidationCounts = field(default_factory=ValidationCounts)
+    validation: ValidationCounts = field(default_factory=ValidationCounts)
     failures: Counter[tuple[int, str]] = field(default_factory=Counter)
 
     @property
     def rate_per_s(self) -> float:
-        """Good calls per second."""
-        return self.summary.total.ended_well / self.measured_s if self.measured_s else 0.0
+        """Successful calls per second."""
+        return self.summary.total.successful / self.measured_s if self.measured_s else 0.0
 
     @property
     def rows_per_s(self) -> float:
-        """Images or latents of good calls per second."""
-        return self.summary.total.rows_ended_well / self.measured_s if self.measured_s else 0.0
+        """Rows of successful calls per second."""
+        return self.summary.total.successful_rows / self.measured_s if self.measured_s else 0.0
 
 
 class Runner:
-    """Makes runs on generators that are ready."""
+    """Executes runs on open generators."""
 
     def __init__(
         self,
@@ -86,13 +86,13 @@ class Runner:
         self._clock = clock or MonotonicClock()
 
     def run(self, load: LoadSpec) -> RunResult:
-        """Run a load. Ctrl-C ends it early: the result is that of the time so far.
+        """Execute one run. Ctrl-C ends it early, with the results so far.
 
-        Raises RuntimeError where a process of the tester has died.
+        Raises RuntimeError if a process of the load tester has died.
         """
         timing = self._timing
-        # What a run before this one left is not this one's, and the CPU is counted from here.
-        cpu_s = [piece.cpu_s for piece in self._take()]
+        # Discards the results of an earlier run; the CPU time counts from here.
+        cpu_s = [partial.cpu_s for partial in self._take()]
         start_ns = self._clock.now_ns() + int(_LEAD_S * 1e9)
         state = _RunState(load, timing, start_ns, self._kinds, cpu_s)
         if load.profile is not None:
@@ -110,25 +110,25 @@ class Runner:
             now_ns = self._clock.now_ns()
             if not state.marked and now_ns >= state.measured_ns:
                 state.before = self._scrape()
-                state.mark_cpu()
+                state.mark_start()
             state.add(self._take())
-            state.judge(now_ns)
+            state.check_end(now_ns)
             self._on_progress(state.progress(now_ns))
             if interrupt.received:
                 state.end("interrupted", self._clock.now_ns())
 
     def _finish(self, state: _RunState, interrupt: InterruptHandler) -> None:
-        """Stop sending and wait for what is in flight; after Ctrl-C not for long."""
+        """Stop sending and wait for the calls in flight; after Ctrl-C, for 1 s at most."""
         state.after = self._scrape()
         for process in self._processes:
             process.stop()
         begun_ns = self._clock.now_ns()
         while True:
-            pieces = self._take()
-            state.add(pieces)
+            partials = self._take()
+            state.add(partials)
             waited_s = (self._clock.now_ns() - begun_ns) / 1e9
-            hurried = interrupt.received and waited_s >= _INTERRUPTED_DRAIN_S
-            if hurried or not any(piece.running for piece in pieces):
+            cut_short = interrupt.received and waited_s >= _INTERRUPTED_DRAIN_S
+            if cut_short or not any(partial.running for partial in partials):
                 return
             self._clock.sleep(_TAKE_EVERY_S / 4)
 
@@ -137,7 +137,7 @@ class Runner:
 
 
 class _RunState:
-    """A run while it goes on."""
+    """State of a run in progress."""
 
     def __init__(
         self, load: LoadSpec, timing: RunTiming, start_ns: int, kinds: int, cpu_s: list[float]
@@ -145,7 +145,7 @@ class _RunState:
         self._load, self._timing, self._start_ns = load, timing, start_ns
         self.measured_ns = start_ns + int(timing.warm_up_s * 1e9)
         self.latest_end_ns = self.measured_ns + int(timing.duration_s * 1e9)
-        bucket_s = max(timing.duration_s / _SLOTS, 0.1)
+        bucket_s = max(timing.duration_s / _TIMELINE_BUCKETS, 0.1)
         self.summary = Summary(kinds, self.measured_ns, timing.windows_of_s, bucket_s)
         self.summary.end_ns = self.latest_end_ns
         self.ended = ""
@@ -154,33 +154,33 @@ class _RunState:
         self._cpu_s = cpu_s
         self._cpu_before_s = cpu_s
         self.marked = False
-        self._verdicts = ValidationCounts()
+        self._validation = ValidationCounts()
         self._failures: Counter[tuple[int, str]] = Counter()
 
-    def add(self, pieces: Sequence[PartialResult]) -> None:
-        for number, piece in enumerate(pieces):
-            self.summary.add(piece.rows)
-            self._verdicts.merge(piece.verdicts)
-            self._failures.update(piece.failures)
+    def add(self, partials: Sequence[PartialResult]) -> None:
+        for number, partial in enumerate(partials):
+            self.summary.add(partial.records)
+            self._validation.merge(partial.validation)
+            self._failures.update(partial.failures)
             if not self.ended:
-                self._cpu_s = [*self._cpu_s[:number], piece.cpu_s, *self._cpu_s[number + 1 :]]
-            if piece.problem:
-                self.ended = self.ended or f"failed: {piece.problem}"
+                self._cpu_s = [*self._cpu_s[:number], partial.cpu_s, *self._cpu_s[number + 1 :]]
+            if partial.problem:
+                self.ended = self.ended or f"failed: {partial.problem}"
 
-    def mark_cpu(self) -> None:
-        """The measured time begins."""
+    def mark_start(self) -> None:
+        """Mark the start of the measured time."""
         self._cpu_before_s = self._cpu_s
         self.marked = True
 
-    def judge(self, now_ns: int) -> None:
-        """End the run where it is time."""
+    def check_end(self, now_ns: int) -> None:
+        """End the run if it is stable or its time has passed."""
         if self.ended:
             return
         bound = self._timing.stable_within
         if bound is not None and now_ns >= self.measured_ns:
             rate, p99 = self._intervals(now_ns)
             if rate.windows >= MIN_WINDOWS and max(rate.relative, p99.relative) <= bound:
-                # Now and not where the last window ended: calls since then are counted already.
+                # Not the end of the last window: calls since then are already counted.
                 self.end("stable", now_ns)
                 return
         if now_ns >= self.latest_end_ns:
@@ -214,17 +214,19 @@ class _RunState:
             [after - before for after, before in pairs] if self.marked else [],
             self.before,
             self.after,
-            self._verdicts,
+            self._validation,
             self._failures,
         )
 
     def _intervals(self, until_ns: int) -> tuple[ConfidenceInterval, ConfidenceInterval]:
         profile = self._load.profile
         if profile is not None and not profile.is_constant:
-            return interval([]), interval([])  # the windows are no repetitions of each other
+            return confidence_interval([]), confidence_interval(
+                []
+            )  # windows of a varying rate are not repetitions
         windows = self.summary.whole_windows(until_ns)
         width_s = self.summary.windows.width_s
         return (
-            interval([window.good / width_s for window in windows]),
-            interval([window.latency.percentile_ns(99) for window in windows]),
+            confidence_interval([window.successes / width_s for window in windows]),
+            confidence_interval([window.latency.percentile_ns(99) for window in windows]),
         )

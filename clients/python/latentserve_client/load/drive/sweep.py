@@ -1,4 +1,4 @@
-"""Several loads in a row, and the knee: the highest load that keeps what was promised."""
+"""Sweep: runs at several loads, and the knee, the highest load within the objective."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from dataclasses import dataclass, field
 from latentserve_client.load.drive.run import RunResult
 from latentserve_client.load.plan.sweep_axis import SweepAxis
 
-# What a load must keep besides the latency, to count as carried.
+# Conditions besides the latency that a load must meet.
 MAX_ERROR_SHARE = 0.001
-MIN_ACHIEVED_SHARE = 0.95  # of the rate that an open loop asks for
-_FINE_ENOUGH = 1.05  # neighbours that are closer than this are not split
+MIN_ACHIEVED_SHARE = 0.95  # of the requested rate of an open loop
+_MIN_GAP = 1.05  # smallest ratio of neighbouring loads that is refined
 
 
 @dataclass
 class SweepPoint:
-    """One load of a sweep."""
+    """Load and result of one run of a sweep."""
 
     load: float
     result: RunResult
-    kept: bool | None  # whether it kept the objective; None where there is none
+    kept: bool | None  # whether the run met the objective; None without an objective
 
 
 @dataclass
 class SweepResult:
-    """All of them, in the order of the load."""
+    """Points of a sweep, ascending by load."""
 
     axis: SweepAxis
     slo_p99_ms: float | None
@@ -33,7 +33,7 @@ class SweepResult:
 
     @property
     def knee(self) -> SweepPoint | None:
-        """The highest load below which all kept the objective."""
+        """The highest load up to which all loads met the objective."""
         best = None
         for point in self.points:
             if not point.kept:
@@ -49,10 +49,10 @@ def run_sweep(
     slo_p99_ms: float | None = None,
     refine: int = 0,
 ) -> SweepResult:
-    """Run the loads of the axis, low to high.
+    """Run the loads of the axis in ascending order.
 
-    With an objective the sweep ends at the first load that breaks it; then up to `refine` loads
-    between the last one that kept it and that one are tried, each halving the gap (by ratio).
+    With an objective, the sweep stops at the first load that violates it. Then it runs up to
+    `refine` loads between the knee and that load, each at the geometric mean of the gap.
     """
     sweep = SweepResult(axis, slo_p99_ms)
     for load in axis.points:
@@ -68,12 +68,12 @@ def run_sweep(
     return sweep
 
 
-def keeps(result: RunResult, slo_p99_ms: float, asked_per_s: float | None) -> bool:
-    """Whether a load was carried: p99 within the objective, few errors, and the rate reached."""
+def meets_objective(result: RunResult, slo_p99_ms: float, rate_per_s: float | None) -> bool:
+    """Return whether p99 and error share are within their limits and the rate was achieved."""
     total = result.summary.total
     if not total.latency.count or total.errors > MAX_ERROR_SHARE * total.calls:
         return False
-    if asked_per_s is not None and result.rate_per_s < MIN_ACHIEVED_SHARE * asked_per_s:
+    if rate_per_s is not None and result.rate_per_s < MIN_ACHIEVED_SHARE * rate_per_s:
         return False
     return total.latency.percentile_ns(99) <= slo_p99_ms * 1e6
 
@@ -82,8 +82,8 @@ def _measure(sweep: SweepResult, run: Callable[[float], RunResult], load: float)
     result = run(load)
     kept = None
     if sweep.slo_p99_ms is not None:
-        asked = load if sweep.axis.name == "rate" else None
-        kept = keeps(result, sweep.slo_p99_ms, asked)
+        rate_per_s = load if sweep.axis.name == "rate" else None
+        kept = meets_objective(result, sweep.slo_p99_ms, rate_per_s)
     point = SweepPoint(load, result, kept)
     sweep.points.append(point)
     sweep.points.sort(key=lambda point: point.load)
@@ -91,7 +91,7 @@ def _measure(sweep: SweepResult, run: Callable[[float], RunResult], load: float)
 
 
 def _between(sweep: SweepResult) -> float | None:
-    """Return the load halfway between the knee and the next one; None where they are close."""
+    """Return the geometric mean of the knee and the load above it; None if they are close."""
     broken = next((point.load for point in sweep.points if point.kept is False), None)
     if broken is None:
         return None
@@ -99,7 +99,7 @@ def _between(sweep: SweepResult) -> float | None:
     middle = (low * broken) ** 0.5 if low else broken / 2
     if sweep.axis.is_whole:
         middle = float(round(middle))
-    if middle <= low or middle >= broken or (low and broken / low < _FINE_ENOUGH):
+    if middle <= low or middle >= broken or (low and broken / low < _MIN_GAP):
         return None
     return middle
 

@@ -1,4 +1,4 @@
-"""One row of figures per finished call."""
+"""Call records: one row of integers per finished call."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 COLUMNS = (
-    "kind",  # position in the workload's kinds
+    "kind",  # index in `Workload.kinds`
     "code",  # gRPC status code, 0 is OK
-    "rows",  # images or latents
-    "attempts",  # 1 where it was not tried again
-    "intended_ns",  # monotonic clock: when it was meant to be sent
-    "sent_ns",  # when its first attempt was sent
-    "first_ns",  # when the first message of a stream came; 0 for others
-    "end_ns",  # when it ended
-    "queue_ns",  # from the reply's Timings; -1 where there are none
-    "compute_ns",  # the same
-    "batch_rows",  # the same
+    "rows",  # images or latent vectors
+    "attempts",  # 1 without a retry
+    "intended_ns",  # intended send time on the monotonic clock
+    "sent_ns",  # send time of the first attempt
+    "first_ns",  # arrival of the first message of a stream; 0 for unary calls
+    "end_ns",  # end of the last attempt
+    "queue_ns",  # from the Timings of the reply; -1 without Timings
+    "compute_ns",  # as queue_ns
+    "batch_rows",  # as queue_ns
 )
 COLUMN = {name: index for index, name in enumerate(COLUMNS)}
 
@@ -27,28 +27,23 @@ Records: TypeAlias = NDArray[np.int64]  # [n, len(COLUMNS)]
 
 
 class CallRecorder:
-    """Collects rows from any thread, until they are taken."""
+    """Collects records from any thread until they are taken."""
 
     def __init__(self) -> None:
-        self._rows: list[Record] = []
-        # Bound once: this is on the way of every call. Appending is atomic.
-        self.append = self._rows.append
+        self._records: list[Record] = []
+        # Bound once, because every call uses it. Appending is atomic.
+        self.append = self._records.append
 
     def take(self) -> Records:
-        """Return the rows since the last time, and forget them."""
-        count = len(self._rows)
-        taken = self._rows[:count]
-        # What was appended meanwhile is behind them and stays.
-        del self._rows[:count]
+        """Return and remove the records since the previous call."""
+        count = len(self._records)
+        taken = self._records[:count]
+        # Records appended in the meantime follow them and remain.
+        del self._records[:count]
         return np.array(taken, np.int64).reshape(count, len(COLUMNS))
 
 
-def empty() -> Records:
-    """Return no rows."""
-    return np.empty((0, len(COLUMNS)), np.int64)
-
-
-def column(rows: Records, name: str) -> NDArray[np.int64]:
-    """Return one column of the rows."""
-    values: NDArray[np.int64] = rows[:, COLUMN[name]]
+def column(records: Records, name: str) -> NDArray[np.int64]:
+    """Return one column of the records by its name."""
+    values: NDArray[np.int64] = records[:, COLUMN[name]]
     return values

@@ -1,4 +1,4 @@
-"""How sure a figure is: 95 % confidence intervals from the windows of a run."""
+"""95 % confidence intervals from the windows of a run."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _T = (
     2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
     2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
 )  # fmt: skip
-MIN_WINDOWS = 5  # before a run may be called stable
+MIN_WINDOWS = 5  # required before a run counts as stable
 
 
 @dataclass(frozen=True, slots=True)
 class ConfidenceInterval:
-    """A mean over windows and the half-width of its 95 % confidence interval."""
+    """Mean over windows, and half-width of its 95 % confidence interval."""
 
     mean: float
     half_width: float  # infinite for fewer than two windows
@@ -27,19 +27,19 @@ class ConfidenceInterval:
 
     @property
     def relative(self) -> float:
-        """The half-width as a share of the mean."""
+        """Half-width as a share of the mean."""
         return self.half_width / self.mean if self.mean > 0 else math.inf
 
     def overlaps(self, other: ConfidenceInterval) -> bool:
-        """Whether the two intervals have a value in common."""
+        """Return whether the two intervals intersect."""
         return abs(self.mean - other.mean) <= self.half_width + other.half_width
 
 
-def interval(values: Sequence[float]) -> ConfidenceInterval:
-    """Return the interval of the mean of these windows; values that are NaN do not count.
+def confidence_interval(values: Sequence[float]) -> ConfidenceInterval:
+    """Return the confidence interval of the mean of these windows; ignores NaN.
 
-    It takes the windows for independent. Windows much shorter than what disturbs the server are
-    not, and the interval is then too narrow.
+    Assumes independent windows. Windows much shorter than the disturbances of the server are
+    correlated, and the interval is then too narrow.
     """
     present = np.array([value for value in values if not math.isnan(value)])
     count = len(present)
@@ -53,5 +53,5 @@ def interval(values: Sequence[float]) -> ConfidenceInterval:
 
 
 def student_t(degrees: int) -> float:
-    """Return the two-sided 95 % point of Student's t."""
+    """Return the two-sided 95 % quantile of Student's t distribution."""
     return _T[degrees - 1] if degrees <= len(_T) else 1.96 + 2.4 / degrees

@@ -1,7 +1,7 @@
-"""Latencies in buckets of equal ratio: bounded memory, whatever the number of calls.
+"""Latency histogram with buckets of equal ratio and bounded memory.
 
-The idea of HDR histograms: with buckets that are 0.2 % wide, every percentile is exact to 0.1 %, in
-90 KB, for any number of calls. Count, sum, minimum and maximum are exact.
+Like an HDR histogram: with buckets 0.2 % wide, each percentile is exact to 0.1 % in 90 KB, for any
+number of calls. Count, sum, minimum and maximum are exact.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-FINE = 1.002  # bucket ratio for what is reported
-COARSE = 1.01  # for the many small ones of a timeline
+FINE = 1.002  # bucket ratio for reported percentiles
+COARSE = 1.01  # bucket ratio for the many histograms of a timeline
 _LOWEST_NS = 1_000.0  # 1 microsecond
 _HIGHEST_NS = 3.6e12  # 1 hour
 
 
 @dataclass
 class Histogram:
-    """Durations in nanoseconds."""
+    """Histogram of durations in nanoseconds."""
 
     ratio: float = FINE
     count: int = 0
@@ -48,7 +48,7 @@ class Histogram:
         self.buckets += np.bincount(indices, minlength=len(self.buckets))
 
     def merge(self, other: Histogram) -> None:
-        """Add the counts of another one with the same ratio."""
+        """Add the counts of a histogram with the same ratio."""
         if not other.count:
             return
         self.min_ns = min(self.min_ns, other.min_ns) if self.count else other.min_ns
@@ -59,11 +59,11 @@ class Histogram:
 
     @property
     def mean_ns(self) -> float:
-        """The mean; NaN where nothing was counted."""
+        """Mean in nanoseconds; NaN if the histogram is empty."""
         return self.sum_ns / self.count if self.count else math.nan
 
     def percentile_ns(self, percent: float) -> float:
-        """Return the nearest-rank percentile: 100 is the maximum. NaN where nothing was counted."""
+        """Return the nearest-rank percentile; 100 is the maximum. NaN if the histogram is empty."""
         if not self.count:
             return math.nan
         if percent >= 100:
@@ -74,7 +74,7 @@ class Histogram:
         return float(min(max(middle, self.min_ns), self.max_ns))
 
     def bars(self, number: int) -> list[tuple[float, float, int]]:
-        """Return about `number` bars (from ns, to ns, count) over all buckets that are used."""
+        """Return about `number` bars (from ns, to ns, count) that cover all non-empty buckets."""
         used = np.flatnonzero(self.buckets)
         if not len(used):
             return []

@@ -1,4 +1,4 @@
-"""Reads replies of our own API into parts that can be compared, and asks for the references."""
+"""Readers of latentserve replies: serialized message to comparable parts."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ def read_denoise(reply: bytes) -> ReplyParts:
 
 def read_sample(reply: bytes) -> ReplyParts:
     """Return the parts of a SampleResponse."""
-    return _drawn(pb.SampleResponse.FromString(reply))
+    return _sampled(pb.SampleResponse.FromString(reply))
 
 
 def read_stream(reply: bytes) -> ReplyParts:
     """Return the parts of one message of SampleStream."""
     message = pb.SampleStreamResponse.FromString(reply)
-    return {"offset": message.offset, **_drawn(message)}
+    return {"offset": message.offset, **_sampled(message)}
 
 
 def read_nothing(reply: bytes) -> ReplyParts:
-    """Return no parts: calls whose answers change, like health."""
+    """Return no parts, for calls whose replies vary, such as health."""
     return {}
 
 
@@ -86,12 +86,12 @@ def joined(messages: list[ReplyParts]) -> ReplyParts:
 def _images(message: Any) -> dict[str, Any]:
     received = from_images(message.images)
     if not isinstance(received, np.ndarray):
-        # Files are compared by their pixels: rounding may differ by one, compression by anything.
+        # Compare decoded pixels: rounding may differ by one, compressed bytes by any amount.
         received = np.stack([read_pixels(file) for file in received])
     return {"images": received, "digest": message.served_by.digest}
 
 
-def _drawn(message: Any) -> dict[str, Any]:
+def _sampled(message: Any) -> dict[str, Any]:
     parts = {"seed": message.seed, **_images(message)}
     if message.HasField("latents"):
         parts["latents"] = from_tensor(message.latents, rank=2)

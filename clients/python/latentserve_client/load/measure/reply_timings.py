@@ -1,7 +1,7 @@
-"""Reads the Timings of a reply in place, without parsing the images around it.
+"""Reader of the Timings in a serialized reply, without parsing its images.
 
-Parsing a reply copies its images, which costs more than all else that is done with it. The fields
-of a message are (number, type, length) and can be stepped over.
+Parsing a reply copies its images, which costs more than the rest of its processing. The protobuf
+encoding gives number, wire type and length of each field, so that other fields can be skipped.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 NO_TIMINGS = (-1, -1, -1)
 
 
-def timings(reply: bytes, field: int) -> tuple[int, int, int]:
+def read_timings(reply: bytes, field: int) -> tuple[int, int, int]:
     """Return (queue_ns, compute_ns, batch_rows) of the sub-message `field` of a reply.
 
-    (-1, -1, -1) where it is not there, or the reply is no message.
+    Returns (-1, -1, -1) if the field is missing or the reply is malformed.
     """
     try:
         found = _sub_message(reply, field)
@@ -47,7 +47,7 @@ def _three_integers(data: bytes, position: int, end: int) -> tuple[int, int, int
     while position < end:
         tag, position = _varint(data, position)
         if tag & 7:
-            return NO_TIMINGS  # a field that is no integer: not our message
+            return NO_TIMINGS  # not a varint: another message
         value, position = _varint(data, position)
         if tag >> 3 <= 3:
             values[tag >> 3] = value

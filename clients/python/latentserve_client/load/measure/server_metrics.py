@@ -1,4 +1,4 @@
-"""What a server tells Prometheus, before and after: what the load cost it."""
+"""Prometheus metrics of the server, before and after a run."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from dataclasses import dataclass
 _TIMEOUT_S = 5.0
 _MAX_BYTES = 32 * 2**20
 _LINE = re.compile(r"([a-zA-Z_:][\w:]*)(?:\{(.*)\})?\s+([^\s]+)(?:\s+-?\d+)?")
-_CREATED = "_created"  # when a series began: no figure
+_CREATED = "_created"  # creation time of a series, not a measurement
 
 
 class MetricsUnavailable(Exception):
-    """The metrics cannot be read."""
+    """The metrics of the server cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class MetricsSnapshot:
-    """One scrape: value by series, a name with its labels as they were written."""
+    """One scrape: value by series, which is the name with its labels as written."""
 
     values: Mapping[str, float]
 
     def total(self, name: str, **labels: str) -> float:
-        """Return the sum over all series of a name that have these labels."""
+        """Return the sum over all series with this name and these labels."""
         wanted = [f'{key}="{value}"' for key, value in labels.items()]
         return sum(
             value
@@ -34,7 +34,7 @@ class MetricsSnapshot:
         )
 
     def has(self, name: str) -> bool:
-        """Whether there is such a series."""
+        """Return whether a series with this name exists."""
         return any(series.partition("{")[0] == name for series in self.values)
 
 
@@ -43,19 +43,19 @@ def scrape(url: str) -> MetricsSnapshot:
     if not url.startswith(("http://", "https://")):
         raise MetricsUnavailable(f"{url}: expected an address like http://127.0.0.1:9464/metrics")
     try:
-        # The scheme was checked: no file is opened.
+        # The scheme is checked above, so that this cannot open a file.
         with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as reply:  # noqa: S310
             text = reply.read(_MAX_BYTES).decode("utf-8", "replace")
     except (urllib.error.URLError, OSError, ValueError) as error:
         raise MetricsUnavailable(f"{url}: {getattr(error, 'reason', error)}") from None
     samples = parse(text)
     if not samples.values:
-        raise MetricsUnavailable(f"{url}: there are no Prometheus metrics")
+        raise MetricsUnavailable(f"{url}: the page contains no Prometheus metrics")
     return samples
 
 
 def parse(text: str) -> MetricsSnapshot:
-    """Read the Prometheus text format, as far as values by series are concerned."""
+    """Parse the Prometheus text format into values by series."""
     values: dict[str, float] = {}
     for line in text.splitlines():
         match = None if line.startswith("#") else _LINE.fullmatch(line.strip())
@@ -69,7 +69,7 @@ def parse(text: str) -> MetricsSnapshot:
 
 
 def changes(before: MetricsSnapshot, after: MetricsSnapshot) -> dict[str, float]:
-    """Return by how much each series has changed, those that have not left out."""
+    """Return the change of each series, without unchanged series."""
     return {
         series: value - before.values.get(series, 0.0)
         for series, value in sorted(after.values.items())
@@ -77,11 +77,13 @@ def changes(before: MetricsSnapshot, after: MetricsSnapshot) -> dict[str, float]
     }
 
 
-def figures(before: MetricsSnapshot, after: MetricsSnapshot, calls: int) -> dict[str, float]:
-    """Return what is worth a line: batch rows, CPU, memory and what was refused.
+def server_measurements(
+    before: MetricsSnapshot, after: MetricsSnapshot, calls: int
+) -> dict[str, float]:
+    """Return batch rows, times, CPU, memory and refusals between two scrapes.
 
-    `calls` is the number of good calls that the tester counted; where the server counts its own,
-    between exactly these two scrapes, that is taken for the CPU per call.
+    `calls` is the number of successful calls that the load tester counted. The CPU per call uses
+    the call counter of the server instead, if present, because it covers exactly these two scrapes.
     """
 
     def change(name: str, **labels: str) -> float:
@@ -98,13 +100,13 @@ def figures(before: MetricsSnapshot, after: MetricsSnapshot, calls: int) -> dict
     for reason in ("rejected", "dropped", "engine_failures"):
         if count := change(f"latentserve_{reason}_total"):
             found[reason] = count
-    # Triton's own.
+    # Metrics of Triton.
     if executions := change("nv_inference_exec_count"):
         found["batches"] = executions
         found["mean_batch_rows"] = change("nv_inference_count") / executions
-    if answered := change("nv_inference_request_success"):
-        found["mean_queue_ms"] = change("nv_inference_queue_duration_us") / answered / 1e3
-        found["mean_engine_ms"] = change("nv_inference_compute_infer_duration_us") / answered / 1e3
+    if succeeded := change("nv_inference_request_success"):
+        found["mean_queue_ms"] = change("nv_inference_queue_duration_us") / succeeded / 1e3
+        found["mean_engine_ms"] = change("nv_inference_compute_infer_duration_us") / succeeded / 1e3
     if after.has("process_cpu_seconds_total"):
         cpu_s = change("process_cpu_seconds_total")
         found["cpu_s"] = cpu_s

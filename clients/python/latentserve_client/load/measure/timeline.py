@@ -1,4 +1,4 @@
-"""Statistics over time: slots of equal width."""
+"""Timeline of a run: statistics in time buckets of equal width."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ _MAX_BUCKETS = 600
 
 @dataclass
 class TimeBucket:
-    """What ended in one piece of time."""
+    """Statistics of the calls that ended in one period of time."""
 
     latency: Histogram = field(default_factory=lambda: Histogram(COARSE))
-    good: int = 0
+    successes: int = 0
     rows: int = 0
     errors: int = 0
 
     def merge(self, other: TimeBucket) -> None:
-        """Add another one."""
+        """Add the statistics of another bucket."""
         self.latency.merge(other.latency)
-        self.good += other.good
+        self.successes += other.successes
         self.rows += other.rows
         self.errors += other.errors
 
 
 class Timeline:
-    """Slots of equal width, by when calls ended; they widen when there are too many."""
+    """Time buckets by end time of the calls; the width doubles when there are too many."""
 
     def __init__(self, start_ns: int, width_s: float, *, may_widen: bool = True) -> None:
         self.start_ns = start_ns
@@ -38,10 +38,10 @@ class Timeline:
         self.buckets: list[TimeBucket] = []
         self._may_widen = may_widen
 
-    def add(self, rows: Records) -> None:
-        """Add calls, good and bad."""
-        since_ns = column(rows, "end_ns") - self.start_ns
-        rows, since_ns = rows[since_ns >= 0], since_ns[since_ns >= 0]
+    def add(self, records: Records) -> None:
+        """Add the records of finished calls, successful or not."""
+        since_ns = column(records, "end_ns") - self.start_ns
+        records, since_ns = records[since_ns >= 0], since_ns[since_ns >= 0]
         numbers = since_ns // int(self.width_s * 1e9)
         while self._may_widen and len(numbers) and numbers.max() >= _MAX_BUCKETS:
             self._widen()
@@ -49,15 +49,15 @@ class Timeline:
         for number in np.unique(numbers).tolist():
             while len(self.buckets) <= number:
                 self.buckets.append(TimeBucket())
-            self._add_to(self.buckets[number], rows[numbers == number])
+            self._add_to(self.buckets[number], records[numbers == number])
 
     @staticmethod
-    def _add_to(slot: TimeBucket, rows: Records) -> None:
-        good = rows[column(rows, "code") == 0]
-        slot.latency.add(column(good, "end_ns") - column(good, "intended_ns"))
-        slot.good += len(good)
-        slot.rows += int(column(good, "rows").sum())
-        slot.errors += len(rows) - len(good)
+    def _add_to(bucket: TimeBucket, records: Records) -> None:
+        succeeded = records[column(records, "code") == 0]
+        bucket.latency.add(column(succeeded, "end_ns") - column(succeeded, "intended_ns"))
+        bucket.successes += len(succeeded)
+        bucket.rows += int(column(succeeded, "rows").sum())
+        bucket.errors += len(records) - len(succeeded)
 
     def _widen(self) -> None:
         for first, second in zip(self.buckets[::2], self.buckets[1::2], strict=False):

@@ -1,10 +1,10 @@
-"""Checks answers under load: the same request must give the same answer as at rest.
+"""Validation of replies under load against reference replies.
 
-Every request of the pool is deterministic: draws carry a seed. Before the load each is sent once,
-alone, and its answer is the reference; that is also where a request that cannot work fails. Under
-load, a share of the replies is compared with it: seeds and row numbers exactly, arrays within the
-tolerance that holds between batches of different sizes. This finds rows that were swapped between
-callers, which no status code does.
+Each request of the pool is deterministic, because requests for samples carry a seed. Each is sent
+once before the load, one at a time, and the reply is the reference. Under load, a share of the
+replies is compared with the references: seeds and row numbers exactly, arrays within the tolerance
+that holds between batches of different sizes. This detects rows that the server swapped between
+calls, which no status code reports.
 """
 
 from __future__ import annotations
@@ -20,35 +20,35 @@ from numpy.typing import NDArray
 
 from latentserve_client.load.plan.workload import Request, Workload
 
-# Parts of a reply by name; arrays within a tolerance, everything else exactly.
+# Parts of a reply by name; arrays are compared within a tolerance, other values exactly.
 ReplyParts: TypeAlias = Mapping[str, Any]
 ReplyReader: TypeAlias = Callable[[bytes], ReplyParts]
 
-_QUEUE = 256  # replies that wait to be compared; beyond it they are not chosen
+_QUEUE = 256  # replies waiting for comparison; further ones are skipped
 _EXAMPLES = 5
 
 
 @dataclass(frozen=True, slots=True)
 class ReferenceReply:
-    """The answer to one request of the pool."""
+    """Expected reply to one request of the pool."""
 
-    parts: ReplyParts  # those of a stream's messages joined; empty where answers may change
-    read: ReplyReader  # of another reply, a module's function so that it pickles
+    parts: ReplyParts  # of all messages of a stream, joined; empty if replies may vary
+    read: ReplyReader  # a module-level function, so that it is picklable
     tolerance: float  # absolute, for floats of magnitude 1
 
 
 @dataclass
 class ValidationCounts:
-    """What was found."""
+    """Counts of compared replies."""
 
     checked: int = 0
     wrong: int = 0
-    incomparable: int = 0  # another version of the model answered
-    skipped: int = 0  # chosen, but more than can be compared in time
-    examples: list[str] = field(default_factory=list)  # what was wrong, some of it
+    incomparable: int = 0  # replies of another model version
+    skipped: int = 0  # selected, but the queue was full
+    examples: list[str] = field(default_factory=list)  # descriptions of some wrong replies
 
     def merge(self, other: ValidationCounts) -> None:
-        """Add another one."""
+        """Add other counts."""
         self.checked += other.checked
         self.wrong += other.wrong
         self.incomparable += other.incomparable
@@ -57,7 +57,7 @@ class ValidationCounts:
 
 
 class ReplyValidator:
-    """Compares a share of the replies, in a thread of its own."""
+    """Compares a share of the replies in a separate thread."""
 
     def __init__(
         self, workload: Workload, references: Sequence[ReferenceReply], share: float
@@ -65,18 +65,18 @@ class ReplyValidator:
         self._labels = [kind.label for kind in workload.kinds]
         self._references = references
         self._comparable = [bool(reference.parts) for reference in references]
-        self._verdicts = ValidationCounts()
+        self._counts = ValidationCounts()
         self._lock = threading.Lock()
         self._every = max(round(1 / share), 1) if share > 0 else 0
         self._seen = 0
         self._queue: queue.Queue[tuple[Request, bytes] | None] = queue.Queue(_QUEUE)
         self._thread: threading.Thread | None = None
         if references and self._every:
-            self._thread = threading.Thread(target=self._compare, name="load-judge", daemon=True)
+            self._thread = threading.Thread(target=self._compare, name="load-validate", daemon=True)
             self._thread.start()
 
     def on_reply(self, request: Request, message: bytes) -> None:
-        """Choose a reply or not; called on the way of every call."""
+        """Select the reply for comparison or ignore it; called for every reply."""
         if not self._every or not self._comparable[request.number]:
             return
         self._seen += 1
@@ -86,21 +86,21 @@ class ReplyValidator:
             self._queue.put_nowait((request, message))
         except queue.Full:
             with self._lock:
-                self._verdicts.skipped += 1
+                self._counts.skipped += 1
 
     def take(self) -> ValidationCounts:
-        """Return what is new."""
+        """Return the counts since the previous call."""
         with self._lock:
-            verdicts, self._verdicts = self._verdicts, ValidationCounts()
-        return verdicts
+            counts, self._counts = self._counts, ValidationCounts()
+        return counts
 
     @property
     def busy(self) -> bool:
-        """Whether chosen replies wait to be compared."""
+        """Whether selected replies wait for comparison."""
         return self._queue.unfinished_tasks > 0
 
     def close(self) -> None:
-        """End the thread."""
+        """Stop the thread."""
         if self._thread is not None:
             self._queue.put(None)
             self._thread.join()
@@ -110,27 +110,27 @@ class ReplyValidator:
         while (item := self._queue.get()) is not None:
             request, message = item
             try:
-                found = judge(self._references[request.number], message)
-            except Exception as error:  # noqa: BLE001 - a reply that cannot be read is wrong
-                found = f"it cannot be read: {error}"
+                found = check_reply(self._references[request.number], message)
+            except Exception as error:  # noqa: BLE001 - an unreadable reply is wrong
+                found = f"unreadable reply: {error}"
             with self._lock:
                 if found is None:
-                    self._verdicts.incomparable += 1
+                    self._counts.incomparable += 1
                 else:
-                    self._verdicts.checked += 1
+                    self._counts.checked += 1
                     if found:
-                        self._verdicts.wrong += 1
+                        self._counts.wrong += 1
                         label = self._labels[request.kind]
-                        self._verdicts.examples.append(
+                        self._counts.examples.append(
                             f"{label}, request {request.number} of the pool: {found}"
                         )
-                        del self._verdicts.examples[_EXAMPLES:]
+                        del self._counts.examples[_EXAMPLES:]
             self._queue.task_done()
         self._queue.task_done()
 
 
-def judge(reference: ReferenceReply, message: bytes) -> str | None:
-    """Return "" for the expected answer, what is wrong with it, or None for another model's."""
+def check_reply(reference: ReferenceReply, message: bytes) -> str | None:
+    """Return "" for a correct reply, else the difference; None for another model version."""
     parts = reference.read(message)
     expected = reference.parts
     if parts.get("digest") != expected.get("digest"):
@@ -141,9 +141,9 @@ def judge(reference: ReferenceReply, message: bytes) -> str | None:
 
 
 def difference(expected: ReplyParts, found: ReplyParts, tolerance: float) -> str:
-    """Return what is different, "" for nothing."""
+    """Return a description of the first difference, or ""."""
     if expected.keys() != found.keys():
-        return f"it has {sorted(found)}; expected {sorted(expected)}"
+        return f"parts {sorted(found)}; expected {sorted(expected)}"
     for name, want in expected.items():
         have = found[name]
         if isinstance(want, np.ndarray):
@@ -161,20 +161,20 @@ def _array_difference(want: NDArray[Any], have: NDArray[Any], tolerance: float) 
     if not want.size:
         return ""
     if want.dtype.kind != "f":
-        # Rounding can fall either way where the float before it lies between two integers.
+        # Rounding may go either way if the float is halfway between two integers.
         apart = np.abs(want.astype(np.int64) - have.astype(np.int64)).max()
         limit = 1 if want.dtype == np.uint8 else 0
         return f"differs by up to {apart}" if apart > limit else ""
     wide, other = want.astype(np.float64), have.astype(np.float64)
     allowed = max(tolerance, 2e-3 if want.dtype == np.float16 else 0.0)
-    # Relative above magnitude 1, where latents and sums live.
+    # Relative above magnitude 1, for latents and squared errors.
     apart_by = np.abs(wide - other) / np.maximum(np.abs(wide), 1.0)
     worst = float(np.nan_to_num(apart_by, nan=np.inf).max())
     return f"differs by up to {worst:.3g}; allowed {allowed:g}" if worst > allowed else ""
 
 
 def _rows_of(whole: ReplyParts, chunk: ReplyParts) -> ReplyParts:
-    """Return the rows of a whole stream that a chunk should hold."""
+    """Return the rows of the whole stream that correspond to a chunk."""
     start = chunk["offset"] - whole["offset"]
     rows = slice(start, start + len(chunk["images"])) if start >= 0 else slice(0, 0)
     cut = {k: v[rows] if isinstance(v, np.ndarray) else v for k, v in whole.items()}

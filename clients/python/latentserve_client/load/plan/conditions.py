@@ -1,4 +1,4 @@
-"""Conditions that fail a run: `p99>20ms`, `errors>0`, `rate<1000`."""
+"""Failure conditions of `--fail-if`: `p99>20ms`, `errors>0`, `rate<1000`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 _CONDITION = re.compile(r"\s*([a-z_][\w.]*)\s*(<=|>=|<|>)\s*([-+.\deE]+)\s*(us|µs|ms|s|%|/s)?\s*")
 _LATENCIES = ("mean", "p50", "p75", "p90", "p95", "p99", "p99.9", "max")
 _TO_MS = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}
-# Figures besides the latencies, with the unit that each understands.
-_FIGURES = {
+# Measurements other than latencies: path in the data of a run, and accepted unit.
+_MEASUREMENTS = {
     "rate": ("rate_per_s", "/s"),
     "rows": ("rows_per_s", "/s"),
     "calls": ("calls", None),
@@ -29,22 +29,22 @@ _FIGURES = {
 
 
 class BadCondition(ValueError):
-    """The text of a condition cannot be read."""
+    """The text of a condition is malformed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A comparison that fails the run where it holds."""
+    """Comparison that fails the run if it holds."""
 
     text: str
-    path: str  # where the figure is in a run's data
+    path: str  # keys to the measurement in the data of a run, separated by slashes
     operator: str
-    limit: float  # in the unit of the figure: ms, share or plain
+    limit: float  # in the unit of the measurement: ms, share or none
 
-    def holds(self, run: Mapping[str, Any]) -> tuple[bool, float | None]:
-        """Return whether it holds for a run's data, and the figure.
+    def evaluate(self, run: Mapping[str, Any]) -> tuple[bool, float | None]:
+        """Return whether the condition holds for the data of a run, and the measured value.
 
-        A figure that is not there, as a latency where no call was good, fails the run, too.
+        A missing measurement, for example a latency if no call succeeded, counts as a failure.
         """
         value: Any = run
         for part in self.path.split("/"):
@@ -61,7 +61,7 @@ class Condition:
 
 
 def parse_condition(text: str) -> Condition:
-    """Read a condition; BadCondition says what is expected."""
+    """Parse a condition. Raises BadCondition, which states the expected syntax."""
     match = _CONDITION.fullmatch(text)
     if match is None:
         raise BadCondition(f"{text!r}: expected a comparison like p99>20ms, errors>0 or rate<1000")
@@ -69,16 +69,18 @@ def parse_condition(text: str) -> Condition:
     try:
         limit = float(number)
     except ValueError:
-        raise BadCondition(f"{text!r}: {number!r} is no number") from None
+        raise BadCondition(f"{text!r}: {number!r} is not a number") from None
     if name in _LATENCIES:
         if unit not in _TO_MS:
-            raise BadCondition(f"{text!r}: a latency needs a unit: us, ms or s")
+            raise BadCondition(f"{text!r}: a latency requires a unit: us, ms or s")
         return Condition(text, f"latency/{name}_ms", operator, limit * _TO_MS[unit])
-    if name not in _FIGURES:
-        known = ", ".join((*_LATENCIES, *_FIGURES))
-        raise BadCondition(f"{text!r}: there is no figure {name!r}; there are {known}")
-    path, allowed = _FIGURES[name]
+    if name not in _MEASUREMENTS:
+        known = ", ".join((*_LATENCIES, *_MEASUREMENTS))
+        raise BadCondition(f"{text!r}: unknown measurement {name!r}; expected one of {known}")
+    path, allowed = _MEASUREMENTS[name]
     if unit not in (None, allowed):
         expected = f"{allowed} or none" if allowed else "none"
-        raise BadCondition(f"{text!r}: the unit {unit!r} does not fit {name}; expected {expected}")
+        raise BadCondition(
+            f"{text!r}: the unit {unit!r} is invalid for {name}; expected {expected}"
+        )
     return Condition(text, path.replace(".", "/"), operator, limit / 100 if unit == "%" else limit)

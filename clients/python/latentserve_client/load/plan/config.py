@@ -1,4 +1,4 @@
-"""What the options mean together."""
+"""Configuration of a load test, read from the command line and checked."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from latentserve_client.load.plan.target import Target
 
 OUTPUTS = (".json", ".csv", ".html")
 _DEFAULT_MIX = {"latentserve": "reconstruct", "oip": "infer"}
-# What changes nothing about the load, or must not be written down.
+# Options that do not affect the load, or are secret.
 _NOT_ECHOED = frozenset({"command", "token_file", "tls_key"})
 
 
 @dataclass(frozen=True)
 class LoadTestConfig:
-    """What the options ask for."""
+    """Checked configuration of a load test."""
 
     entries: tuple[MixEntry, ...]
     load: LoadSpec
@@ -42,7 +42,7 @@ class LoadTestConfig:
     refine: int = 0
 
     def at(self, load: float) -> LoadSpec:
-        """Return the load of one point of the sweep."""
+        """Return the load of one point of the sweep: a concurrency, or calls per second."""
         if self.axis is None or self.axis.name == "concurrency":
             return LoadSpec(concurrency=int(load))
         profile = RateProfile((RateSegment(self.timing.duration_s, load, load),))
@@ -50,7 +50,7 @@ class LoadTestConfig:
 
 
 def read_config(args: argparse.Namespace) -> LoadTestConfig:
-    """Check the options and return what they ask for. Raises UsageError."""
+    """Return the configuration. Raises UsageError for invalid or conflicting options."""
     timing = RunTiming(args.warm_up_s, args.duration_s, args.window_s or 0.0, args.stable_within)
     try:
         entries = parse_mix(args.mix or _DEFAULT_MIX[args.protocol], args.protocol)
@@ -71,10 +71,10 @@ def read_config(args: argparse.Namespace) -> LoadTestConfig:
     return LoadTestConfig(entries, load, timing, axis, conditions, args.slo_p99_ms, args.refine)
 
 
-def target(args: argparse.Namespace) -> Target:
-    """Return where to connect. Raises UsageError, OSError for unreadable files."""
+def read_target(args: argparse.Namespace) -> Target:
+    """Return the target. Raises UsageError, and OSError for unreadable files."""
     if bool(args.tls_cert) != bool(args.tls_key):
-        raise UsageError("--tls-cert and --tls-key belong together; one of them is missing")
+        raise UsageError("--tls-cert and --tls-key must be given together")
     return Target(
         args.server,
         DEFAULT_MAX_MESSAGE_BYTES,
@@ -86,18 +86,18 @@ def target(args: argparse.Namespace) -> Target:
     )
 
 
-def timeout_s(args: argparse.Namespace) -> float:
-    """Return the deadline of a call in seconds."""
+def call_timeout_s(args: argparse.Namespace) -> float:
+    """Return the timeout of a call in seconds."""
     return float(args.timeout_s or DEFAULT_TIMEOUT_S)
 
 
-def connections(args: argparse.Namespace) -> int:
-    """Return the connections of all processes together."""
+def connection_count(args: argparse.Namespace) -> int:
+    """Return the number of connections of all processes together."""
     return int(args.connections or args.processes)
 
 
-def echo(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the options as plain values, secrets left out."""
+def echoed_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the options as plain values, without secrets."""
     return {
         name: [str(item) for item in value]
         if isinstance(value, list)
@@ -110,36 +110,38 @@ def echo(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _check(args: argparse.Namespace, axis: SweepAxis | None, profile: RateProfile | None) -> None:
-    """Raise UsageError for options that do not go together."""
+    """Raise UsageError for options that conflict."""
     if profile is not None and args.concurrency:
         raise UsageError(
-            "--rate is an open loop and --concurrency a closed one; give one of the two"
+            "--rate is an open loop, --concurrency is a closed loop; give only one of them"
         )
     if axis is not None and (profile is not None or args.concurrency):
-        raise UsageError("--sweep says the load; leave --rate and --concurrency out")
+        raise UsageError("--sweep sets the load; omit --rate and --concurrency")
     if axis is None and args.slo_p99_ms is not None:
         raise UsageError(
-            "--slo-p99-ms is the objective of a --sweep; for one load use --fail-if 'p99>20ms'"
+            "--slo-p99-ms requires --sweep; for a single load use --fail-if 'p99>20ms'"
         )
     if profile is not None and args.stable_within is not None and not profile.is_constant:
-        raise UsageError("--stable-within needs a constant load; this --rate changes")
+        raise UsageError("--stable-within requires a constant load; this --rate varies")
     for out in args.out:
         if out.suffix not in OUTPUTS:
-            raise UsageError(f"--out {out}: expected a name that ends in {', '.join(OUTPUTS)}")
+            raise UsageError(f"--out {out}: the name must end in {', '.join(OUTPUTS)}")
         if not out.parent.is_dir():
-            raise UsageError(f"--out {out}: there is no folder {out.parent}")
+            raise UsageError(f"--out {out}: the folder {out.parent} does not exist")
 
 
 def _check_widths(args: argparse.Namespace, axis: SweepAxis | None, load: LoadSpec) -> None:
-    count = connections(args)
+    count = connection_count(args)
     if count < args.processes:
         raise UsageError(
-            f"--connections {count} for --processes {args.processes}: each needs one of its own"
+            f"--connections {count} for --processes {args.processes}: "
+            "each process needs at least one connection"
         )
     lowest = load.concurrency
     if axis is not None:
         lowest = int(axis.points[0]) if axis.name == "concurrency" else 0
     if lowest and lowest < args.processes:
         raise UsageError(
-            f"{lowest} calls in flight for --processes {args.processes}: some would do nothing"
+            f"{lowest} calls in flight for --processes {args.processes}: "
+            "each process needs at least one call"
         )

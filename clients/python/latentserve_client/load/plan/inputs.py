@@ -1,4 +1,4 @@
-"""The images that are sent: made from a seed, MNIST digits, or files."""
+"""Input images: synthetic, MNIST digits, or image files."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from latentserve_client import digits
 from latentserve_client._images import encode_png, read_image
 from latentserve_client._models import ImageSpec
 
-# More of them would not change what is measured, and files take long to read.
+# More images would not affect the measurement, and reading files takes long.
 MAX_IMAGES = 2048
 _FILES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 
 
 class BadImages(ValueError):
-    """The images cannot be used."""
+    """The source of images is unusable."""
 
 
 @dataclass(frozen=True, eq=False)
 class ImageSource:
-    """Images of any size, to be fitted to models."""
+    """Images of any size, resized to the image shape of each model."""
 
     name: str  # for the report
     pixels: tuple[PIL.Image.Image, ...] = ()  # empty: synthetic
 
     def fitted(self, spec: ImageSpec, count: int, seed: int) -> NDArray[np.uint8]:
-        """Return `count` images [n, channels, height, width] in 0..255, in turn from the source."""
+        """Return `count` images [n, channels, height, width] in 0..255, repeating the source."""
         if not self.pixels:
             return _synthetic(spec, count, seed)
         mode, size = ("L" if spec.channels == 1 else "RGB"), (spec.width, spec.height)
@@ -50,8 +50,8 @@ class ImageSource:
 def read_images(source: str) -> ImageSource:
     """Return the images of "synthetic", "digits" (bundled), an IDX file, a folder or an image file.
 
-    A folder holds MNIST's IDX files or image files, at any depth. Raises BadImages for a source
-    without images, OSError for one that cannot be read.
+    A folder contains the IDX files of MNIST, or image files at any depth. Raises BadImages for a
+    source without images, OSError for an unreadable one.
     """
     if source == "synthetic":
         return ImageSource(source)
@@ -70,7 +70,7 @@ def read_images(source: str) -> ImageSource:
 
 
 def to_files(images: NDArray[np.uint8], form: str) -> list[bytes]:
-    """Return images [n, channels, height, width] as files, `form` is "png" or "jpeg"."""
+    """Return images [n, channels, height, width] as files of format `form`, "png" or "jpeg"."""
     files = []
     for image in images:
         picture = PIL.Image.fromarray(
@@ -89,24 +89,24 @@ def _from_folder(folder: Path) -> tuple[PIL.Image.Image, ...]:
     try:
         return _from_arrays(digits.read_mnist(folder).images)
     except FileNotFoundError:
-        pass  # no MNIST: image files then
+        pass  # no IDX files: read image files
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _FILES)
     if not paths:
-        raise BadImages(f"{folder}: neither MNIST's IDX files nor image files are in it")
+        raise BadImages(f"{folder}: contains neither the IDX files of MNIST nor image files")
     return tuple(read_image(path.read_bytes(), str(path)) for path in paths[:MAX_IMAGES])
 
 
 def _from_arrays(arrays: NDArray[np.uint8]) -> tuple[PIL.Image.Image, ...]:
     if arrays.ndim not in (3, 4):
-        raise BadImages(f"an array of shape {list(arrays.shape)}; expected [n, height, width]")
+        raise BadImages(f"array of shape {list(arrays.shape)}; expected [n, height, width]")
     return tuple(PIL.Image.fromarray(array) for array in arrays[:MAX_IMAGES])
 
 
 def _synthetic(spec: ImageSpec, count: int, seed: int) -> NDArray[np.uint8]:
-    """Blobs rather than noise, so that files of them have an ordinary size."""
-    draws = np.random.default_rng(seed)
+    """Return smooth blobs instead of noise, because files of noise compress unusually badly."""
+    rng = np.random.default_rng(seed)
     y, x = np.mgrid[0 : spec.height, 0 : spec.width]
-    centres = draws.uniform(0.2, 0.8, (count, spec.channels, 2, 1, 1))
+    centres = rng.uniform(0.2, 0.8, (count, spec.channels, 2, 1, 1))
     height, width = max(spec.height, 1), max(spec.width, 1)
     squares = ((y / height - centres[:, :, 0]) ** 2 + (x / width - centres[:, :, 1]) ** 2) / 0.03
     blobs: NDArray[np.uint8] = np.rint(255 * np.exp(-squares)).astype(np.uint8)

@@ -1,7 +1,7 @@
-"""Which calls are made, and how often: `encode=5,sample=3:count=16:model=mnist-vae@2`.
+"""Parser of `--mix`: kinds of calls with weights and options.
 
-Entries are separated by commas. An entry is a call, its weight after `=` (1 where there is none),
-and options after colons.
+Example: `encode=5,sample=3:count=16:model=mnist-vae@2`. Commas separate the entries. An entry is a
+call, its weight after `=` (default 1), and options after colons.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from latentserve_client._checks import image_format
 from latentserve_client._errors import InvalidArgument
 from latentserve_client.load.plan.sizes import BadSize, SizeDistribution, parse_sizes
 
-# Calls by the names of the mix; those of the last line have no rows.
+# Calls by their names in a mix. PLAIN_CALLS have no rows.
 IMAGE_CALLS = ("encode", "reconstruct", "denoise")
-DRAWING_CALLS = ("sample", "stream")
+SAMPLING_CALLS = ("sample", "stream")
 PLAIN_CALLS = ("health", "models", "model", "reload")
-CALLS = (*IMAGE_CALLS, "decode", *DRAWING_CALLS, *PLAIN_CALLS)
-# Of the Open Inference Protocol.
+CALLS = (*IMAGE_CALLS, "decode", *SAMPLING_CALLS, *PLAIN_CALLS)
+# Calls of the Open Inference Protocol.
 OIP_CALLS = ("infer",)
 
 DTYPES = ("float32", "float16", "uint8", "png", "jpeg")
 _LATENT_DTYPES = ("float32", "float16")
 _ALIASES = {"count": "rows"}
-# What each call understands.
+# Options of each call.
 _OPTIONS = {
     "encode": {"model", "rows", "dtype", "draw"},
     "reconstruct": {"model", "rows", "dtype", "format"},
@@ -41,30 +41,30 @@ _OPTIONS = {
 
 
 class BadMix(ValueError):
-    """The text of a mix cannot be read, or does not fit the server's models."""
+    """A mix is malformed, or the models of the server do not support it."""
 
 
 @dataclass(frozen=True, slots=True)
 class MixEntry:
-    """One kind of call of the mix."""
+    """One kind of call in a mix."""
 
     call: str  # one of CALLS or OIP_CALLS
     weight: float = 1.0
-    model: str | None = None  # NAME or NAME:VERSION; None: the default
+    model: str | None = None  # NAME or NAME:VERSION; None: the default model
     rows: SizeDistribution = field(default_factory=lambda: parse_sizes("1"))
-    dtype: str = "float32"  # how images or latents are sent
-    format: str = "float32"  # how images come back
+    dtype: str = "float32"  # data type or file format of the images or latents sent
+    format: str = "float32"  # data type or file format of the images returned
     temperature: float | None = None
-    latents: bool = False  # whether drawn latents come back
-    draw: bool = False  # whether encode draws from q(z|x) by a seed
-    chunk: int = 0  # images per message of a stream; 0: the server chooses
+    latents: bool = False  # whether the reply includes the sampled latents
+    draw: bool = False  # whether encode samples from q(z|x), with a seed
+    chunk: int = 0  # images per stream message; 0: chosen by the server
 
     def label(self, model: str) -> str:
-        """Return a name for people, with what differs from the usual."""
+        """Return a label for the report: call, model, rows and options that are not the default."""
         if self.call in PLAIN_CALLS:
             return f"{self.call} {model}".rstrip()
         parts = [self.call, model, f"rows={self.rows.text}"]
-        if self.call not in DRAWING_CALLS and self.dtype != "float32":
+        if self.call not in SAMPLING_CALLS and self.dtype != "float32":
             parts.append(self.dtype)
         if self.format != "float32":
             parts.append(f"format={self.format}")
@@ -74,7 +74,7 @@ class MixEntry:
 
 
 def parse_mix(text: str, protocol: str = "latentserve") -> tuple[MixEntry, ...]:
-    """Return the entries; BadMix says which part is wrong and what is expected."""
+    """Return the entries. Raises BadMix, which names the wrong part and the expected syntax."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts:
         raise BadMix(f"the mix is empty; expected calls like {EXAMPLE}")
@@ -89,7 +89,7 @@ def _entry(text: str, calls: tuple[str, ...]) -> MixEntry:
     head, *options = text.split(":")
     call, equals, weight_text = head.partition("=")
     if call not in calls:
-        raise BadMix(f"{text!r}: there is no call {call!r}; there are {', '.join(calls)}")
+        raise BadMix(f"{text!r}: unknown call {call!r}; expected one of {', '.join(calls)}")
     values: dict[str, object] = {"call": call}
     if equals:
         values["weight"] = _number(weight_text, text, "weight")
@@ -98,9 +98,9 @@ def _entry(text: str, calls: tuple[str, ...]) -> MixEntry:
         name = _ALIASES.get(name, name)
         if not equals or name not in _OPTIONS[call]:
             known = ", ".join(sorted(_OPTIONS[call])) or "none"
-            raise BadMix(f"{text!r}: {option!r} is no option of {call}; it has: {known}")
+            raise BadMix(f"{text!r}: {option!r} is not an option of {call}; its options: {known}")
         values[name] = _value(call, name, value, text)
-    return MixEntry(**values)  # type: ignore[arg-type]  # every value was made by its field's name
+    return MixEntry(**values)  # type: ignore[arg-type]  # each value was parsed by the name of its field
 
 
 def _value(call: str, name: str, value: str, text: str) -> object:

@@ -1,4 +1,7 @@
-"""The options of `latentserve load`; imports little, because every command builds the parser."""
+"""Command-line options of `latentserve load`.
+
+Imports little, because every command of `latentserve` builds the parser.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ DEFAULT_CONCURRENCY = 16
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options."""
+    """Add the options of the load tester to a parser."""
     load = parser.add_argument_group("load")
     load.add_argument(
         "--mix",
@@ -25,19 +28,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--concurrency",
         type=_count,
         metavar="N",
-        help=f"closed loop: calls in flight, of all connections (default: {DEFAULT_CONCURRENCY})",
+        help=f"closed loop: calls in flight over all connections (default: {DEFAULT_CONCURRENCY})",
     )
     load.add_argument(
         "--rate",
         metavar="RATE",
         help="open loop: calls per second, 200; steps, 100,200,400; a ramp, 100-500; "
-        "each with seconds or without, 100-500:30,500:60",
+        "each with or without a duration in seconds, 100-500:30,500:60",
     )
     load.add_argument(
         "--arrivals",
         choices=ARRIVALS,
         default="constant",
-        help="open loop: evenly spaced, or at random as independent callers (default: constant)",
+        help="open loop: evenly spaced arrivals, or a Poisson process (default: constant)",
     )
     load.add_argument(
         "--sweep",
@@ -49,41 +52,41 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--slo-p99-ms",
         type=_positive,
         metavar="MS",
-        help="objective of the sweep: end at the first load that breaks it, and find the knee",
+        help="p99 objective of the sweep: stop at the first load that violates it, find the knee",
     )
     load.add_argument(
         "--refine",
         type=_not_negative,
         default=3,
         metavar="N",
-        help="with --slo-p99-ms: further loads that narrow the knee down (default: 3)",
+        help="with --slo-p99-ms: additional loads that narrow down the knee (default: 3)",
     )
     load.add_argument(
         "--connections",
         type=_count,
         metavar="N",
-        help="connections of all processes together (default: one for each process)",
+        help="connections of all processes together (default: one per process)",
     )
     load.add_argument(
         "--processes",
         type=_count,
         default=1,
         metavar="N",
-        help="processes of the tester, where one is slower than the server (default: 1)",
+        help="processes of the load tester, if one is slower than the server (default: 1)",
     )
     load.add_argument(
         "--max-in-flight",
         type=_count,
         default=10_000,
         metavar="N",
-        help="open loop: calls in flight of a process beyond which sends are late (default: 10000)",
+        help="open loop: calls in flight per process at which sends wait (default: 10000)",
     )
     load.add_argument(
         "--retries",
         type=_not_negative,
         default=0,
         metavar="N",
-        help="further attempts after UNAVAILABLE and RESOURCE_EXHAUSTED (default: 0)",
+        help="retries after UNAVAILABLE and RESOURCE_EXHAUSTED (default: 0)",
     )
     _add_time(parser)
     _add_requests(parser)
@@ -104,20 +107,20 @@ def _add_time(parser: argparse.ArgumentParser) -> None:
         type=_seconds,
         default=2.0,
         metavar="SECONDS",
-        help="load before it that is not measured (default: 2)",
+        help="warm-up before the measured time (default: 2)",
     )
     time.add_argument(
         "--stable-within",
         type=_share,
         metavar="SHARE",
-        help="end as soon as the 95 %% confidence intervals of rate and p99 are within this share "
-        "of their means, for example 5%%; --duration-s is the limit, and reaching it a failure",
+        help="end once the 95 %% confidence intervals of rate and p99 are within this share of "
+        "their means, for example 5%%; the run fails if --duration-s passes first",
     )
     time.add_argument(
         "--window-s",
         type=_positive,
         metavar="SECONDS",
-        help="width of the windows that the intervals are from (default: a tenth of --duration-s)",
+        help="width of the windows for the confidence intervals (default: a tenth of --duration-s)",
     )
 
 
@@ -133,15 +136,15 @@ def _add_requests(parser: argparse.ArgumentParser) -> None:
         "--images",
         default="synthetic",
         metavar="SOURCE",
-        help="synthetic, digits (bundled), an IDX file, an image file, or a folder of MNIST's IDX "
-        "files or of image files (default: synthetic)",
+        help="synthetic, digits (bundled), an IDX file, an image file, or a folder of MNIST IDX "
+        "files or image files (default: synthetic)",
     )
     requests.add_argument(
         "--pool",
         type=_count,
         default=32,
         metavar="N",
-        help="different requests of each kind, used in turn (default: 32)",
+        help="distinct requests of each kind, used in turn (default: 32)",
     )
     requests.add_argument(
         "--seed",
@@ -155,14 +158,14 @@ def _add_requests(parser: argparse.ArgumentParser) -> None:
         type=_share,
         default=0.01,
         metavar="SHARE",
-        help="share of replies that is compared with the answer at rest; 0: none (default: 1%%)",
+        help="share of the replies to compare with the reference replies; 0: none (default: 1%%)",
     )
     requests.add_argument(
         "--tolerance",
         type=_positive,
         default=1e-3,
         metavar="X",
-        help="how far floats of magnitude 1 may differ in that (default: 0.001)",
+        help="allowed difference of floats of magnitude 1 from the reference (default: 0.001)",
     )
     requests.add_argument(
         "--transport",
@@ -180,22 +183,22 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="also write the report as .json, .csv or .html; may be given several times",
+        help="also write the report as .json, .csv or .html; may be repeated",
     )
     report.add_argument(
         "--metrics-url",
         metavar="URL",
-        help="the server's Prometheus metrics, read before and after: its CPU, memory and batches",
+        help="Prometheus metrics of the server, read before and after: CPU, memory and batches",
     )
     report.add_argument(
         "--fail-if",
         action="append",
         default=[],
         metavar="CONDITION",
-        help="exit with 1 where it holds, as 'p99>20ms' or 'errors>0'; several may be given",
+        help="exit with code 1 if it holds, for example 'p99>20ms' or 'errors>0'; may be repeated",
     )
     report.add_argument(
-        "--baseline", type=Path, metavar="REPORT.json", help="compare with an earlier report"
+        "--baseline", type=Path, metavar="REPORT.json", help="compare with an earlier JSON report"
     )
 
 
@@ -230,7 +233,7 @@ def _seconds(text: str) -> float:
     except ValueError:
         number = math.nan
     if not 0 <= number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a non-negative number")
     return number
 
 

@@ -1,4 +1,4 @@
-"""The requests of our own API: looked up, checked and serialised before the load."""
+"""Requests of the latentserve API, checked against the models and serialized."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from latentserve_client._codec import to_tensor
 from latentserve_client._models import Model
 from latentserve_client.load.plan.inputs import ImageSource, to_files
 from latentserve_client.load.plan.mix import (
-    DRAWING_CALLS,
     IMAGE_CALLS,
     PLAIN_CALLS,
+    SAMPLING_CALLS,
     BadMix,
     MixEntry,
 )
@@ -36,7 +36,7 @@ _PLAIN: dict[str, tuple[str, Callable[[MixEntry], Any]]] = {
     ),
     "reload": (_MODELS + "ReloadModels", lambda _: model_service_pb2.ReloadModelsRequest()),
 }
-# Method and the number of the reply's Timings field.
+# Method, and field number of Timings in the reply.
 _METHODS = {
     "encode": ("Encode", 5),
     "decode": ("Decode", 3),
@@ -50,9 +50,9 @@ _MAX_POOL_BYTES = 256 * 2**20
 
 
 def look_up(client: Client, entries: Sequence[MixEntry]) -> tuple[Model | None, ...]:
-    """Return the model of each entry, None for calls without one.
+    """Return the model of each entry, None for calls without a model.
 
-    Raises LatentserveError for what the server does not have, BadMix for what it cannot do.
+    Raises LatentserveError for an unknown model, BadMix for an unsupported call.
     """
     known: dict[str | None, Model] = {}
     models: list[Model | None] = []
@@ -76,7 +76,7 @@ def build(
     pool: int,
     seed: int,
 ) -> Workload:
-    """Serialise `pool` different requests for each entry."""
+    """Return a workload with up to `pool` distinct serialized requests per entry."""
     kinds: list[CallKind] = []
     requests: list[Request] = []
     for number, (entry, model) in enumerate(zip(entries, models, strict=True)):
@@ -96,9 +96,9 @@ def build(
                 field,
             )
         )
-        # One seed per kind, so that a kind's requests do not depend on its neighbours.
-        draws = np.random.default_rng((seed, number))
-        sizes = entry.rows.draw(pool, _most_rows(entry, model), draws)
+        # One seed per kind: the requests of a kind do not depend on the other kinds.
+        rng = np.random.default_rng((seed, number))
+        sizes = entry.rows.sample(pool, _max_rows(entry, model), rng)
         used = 0
         for position, rows in enumerate(sizes):
             payload = _message(entry, model, images, rows, seed + position).SerializeToString()
@@ -110,23 +110,26 @@ def build(
 
 
 def _check(entry: MixEntry, model: Model) -> None:
-    needed = "sample" if entry.call in DRAWING_CALLS else entry.call
+    needed = "sample" if entry.call in SAMPLING_CALLS else entry.call
     if model.state != "ready":
         raise BadMix(
             f"{model.ref} is {model.state}, not ready" + f": {model.reason}" * bool(model.reason)
         )
     if needed not in model.operations:
         raise BadMix(
-            f"{entry.call}: {model.ref} cannot {needed}; it can {', '.join(model.operations)}"
+            f"{entry.call}: {model.ref} does not support {needed}; "
+            f"it supports {', '.join(model.operations)}"
         )
     if entry.draw and not model.latent.has_log_variance:
-        raise BadMix(f"{entry.call}: {model.ref} has no log-variance to draw with")
-    largest, limit = entry.rows.largest, _most_rows(entry, model)
+        raise BadMix(f"{entry.call}: {model.ref} has no log-variance to sample with")
+    largest, limit = entry.rows.largest, _max_rows(entry, model)
     if largest is not None and largest > limit:
-        raise BadMix(f"{entry.call}: {largest} rows; {model.ref} on this server takes 1 to {limit}")
+        raise BadMix(
+            f"{entry.call}: {largest} rows; {model.ref} on this server accepts 1 to {limit}"
+        )
 
 
-def _most_rows(entry: MixEntry, model: Model) -> int:
+def _max_rows(entry: MixEntry, model: Model) -> int:
     limits = model.limits
     return limits.max_stream_rows if entry.call == "stream" else limits.max_request_rows
 
@@ -134,15 +137,15 @@ def _most_rows(entry: MixEntry, model: Model) -> int:
 def _message(entry: MixEntry, model: Model, images: ImageSource, rows: int, seed: int) -> Any:
     build_one: Callable[[MixEntry, Model, ImageSource, int, int], Any]
     if entry.call in IMAGE_CALLS:
-        build_one = _of_images
+        build_one = _image_request
     elif entry.call == "decode":
-        build_one = _of_latents
+        build_one = _latent_request
     else:
-        build_one = _of_draws
+        build_one = _sample_request
     return build_one(entry, model, images, rows, seed)
 
 
-def _of_images(entry: MixEntry, model: Model, images: ImageSource, rows: int, seed: int) -> Any:
+def _image_request(entry: MixEntry, model: Model, images: ImageSource, rows: int, seed: int) -> Any:
     pixels = images.fitted(model.image, rows, seed * 7919)
     if entry.call == "denoise" and entry.dtype in ("float32", "float16"):
         noise = np.random.default_rng(seed).standard_normal(pixels.shape, np.float32)
@@ -154,7 +157,7 @@ def _of_images(entry: MixEntry, model: Model, images: ImageSource, rows: int, se
         sent = tensor_pb2.Images(tensor=to_tensor(pixels))
     else:
         sent = _images(pixels / np.float32(255), entry.dtype)
-    ref = to_ref(entry.model)  # as it was asked for: a reload may bring a newer version
+    ref = to_ref(entry.model)  # unresolved, because a reload may load a newer version
     if entry.call == "encode":
         return generative_pb2.EncodeRequest(
             model=ref, images=sent, seed=seed if entry.draw else None
@@ -167,7 +170,7 @@ def _of_images(entry: MixEntry, model: Model, images: ImageSource, rows: int, se
     return kind(model=ref, images=sent, output_format=image_format(entry.format))
 
 
-def _of_latents(entry: MixEntry, model: Model, _: ImageSource, rows: int, seed: int) -> Any:
+def _latent_request(entry: MixEntry, model: Model, _: ImageSource, rows: int, seed: int) -> Any:
     latents = np.random.default_rng(seed).standard_normal((rows, model.latent.dim), np.float32)
     return generative_pb2.DecodeRequest(
         model=to_ref(entry.model),
@@ -176,7 +179,7 @@ def _of_latents(entry: MixEntry, model: Model, _: ImageSource, rows: int, seed: 
     )
 
 
-def _of_draws(entry: MixEntry, model: Model, _: ImageSource, rows: int, seed: int) -> Any:
+def _sample_request(entry: MixEntry, model: Model, _: ImageSource, rows: int, seed: int) -> Any:
     common: dict[str, Any] = {
         "model": to_ref(entry.model),
         "count": rows,

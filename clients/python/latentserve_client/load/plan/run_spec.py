@@ -11,27 +11,27 @@ _DEFAULT_WINDOWS = 10
 
 @dataclass(frozen=True, slots=True)
 class LoadSpec:
-    """One load: a concurrency, or a profile of rates with its arrivals."""
+    """Closed loop with a concurrency, or open loop with a rate profile and arrivals."""
 
-    concurrency: int = 0  # calls in flight of all processes; 0: an open loop
+    concurrency: int = 0  # calls in flight of all processes together; 0: open loop
     profile: RateProfile | None = None
     arrivals: str = "constant"
 
     def share(self, number: int, processes: int) -> int:
-        """Return the calls in flight of one process."""
+        """Return the calls in flight of process `number`."""
         return self.concurrency // processes + (number < self.concurrency % processes)
 
 
 @dataclass(frozen=True, slots=True)
 class RunTiming:
-    """How long a run takes."""
+    """Durations of a run, in seconds."""
 
     warm_up_s: float
-    duration_s: float  # measured; the limit where it may end earlier because it is stable
-    window_s: float = 0.0  # 0: a tenth of the duration
-    stable_within: float | None = None  # share, for example 0.05; None: always the whole duration
+    duration_s: float  # of the measured time; its limit if `stable_within` is set
+    window_s: float = 0.0  # 0: a tenth of duration_s
+    stable_within: float | None = None  # share, for example 0.05; None: no early end
 
     @property
     def windows_of_s(self) -> float:
-        """Seconds of one window."""
+        """Width of one window in seconds."""
         return self.window_s or self.duration_s / _DEFAULT_WINDOWS

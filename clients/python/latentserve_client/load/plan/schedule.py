@@ -1,9 +1,9 @@
-"""When the calls of an open loop are meant to be sent, whatever the server does.
+"""Arrival schedule of an open loop: intended send times, independent of the server.
 
-A profile says how the rate goes over time; arrivals turn it into points in time. Both kinds of
-arrivals are the same idea: the expected number of calls until t is L(t), the integral of the rate.
-Constant arrivals are where L reaches 0, 1, 2, ...; Poisson arrivals are where L reaches the sums of
-exponential variates of mean 1 (the time change theorem), which is right for any rate.
+A rate profile gives calls per second over time; arrivals are points in time. Both kinds of arrivals
+use the integral of the rate, L(t), the expected number of calls until t. Constant arrivals are the
+times at which L reaches 0, 1, 2, ...; Poisson arrivals are the times at which L reaches the
+cumulative sums of exponential variates of mean 1 (the time change theorem, valid for any rate).
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ _BLOCK = 1024
 
 
 class BadProfile(ValueError):
-    """The text of a rate cannot be read."""
+    """The text of a rate profile is malformed."""
 
 
 @dataclass(frozen=True, slots=True)
 class RateSegment:
-    """A time in which the rate goes in a straight line."""
+    """Period of a profile in which the rate is linear in time."""
 
-    duration_s: float  # seconds; infinite for the last one of a constant rate
-    start_per_s: float  # calls per second at its start
-    end_per_s: float  # calls per second at its end
+    duration_s: float  # seconds
+    start_per_s: float  # calls per second at the start
+    end_per_s: float  # calls per second at the end
 
     @property
     def calls(self) -> float:
-        """The expected number of calls."""
+        """Expected number of calls."""
         return (self.start_per_s + self.end_per_s) / 2 * self.duration_s
 
     def time_of(self, calls: float) -> float:
@@ -39,14 +39,14 @@ class RateSegment:
         if self.start_per_s == self.end_per_s:
             return calls / self.start_per_s
         slope = (self.end_per_s - self.start_per_s) / self.duration_s
-        # start t + slope t^2 / 2 = calls, in the form that does not cancel for small slopes.
+        # Solves start t + slope t^2 / 2 = calls without cancellation for small slopes.
         root = math.sqrt(max(self.start_per_s**2 + 2 * slope * calls, 0.0))
         return 2 * calls / (self.start_per_s + root) if calls else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class RateProfile:
-    """The rate over time."""
+    """Rate over time."""
 
     segments: tuple[RateSegment, ...]
 
@@ -57,26 +57,25 @@ class RateProfile:
 
     @property
     def is_constant(self) -> bool:
-        """Whether the rate is the same all the time."""
+        """Whether the rate does not change."""
         return (
             len({s.start_per_s for s in self.segments} | {s.end_per_s for s in self.segments}) == 1
         )
 
     def with_warm_up(self, warm_up_s: float) -> RateProfile:
-        """Return the profile behind a warm-up at its first rate."""
+        """Return the profile preceded by a warm-up at its first rate.
+
+        A profile that starts at 0 warms up at its highest rate.
+        """
         if not warm_up_s:
             return self
         rate = self.segments[0].start_per_s or max(s.end_per_s for s in self.segments)
         return RateProfile((RateSegment(warm_up_s, rate, rate), *self.segments))
 
-    def scaled_to(self, per_s: float) -> RateProfile:
-        """Return a constant rate of the same duration."""
-        return RateProfile((RateSegment(self.duration_s, per_s, per_s),))
-
     def arrivals(self, kind: str, seed: int) -> Iterator[float]:
-        """Return seconds from the start at which calls are meant to be sent, in order.
+        """Yield the intended send times in seconds from the start, in ascending order.
 
-        `kind` is "constant" or "poisson". Ends with the profile.
+        `kind` is "constant" or "poisson". The times end with the profile.
         """
         expected = _constant() if kind == "constant" else _poisson(seed)
         return self._times(expected)
@@ -97,9 +96,10 @@ class RateProfile:
 
 
 def parse_profile(text: str, duration_s: float) -> RateProfile:
-    """Read "200", "100,200,400" (steps) or "100-500" (a ramp), or these with seconds: "100-500:30".
+    """Parse "200", "100,200,400" (steps) or "100-500" (a ramp).
 
-    Segments without seconds share what is left of `duration_s` equally. Raises BadProfile.
+    Each segment may state its seconds, as in "100-500:30"; the others share the rest of
+    `duration_s` equally. Raises BadProfile.
     """
     parts = [part.partition(":") for part in text.split(",")]
     stated = [_positive(seconds, text) for _, colon, seconds in parts if colon]
@@ -107,8 +107,8 @@ def parse_profile(text: str, duration_s: float) -> RateProfile:
     left_s = duration_s - sum(stated)
     if silent and left_s <= 0:
         raise BadProfile(
-            f"{text!r}: its stated seconds are {sum(stated):g} and leave none of the "
-            f"{duration_s:g} s for the rest"
+            f"{text!r}: the given durations add up to {sum(stated):g} s and leave none of the "
+            f"{duration_s:g} s for the other segments"
         )
     segments = []
     for rates, colon, seconds in parts:
@@ -131,10 +131,10 @@ def _constant() -> Iterator[float]:
 
 
 def _poisson(seed: int) -> Iterator[float]:
-    draws = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     total = 0.0
     while True:
-        block = total + np.cumsum(draws.standard_exponential(_BLOCK))
+        block = total + np.cumsum(rng.standard_exponential(_BLOCK))
         yield from block.tolist()
         total = float(block[-1])
 
@@ -142,7 +142,7 @@ def _poisson(seed: int) -> Iterator[float]:
 def _positive(text: str, whole: str) -> float:
     number = _not_negative(text, whole)
     if number == 0:
-        raise BadProfile(f"{whole!r}: 0 seconds")
+        raise BadProfile(f"{whole!r}: a segment of 0 seconds")
     return number
 
 
@@ -154,6 +154,6 @@ def _not_negative(text: str, whole: str) -> float:
     if not 0 <= number < math.inf:
         raise BadProfile(
             f"{whole!r}: expected calls per second like 200, steps like 100,200, a ramp like "
-            "100-500, each with seconds or without: 100-500:30,500:60"
+            "100-500, each with or without seconds: 100-500:30,500:60"
         )
     return number

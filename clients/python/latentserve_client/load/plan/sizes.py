@@ -1,10 +1,10 @@
-"""How many rows a request has: a number, or a distribution.
+"""Distribution of the number of rows per request.
 
-16          always 16
-1-64        each of 1 to 64 equally often
-1|16|64     each of these equally often
-8*1|2*64    1 eight times as often as 64 twice
-~16         geometric with mean 16: many small ones, few large ones
+16          constant 16
+1-64        uniform from 1 to 64
+1|16|64     uniform over these values
+8*1|2*64    1 with weight 8, 64 with weight 2
+~16         geometric with mean 16: many small requests, few large ones
 """
 
 from __future__ import annotations
@@ -18,33 +18,33 @@ _INTEGER = re.compile(r"[1-9]\d{0,8}")
 
 
 class BadSize(ValueError):
-    """The text of a size cannot be read."""
+    """The text of a size distribution is malformed."""
 
 
 @dataclass(frozen=True, slots=True)
 class SizeDistribution:
-    """A distribution of whole numbers from 1 on."""
+    """Distribution of positive integers."""
 
-    text: str  # as it was written
-    choices: tuple[int, ...] = ()  # empty for a geometric one
+    text: str  # as given by the user
+    choices: tuple[int, ...] = ()  # empty for a geometric distribution
     weights: tuple[float, ...] = ()
-    mean: float = 0.0  # of a geometric one
+    mean: float = 0.0  # of a geometric distribution
 
     @property
     def is_fixed(self) -> bool:
-        """Whether every draw is the same."""
+        """Whether all samples are equal."""
         return len(self.choices) == 1
 
     @property
     def largest(self) -> int | None:
-        """The largest size that can be drawn; None where there is no largest."""
+        """The upper bound of the distribution; None if it is unbounded."""
         return max(self.choices) if self.choices else None
 
-    def draw(self, count: int, limit: int, draws: np.random.Generator) -> list[int]:
-        """Return `count` sizes; those above `limit` are cut to it."""
+    def sample(self, count: int, limit: int, rng: np.random.Generator) -> list[int]:
+        """Return `count` sizes, clipped to `limit`."""
         if self.choices:
             weights = np.array(self.weights)
-            # Quantiles rather than independent draws: a small pool has the right proportions, too.
+            # Quantiles instead of independent samples: even a small pool has the right proportions.
             points = (np.arange(count) + 0.5) / count
             edges = np.cumsum(weights / weights.sum())
             positions = np.searchsorted(edges, points).clip(max=len(self.choices) - 1)
@@ -53,12 +53,12 @@ class SizeDistribution:
             points = (np.arange(count) + 0.5) / count
             stay = 1 - 1 / self.mean if self.mean > 1 else 0.0
             sizes = np.ones(count) if stay == 0 else np.ceil(np.log1p(-points) / np.log(stay))
-        draws.shuffle(sizes)
+        rng.shuffle(sizes)
         return [int(size) for size in np.clip(sizes, 1, limit)]
 
 
 def parse_sizes(text: str) -> SizeDistribution:
-    """Read a size or a distribution; BadSize for anything else."""
+    """Parse a size or a distribution. Raises BadSize."""
     if text.startswith("~"):
         return SizeDistribution(text, mean=float(_integer(text[1:], text)))
     choices: list[int] = []

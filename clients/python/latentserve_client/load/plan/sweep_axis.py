@@ -8,27 +8,30 @@ AXES = ("concurrency", "rate")
 
 
 class BadSweep(ValueError):
-    """The text of a sweep cannot be read."""
+    """The text of a sweep is malformed."""
 
 
 @dataclass(frozen=True, slots=True)
 class SweepAxis:
-    """What is varied, and over which loads."""
+    """Parameter that varies, and its values."""
 
     name: str  # "concurrency" or "rate"
     points: tuple[float, ...]  # ascending
 
     @property
     def is_whole(self) -> bool:
-        """Whether only whole numbers make sense."""
+        """Whether the values must be integers."""
         return self.name == "concurrency"
 
 
 def parse_sweep(text: str) -> SweepAxis:
-    """Read "concurrency=1,2,4", "rate=100..1600" (doubling) or "rate=100..500:100" (steps)."""
+    """Parse "concurrency=1,2,4", "rate=100..1600" (doubling) or "rate=100..500:100" (steps).
+
+    Raises BadSweep.
+    """
     name, equals, points = text.partition("=")
     if name not in AXES or not equals:
-        raise BadSweep(f"{text!r}: expected concurrency=1,2,4,8 or rate=100..1600, doubling")
+        raise BadSweep(f"{text!r}: expected concurrency=1,2,4,8 or rate=100..1600 (doubling)")
     if ".." in points:
         span, colon, step = points.partition(":")
         low_text, _, high_text = span.partition("..")
@@ -42,7 +45,7 @@ def parse_sweep(text: str) -> SweepAxis:
     else:
         numbers = sorted({_number(part, text) for part in points.split(",")})
     if name == "concurrency" and any(number != int(number) for number in numbers):
-        raise BadSweep(f"{text!r}: a concurrency is a whole number")
+        raise BadSweep(f"{text!r}: a concurrency must be an integer")
     return SweepAxis(name, tuple(numbers))
 
 
@@ -52,5 +55,5 @@ def _number(text: str, whole: str) -> float:
     except ValueError:
         number = 0.0
     if not 0 < number < float("inf"):
-        raise BadSweep(f"{whole!r}: {text!r} is no number above 0")
+        raise BadSweep(f"{whole!r}: {text!r} is not a number above 0")
     return number

@@ -11,7 +11,7 @@ from latentserve_client._channel import load_channel_options
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where to connect; pickles, for several processes."""
+    """Server address and credentials; picklable, because subprocesses receive it."""
 
     server: str
     max_message_bytes: int
@@ -22,7 +22,7 @@ class Target:
     tls_key: bytes | None = None
 
     def options(self) -> list[tuple[str, int | str]]:
-        """Return channel arguments: a connection of its own, and no retry behind our back."""
+        """Return channel arguments: a separate connection per channel, and no automatic retries."""
         return load_channel_options(self.server, self.max_message_bytes)
 
     def credentials(self) -> grpc.ChannelCredentials | None:
@@ -32,7 +32,7 @@ class Target:
         return grpc.ssl_channel_credentials(self.tls_ca, self.tls_key, self.tls_cert)
 
     def channel(self) -> grpc.Channel:
-        """Return a channel of the sync API with a connection of its own."""
+        """Return a channel of the sync API with a separate connection."""
         credentials = self.credentials()
         if credentials is None:
             return grpc.insecure_channel(self.server, self.options())

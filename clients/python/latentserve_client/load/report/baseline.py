@@ -1,4 +1,4 @@
-"""Two reports side by side: what has changed, and whether it is more than noise."""
+"""Comparison of a report with an earlier one, the baseline."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 from latentserve_client.load.measure.confidence_intervals import ConfidenceInterval
 from latentserve_client.load.report.data import FORMAT
 
-# Name for people, path in a run's data, whether more is better.
-_FIGURES: tuple[tuple[str, str, bool], ...] = (
+# Label, path in the data of a run, whether higher is better.
+_MEASUREMENTS: tuple[tuple[str, str, bool], ...] = (
     ("rate /s", "rate_per_s", True),
     ("rows /s", "rows_per_s", True),
     ("mean ms", "latency/mean_ms", False),
@@ -25,65 +25,67 @@ _FIGURES: tuple[tuple[str, str, bool], ...] = (
     ("server batch rows", "server/mean_batch_rows", True),
     ("server memory MiB", "server/memory_mib_after", False),
 )
-# Where both runs have an interval, a difference within them is noise.
+# Measurements with a confidence interval: a difference within the intervals is noise.
 _INTERVALS = {"rate_per_s": "rate_interval", "latency/p99_ms": "p99_ms_interval"}
 
 
 class BadBaseline(Exception):
-    """The file is no report."""
+    """The file is not a report of this load tester."""
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """One figure then and now."""
+class Comparison:
+    """One measurement in the baseline and in the new report."""
 
     name: str
     before: float
     after: float
-    verdict: str  # "better", "worse", "noise" or "" where nothing can be said
+    verdict: str  # "better", "worse", "noise", or "" without confidence intervals
 
     @property
     def share(self) -> float | None:
-        """The change as a share of the figure before."""
+        """Change as a share of the baseline."""
         return (self.after - self.before) / self.before if self.before else None
 
 
 def read_baseline(path: Path) -> dict[str, Any]:
-    """Return the report of a file. Raises OSError, and BadBaseline for what is none."""
+    """Return the report in a file. Raises OSError, and BadBaseline for another kind of file."""
     try:
         report = json.loads(path.read_text("utf-8"))
     except ValueError:
-        raise BadBaseline(f"{path}: not JSON; expected a file of --out REPORT.json") from None
+        raise BadBaseline(
+            f"{path}: not JSON; expected a report written by --out REPORT.json"
+        ) from None
     if not isinstance(report, dict) or report.get("format") != FORMAT or not report.get("runs"):
-        raise BadBaseline(f"{path}: no report of this load tester ({FORMAT})")
+        raise BadBaseline(f"{path}: not a report of this load tester ({FORMAT})")
     return report
 
 
-def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
-    """Return the figures that the runs shown in both reports have."""
+def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Comparison]:
+    """Compare the measurements that the shown runs of both reports have in common."""
     old, new = before["runs"][before["shown"]], after["runs"][after["shown"]]
     changes = []
-    for name, path, more_is_better in _FIGURES:
+    for name, path, higher_is_better in _MEASUREMENTS:
         then, now = _at(old, path), _at(new, path)
         if then is None or now is None:
             continue
-        changes.append(Change(name, then, now, _verdict(old, new, path, more_is_better)))
+        changes.append(Comparison(name, then, now, _verdict(old, new, path, higher_is_better)))
     return changes
 
 
 def differing_options(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """Return what was asked for differently: figures of different loads do not compare."""
-    quiet = {"server", "out", "json", "baseline", "fail_if", "metrics_url"}
+    """Return the options that differ; measurements of different loads are not comparable."""
+    irrelevant = {"server", "out", "json", "baseline", "fail_if", "metrics_url"}
     old, new = before.get("options", {}), after.get("options", {})
     return [
         f"{name}: {old.get(name)} -> {new.get(name)}"
         for name in sorted(old.keys() | new.keys())
-        if name not in quiet and old.get(name) != new.get(name)
+        if name not in irrelevant and old.get(name) != new.get(name)
     ]
 
 
 def _verdict(
-    old: Mapping[str, Any], new: Mapping[str, Any], path: str, more_is_better: bool
+    old: Mapping[str, Any], new: Mapping[str, Any], path: str, higher_is_better: bool
 ) -> str:
     name = _INTERVALS.get(path)
     if name is None:
@@ -93,7 +95,7 @@ def _verdict(
         return ""
     if then.overlaps(now):
         return "noise"
-    return "better" if (now.mean > then.mean) == more_is_better else "worse"
+    return "better" if (now.mean > then.mean) == higher_is_better else "worse"
 
 
 def _interval(data: Any) -> ConfidenceInterval | None:

@@ -1,4 +1,4 @@
-"""The report as CSV: one line per run and kind of call, for a spreadsheet."""
+"""CSV form of the report: one line per run and kind of call."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COLUMNS = (
 
 
 def write_csv(path: Path, report: Mapping[str, Any]) -> None:
-    """Write the lines, those of all kinds together with "all" as the call."""
+    """Write the report as CSV; lines with "all" as the call sum up all kinds."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()

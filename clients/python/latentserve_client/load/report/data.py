@@ -1,4 +1,4 @@
-"""The report as one object of plain values: what JSON holds, and all other forms are made from."""
+"""Data of the report: plain values, written as JSON and rendered by the other forms."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from latentserve_client.load.drive.run import RunResult
 from latentserve_client.load.drive.sweep import SweepResult
 from latentserve_client.load.measure.confidence_intervals import ConfidenceInterval
 from latentserve_client.load.measure.histogram import Histogram
-from latentserve_client.load.measure.server_metrics import changes, figures
+from latentserve_client.load.measure.server_metrics import changes, server_measurements
 from latentserve_client.load.measure.summary import CallStatistics, Summary
 from latentserve_client.load.measure.timeline import Timeline
 from latentserve_client.load.plan.run_spec import LoadSpec
@@ -21,14 +21,14 @@ from latentserve_client.load.plan.workload import CallKind
 
 FORMAT = "latentserve-load/1"
 PERCENTILES = (50.0, 75.0, 90.0, 95.0, 99.0, 99.9)
-# A process of the tester above this share of a core may be what limits the rate.
+# A process of the load tester above this share of a core may limit the rate.
 BUSY_SHARE = 0.9
 _BARS = 60
 _CODES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
 def run_data(result: RunResult, kinds: Sequence[CallKind]) -> dict[str, Any]:
-    """Return one run."""
+    """Return the data of one run."""
     summary, measured_s = result.summary, result.measured_s
     total = summary.total
     data: dict[str, Any] = {
@@ -45,11 +45,11 @@ def run_data(result: RunResult, kinds: Sequence[CallKind]) -> dict[str, Any]:
         ],
         "messages": _messages(result.failures),
         "validation": {
-            "checked": result.verdicts.checked,
-            "wrong": result.verdicts.wrong,
-            "incomparable": result.verdicts.incomparable,
-            "skipped": result.verdicts.skipped,
-            "examples": result.verdicts.examples,
+            "checked": result.validation.checked,
+            "wrong": result.validation.wrong,
+            "incomparable": result.validation.incomparable,
+            "skipped": result.validation.skipped,
+            "examples": result.validation.examples,
         },
         "tester": _tester(result),
         "histogram": [
@@ -62,7 +62,9 @@ def run_data(result: RunResult, kinds: Sequence[CallKind]) -> dict[str, Any]:
         data["server"] = {
             **{
                 name: _rounded(value)
-                for name, value in figures(result.before, result.after, total.ended_well).items()
+                for name, value in server_measurements(
+                    result.before, result.after, total.successful
+                ).items()
             },
             "changes": changes(result.before, result.after),
         }
@@ -70,7 +72,7 @@ def run_data(result: RunResult, kinds: Sequence[CallKind]) -> dict[str, Any]:
 
 
 def sweep_data(sweep: SweepResult) -> dict[str, Any]:
-    """Return a sweep's points, without the runs themselves."""
+    """Return the points of a sweep, without the data of their runs."""
     return {
         "axis": sweep.axis.name,
         "slo_p99_ms": sweep.slo_p99_ms,
@@ -90,7 +92,7 @@ def sweep_data(sweep: SweepResult) -> dict[str, Any]:
 
 
 def load_data(load: LoadSpec) -> dict[str, Any]:
-    """Return what a run was asked for."""
+    """Return the data of the requested load."""
     if load.profile is None:
         return {"loop": "closed", "concurrency": load.concurrency}
     segments = load.profile.segments
@@ -109,7 +111,7 @@ def load_data(load: LoadSpec) -> dict[str, Any]:
 
 
 def load_text(load: Mapping[str, Any]) -> str:
-    """Return one line about a load, from its data."""
+    """Return a description of a load in one line, from its data."""
     if load["loop"] == "closed":
         return f"closed loop, {load['concurrency']} calls in flight"
     parts = []
@@ -131,8 +133,8 @@ def _totals(totals: CallStatistics, measured_s: float) -> dict[str, Any]:
         "error_share": _rounded(totals.errors / totals.calls) if totals.calls else 0.0,
         "codes": errors,
         "retries": totals.retries,
-        "rate_per_s": _rounded(totals.ended_well / measured_s) if measured_s else 0.0,
-        "rows_per_s": _rounded(totals.rows_ended_well / measured_s) if measured_s else 0.0,
+        "rate_per_s": _rounded(totals.successful / measured_s) if measured_s else 0.0,
+        "rows_per_s": _rounded(totals.successful_rows / measured_s) if measured_s else 0.0,
         "latency": _latency(totals.latency),
         "latency_from_send": _latency(totals.service),
     }
@@ -170,7 +172,7 @@ def _late(summary: Summary) -> dict[str, Any]:
 
 def _tester(result: RunResult) -> dict[str, Any]:
     shares = [cpu_s / result.measured_s for cpu_s in result.cpu_s] if result.measured_s else []
-    ended = result.summary.total.ended_well
+    ended = result.summary.total.successful
     return {
         "cpu_s": _rounded(sum(result.cpu_s)),
         "cpu_us_per_call": _rounded(sum(result.cpu_s) / ended * 1e6) if ended else None,
@@ -180,18 +182,18 @@ def _tester(result: RunResult) -> dict[str, Any]:
 
 
 def _timeline(timeline: Timeline, measured_s: float) -> list[dict[str, Any]]:
-    # The last slot is not whole, unless the run was a multiple of it: its rate would be too low.
+    # Omits an incomplete last bucket, because its rate would be too low.
     whole = int(measured_s / timeline.width_s + 1e-6)
     return [
         {
             "at_s": _rounded(number * timeline.width_s),
-            "rate_per_s": _rounded(slot.good / timeline.width_s),
-            "errors": slot.errors,
-            "p50_ms": _ms(slot.latency.percentile_ns(50)),
-            "p99_ms": _ms(slot.latency.percentile_ns(99)),
-            "max_ms": _ms(slot.latency.max_ns if slot.latency.count else math.nan),
+            "rate_per_s": _rounded(bucket.successes / timeline.width_s),
+            "errors": bucket.errors,
+            "p50_ms": _ms(bucket.latency.percentile_ns(50)),
+            "p99_ms": _ms(bucket.latency.percentile_ns(99)),
+            "max_ms": _ms(bucket.latency.max_ns if bucket.latency.count else math.nan),
         }
-        for number, slot in enumerate(timeline.buckets[:whole])
+        for number, bucket in enumerate(timeline.buckets[:whole])
     ]
 
 
@@ -220,5 +222,5 @@ def _finite(number: float) -> float | None:
 
 
 def _rounded(number: float) -> float:
-    """Return a number with six significant digits: more would be noise in every diff."""
+    """Return a number rounded to six significant digits; more digits would clutter diffs."""
     return float(f"{number:.6g}")

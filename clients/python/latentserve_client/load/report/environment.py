@@ -1,4 +1,4 @@
-"""What a report must say for its figures to mean something: versions and the machine."""
+"""Environment of a load test: package versions and the machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _PACKAGES = ("latentserve-client", "latentserve-proto", "grpcio", "numpy", "prot
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of what the tester is built on."""
+    """Return the versions of Python and of the packages of the load tester."""
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
@@ -22,7 +22,7 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, str | int | float]:
-    """Return processor, cores, memory, system and how busy the machine is."""
+    """Return processor, cores, memory, system and load average of the machine."""
     found: dict[str, str | int | float] = {
         "system": f"{platform.system()} {platform.release()}",
         "architecture": platform.machine(),
@@ -37,7 +37,7 @@ def machine() -> dict[str, str | int | float]:
 
 
 def usable_cores() -> int:
-    """Return the cores that this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing else: no script, font or picture of others."""
+"""HTML form of the report: one page without scripts or external resources."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ pre { background: var(--card); border-radius: 8px; padding: .8rem; overflow-x: a
 
 
 def write_html(path: Path, report: Mapping[str, Any]) -> None:
-    """Write the page."""
+    """Write the report as an HTML page."""
     path.write_text(page(report), "utf-8")
 
 
 def page(report: Mapping[str, Any]) -> str:
-    """Return the page."""
+    """Return the report as an HTML page."""
     run = report["runs"][report["shown"]]
     title = f"Load on {report['server']['address']}"
     parts = [
@@ -63,7 +63,7 @@ def page(report: Mapping[str, Any]) -> str:
     ]
     if report.get("sweep"):
         parts += ["<h2>Sweep</h2>", _knee(report["sweep"]), _sweep_chart(report["sweep"])]
-        which = "last run of it" if report["sweep"]["knee"] is None else "knee"
+        which = "last load" if report["sweep"]["knee"] is None else "knee"
         parts += [_sweep_table(report["sweep"]), f"<h2>The {which}</h2>"]
     parts += [f'<div class="charts">{_histogram(run)}{_over_time(run)}{_rate(run)}</div>']
     parts += ["<h2>Calls</h2>", _calls(run), "<h2>Latency, ms</h2>", _latencies(run)]
@@ -78,12 +78,12 @@ def page(report: Mapping[str, Any]) -> str:
 
 
 def _cards(run: Mapping[str, Any]) -> str:
-    latency, figures = run["latency"], [("calls /s", run["rate_per_s"])]
-    figures += [("rows /s", run["rows_per_s"]), ("mean ms", latency["mean_ms"])]
-    figures += [(f"{name} ms", latency[f"{name}_ms"]) for name in ("p50", "p99", "p99.9", "max")]
-    figures += [("calls", run["calls"]), ("errors", run["errors"]), ("late", run["late"]["calls"])]
+    latency, values = run["latency"], [("calls /s", run["rate_per_s"])]
+    values += [("rows /s", run["rows_per_s"]), ("mean ms", latency["mean_ms"])]
+    values += [(f"{name} ms", latency[f"{name}_ms"]) for name in ("p50", "p99", "p99.9", "max")]
+    values += [("calls", run["calls"]), ("errors", run["errors"]), ("late", run["late"]["calls"])]
     cards = "".join(
-        f'<div class="card">{name}<b>{_number(value)}</b></div>' for name, value in figures
+        f'<div class="card">{name}<b>{_number(value)}</b></div>' for name, value in values
     )
     return f'<div class="cards">{cards}</div>'
 
@@ -100,29 +100,32 @@ def _histogram(run: Mapping[str, Any]) -> str:
 
 
 def _over_time(run: Mapping[str, Any]) -> str:
-    slots = [slot for slot in run["timeline"] if slot["p50_ms"] is not None]
-    if not slots:
+    buckets = [bucket for bucket in run["timeline"] if bucket["p50_ms"] is not None]
+    if not buckets:
         return ""
     names = (("max", "c3"), ("p99", "c2"), ("p50", "c1"))
     lines = [
-        Line(name, [(slot["at_s"], slot[f"{name}_ms"]) for slot in slots], colour)
+        Line(name, [(bucket["at_s"], bucket[f"{name}_ms"]) for bucket in buckets], colour)
         for name, colour in names
     ]
-    x = Axis("seconds of the measured time", 0, slots[-1]["at_s"])
-    low, high = min(slot["p50_ms"] for slot in slots), max(slot["max_ms"] for slot in slots)
+    x = Axis("seconds of the measured time", 0, buckets[-1]["at_s"])
+    low, high = (
+        min(bucket["p50_ms"] for bucket in buckets),
+        max(bucket["max_ms"] for bucket in buckets),
+    )
     y = Axis("ms (logarithmic)", low * 0.8, high * 1.25, logarithmic=True)
     return chart("Latency over time", x, y, lines=lines)
 
 
 def _rate(run: Mapping[str, Any]) -> str:
-    slots = run["timeline"]
-    if not slots:
+    buckets = run["timeline"]
+    if not buckets:
         return ""
-    lines = [Line("calls /s", [(slot["at_s"], slot["rate_per_s"]) for slot in slots], "c1")]
+    lines = [Line("calls /s", [(bucket["at_s"], bucket["rate_per_s"]) for bucket in buckets], "c1")]
     if run["errors"]:
-        width_s = slots[1]["at_s"] - slots[0]["at_s"] if len(slots) > 1 else 1
-        lines.append(Line("errors /s", [(s["at_s"], s["errors"] / width_s) for s in slots], "c2"))
-    x = Axis("seconds of the measured time", 0, slots[-1]["at_s"])
+        width_s = buckets[1]["at_s"] - buckets[0]["at_s"] if len(buckets) > 1 else 1
+        lines.append(Line("errors /s", [(s["at_s"], s["errors"] / width_s) for s in buckets], "c2"))
+    x = Axis("seconds of the measured time", 0, buckets[-1]["at_s"])
     y = Axis("per second", 0, max(py for line in lines for _, py in line.points))
     return chart("Throughput over time", x, y, lines=lines)
 
@@ -146,9 +149,11 @@ def _sweep_chart(sweep: Mapping[str, Any]) -> str:
     high = max(point["p99_ms"] for point in points)
     slo = sweep["slo_p99_ms"]
     level = None if slo is None else (slo, f"objective: p99 {slo:g} ms")
-    x = Axis("throughput, good calls per second", 0, max(point["rate_per_s"] for point in points))
+    x = Axis(
+        "throughput, successful calls per second", 0, max(point["rate_per_s"] for point in points)
+    )
     y = Axis("latency, ms (logarithmic)", low * 0.8, max(high, slo or 0) * 1.25, logarithmic=True)
-    title = f"Throughput against latency; the numbers are the {sweep['axis']}"
+    title = f"Latency by throughput; the labels are the {sweep['axis']}"
     return f'<div class="one">{chart(title, x, y, lines=lines, level=level)}</div>'
 
 
@@ -156,9 +161,9 @@ def _knee(sweep: Mapping[str, Any]) -> str:
     if sweep["slo_p99_ms"] is None:
         return ""
     if sweep["knee"] is None:
-        return f'<p class="bad">None of these loads has p99 ≤ {sweep["slo_p99_ms"]:g} ms</p>'
+        return f'<p class="bad">None of these loads meets p99 ≤ {sweep["slo_p99_ms"]:g} ms</p>'
     return (
-        f"<p>Knee: {sweep['axis']} <b>{sweep['knee']:g}</b> is the highest load with "
+        f"<p>Knee: {sweep['axis']} <b>{sweep['knee']:g}</b> is the highest load that meets "
         f"p99 ≤ {sweep['slo_p99_ms']:g} ms</p>"
     )
 
@@ -229,20 +234,20 @@ def _extras(report: Mapping[str, Any], run: Mapping[str, Any]) -> list[str]:
             ]
             for c in report["baseline"]
         ]
-        headers = ("", "then", "now", "change", "verdict")
-        parts += ["<h2>Against the baseline</h2>", _table(headers, rows)]
+        headers = ("", "baseline", "now", "change", "result")
+        parts += ["<h2>Comparison with the baseline</h2>", _table(headers, rows)]
     if run["codes"]:
         rows = [[code, str(count)] for code, count in run["codes"].items()]
         parts += ["<h2>Errors</h2>", _table(("code", "calls"), rows)]
         messages = "\n".join(f"{item['code']}: {item['message']}" for item in run["messages"])
         parts.append(f"<pre>{html.escape(messages)}</pre>")
     checks = run["validation"]
-    parts += ["<h2>Answers</h2>", f"<p>{checks['checked']} checked, {checks['wrong']} wrong</p>"]
+    parts += ["<h2>Replies</h2>", f"<p>{checks['checked']} compared, {checks['wrong']} wrong</p>"]
     if "server" in run:
         rows = [
             [name, _number(value)] for name, value in run["server"].items() if name != "changes"
         ]
-        parts += ["<h2>Server</h2>", _table(("its own metrics", "value"), rows)]
+        parts += ["<h2>Server</h2>", _table(("metric", "value"), rows)]
     for name in ("tester", "machine", "versions", "options"):
         facts = {**report[name], **run["tester"]} if name == "tester" else report[name]
         given = {key: value for key, value in facts.items() if value not in (None, [], False)}
@@ -255,7 +260,7 @@ def _conditions(conditions: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = []
     for condition in conditions:
         style, word = ("bad", "FAILED") if condition["failed"] else ("dim", "passed")
-        text = f"{word}: not {condition['text']} (it is {_number(condition['value'])})"
+        text = f"{word}: not {condition['text']} (measured {_number(condition['value'])})"
         lines.append(f'<p class="{style}">{html.escape(text)}</p>')
     return lines
 

@@ -1,4 +1,4 @@
-"""Small charts as inline SVG, without scripts: lines and bars on linear or logarithmic axes."""
+"""Charts as inline SVG: lines and bars on linear or logarithmic axes."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ _TICKS = 6
 
 @dataclass(frozen=True)
 class Line:
-    """A line through points, with a name for the legend."""
+    """Line through points, with a name for the legend."""
 
     name: str
     points: Sequence[tuple[float, float]]
-    colour: str  # number of a class of the page's style: "c1", "c2", ...
+    colour: str  # CSS class of the page: "c1", "c2", ...
     labels: Sequence[str] = ()  # text at each point
     dots: bool = False
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A bar from `low` to `high` on the x axis."""
+    """Bar from `low` to `high` on the x axis."""
 
     low: float
     high: float
@@ -34,7 +34,7 @@ class Bar:
 
 @dataclass
 class Axis:
-    """The range of an axis and where a value is on it."""
+    """Axis with a range and ticks."""
 
     label: str
     low: float
@@ -53,7 +53,7 @@ class Axis:
         return ticks
 
     def share(self, value: float) -> float:
-        """Return how far along the axis a value is, 0 to 1."""
+        """Return the position of a value on the axis, 0 to 1."""
         if self.logarithmic:
             low, high = math.log(self.low), math.log(self.high)
             return (math.log(max(value, self.low)) - low) / (high - low)
@@ -70,10 +70,10 @@ def chart(
     marks: Sequence[tuple[float, str]] = (),
     level: tuple[float, str] | None = None,
 ) -> str:
-    """Return a chart.
+    """Return a chart as an HTML figure.
 
-    `marks` are named vertical lines at values of x, `level` is a named horizontal one at a value of
-    y.
+    `marks` are labelled vertical lines at values of x, `level` is a labelled horizontal line at a
+    value of y.
     """
     parts = [_frame(x, y)]
     for bar in bars:
@@ -100,7 +100,7 @@ def chart(
 
 
 def linear_ticks(low: float, high: float) -> list[float]:
-    """Return round values from at most `low` to at least `high`."""
+    """Return round tick values that enclose `low` to `high`."""
     raw = (high - low) / _TICKS
     power = 10 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * 0.999)
@@ -155,7 +155,7 @@ def _line(x: Axis, y: Axis, line: Line) -> str:
             for left, top in at
         )
     for (left, top), label in zip(at, line.labels, strict=False):
-        # Inwards at the right edge, so that nothing is cut.
+        # At the right edge, place the label to the left, so that it is not cut off.
         anchor, shift = ("end", -6) if left > WIDTH - 80 else ("start", 6)
         text += (
             f'<text class="point" text-anchor="{anchor}" x="{left + shift:.1f}" '
@@ -166,7 +166,7 @@ def _line(x: Axis, y: Axis, line: Line) -> str:
 
 def _mark(x: Axis, number: int, value: float, name: str) -> str:
     at = _x(x, value)
-    # Names that are close to each other go below each other.
+    # Stack the names, so that close marks do not overlap.
     top = _TOP + 10 + 13 * number
     anchor, shift = ("end", -4) if at > WIDTH / 2 else ("start", 4)
     return (

@@ -1,4 +1,4 @@
-"""The report for a terminal: tables, and the line that tells how far a run is."""
+"""Text form of the report: tables for a terminal."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from latentserve_client._command_line import table
-from latentserve_client.load.report.baseline import Change
+from latentserve_client.load.report.baseline import Comparison
 from latentserve_client.load.report.data import load_text
 
 _LATENCY = ("mean_ms", "p50_ms", "p90_ms", "p95_ms", "p99_ms", "p99.9_ms", "max_ms")
 _ENDED = {
     "duration": "",
-    "stable": "; ended because it was stable",
+    "stable": "; ended early because it was stable",
     "not stable": "; NOT STABLE within the time limit",
-    "interrupted": "; INTERRUPTED: the figures are those so far",
+    "interrupted": "; INTERRUPTED: results until the interruption",
 }
 
 
-def report_text(report: Mapping[str, Any], changes: Sequence[Change] = ()) -> str:
-    """Return the whole report for a person."""
+def report_text(report: Mapping[str, Any], changes: Sequence[Comparison] = ()) -> str:
+    """Return the report as text."""
     parts = [_head(report)]
     if report.get("sweep"):
-        which = "The last of them:" if report["sweep"]["knee"] is None else "The knee:"
+        which = "The last load:" if report["sweep"]["knee"] is None else "The knee:"
         parts += [_sweep(report["sweep"]), which]
     parts.append(run_text(report["runs"][report["shown"]]))
     if changes:
@@ -31,7 +31,7 @@ def report_text(report: Mapping[str, Any], changes: Sequence[Change] = ()) -> st
         parts.append(
             "\n".join(
                 f"{'FAILED' if condition['failed'] else 'passed'}: not {condition['text']}"
-                f" (it is {_short(condition['value'])})"
+                f" (measured {_short(condition['value'])})"
                 for condition in report["conditions"]
             )
         )
@@ -144,27 +144,25 @@ def _notes(run: Mapping[str, Any]) -> list[str]:
         )
     server = run.get("server")
     if server:
-        figures = [f"{k} {_short(v)}" for k, v in server.items() if k != "changes"]
-        lines.append("server: " + ", ".join(figures))
+        measurements = [f"{k} {_short(v)}" for k, v in server.items() if k != "changes"]
+        lines.append("server: " + ", ".join(measurements))
     tester = run["tester"]
     if tester["cpu_us_per_call"] is not None and tester["busiest_core_share"] is not None:
         lines.append(
-            f"tester: {tester['cpu_us_per_call']:.0f} us CPU per call, "
+            f"load tester: {tester['cpu_us_per_call']:.0f} us CPU per call, "
             f"busiest process at {tester['busiest_core_share']:.0%} of a core"
         )
     if tester["is_limit"]:
-        lines.append("THE TESTER MAY BE THE LIMIT: use more --processes")
+        lines.append("THE LOAD TESTER MAY LIMIT THE RATE: increase --processes")
     checks = run["validation"]
     if checks["checked"] or checks["wrong"] or checks["incomparable"]:
         lines.append(
-            f"answers: {checks['checked']} checked, {checks['wrong']} WRONG"
+            f"replies: {checks['checked']} compared, {checks['wrong']} WRONG"
             if checks["wrong"]
-            else f"answers: {checks['checked']} checked, all as at rest"
+            else f"replies: {checks['checked']} compared, all correct"
         )
         if checks["incomparable"]:
-            lines.append(
-                f"  {checks['incomparable']} came from another version and were not compared"
-            )
+            lines.append(f"  {checks['incomparable']} of another model version were not compared")
         lines += [f"  {example}" for example in checks["examples"]]
     return ["", *lines] if lines else []
 
@@ -198,14 +196,14 @@ def _sweep(sweep: Mapping[str, Any]) -> str:
         knee, objective = sweep["knee"], f"p99 <= {sweep['slo_p99_ms']:g} ms"
         text += "\n\nknee: "
         text += (
-            f"none of these loads has {objective}"
+            f"none of these loads meets {objective}"
             if knee is None
-            else f"{sweep['axis']} {knee:g} is the highest load with {objective}"
+            else f"{sweep['axis']} {knee:g} is the highest load that meets {objective}"
         )
     return text
 
 
-def _changes(changes: Sequence[Change]) -> str:
+def _changes(changes: Sequence[Comparison]) -> str:
     rows = [
         (
             change.name,
@@ -216,7 +214,7 @@ def _changes(changes: Sequence[Change]) -> str:
         )
         for change in changes
     ]
-    return table(("against the baseline", "then", "now", "change", ""), rows)
+    return table(("compared with the baseline", "baseline", "now", "change", ""), rows)
 
 
 def _short(value: float | None) -> str:

@@ -69,7 +69,7 @@ def test_a_run_has_its_warm_up_and_its_duration():
     assert result.rate.windows == 10
     # The CPU of the measured time alone, of each process.
     assert result.cpu_s == pytest.approx([5, 5], abs=0.3)
-    assert result.verdicts.checked > 10
+    assert result.validation.checked > 10
 
 
 def test_a_profile_is_led_in_by_the_warm_up():
@@ -90,9 +90,9 @@ def test_ends_as_soon_as_it_is_stable():
 
 
 def test_says_when_it_did_not_become_stable():
-    draws = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     timing = RunTiming(warm_up_s=0, duration_s=10, window_s=1, stable_within=0.05)
-    waves = draws.uniform(0.01, 0.5, 40)
+    waves = rng.uniform(0.01, 0.5, 40)
     result, _ = run(timing, latency_s=lambda at_s: waves[int(at_s)])
     assert result.ended == "not stable"
     assert result.measured_s == pytest.approx(10)
@@ -160,5 +160,5 @@ def test_progress_tells_of_warm_up_and_of_the_last_window():
     assert seen[0].last_window is None
     last = seen[-1]
     assert not last.warming_up
-    assert last.last_window.good == pytest.approx(200, abs=4)
+    assert last.last_window.successes == pytest.approx(200, abs=4)
     assert last.total_s == 12

@@ -2,8 +2,8 @@ import pytest
 from unit.client.load.measure.test_summary import call, rows
 
 from latentserve_client.load.drive.run import RunResult
-from latentserve_client.load.drive.sweep import keeps, run_sweep
-from latentserve_client.load.measure.confidence_intervals import interval
+from latentserve_client.load.drive.sweep import meets_objective, run_sweep
+from latentserve_client.load.measure.confidence_intervals import confidence_interval
 from latentserve_client.load.measure.summary import Summary
 from latentserve_client.load.plan.run_spec import LoadSpec
 from latentserve_client.load.plan.sweep_axis import BadSweep, parse_sweep
@@ -14,7 +14,7 @@ def result(p99_ms, *, rate=100.0, errors=0, ended="duration"):
     calls = [call(0.0, p99_ms / 1e3) for _ in range(100)]
     calls += [call(0.0, 0.001, code=14) for _ in range(errors)]
     summary.add(rows(*calls))
-    nothing = interval([])
+    nothing = confidence_interval([])
     return RunResult(LoadSpec(concurrency=1), summary, 100 / rate, ended, nothing, nothing, [])
 
 
@@ -77,17 +77,17 @@ def test_the_knee_of_a_rate_is_narrowed_to_a_few_percent():
     assert len(server.loads) < 15
 
 
-def test_no_load_keeps_the_objective():
+def test_no_load_meets_objective_the_objective():
     sweep = run_sweep(parse_sweep("concurrency=1,2"), Server().run, slo_p99_ms=0.5, refine=3)
     assert sweep.knee is None
     assert [point.load for point in sweep.points] == [1]
 
 
 def test_errors_and_a_rate_that_is_not_reached_break_it_too():
-    assert keeps(result(10), 20, None)
-    assert not keeps(result(10, errors=1), 20, None)
-    assert keeps(result(10, rate=96), 20, 100)
-    assert not keeps(result(10, rate=90), 20, 100)
+    assert meets_objective(result(10), 20, None)
+    assert not meets_objective(result(10, errors=1), 20, None)
+    assert meets_objective(result(10, rate=96), 20, 100)
+    assert not meets_objective(result(10, rate=90), 20, 100)
 
 
 def test_ctrl_c_ends_the_sweep():

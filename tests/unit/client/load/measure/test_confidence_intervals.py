@@ -5,14 +5,14 @@ import pytest
 
 from latentserve_client.load.measure.confidence_intervals import (
     ConfidenceInterval,
-    interval,
+    confidence_interval,
     student_t,
 )
 
 
 def test_the_interval_of_known_values():
     # mean 3, s = sqrt(2.5), t(4) = 2.776
-    found = interval([1, 2, 3, 4, 5])
+    found = confidence_interval([1, 2, 3, 4, 5])
     assert found.mean == 3
     assert found.half_width == pytest.approx(2.776 * math.sqrt(2.5 / 5), rel=1e-4)
     assert found.windows == 5
@@ -20,15 +20,17 @@ def test_the_interval_of_known_values():
 
 
 def test_it_covers_the_true_mean_as_often_as_it_says():
-    draws = np.random.default_rng(0).normal(10, 2, (2000, 8))
-    covered = [abs((found := interval(row)).mean - 10) <= found.half_width for row in draws]
+    rows = np.random.default_rng(0).normal(10, 2, (2000, 8))
+    covered = [
+        abs((found := confidence_interval(row)).mean - 10) <= found.half_width for row in rows
+    ]
     assert np.mean(covered) == pytest.approx(0.95, abs=0.015)
 
 
 def test_few_windows_say_nothing():
-    assert interval([]).half_width == math.inf
-    assert interval([3.0]).half_width == math.inf
-    assert interval([math.nan, 3.0]).windows == 1
+    assert confidence_interval([]).half_width == math.inf
+    assert confidence_interval([3.0]).half_width == math.inf
+    assert confidence_interval([math.nan, 3.0]).windows == 1
 
 
 def test_overlap():

@@ -2,7 +2,7 @@ import pytest
 
 from latentserve.v1 import generative_service_pb2 as pb
 from latentserve.v1 import tensor_pb2
-from latentserve_client.load.measure.reply_timings import NO_TIMINGS, timings
+from latentserve_client.load.measure.reply_timings import NO_TIMINGS, read_timings
 
 TIMINGS = tensor_pb2.Timings(queue_ns=300, compute_ns=2**40, batch_rows=64)
 IMAGES = tensor_pb2.Images(
@@ -23,13 +23,13 @@ IMAGES = tensor_pb2.Images(
 )
 def test_finds_the_timings_of_every_reply(reply, field):
     assert reply.DESCRIPTOR.fields_by_name["timings"].number == field
-    assert timings(reply.SerializeToString(), field) == (300, 2**40, 64)
+    assert read_timings(reply.SerializeToString(), field) == (300, 2**40, 64)
 
 
 def test_what_is_zero_is_not_on_the_wire():
     reply = pb.DecodeResponse(timings=tensor_pb2.Timings(compute_ns=5))
-    assert timings(reply.SerializeToString(), 3) == (0, 5, 0)
-    assert timings(pb.DecodeResponse(timings=tensor_pb2.Timings()).SerializeToString(), 3) == (
+    assert read_timings(reply.SerializeToString(), 3) == (0, 5, 0)
+    assert read_timings(pb.DecodeResponse(timings=tensor_pb2.Timings()).SerializeToString(), 3) == (
         0,
         0,
         0,
@@ -39,16 +39,16 @@ def test_what_is_zero_is_not_on_the_wire():
 def test_steps_over_fields_of_every_type():
     fixed = b"\x4d" + b"\0" * 4 + b"\x51" + b"\0" * 8  # fields 9 and 10, of 4 and 8 bytes
     reply = fixed + pb.DecodeResponse(timings=TIMINGS).SerializeToString()
-    assert timings(reply, 3) == (300, 2**40, 64)
+    assert read_timings(reply, 3) == (300, 2**40, 64)
 
 
 @pytest.mark.parametrize("reply", [b"", b"\xff" * 20, b"\x1a", b"\x1a\x05ab", b"\x0b\x0c", b"\x80"])
 def test_rubbish_has_no_timings(reply):
-    assert timings(reply, 3) == NO_TIMINGS
+    assert read_timings(reply, 3) == NO_TIMINGS
 
 
 def test_every_cut_of_a_reply_is_read_without_an_error():
     whole = pb.SampleResponse(images=IMAGES, seed=7, timings=TIMINGS).SerializeToString()
     for end in range(len(whole)):
-        found = timings(whole[:end], 5)
+        found = read_timings(whole[:end], 5)
         assert found == NO_TIMINGS or end > len(whole) - 14

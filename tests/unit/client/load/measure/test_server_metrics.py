@@ -6,9 +6,9 @@ import pytest
 from latentserve_client.load.measure.server_metrics import (
     MetricsUnavailable,
     changes,
-    figures,
     parse,
     scrape,
+    server_measurements,
 )
 
 BEFORE = """\
@@ -40,7 +40,7 @@ def test_reads_the_text_format():
 
 
 def test_says_what_the_load_cost():
-    found = figures(parse(BEFORE), parse(AFTER), calls=1000)
+    found = server_measurements(parse(BEFORE), parse(AFTER), calls=1000)
     assert found["mean_batch_rows"] == 8
     assert found["batches"] == 100
     assert found["cpu_s"] == 2.5
@@ -53,7 +53,7 @@ def test_says_what_the_load_cost():
 def test_the_servers_own_count_of_calls_is_the_better_one():
     before = parse('process_cpu_seconds_total 1\ngrpc_server_handled_total{c="OK"} 100\n')
     after = parse('process_cpu_seconds_total 3\ngrpc_server_handled_total{c="OK"} 600\n')
-    assert figures(before, after, calls=400)["cpu_us_per_call"] == 4000
+    assert server_measurements(before, after, calls=400)["cpu_us_per_call"] == 4000
 
 
 def test_reads_tritons_own_names():
@@ -62,7 +62,7 @@ def test_reads_tritons_own_names():
         "nv_inference_count 64\nnv_inference_exec_count 8\nnv_inference_request_success 64\n"
         "nv_inference_queue_duration_us 128000\n"
     )
-    found = figures(before, after, 64)
+    found = server_measurements(before, after, 64)
     assert (found["mean_batch_rows"], found["mean_queue_ms"]) == (8, 2)
 
 

@@ -43,8 +43,8 @@ def test_throughput_counts_what_ended_in_the_measured_time():
     found = summary()
     # Ended before; begun before and ended within; within; ended after; failed.
     found.add(rows(call(1, 0.5), call(1, 1.5), call(5, 1), call(11.5, 1), call(6, 1, code=14)))
-    assert found.total.ended_well == 2
-    assert found.total.rows_ended_well == 2
+    assert found.total.successful == 2
+    assert found.total.successful_rows == 2
 
 
 def test_errors_have_their_codes_and_no_latency():
@@ -67,7 +67,7 @@ def test_kinds_are_kept_apart():
     found = summary(kinds=2)
     found.add(rows(call(3, 0.1, kind=0), call(3, 0.2, kind=1, rows=16), call(4, 0.4, kind=1)))
     assert [totals.calls for totals in found.kinds] == [1, 2]
-    assert found.kinds[1].rows_ended_well == 17
+    assert found.kinds[1].successful_rows == 17
     assert found.kinds[1].latency.max_ns == 0.4 * S
 
 
@@ -92,22 +92,24 @@ def test_retries_and_first_messages():
 def test_windows_without_a_call_are_windows():
     found = summary()
     found.add(rows(call(2.1, 0.1), call(2.2, 0.1), call(5.1, 0.1)))
-    assert [slot.good for slot in found.whole_windows(7 * S)] == [2, 0, 0, 1, 0]
+    assert [bucket.successes for bucket in found.whole_windows(7 * S)] == [2, 0, 0, 1, 0]
     assert len(found.whole_windows(100 * S)) == 10
     assert found.whole_windows(1 * S) == []
 
 
 def test_chunks_add_up():
-    draws = np.random.default_rng(0)
-    all_rows = rows(*(call(float(at), 0.1) for at in draws.uniform(2, 12, 500)))
+    rng = np.random.default_rng(0)
+    all_rows = rows(*(call(float(at), 0.1) for at in rng.uniform(2, 12, 500)))
     whole, parts = summary(), summary()
     whole.add(all_rows)
     for chunk in np.array_split(all_rows, 7):
         parts.add(chunk)
     assert parts.total.latency.count == whole.total.latency.count == 500
     np.testing.assert_array_equal(parts.total.latency.buckets, whole.total.latency.buckets)
-    assert parts.total.ended_well == whole.total.ended_well
-    assert [s.good for s in parts.timeline.buckets] == [s.good for s in whole.timeline.buckets]
+    assert parts.total.successful == whole.total.successful
+    assert [bucket.successes for bucket in parts.timeline.buckets] == [
+        bucket.successes for bucket in whole.timeline.buckets
+    ]
 
 
 def test_a_timeline_widens_and_loses_nothing():
@@ -115,5 +117,5 @@ def test_a_timeline_widens_and_loses_nothing():
     line.add(rows(*(call(float(at), 0.5) for at in range(2000))))
     assert len(line.buckets) <= 600
     assert line.width_s == 4.0
-    assert sum(slot.good for slot in line.buckets) == 2000
-    assert [slot.good for slot in line.buckets[:3]] == [4, 4, 4]
+    assert sum(bucket.successes for bucket in line.buckets) == 2000
+    assert [bucket.successes for bucket in line.buckets[:3]] == [4, 4, 4]

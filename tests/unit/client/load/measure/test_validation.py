@@ -5,8 +5,8 @@ from unit.client.load.fakes import ONE_KIND
 from latentserve_client.load.measure.validation import (
     ReferenceReply,
     ReplyValidator,
+    check_reply,
     difference,
-    judge,
 )
 
 X = np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)
@@ -45,7 +45,7 @@ def test_parts_that_are_missing_are_wrong():
 
 
 def test_another_version_cannot_be_compared():
-    assert judge(reference(lambda _: {"digest": "b"}, digest="a"), b"") is None
+    assert check_reply(reference(lambda _: {"digest": "b"}, digest="a"), b"") is None
 
 
 def test_chunks_of_a_stream_are_compared_by_their_rows():
@@ -57,13 +57,13 @@ def test_chunks_of_a_stream_are_compared_by_their_rows():
             lambda _: {"images": rows, "seed": 3, "offset": start, "digest": "a"}, **whole
         )
 
-    assert judge(chunk(5, images[:3]), b"") == ""
-    assert judge(chunk(8, images[3:10]), b"") == ""
-    assert "differs" in judge(chunk(8, images[4:7]), b"")
-    assert "expected float32 [0, 4]" in judge(chunk(1, images[:3]), b"")
+    assert check_reply(chunk(5, images[:3]), b"") == ""
+    assert check_reply(chunk(8, images[3:10]), b"") == ""
+    assert "differs" in check_reply(chunk(8, images[4:7]), b"")
+    assert "expected float32 [0, 4]" in check_reply(chunk(1, images[:3]), b"")
 
 
-def test_the_judge_checks_its_share_and_keeps_examples():
+def test_the_validator_compares_its_share_and_keeps_examples():
     answers = ReplyValidator(ONE_KIND, [reference(lambda reply: {"x": reply}, x=b"right")], 0.25)
     for number in range(100):
         answers.on_reply(ONE_KIND.pool[0], b"wrong" if number >= 80 else b"right")

@@ -75,7 +75,7 @@ def test_files_keep_the_pixels():
 
 
 def test_says_what_cannot_be_used(tmp_path):
-    with pytest.raises(BadImages, match="neither MNIST's IDX files nor image files"):
+    with pytest.raises(BadImages, match="neither the IDX files of MNIST nor image files"):
         read_images(str(tmp_path))
     broken = tmp_path / "x.png"
     broken.write_bytes(b"\x89PNG broken")

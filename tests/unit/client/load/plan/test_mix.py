@@ -25,19 +25,19 @@ def test_the_defaults():
     ("text", "said"),
     [
         ("", "empty"),
-        ("paint", "there is no call 'paint'; there are encode"),
+        ("paint", "unknown call 'paint'; expected one of encode"),
         ("encode=x", "weight 'x'"),
         ("encode=0", "weight '0'"),
         ("encode=-1", "weight '-1'"),
-        ("encode:count", "'count' is no option of encode"),
-        ("encode:temperature=1", "it has: draw, dtype, model, rows"),
+        ("encode:count", "'count' is not an option of encode"),
+        ("encode:temperature=1", "its options: draw, dtype, model, rows"),
         ("sample:count=0", "rows: '0'"),
         ("sample:format=gif", "'gif'"),
         ("encode:dtype=int8", "float32, float16, uint8, png, jpeg"),
         ("decode:dtype=uint8", "expected one of float32, float16"),
         ("sample:latents=maybe", "yes or no"),
-        ("health:rows=2", "it has: none"),
-        ("infer", "there is no call 'infer'"),
+        ("health:rows=2", "its options: none"),
+        ("infer", "unknown call 'infer'"),
     ],
 )
 def test_says_which_part_is_wrong_and_what_is_expected(text, said):
@@ -49,5 +49,5 @@ def test_says_which_part_is_wrong_and_what_is_expected(text, said):
 def test_the_open_inference_protocol_has_one_call():
     (entry,) = parse_mix("infer=2:rows=1-8", "oip")
     assert entry.rows.largest == 8
-    with pytest.raises(BadMix, match="there are infer"):
+    with pytest.raises(BadMix, match="expected one of infer"):
         parse_mix("encode", "oip")

@@ -4,41 +4,41 @@ import pytest
 from latentserve_client.load.plan.sizes import BadSize, parse_sizes
 
 
-def draw(text, count=1000, limit=10_000):
-    return np.array(parse_sizes(text).draw(count, limit, np.random.default_rng(0)))
+def sampled(text, count=1000, limit=10_000):
+    return np.array(parse_sizes(text).sample(count, limit, np.random.default_rng(0)))
 
 
 def test_a_number_is_always_that():
     assert parse_sizes("16").is_fixed
-    assert set(draw("16")) == {16}
+    assert set(sampled("16")) == {16}
 
 
 def test_a_range_is_uniform():
-    sizes = draw("1-4")
+    sizes = sampled("1-4")
     assert np.bincount(sizes)[1:].tolist() == [250] * 4
     assert not np.array_equal(sizes, np.sort(sizes))
 
 
 def test_choices_have_their_weights():
-    sizes = draw("8*1|2*64")
+    sizes = sampled("8*1|2*64")
     assert (sizes == 1).sum() == 800
     assert (sizes == 64).sum() == 200
 
 
 def test_a_small_pool_has_the_proportions_too():
-    assert sorted(draw("1|16|64", count=3)) == [1, 16, 64]
+    assert sorted(sampled("1|16|64", count=3)) == [1, 16, 64]
 
 
 def test_geometric_sizes_have_the_mean():
-    sizes = draw("~16")
+    sizes = sampled("~16")
     assert sizes.mean() == pytest.approx(16, rel=0.05)
     assert sizes.min() == 1
     assert sizes.max() > 60
-    assert set(draw("~1")) == {1}
+    assert set(sampled("~1")) == {1}
 
 
 def test_the_limit_cuts():
-    assert draw("~16", limit=20).max() == 20
+    assert sampled("~16", limit=20).max() == 20
     assert parse_sizes("1|64").largest == 64
     assert parse_sizes("~16").largest is None
 
