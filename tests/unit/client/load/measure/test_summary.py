@@ -4,7 +4,6 @@ from unit.client.load.fakes import S
 
 from latentserve_client.load.measure.call_records import COLUMN, COLUMNS
 from latentserve_client.load.measure.summary import Summary
-from latentserve_client.load.measure.timeline import Timeline
 
 
 def row(**values):
@@ -110,12 +109,3 @@ def test_chunks_add_up():
     assert [bucket.successes for bucket in parts.timeline.buckets] == [
         bucket.successes for bucket in whole.timeline.buckets
     ]
-
-
-def test_a_timeline_widens_and_loses_nothing():
-    line = Timeline(0, 1.0)
-    line.add(rows(*(call(float(at), 0.5) for at in range(2000))))
-    assert len(line.buckets) <= 600
-    assert line.width_s == 4.0
-    assert sum(bucket.successes for bucket in line.buckets) == 2000
-    assert [bucket.successes for bucket in line.buckets[:3]] == [4, 4, 4]
