@@ -8,16 +8,16 @@ from typing import Any
 
 
 class UsageError(Exception):
-    """The options do not go together."""
+    """The options are invalid or conflict."""
 
 
 class CommandError(Exception):
-    """The command cannot be done, for a reason that is not a call's."""
+    """A command failed for another reason than a failed call."""
 
 
 @dataclass(frozen=True)
 class CommandResult:
-    """The outcome of a command, for a person and for a program."""
+    """Result of a command, as text and as JSON data."""
 
     text: str
     data: Mapping[str, Any]
@@ -25,7 +25,7 @@ class CommandResult:
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return rows of text in aligned columns; what looks like a number is aligned right."""
+    """Return rows of text in aligned columns; columns of numbers are aligned right."""
     cells = [list(headers), *[list(row) for row in rows]]
     widths = [max(len(row[column]) for row in cells) for column in range(len(headers))]
     numeric = [

@@ -1,4 +1,4 @@
-"""TLS and the bearer token, from the command line's options."""
+"""TLS credentials and bearer token from the command-line options."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from latentserve_client._command_line import UsageError
 
 
 def credentials(args: argparse.Namespace) -> grpc.ChannelCredentials | None:
-    """Return the credentials that the options ask for, None for plain text.
+    """Return the TLS credentials, None for plain text.
 
-    Raises UsageError for options that do not go together, OSError for unreadable files.
+    Raises UsageError for incomplete options, OSError for unreadable files.
     """
     if bool(args.tls_cert) != bool(args.tls_key):
-        raise UsageError("--tls-cert and --tls-key belong together; one of them is missing")
+        raise UsageError("--tls-cert and --tls-key must be given together")
     if not (args.tls or args.tls_ca or args.tls_cert):
         return None
     return grpc.ssl_channel_credentials(
@@ -27,7 +27,7 @@ def credentials(args: argparse.Namespace) -> grpc.ChannelCredentials | None:
 
 
 def metadata(args: argparse.Namespace) -> list[tuple[str, str]]:
-    """Return the metadata with the token, empty where there is none."""
+    """Return the metadata with the bearer token, empty without a token."""
     if args.token_file:
         token = args.token_file.read_text("utf-8").strip()
     else:

@@ -240,11 +240,11 @@ def test_mnist_folder(run, server, tmp_path):
 
 def test_wrong_usage(run, server, tmp_path):
     for argv, message in [
-        (["encode"], "one of the three"),
-        (["encode", "a.png", "--digits", "1"], "one of the three"),
+        (["encode"], "give exactly one of"),
+        (["encode", "a.png", "--digits", "1"], "give exactly one of"),
         (["encode", "--digits", "0"], "there are 100"),
-        (["encode", "--digits", "1", "--out", "x.jpg"], "ends in .png or .npz"),
-        (["sample", "--out", tmp_path / "no" / "x.png"], "there is no folder"),
+        (["encode", "--digits", "1", "--out", "x.jpg"], "must end in .png or .npz"),
+        (["sample", "--out", tmp_path / "no" / "x.png"], "does not exist"),
         (["denoise", "--digits", "1", "--seed", "1"], "--add-noise"),
     ]:
         code, out, err = run(*argv)

@@ -94,7 +94,7 @@ def test_operation_not_supported_lists_the_operations(client, server):
     with pytest.raises(OperationNotSupported) as caught:
         client.sample()
     assert caught.value.reason == "OPERATION_NOT_SUPPORTED"
-    assert str(caught.value).endswith("\n  The model has: decode, sample.")
+    assert str(caught.value).endswith("\n  Supported operations: decode, sample.")
 
 
 def test_queue_full_says_when_to_come_back(client, server):

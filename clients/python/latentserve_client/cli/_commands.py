@@ -1,4 +1,4 @@
-"""The commands: each takes the parsed options, makes its calls and returns a report."""
+"""Commands: each takes the parsed options, makes its calls and returns a result."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def models(args: argparse.Namespace) -> CommandResult:
     headers = ("model", "version", "state", "kind", "image", "latent", "operations")
     text = table(headers, rows) if rows else "The server has no models."
     if listed.default:
-        text += "\n\n* the default"
+        text += "\n\n* default model"
     data = {
         "default_model": listed.default,
         "models": [dataclasses.asdict(model) for model in listed],
@@ -51,7 +51,7 @@ def models(args: argparse.Namespace) -> CommandResult:
 
 
 def encode(args: argparse.Namespace) -> CommandResult:
-    """Map images to latents."""
+    """Encode images to latents."""
     check_out(args.out)
     inputs = read_inputs(args)
     with _client(args) as client:
@@ -71,7 +71,7 @@ def encode(args: argparse.Namespace) -> CommandResult:
         lambda: Section(
             "encode",
             _ref(result),
-            # In colour: right for every file, and digits are grey anyway.
+            # In colour, which is correct for all files.
             (Row("image", inputs.pixels(3)), Row("latents", latent_strips(latents), upscale=False)),
         ),
         {"latents": latents, "log_variance": result.log_variance, "labels": inputs.labels},
@@ -86,7 +86,7 @@ def encode(args: argparse.Namespace) -> CommandResult:
 
 
 def decode(args: argparse.Namespace) -> CommandResult:
-    """Map latents to images."""
+    """Decode latents to images."""
     check_out(args.out)
     latents = read_latents(args.latents)
     with _client(args) as client:
@@ -108,7 +108,7 @@ def decode(args: argparse.Namespace) -> CommandResult:
 
 
 def reconstruct(args: argparse.Namespace) -> CommandResult:
-    """Encode and decode images, and tell the error of each."""
+    """Encode and decode images, and print the error of each image."""
     check_out(args.out)
     inputs = read_inputs(args)
     with _client(args) as client:
@@ -140,10 +140,10 @@ def reconstruct(args: argparse.Namespace) -> CommandResult:
 
 
 def denoise(args: argparse.Namespace) -> CommandResult:
-    """Remove noise from images, after adding some where that is asked for."""
+    """Remove noise from images, after adding noise if --add-noise is given."""
     check_out(args.out)
     if args.seed is not None and args.add_noise is None:
-        raise UsageError("--seed is that of --add-noise, which is not there")
+        raise UsageError("--seed requires --add-noise")
     inputs = read_inputs(args)
     with _client(args) as client:
         inputs = _fitted(inputs, args, client)
@@ -178,7 +178,7 @@ def denoise(args: argparse.Namespace) -> CommandResult:
 
 
 def sample(args: argparse.Namespace) -> CommandResult:
-    """Draw new images, by a stream where one request is too small."""
+    """Sample new images, by a stream if they exceed the limit of one request."""
     check_out(args.out)
     options: dict[str, Any] = {
         "seed": args.seed,
@@ -215,7 +215,7 @@ def sample(args: argparse.Namespace) -> CommandResult:
 
 
 def health(args: argparse.Namespace) -> CommandResult:
-    """Tell whether the server, or one model, is serving."""
+    """Print whether the server, or one model, is serving."""
     service = (args.model or "").partition(":")[0]
     with _client(args) as client:
         status = client.health(service)
@@ -225,7 +225,7 @@ def health(args: argparse.Namespace) -> CommandResult:
 
 
 def reload(args: argparse.Namespace) -> CommandResult:
-    """Have the server look at its model folder again; fails where a version is refused."""
+    """Reload the model folder of the server; fails if a version is refused."""
     with _client(args) as client:
         outcomes = client.reload_models(args.names, timeout_s=args.timeout_s)
     rows = [(o.name, str(o.version), o.action, o.reason) for o in outcomes]
@@ -236,7 +236,7 @@ def reload(args: argparse.Namespace) -> CommandResult:
 
 
 def load(args: argparse.Namespace) -> CommandResult:
-    """Put load on the server; read lazily, because no other command needs it."""
+    """Run a load test; imported lazily, because no other command needs it."""
     from latentserve_client.load import command
 
     return command.load(args)
@@ -266,15 +266,15 @@ def _client(args: argparse.Namespace) -> Client:
 
 
 def _fitted(inputs: Inputs, args: argparse.Namespace, client: Client) -> Inputs:
-    """Return the inputs, resized for the model where that is asked for."""
+    """Return the inputs, resized for the model if --resize is given."""
     if not args.resize:
         return inputs
     spec = client.model().image
     return inputs.resized(spec.height, spec.width)
 
 
-def _headline(result: Any, what: str, elapsed_s: float) -> str:
-    return headline(result.served_by, result.timings, what, elapsed_s)
+def _headline(result: Any, summary: str, elapsed_s: float) -> str:
+    return headline(result.served_by, result.timings, summary, elapsed_s)
 
 
 def _ref(result: Any) -> str:
@@ -295,15 +295,15 @@ def _describe(model: Model) -> CommandResult:
     facts = [
         ("model", f"{model.name} v{model.version}, {model.state}"),
         ("kind", model.kind),
-        ("about", model.description or model.reason),
+        ("description", model.description or model.reason),
         ("image", f"{_size(model)} (channels x height x width)"),
         ("latent", _latent(model.latent)),
         ("operations", ", ".join(model.operations)),
-        ("rows", f"{model.limits.max_request_rows} in one request"),
+        ("rows", f"{model.limits.max_request_rows} per request"),
         ("provider", model.provider),
         ("digest", model.digest),
     ]
-    text = "\n".join(f"{name:11} {value}" for name, value in facts)
+    text = "\n".join(f"{name:12} {value}" for name, value in facts)
     if model.metrics:
         rows = [
             (
@@ -316,6 +316,6 @@ def _describe(model: Model) -> CommandResult:
             )
             for metric in model.metrics
         ]
-        headers = ("metric", "value", "unit", "baseline", "of", "images")
+        headers = ("metric", "value", "unit", "baseline", "baseline name", "images")
         text += "\n\n" + table(headers, rows)
     return CommandResult(text, dataclasses.asdict(model))
