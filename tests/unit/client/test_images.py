@@ -19,7 +19,7 @@ def file(mode="L", size=(28, 28), suffix="PNG"):
     [
         (np.zeros((2, 1, 28, 28), np.float32), [2, 1, 28, 28]),
         (np.zeros((2, 3, 8, 9), np.float32), [2, 3, 8, 9]),
-        # Three dimensions are grey images, also when there are three of them.
+        # Three dimensions are grey images, even with a first dimension of 3.
         (np.zeros((5, 28, 28), np.float32), [5, 1, 28, 28]),
         (np.zeros((3, 28, 28), np.float32), [3, 1, 28, 28]),
         (np.zeros((28, 28), np.float32), [1, 1, 28, 28]),
@@ -80,7 +80,7 @@ def test_any_memory_layout():
         (PIL.Image.new("I;16", (28, 28)), "mode I;16; convert it"),
     ],
 )
-def test_refuses_what_it_would_have_to_guess(images, message):
+def test_refuses_ambiguous_images(images, message):
     with pytest.raises(InvalidArgument, match=message) as caught:
         to_images(images)
     assert caught.value.violations
@@ -88,7 +88,7 @@ def test_refuses_what_it_would_have_to_guess(images, message):
 
 
 @pytest.mark.parametrize("suffix", ["PNG", "JPEG"])
-def test_files_travel_as_they_are(tmp_path, suffix):
+def test_png_and_jpeg_files_are_sent_unchanged(tmp_path, suffix):
     data = file(suffix=suffix)
     path = tmp_path / "image"
     path.write_bytes(data)
@@ -123,7 +123,7 @@ def test_a_file_that_is_no_image_is_named(tmp_path):
         to_images([path])
 
 
-def test_a_damaged_file_that_we_would_convert_is_named(tmp_path):
+def test_a_damaged_file_of_another_format_is_named(tmp_path):
     path = tmp_path / "cut.bmp"
     path.write_bytes(file("RGB", suffix="BMP")[:100])
     with pytest.raises(InvalidArgument, match=r"cut\.bmp: not an image file"):

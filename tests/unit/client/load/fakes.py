@@ -1,4 +1,4 @@
-"""Time and connections that do what a test says."""
+"""Fake clock and fake connections."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ S = 1_000_000_000  # nanoseconds
 
 
 class FakeClock:
-    """Stands still, but while somebody sleeps; then what is due happens in its order."""
+    """A clock that advances only during `sleep`, which runs the due callbacks in order."""
 
     def __init__(self) -> None:
         self.ns = 0
@@ -27,18 +27,18 @@ class FakeClock:
     def sleep(self, seconds: float) -> None:
         end_ns = self.ns + max(round(seconds * S), 1)
         while self._due and self._due[0][0] <= end_ns:
-            due_ns, _, happen = heapq.heappop(self._due)
+            due_ns, _, callback = heapq.heappop(self._due)
             self.ns = max(self.ns, due_ns)
-            happen()
+            callback()
         self.ns = end_ns
 
-    def at(self, seconds: float, happen: Callable[[], None]) -> None:
-        heapq.heappush(self._due, (round(seconds * S), next(self._numbers), happen))
+    def at(self, seconds: float, callback: Callable[[], None]) -> None:
+        heapq.heappush(self._due, (round(seconds * S), next(self._numbers), callback))
 
 
 @dataclass
 class FakeConnection:
-    """Answers call number n as `answer(n)` says, after the seconds that `service_s(n)` says."""
+    """Ends call number n with `answer(n)` after `service_s(n)` seconds."""
 
     clock: FakeClock
     service_s: Callable[[int], float] = lambda number: 0.001

@@ -1,4 +1,4 @@
-"""The command on a server that speaks the contract: options, reports, exit codes."""
+"""The command against a fake server: options, reports, exit codes."""
 
 import csv
 import json
@@ -17,12 +17,12 @@ from latentserve_client.load.drive.run import Runner
 
 
 class HookedServer(FakeServer):
-    """Shows each Sample request, with its number, before it is answered."""
+    """A fake server that calls `before_sample` with each Sample request and its number."""
 
     samples = 0
 
     def before_sample(self, number, request):
-        """Do nothing unless a test says so."""
+        """Do nothing; tests replace it."""
 
     def Sample(self, request, context):  # noqa: N802 - named as in the .proto file
         self.samples += 1
@@ -80,7 +80,7 @@ def test_every_call_in_one_mix_as_json(load, server):
     assert {call.request.seed for call in server.seen if call.method == "SampleStream"} == {0, 1, 2}
 
 
-def test_an_open_loop_writes_its_report_in_every_form(load, tmp_path):
+def test_an_open_loop_writes_its_report_in_every_format(load, tmp_path):
     files = [tmp_path / f"report.{suffix}" for suffix in ("json", "csv", "html")]
     outs = [part for path in files for part in ("--out", path)]
     code, out, _ = load("--rate", "50-150", "--arrivals", "poisson", "--mix", "sample", *outs)
@@ -99,7 +99,7 @@ def test_an_open_loop_writes_its_report_in_every_form(load, tmp_path):
         assert outside not in page
 
 
-def test_a_sweep_finds_a_knee_and_draws_it(load, tmp_path):
+def test_a_sweep_finds_a_knee_and_plots_it(load, tmp_path):
     page = tmp_path / "sweep.html"
     code, out, _ = load(
         "--sweep", "concurrency=1,2", "--slo-p99-ms", 60_000, "--mix", "sample", "--out", page
@@ -127,7 +127,7 @@ def test_conditions_decide_the_exit_code(load):
     assert "FAILED: not calls>1" in out
 
 
-def test_errors_are_counted_by_code_and_their_texts_shown(load, server):
+def test_errors_are_counted_by_code_with_their_messages(load, server):
     def sometimes(number, request):
         if request.seed == 1:
             server.failures.append(Failure("INTERNAL", "out of luck"))
@@ -139,9 +139,9 @@ def test_errors_are_counted_by_code_and_their_texts_shown(load, server):
     assert "out of luck" in out
 
 
-def test_a_wrong_answer_fails_the_run(load, server):
+def test_a_wrong_reply_fails_the_run(load, server):
     def swap(number, request):
-        # The rows of somebody else, and only under load.
+        # Rows of another request, only under load.
         if number > 20 and number % 10 == 0:
             request.offset += 50
 
@@ -178,8 +178,8 @@ def test_ctrl_c_prints_the_report_so_far(load, monkeypatch):
     assert "INTERRUPTED: results until the interruption" in out
 
 
-def test_calls_that_are_in_flight_at_the_end_are_waited_for(load, server):
-    # Longer than the whole run: nothing ends before it is over.
+def test_calls_in_flight_at_the_end_are_completed(load, server):
+    # Longer than the run: no call ends before the end of the run.
     server.before_sample = lambda number, _: time.sleep(0.8) if number > 4 else None
     code, out, _ = load("--mix", "sample", "--warm-up-s", 0, "--concurrency", 5, "--json")
     (run,) = json.loads(out)["runs"]
@@ -235,14 +235,14 @@ def test_real_images_are_sent(load, server, tmp_path):
         (("--baseline", "/nowhere.json"), 1, "/nowhere.json"),
     ],
 )
-def test_says_what_is_wrong_before_any_load(load, server, argv, code, said):
+def test_invalid_options_are_reported_before_the_load(load, server, argv, code, said):
     found, out, err = load(*argv)
     assert (found, out) == (code, "")
     assert said in err
     assert not [call for call in server.seen if call.method == "Reconstruct"][4:]
 
 
-def test_says_that_there_is_no_server(capsys):
+def test_reports_an_unavailable_server(capsys):
     assert main(["load", "--server", "127.0.0.1:1", *SHORT]) == 1
     assert "127.0.0.1:1: UNAVAILABLE" in capsys.readouterr().err
 
@@ -256,7 +256,7 @@ def test_a_request_that_the_server_refuses_fails_before_the_load(load, server):
     assert "not today" in err
 
 
-def test_no_good_call_at_all_fails(load, server, monkeypatch):
+def test_a_run_without_a_successful_call_fails(load, server, monkeypatch):
     original = command.open_processes
     trouble = threading.Event()
 

@@ -43,11 +43,11 @@ def opened(request):
 
 
 def make(connected, kind, payload, timeout_s=10.0):
-    """Make a call; return how it ended and the messages of a stream."""
+    """Make a call; return its result and the messages of a stream."""
     ended, messages, happened = [], [], threading.Event()
 
-    def done(how):
-        ended.append(how)
+    def done(result):
+        ended.append(result)
         happened.set()
 
     connected.start(kind, payload, timeout_s, done, messages.append)
@@ -95,12 +95,12 @@ def test_many_calls_at_once_and_from_other_threads(opened, server):
 
 
 @pytest.mark.parametrize("kind", [SAMPLE, STREAM])
-def test_a_failure_has_its_code_its_text_and_when_to_come_back(opened, server, kind):
+def test_a_failure_has_its_code_message_and_pushback(opened, server, kind):
     server.failures.append(Failure("RESOURCE_EXHAUSTED", "queue is full", pushback_ms=250))
     ended, messages = make(opened(server.address), kind, ONE)
     assert (ended.code, ended.details, ended.pushback_s) == (8, "queue is full", 0.25)
     assert messages == []
-    assert len(server.seen) == 1  # nobody tried again behind our back
+    assert len(server.seen) == 1  # no automatic retry
 
 
 def test_metadata_is_sent(opened, server):
@@ -108,7 +108,7 @@ def test_metadata_is_sent(opened, server):
     assert server.seen[0].metadata["authorization"] == "Bearer x"
 
 
-def test_a_server_that_is_not_there_is_unavailable(opened):
+def test_an_unreachable_server_is_unavailable(opened):
     ended, _ = make(opened("127.0.0.1:1"), SAMPLE, ONE)
     assert ended.code == 14
     assert "refused" in ended.details
@@ -116,7 +116,7 @@ def test_a_server_that_is_not_there_is_unavailable(opened):
 
 @pytest.fixture
 def silent():
-    """A server that answers nothing until it is told to."""
+    """A server that sends no reply until the end of the test."""
     release = threading.Event()
 
     class Silent(grpc.GenericRpcHandler):
@@ -141,7 +141,7 @@ def test_a_deadline_ends_a_call(opened, silent):
     assert ended.code == 4
 
 
-def test_closing_cancels_what_is_in_flight(opened, silent):
+def test_closing_cancels_calls_in_flight(opened, silent):
     connected = opened(silent)
     codes, happened = [], threading.Event()
     connected.start(
@@ -151,7 +151,7 @@ def test_closing_cancels_what_is_in_flight(opened, silent):
     connected.close()
     assert happened.wait(LIMIT_S)
     assert codes == [1]
-    connected.close()  # once more does no harm
+    connected.close()  # a second close has no effect
 
 
 def test_tls(opened):
@@ -184,23 +184,21 @@ def close(connections):
         connected.close()
 
 
-def test_the_fast_transport_is_tried_and_taken(server, caplog):
+def test_the_completion_queue_is_chosen_after_a_trial_call(server, caplog):
     connections, name = open_connections(Target(server.address, 2**20), 2, "cq", TRIAL, 10)
     close(connections)
     assert (len(connections), name, caplog.text) == (2, "cq", "")
     assert len(server.seen) == 1
 
 
-def test_an_error_status_is_an_answer(server):
+def test_an_error_status_passes_the_trial(server):
     server.failures.append(Failure("INTERNAL"))
     connections, name = open_connections(Target(server.address, 2**20), 1, "cq", TRIAL, 10)
     close(connections)
     assert name == "cq"
 
 
-def test_where_grpcios_private_calls_have_changed_it_falls_back_and_says_so(
-    server, caplog, monkeypatch
-):
+def test_falls_back_with_a_warning_if_private_calls_of_grpcio_fail(server, caplog, monkeypatch):
     def gone(*_):
         raise AttributeError("integrated_call")
 
@@ -214,7 +212,7 @@ def test_where_grpcios_private_calls_have_changed_it_falls_back_and_says_so(
     close(connections)
 
 
-def test_where_nothing_comes_back_it_falls_back(server, caplog, monkeypatch):
+def test_falls_back_if_the_trial_call_does_not_end(server, caplog, monkeypatch):
     monkeypatch.setattr(CompletionQueueConnection, "start", lambda *_: None)
     monkeypatch.setattr(connection_factory, "_TRIAL_EXTRA_S", 0.05)
     connections, name = open_connections(Target(server.address, 2**20), 1, "cq", TRIAL, 0.05)
@@ -223,7 +221,7 @@ def test_where_nothing_comes_back_it_falls_back(server, caplog, monkeypatch):
     assert "did not end" in caplog.text
 
 
-def test_where_grpcio_has_no_such_module_it_falls_back(server, caplog, monkeypatch):
+def test_falls_back_if_the_import_fails(server, caplog, monkeypatch):
     monkeypatch.setitem(
         sys.modules, "latentserve_client.load.drive.completion_queue_connection", None
     )

@@ -1,4 +1,4 @@
-"""The loops, on a clock that stands still until somebody sleeps."""
+"""Closed and open loop on a fake clock."""
 
 import threading
 
@@ -13,16 +13,16 @@ from latentserve_client.load.plan.schedule import parse_profile
 
 
 class Loop:
-    """A generator on fakes, and what came of it."""
+    """A generator on fake connections and a fake clock, and its records."""
 
     def __init__(self, *, connections=1, limits=None, seen=None, **answers):
         self.clock = FakeClock()
         self.connections = [FakeConnection(self.clock, **answers) for _ in range(connections)]
-        self.outcomes = CallRecorder()
+        self.recorder = CallRecorder()
         self.generator = LoadGenerator(
             self.connections,
             ONE_KIND,
-            self.outcomes,
+            self.recorder,
             limits or CallLimits(timeout_s=10),
             clock=self.clock,
             on_failure=seen,
@@ -39,7 +39,7 @@ class Loop:
         return self.rows()
 
     def rows(self):
-        rows = self.outcomes.take()
+        rows = self.recorder.take()
         return {name: rows[:, column] for name, column in COLUMN.items()}
 
 
@@ -53,7 +53,7 @@ def test_a_closed_loop_keeps_its_calls_in_flight():
     assert set(rows["rows"]) == {2}
 
 
-def test_an_open_loop_sends_on_time_whatever_the_server_does():
+def test_an_open_loop_sends_on_time_with_a_slow_server():
     loop = Loop(service_s=lambda _: 3.0)
     rows = loop.open("100", 2)
     np.testing.assert_allclose(np.sort(rows["intended_ns"]), np.arange(200) * 10_000_000, atol=1)
@@ -62,10 +62,10 @@ def test_an_open_loop_sends_on_time_whatever_the_server_does():
 
 
 def test_latency_counts_from_the_intended_send_time_when_a_server_stalls():
-    """A tester that may have one call in flight meets a server that stalls once, for 2 seconds.
+    """A server stalls once for 2 s, with a limit of one call in flight.
 
-    Counted from the actual send, one call of a thousand was slow and p99 is 1 ms. Counted from when
-    callers would have called, two hundred had to wait.
+    By the actual send time, one call of a thousand is slow and p99 is 1 ms. By the intended send
+    time, two hundred calls had to wait.
     """
     loop = Loop(
         limits=CallLimits(timeout_s=10, max_in_flight=1),
@@ -88,7 +88,7 @@ def test_calls_in_flight_of_an_open_loop_are_bounded():
     assert loop.connections[0].most_in_flight == 5
 
 
-def test_failures_have_their_code_and_are_shown():
+def test_failures_have_their_code_and_are_reported():
     seen = []
     loop = Loop(
         answer=lambda number: (
@@ -108,7 +108,7 @@ def refused_twice(code, pushback_s=None):
 
 
 @pytest.mark.parametrize("code", [8, 14])
-def test_tries_again_and_counts_from_the_first_attempt(code):
+def test_latency_with_retries_counts_from_the_first_attempt(code):
     loop = Loop(limits=CallLimits(timeout_s=10, retries=3), answer=refused_twice(code))
     rows = loop.open("1", 1)
     assert rows["attempts"].tolist() == [3]
@@ -117,7 +117,7 @@ def test_tries_again_and_counts_from_the_first_attempt(code):
     assert (rows["end_ns"] - rows["intended_ns"])[0] == pytest.approx(0.303 * S, abs=0.02 * S)
 
 
-def test_the_server_says_how_long_to_wait_and_whether_at_all():
+def test_pushback_sets_the_delay_or_forbids_the_retry():
     loop = Loop(limits=CallLimits(timeout_s=10, retries=3), answer=refused_twice(8, 1.5))
     latency = loop.open("1", 1)
     assert (latency["end_ns"] - latency["sent_ns"])[0] == pytest.approx(3 * S, rel=0.05)
@@ -125,7 +125,7 @@ def test_the_server_says_how_long_to_wait_and_whether_at_all():
     assert loop.open("1", 1)["attempts"].tolist() == [1]
 
 
-def test_tries_again_as_often_as_it_may_and_not_after_other_codes():
+def test_retries_up_to_the_limit_and_only_after_retryable_codes():
     loop = Loop(limits=CallLimits(timeout_s=10, retries=1), answer=lambda _: CallResult(14, None))
     rows = loop.open("1", 1)
     assert (rows["attempts"].tolist(), rows["code"].tolist()) == ([2], [14])
@@ -133,10 +133,10 @@ def test_tries_again_as_often_as_it_may_and_not_after_other_codes():
     assert loop.open("1", 1)["attempts"].tolist() == [1]
 
 
-def test_a_closed_loop_does_not_spin_on_a_server_that_is_gone():
+def test_a_closed_loop_does_not_spin_on_an_unreachable_server():
     loop = Loop(service_s=lambda _: 0.0, answer=lambda _: CallResult(14, None))
     rows = loop.closed(2, 1)
-    assert 20 <= len(rows["code"]) <= 42  # every 50 ms, twice
+    assert 20 <= len(rows["code"]) <= 42  # two calls every 50 ms
 
 
 def test_stop_ends_both_loops():
@@ -148,27 +148,27 @@ def test_stop_ends_both_loops():
     assert len(loop.open("100", 1000)["code"]) == pytest.approx(50, abs=2)
 
 
-def test_drain_gives_up_at_its_limit():
+def test_drain_ends_at_its_limit():
     loop = Loop(service_s=lambda _: 100.0)
     loop.generator.run_open(iter([0.0]), 0)
     assert not loop.generator.drain(1)
     assert loop.generator.in_flight == 1
 
 
-def test_rows_are_taken_once_while_others_append():
-    outcomes = CallRecorder()
+def test_records_are_taken_once_during_concurrent_appends():
+    recorder = CallRecorder()
     row = tuple(range(len(COLUMN)))
     taken = []
 
     def append():
         for _ in range(20_000):
-            outcomes.append(row)
+            recorder.append(row)
 
     threads = [threading.Thread(target=append) for _ in range(2)]
     for thread in threads:
         thread.start()
     while any(thread.is_alive() for thread in threads):
-        taken.append(len(outcomes.take()))
-    taken.append(len(outcomes.take()))
+        taken.append(len(recorder.take()))
+    taken.append(len(recorder.take()))
     assert sum(taken) == 40_000
-    assert outcomes.take().shape == (0, len(COLUMN))
+    assert recorder.take().shape == (0, len(COLUMN))

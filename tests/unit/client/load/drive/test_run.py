@@ -1,4 +1,4 @@
-"""Runs on a clock that a test moves, with generators that say what they did."""
+"""Runs on a fake clock with fake generators."""
 
 import signal
 
@@ -16,7 +16,7 @@ from latentserve_client.load.plan.schedule import parse_profile
 
 
 class FakeProcess:
-    """Calls that take `latency_s(at)` at an even rate, and CPU in proportion."""
+    """A generator with a constant rate, latency `latency_s(at)` and proportional CPU time."""
 
     transport = "fake"
 
@@ -40,7 +40,7 @@ class FakeProcess:
         while self.taken_s < until_s - 1e-9:
             listed.append(call(self.taken_s, self.latency_s(self.taken_s)))
             self.taken_s += 1 / self.per_s
-        problem = "it broke" if now_s > self.problem_at_s else ""
+        problem = "an error" if now_s > self.problem_at_s else ""
         running = self.stopped_ns is None
         return PartialResult(
             rows(*listed), now_s / 2, ValidationCounts(checked=1), (), running, problem
@@ -67,17 +67,17 @@ def test_a_run_has_its_warm_up_and_its_duration():
     assert result.rate_per_s == pytest.approx(200, rel=0.01)
     assert result.summary.total.calls == pytest.approx(2000, abs=4)
     assert result.rate.windows == 10
-    # The CPU of the measured time alone, of each process.
+    # The CPU time of each process in the measured time only.
     assert result.cpu_s == pytest.approx([5, 5], abs=0.3)
     assert result.validation.checked > 10
 
 
-def test_a_profile_is_led_in_by_the_warm_up():
+def test_the_warm_up_precedes_a_profile():
     load = LoadSpec(profile=parse_profile("10-50", 10))
     result, (process, _) = run(RunTiming(warm_up_s=2, duration_s=10), load)
     assert process.started[0].profile.duration_s == 12
-    assert result.load.profile.duration_s == 10  # what is reported is what was asked for
-    assert result.rate.windows == 0  # windows of a ramp are no repetitions
+    assert result.load.profile.duration_s == 10  # the report has the requested load
+    assert result.rate.windows == 0  # windows of a ramp are not repetitions
 
 
 def test_ends_as_soon_as_it_is_stable():
@@ -89,7 +89,7 @@ def test_ends_as_soon_as_it_is_stable():
     assert max(result.rate.relative, result.p99_ns.relative) <= 0.05
 
 
-def test_says_when_it_did_not_become_stable():
+def test_a_run_that_does_not_become_stable_fails():
     rng = np.random.default_rng(0)
     timing = RunTiming(warm_up_s=0, duration_s=10, window_s=1, stable_within=0.05)
     waves = rng.uniform(0.01, 0.5, 40)
@@ -101,14 +101,14 @@ def test_says_when_it_did_not_become_stable():
 
 @pytest.fixture
 def ctrl_c():
-    """Ctrl-C as a terminal has it: a job in the background inherits that it is ignored."""
+    """Default handling of Ctrl-C, because a background job inherits that SIGINT is ignored."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.usefixtures("ctrl_c")
-def test_ctrl_c_gives_the_report_so_far():
+def test_ctrl_c_returns_the_results_so_far():
     def interrupt(progress):
         if progress.elapsed_s > 5:
             signal.raise_signal(signal.SIGINT)
@@ -119,7 +119,7 @@ def test_ctrl_c_gives_the_report_so_far():
     assert result.rate_per_s == pytest.approx(200, rel=0.05)
     assert process.stopped_ns
     assert other.stopped_ns
-    # And Ctrl-C is what it was before.
+    # The previous handler is restored.
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
@@ -133,9 +133,9 @@ def test_a_second_ctrl_c_does_not_wait():
         run(RunTiming(warm_up_s=1, duration_s=100), on_progress=interrupt)
 
 
-def test_a_tester_that_breaks_ends_the_run():
+def test_an_error_of_a_generator_ends_the_run():
     result, _ = run(RunTiming(warm_up_s=0, duration_s=100), problem_at_s=3)
-    assert result.ended == "failed: it broke"
+    assert result.ended == "failed: an error"
 
 
 def test_the_servers_metrics_are_read_around_the_measured_time():
@@ -153,7 +153,7 @@ def test_the_servers_metrics_are_read_around_the_measured_time():
     assert (result.before.values, result.after.values) == ({"calls": 1}, {"calls": 2})
 
 
-def test_progress_tells_of_warm_up_and_of_the_last_window():
+def test_progress_has_the_warm_up_and_the_last_window():
     seen = []
     run(RunTiming(warm_up_s=2, duration_s=10), on_progress=seen.append)
     assert seen[0].warming_up

@@ -1,4 +1,4 @@
-"""A real server that stalls once, on a real connection: what is reported must show it."""
+"""Coordinated omission: a real server that stalls once, over a real connection."""
 
 import threading
 import time
@@ -19,7 +19,7 @@ PER_S, SECONDS = 200, 2.0
 
 
 class Stalling(grpc.GenericRpcHandler):
-    """Answers at once; at one call it stands still until it is released."""
+    """Replies immediately, except for one call that waits until it is released."""
 
     def __init__(self):
         self.calls = 0
@@ -36,11 +36,11 @@ class Stalling(grpc.GenericRpcHandler):
         return grpc.unary_unary_rpc_method_handler(answer)
 
 
-def test_p99_of_an_open_loop_shows_a_stall_that_a_count_from_the_actual_send_hides():
-    """The tester may have one call in flight, as a worker of a closed loop has.
+def test_p99_from_the_intended_send_time_shows_a_stall():
+    """With a limit of one call in flight, as in a closed loop with concurrency 1.
 
-    Then one call of 400 is slow by the actual send time: p99 hides it. The callers who had to wait
-    behind it are counted by their intended times alone.
+    By the actual send time, one call of 400 is slow, and p99 does not show it. Only the intended
+    send times count the calls that had to wait behind it.
     """
     handler = Stalling()
     server = grpc.server(futures.ThreadPoolExecutor(1))
@@ -48,10 +48,10 @@ def test_p99_of_an_open_loop_shows_a_stall_that_a_count_from_the_actual_send_hid
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     connection = CompletionQueueConnection(Target(f"127.0.0.1:{port}", 2**20))
-    outcomes = CallRecorder()
+    recorder = CallRecorder()
     workload = Workload((CallKind("call", "/test.Service/Call"),), (Request(0, 0, b"x"),))
     limits = CallLimits(timeout_s=60, max_in_flight=1)
-    generator = LoadGenerator([connection], workload, outcomes, limits)
+    generator = LoadGenerator([connection], workload, recorder, limits)
     arrivals = parse_profile(str(PER_S), SECONDS).arrivals("constant", 0)
     thread = threading.Thread(
         target=generator.run_open, args=(arrivals, time.monotonic_ns()), daemon=True
@@ -59,7 +59,7 @@ def test_p99_of_an_open_loop_shows_a_stall_that_a_count_from_the_actual_send_hid
     thread.start()
     assert handler.stalled.wait(30)
     stalled_ns = time.monotonic_ns()
-    # Until the timetable is at its end: then all the later callers have had to wait.
+    # Stall until the end of the schedule, so that all later calls have to wait.
     while time.monotonic_ns() < stalled_ns + int(0.75 * SECONDS * 1e9):
         time.sleep(0.01)
     stall_ns = time.monotonic_ns() - stalled_ns
@@ -69,12 +69,12 @@ def test_p99_of_an_open_loop_shows_a_stall_that_a_count_from_the_actual_send_hid
     connection.close()
     server.stop(0).wait()
 
-    rows = outcomes.take()
+    rows = recorder.take()
     intended, sent, end = (rows[:, COLUMN[f"{name}_ns"]] for name in ("intended", "sent", "end"))
     assert len(rows) == PER_S * SECONDS
     assert (rows[:, COLUMN["code"]] == 0).all()
     assert np.percentile(end - intended, 99) > stall_ns / 2
     assert np.percentile(end - sent, 99) < stall_ns / 2
-    # The stalled call itself is there either way: only the percentile hides it.
+    # Both include the stalled call itself; only the percentile differs.
     assert (end - sent).max() >= stall_ns
-    assert (sent - intended > 1_000_000).sum() > 100  # and the late sends are said
+    assert (sent - intended > 1_000_000).sum() > 100  # late sends

@@ -18,7 +18,7 @@ def result(p99_ms, *, rate=100.0, errors=0, ended="duration"):
 
 
 class Server:
-    """Its p99 is the load in ms; it remembers the loads."""
+    """A server whose p99 in ms equals the load; records the loads."""
 
     def __init__(self, **options):
         self.loads, self.options = [], options
@@ -36,10 +36,10 @@ def test_without_an_objective_all_loads_run():
     assert [point.kept for point in sweep.points] == [None] * 3
 
 
-def test_finds_the_knee_between_the_last_kept_and_the_first_broken():
+def test_finds_the_knee_between_the_last_load_within_the_objective_and_the_next():
     server = Server()
     sweep = run_sweep(parse_sweep("concurrency=1..64"), server.run, slo_p99_ms=21.5, refine=5)
-    assert server.loads[:6] == [1, 2, 4, 8, 16, 32]  # 64 is not tried: 32 breaks it
+    assert server.loads[:6] == [1, 2, 4, 8, 16, 32]  # 64 is not run: 32 violates the objective
     assert sweep.knee.load == 21
     assert [point.load for point in sweep.points] == sorted(server.loads)
 
@@ -51,13 +51,13 @@ def test_the_knee_of_a_rate_is_narrowed_to_a_few_percent():
     assert len(server.loads) < 15
 
 
-def test_no_load_meets_objective_the_objective():
+def test_no_load_meets_the_objective():
     sweep = run_sweep(parse_sweep("concurrency=1,2"), Server().run, slo_p99_ms=0.5, refine=3)
     assert sweep.knee is None
     assert [point.load for point in sweep.points] == [1]
 
 
-def test_errors_and_a_rate_that_is_not_reached_break_it_too():
+def test_errors_and_a_low_rate_violate_the_objective():
     assert meets_objective(result(10), 20, None)
     assert not meets_objective(result(10, errors=1), 20, None)
     assert meets_objective(result(10, rate=96), 20, 100)

@@ -27,7 +27,7 @@ def test_it_covers_the_true_mean_as_often_as_it_says():
     assert np.mean(covered) == pytest.approx(0.95, abs=0.015)
 
 
-def test_few_windows_say_nothing():
+def test_the_interval_of_few_windows_is_infinite():
     assert confidence_interval([]).half_width == math.inf
     assert confidence_interval([3.0]).half_width == math.inf
     assert confidence_interval([math.nan, 3.0]).windows == 1

@@ -43,13 +43,13 @@ def test_chunks_and_merging_give_the_same_as_all_at_once():
     np.testing.assert_array_equal(parts.buckets, whole.buckets)
 
 
-def test_what_lies_outside_is_counted_at_the_edge():
+def test_values_out_of_range_are_counted_in_the_outer_buckets():
     histogram = filled([0, 10, 10**14], COARSE)
     assert histogram.count == histogram.buckets.sum() == 3
     assert histogram.max_ns == 10**14
 
 
-def test_an_empty_one_has_no_figures():
+def test_an_empty_histogram_has_no_statistics():
     histogram = Histogram()
     histogram.add(np.array([], np.int64))
     histogram.merge(Histogram())

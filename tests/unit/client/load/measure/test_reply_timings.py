@@ -26,7 +26,7 @@ def test_finds_the_timings_of_every_reply(reply, field):
     assert read_timings(reply.SerializeToString(), field) == (300, 2**40, 64)
 
 
-def test_what_is_zero_is_not_on_the_wire():
+def test_zero_fields_are_absent_from_the_message():
     reply = pb.DecodeResponse(timings=tensor_pb2.Timings(compute_ns=5))
     assert read_timings(reply.SerializeToString(), 3) == (0, 5, 0)
     assert read_timings(pb.DecodeResponse(timings=tensor_pb2.Timings()).SerializeToString(), 3) == (
@@ -36,18 +36,18 @@ def test_what_is_zero_is_not_on_the_wire():
     )
 
 
-def test_steps_over_fields_of_every_type():
+def test_skips_fields_of_every_wire_type():
     fixed = b"\x4d" + b"\0" * 4 + b"\x51" + b"\0" * 8  # fields 9 and 10, of 4 and 8 bytes
     reply = fixed + pb.DecodeResponse(timings=TIMINGS).SerializeToString()
     assert read_timings(reply, 3) == (300, 2**40, 64)
 
 
 @pytest.mark.parametrize("reply", [b"", b"\xff" * 20, b"\x1a", b"\x1a\x05ab", b"\x0b\x0c", b"\x80"])
-def test_rubbish_has_no_timings(reply):
+def test_malformed_replies_have_no_timings(reply):
     assert read_timings(reply, 3) == NO_TIMINGS
 
 
-def test_every_cut_of_a_reply_is_read_without_an_error():
+def test_truncated_replies_raise_no_error():
     whole = pb.SampleResponse(images=IMAGES, seed=7, timings=TIMINGS).SerializeToString()
     for end in range(len(whole)):
         found = read_timings(whole[:end], 5)

@@ -39,7 +39,7 @@ def test_reads_the_text_format():
     assert not samples.has("latentserve_batch_rows_created")
 
 
-def test_says_what_the_load_cost():
+def test_measurements_of_the_server():
     found = server_measurements(parse(BEFORE), parse(AFTER), calls=1000)
     assert found["mean_batch_rows"] == 8
     assert found["batches"] == 100
@@ -50,13 +50,13 @@ def test_says_what_the_load_cost():
     assert "dropped" not in found
 
 
-def test_the_servers_own_count_of_calls_is_the_better_one():
+def test_the_call_counter_of_the_server_takes_precedence():
     before = parse('process_cpu_seconds_total 1\ngrpc_server_handled_total{c="OK"} 100\n')
     after = parse('process_cpu_seconds_total 3\ngrpc_server_handled_total{c="OK"} 600\n')
     assert server_measurements(before, after, calls=400)["cpu_us_per_call"] == 4000
 
 
-def test_reads_tritons_own_names():
+def test_reads_the_metrics_of_triton():
     before = parse("nv_inference_count 0\nnv_inference_exec_count 0\n")
     after = parse(
         "nv_inference_count 64\nnv_inference_exec_count 8\nnv_inference_request_success 64\n"
@@ -99,7 +99,7 @@ def test_reads_them_from_an_address(url):
         scrape(url + "/else")
 
 
-def test_says_which_address_cannot_be_read():
+def test_an_unreadable_address_is_reported():
     with pytest.raises(MetricsUnavailable, match=r"http://127\.0\.0\.1:1/m: .*refused"):
         scrape("http://127.0.0.1:1/m")
 

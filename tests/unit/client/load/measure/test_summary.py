@@ -7,7 +7,7 @@ from latentserve_client.load.measure.summary import Summary
 
 
 def row(**values):
-    """One row; times in seconds."""
+    """One record; times in seconds."""
     cells = dict.fromkeys(COLUMNS, 0) | {"rows": 1, "attempts": 1, "queue_ns": -1}
     for name, value in values.items():
         if name.endswith("_s"):
@@ -31,16 +31,16 @@ def summary(start_s=2.0, end_s=12.0, kinds=1):
     return found
 
 
-def test_warm_up_is_left_out_by_the_intended_time():
+def test_the_warm_up_is_excluded_by_intended_send_time():
     found = summary()
     found.add(rows(call(1.9, 0.05), call(1.99, 5), call(2.0, 0.2), call(11.9, 0.3), call(12, 0.1)))
     assert found.total.calls == 2
     assert found.total.latency.max_ns == 0.3 * S
 
 
-def test_throughput_counts_what_ended_in_the_measured_time():
+def test_throughput_counts_calls_that_ended_in_the_measured_time():
     found = summary()
-    # Ended before; begun before and ended within; within; ended after; failed.
+    # Ended before; started before and ended within; within; ended after; failed.
     found.add(rows(call(1, 0.5), call(1, 1.5), call(5, 1), call(11.5, 1), call(6, 1, code=14)))
     assert found.total.successful == 2
     assert found.total.successful_rows == 2
@@ -62,7 +62,7 @@ def test_latency_counts_from_the_intended_time_and_service_from_the_actual_one()
     assert (found.late.count, found.late.max_ns) == (1, 0.75 * S)
 
 
-def test_kinds_are_kept_apart():
+def test_kinds_are_counted_separately():
     found = summary(kinds=2)
     found.add(rows(call(3, 0.1, kind=0), call(3, 0.2, kind=1, rows=16), call(4, 0.4, kind=1)))
     assert [totals.calls for totals in found.kinds] == [1, 2]

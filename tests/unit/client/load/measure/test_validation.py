@@ -21,7 +21,7 @@ def reference(read=lambda reply: {}, **parts):
     [
         (X, X + 5e-4, ""),
         (X, X + 5e-3, "differs by up to 0.005"),
-        (X, X[::-1], "differs"),  # rows of another caller
+        (X, X[::-1], "differs"),  # rows in another order
         (X * 1000, X * 1000.5, ""),  # relative above 1
         (X, X[:2], "expected float32 [3, 4]"),
         (X, X.astype(np.float16), "float16 [3, 4]"),
@@ -34,13 +34,13 @@ def reference(read=lambda reply: {}, **parts):
         (7, 8, "8; expected 7"),
     ],
 )
-def test_arrays_within_a_tolerance_and_all_else_exactly(want, have, said):
+def test_compares_arrays_within_a_tolerance_and_other_values_exactly(want, have, said):
     found = difference({"x": want}, {"x": have}, 1e-3)
     assert (found == "") == (said == "")
     assert said in found
 
 
-def test_parts_that_are_missing_are_wrong():
+def test_missing_parts_are_wrong():
     assert "expected ['x', 'y']" in difference({"x": 1, "y": 2}, {"x": 1}, 1e-3)
 
 
@@ -86,7 +86,7 @@ def test_a_reply_that_cannot_be_read_is_wrong():
     assert "no message" in found.examples[0]
 
 
-def test_calls_whose_answers_change_are_not_chosen():
+def test_replies_that_vary_are_not_compared():
     answers = ReplyValidator(ONE_KIND, [reference()], 1.0)
     answers.on_reply(ONE_KIND.pool[0], b"")
     assert not answers.busy

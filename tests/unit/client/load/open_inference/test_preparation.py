@@ -1,4 +1,4 @@
-"""Load on a server of the Open Inference Protocol that answers as Triton does."""
+"""Load on a fake server of the Open Inference Protocol with the replies of Triton."""
 
 import json
 from concurrent import futures
@@ -14,7 +14,7 @@ SHORT = ("--protocol", "oip", "--duration-s", "0.3", "--warm-up-s", "0.1", "--po
 
 
 class OpenInference(grpc.GenericRpcHandler):
-    """Gives twice its input `x`, and how many rows it had."""
+    """Returns twice its input `x`, and records the requests."""
 
     def __init__(self):
         self.seen = []
@@ -63,7 +63,7 @@ def address(handler):
     server.stop(0).wait()
 
 
-def test_loads_a_model_by_what_its_metadata_says(address, handler, capsys):
+def test_builds_requests_from_the_metadata(address, handler, capsys):
     mix = "infer=2:rows=1-4,infer:model=double@1"
     argv = ["load", "--server", address, *SHORT, "--model", "double", "--mix", mix, "--json"]
     assert main([*argv, "--validate", "100%"]) == 0
@@ -83,7 +83,7 @@ def test_loads_a_model_by_what_its_metadata_says(address, handler, capsys):
     assert {seen.model_version for seen in handler.seen} == {"", "1"}
 
 
-def test_a_wrong_answer_fails_the_run(address, handler, capsys):
+def test_a_wrong_reply_fails_the_run(address, handler, capsys):
     right = handler.ModelInfer
 
     def sometimes(request, context):
@@ -108,13 +108,13 @@ def test_a_wrong_answer_fails_the_run(address, handler, capsys):
         (("--model", "double", "--mix", "encode"), 2, "expected one of infer"),
     ],
 )
-def test_says_what_is_wrong_before_any_load(address, handler, capsys, argv, code, said):
+def test_invalid_options_are_reported_before_the_load(address, handler, capsys, argv, code, said):
     assert main(["load", "--server", address, *SHORT, *argv]) == code
     assert said in capsys.readouterr().err
     assert handler.seen == []
 
 
-def test_an_input_that_cannot_be_made_is_said(address, handler, capsys):
+def test_an_unsupported_input_is_reported(address, handler, capsys):
     handler.inputs = [("text", "BYTES", [-1])]
     assert main(["load", "--server", address, *SHORT, "--model", "double"]) == 1
     assert "the input 'text' has data type BYTES; supported: BOOL" in capsys.readouterr().err

@@ -7,7 +7,7 @@ from latentserve_client.load.plan.mix import BadMix
 
 
 @pytest.mark.parametrize("datatype", sorted(DTYPES))
-def test_inputs_of_every_type_have_their_bytes(datatype):
+def test_inputs_of_every_data_type_have_the_right_size(datatype):
     spec = pb.ModelMetadataResponse.TensorMetadata(name="x", datatype=datatype, shape=[-1, 2, -1])
     message = request("m", "", [spec], 5, seed=0)
     assert list(message.inputs[0].shape) == [5, 2, 1]
@@ -21,7 +21,7 @@ def test_inputs_of_every_type_have_their_bytes(datatype):
     assert parts["output y"].tobytes() == message.raw_input_contents[0]
 
 
-def test_fixed_shapes_take_no_rows():
+def test_fixed_shapes_accept_no_rows():
     rng = np.random.default_rng(0)
     assert input_array("x", "FP32", [4, 2], 1, rng).shape == (4, 2)
     with pytest.raises(BadMix, match="fixed shape"):
@@ -40,7 +40,7 @@ def test_fixed_shapes_take_no_rows():
         ("UINT64", "uint64_contents", [2**60, 4]),
     ],
 )
-def test_outputs_that_are_not_raw_are_read_too(datatype, field, values):
+def test_outputs_in_typed_fields_are_read(datatype, field, values):
     reply = pb.ModelInferResponse(model_name="m")
     output = reply.outputs.add(name="y", datatype=datatype, shape=[2])
     getattr(output.contents, field).extend(values)
@@ -49,7 +49,7 @@ def test_outputs_that_are_not_raw_are_read_too(datatype, field, values):
     assert found.dtype == DTYPES[datatype]
 
 
-def test_bytes_are_compared_as_they_are():
+def test_bytes_are_returned_unparsed():
     reply = pb.ModelInferResponse(model_name="m")
     reply.outputs.add(name="y", datatype="BYTES", shape=[1]).contents.bytes_contents.append(b"a")
     assert read_infer(reply.SerializeToString())["output y"] == (b"a",)

@@ -41,10 +41,10 @@ def test_mnist_comes_from_a_folder_or_a_file(mnist):
         np.testing.assert_array_equal(found[:, 0], images)
 
 
-def test_images_come_in_turn_from_where_the_seed_says(mnist):
+def test_the_seed_sets_the_first_image(mnist):
     folder, images = mnist
     found = read_images(str(folder)).fitted(GREY, 4, seed=3)
-    # The first 4 of the source are fitted, then rolled: 3, 0, 1, 2.
+    # The first 4 images of the source, rotated by the seed: 3, 0, 1, 2.
     np.testing.assert_array_equal(found[:, 0], images[[3, 0, 1, 2]])
     many = read_images(str(folder)).fitted(GREY, 12, seed=0)
     np.testing.assert_array_equal(many[5:10], many[:5])
@@ -74,7 +74,7 @@ def test_files_keep_the_pixels():
     assert colour[0].startswith(b"\x89PNG")
 
 
-def test_says_what_cannot_be_used(tmp_path):
+def test_reports_unusable_sources(tmp_path):
     with pytest.raises(BadImages, match="neither the IDX files of MNIST nor image files"):
         read_images(str(tmp_path))
     broken = tmp_path / "x.png"

@@ -40,7 +40,7 @@ def test_the_defaults():
         ("infer", "unknown call 'infer'"),
     ],
 )
-def test_says_which_part_is_wrong_and_what_is_expected(text, said):
+def test_errors_name_the_wrong_part_and_the_expected_syntax(text, said):
     with pytest.raises(BadMix) as caught:
         parse_mix(text)
     assert said in str(caught.value)

@@ -8,7 +8,7 @@ def sampled(text, count=1000, limit=10_000):
     return np.array(parse_sizes(text).sample(count, limit, np.random.default_rng(0)))
 
 
-def test_a_number_is_always_that():
+def test_a_number_is_constant():
     assert parse_sizes("16").is_fixed
     assert set(sampled("16")) == {16}
 
@@ -37,7 +37,7 @@ def test_geometric_sizes_have_the_mean():
     assert set(sampled("~1")) == {1}
 
 
-def test_the_limit_cuts():
+def test_sizes_are_clipped_to_the_limit():
     assert sampled("~16", limit=20).max() == 20
     assert parse_sizes("1|64").largest == 64
     assert parse_sizes("~16").largest is None

@@ -28,13 +28,13 @@ def verdicts(before, after):
     return {change.name: change.verdict for change in compare(before, after)}
 
 
-def test_says_what_is_better_worse_or_noise():
+def test_differences_are_better_worse_or_noise():
     assert verdicts(report(100, 10), report(120, 12)) == {"rate /s": "better", "p99 ms": "worse"}
     assert verdicts(report(100, 10), report(80, 8)) == {"rate /s": "worse", "p99 ms": "better"}
     assert verdicts(report(100, 10), report(103, 10.3)) == {"rate /s": "noise", "p99 ms": "noise"}
 
 
-def test_without_an_interval_it_says_only_by_how_much():
+def test_without_an_interval_there_is_no_verdict():
     old, new = report(100, 10), report(150, 10)
     del old["runs"][0]["rate_interval"]
     rate = compare(old, new)[0]
@@ -48,7 +48,7 @@ def test_names_the_options_that_differ():
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", json.dumps({"format": "x", "runs": [1]})])
-def test_refuses_what_is_no_report(tmp_path, text):
+def test_refuses_a_file_that_is_no_report(tmp_path, text):
     path = tmp_path / "old.json"
     path.write_text(text)
     with pytest.raises(BadBaseline, match=r"old\.json"):

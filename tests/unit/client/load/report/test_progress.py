@@ -20,7 +20,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_the_line_says_how_far_it_is_and_how_it_goes():
+def test_the_line_has_elapsed_time_load_rate_and_errors():
     assert progress_text(progress()) == (
         "4/12 s  closed loop, 8 calls in flight  51 calls  50/s  p99 20.00 ms  1 errors"
     )
@@ -30,7 +30,7 @@ def test_the_line_says_how_far_it_is_and_how_it_goes():
     )
 
 
-def test_the_line_is_written_over_and_cleared():
+def test_the_line_is_overwritten_and_cleared():
     stream = Terminal()
     line = ProgressLine(stream)
     line.show(progress())
@@ -41,7 +41,7 @@ def test_the_line_is_written_over_and_cleared():
     assert stream.getvalue().endswith("\r")
 
 
-def test_nothing_is_written_where_nobody_looks():
+def test_nothing_is_written_without_a_terminal():
     stream = io.StringIO()
     line = ProgressLine(stream)
     line.show(progress())

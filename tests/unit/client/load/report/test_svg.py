@@ -33,7 +33,7 @@ def test_logarithmic_ticks():
 def test_an_axis_places_values():
     assert Axis("x", 0, 10).share(5) == 0.5
     assert Axis("x", 1, 100, logarithmic=True).share(10) == pytest.approx(0.5)
-    assert Axis("x", 3, 3).share(3) == pytest.approx(0, abs=1)  # a range of nothing is widened
+    assert Axis("x", 3, 3).share(3) == pytest.approx(0, abs=1)  # an empty range is widened
 
 
 def test_a_chart_is_well_formed_and_holds_everything():
@@ -51,7 +51,7 @@ def test_a_chart_is_well_formed_and_holds_everything():
     assert svg.find("figcaption").text == "A & B"
 
 
-def test_nothing_is_drawn_outside():
+def test_points_are_clamped_to_the_chart():
     svg = parsed(
         chart("t", Axis("x", 0, 10), Axis("y", 0, 10), lines=[Line("l", [(50, 99)], "c1")])
     )
