@@ -1,9 +1,9 @@
 # ruff: noqa: N802  -- the methods are named as in the .proto files
 """Fake server over a real connection, with arithmetic instead of models.
 
-Encode gives the mean intensity of each image in all 16 latents, Decode fills images with that value,
-Reconstruct returns 0.9 times the image and Denoise thresholds at 0.5. `failures` are returned
-first, one per call.
+Encode gives the mean intensity of each image in all 16 latents, Decode fills images with that
+value, Reconstruct returns 0.9 times the image and Denoise thresholds at 0.5. `failures` are
+returned first, one per call.
 """
 
 from __future__ import annotations
