@@ -103,6 +103,12 @@ def test_the_copies_of_the_exports_contract_are_the_same_byte_for_byte(copy: str
     assert (ROOT / copy / "manifest.schema.json").read_bytes() == contract
 
 
+def test_pictures_by_clients_and_by_training_have_one_style() -> None:
+    client = ROOT / "clients/python/latentserve_client/style.py"
+    training = ROOT / "training/latentserve_training/report/style.py"
+    assert training.read_bytes() == client.read_bytes()
+
+
 # --- text files -------------------------------------------------------------------------------
 
 
