@@ -22,14 +22,14 @@ from latentserve.v1 import generative_service_pb2 as pb
 from latentserve.v1 import model_service_pb2 as models_pb
 from latentserve.v1 import tensor_pb2
 from latentserve_server.batching.batcher import Batcher
-from latentserve_server.codec.request_parser import Form, RequestParser
+from latentserve_server.codec.request_parser import ParsedRequest, RequestParser, parse
 from latentserve_server.engine.device import CPU_PROVIDER
 from latentserve_server.errors import CallError, EngineFailure
 from latentserve_server.manifest.reader import Manifest
 from latentserve_server.model_limits import Limits
 from latentserve_server.repository.lifecycle import Outcome, Repository
 from latentserve_server.repository.loader import Loader
-from latentserve_server.services.call import Reply, parse
+from latentserve_server.services.call import Reply
 from latentserve_server.services.generative import GenerativeService
 from latentserve_server.services.models import ModelService
 from latentserve_server.status import explain
@@ -111,9 +111,9 @@ class PlainReader:
     def __init__(self, reader: RequestParser) -> None:
         self._type = reader._type
 
-    def read(self, request: bytes) -> Form:
+    def read(self, request: bytes) -> ParsedRequest:
         """Return the form of a request."""
-        return Form(parse(self._type, request))
+        return ParsedRequest(parse(self._type, request))
 
 
 class Target:

@@ -147,7 +147,7 @@ MEASURE = """
 import io, sys
 from pathlib import Path
 from PIL import Image
-from test_image_file import BOMBS, GREY, UnreadableImage, read_image, written
+from test_images import BOMBS, GREY, UnreadableImage, read_image, written
 read_image(written("PNG"), GREY), read_image(written("JPEG"), GREY)
 files = [BOMBS[name][0]() for name in sys.argv[2:]]
 

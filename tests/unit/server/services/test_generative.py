@@ -17,6 +17,7 @@ from PIL import Image
 import tiny_models
 from latentserve.v1 import generative_service_pb2 as pb
 from latentserve.v1 import tensor_pb2
+from latentserve_server.codec.request_parser import parse
 from latentserve_server.engine.device import CPU, CPU_PROVIDER
 from latentserve_server.engine.onnx import OnnxEngine
 from latentserve_server.errors import (
@@ -33,7 +34,7 @@ from latentserve_server.repository.lifecycle import Repository
 from latentserve_server.repository.loader import Loader
 from latentserve_server.repository.model_version import LoadedModel
 from latentserve_server.sampling import philox
-from latentserve_server.services.call import Reply, parse
+from latentserve_server.services.call import Reply
 from latentserve_server.services.generative import GenerativeService
 
 R = TypeVar("R", bound=Message)
