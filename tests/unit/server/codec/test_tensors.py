@@ -659,13 +659,13 @@ def test_one_value_outside_the_unit_interval_is_never_taken_for_sure(
     array = grey_rows()
     data = array.tobytes()
     layout = tensors.image_layout(tensor(array), len(data), GREY, max_rows=1)
-    assert tensors._surely_unit(layout, data, 0)
+    assert tensors._is_unit_range(layout, data, 0)
     array.ravel()[position] = value
-    assert not tensors._surely_unit(layout, array.tobytes(), 0)
+    assert not tensors._is_unit_range(layout, array.tobytes(), 0)
 
 
 def test_both_ends_of_the_unit_interval_are_sure() -> None:
     array = grey_rows()
     array.ravel()[:2] = (0.0, 1.0)
     layout = tensors.image_layout(tensor(array), array.nbytes, GREY, max_rows=1)
-    assert tensors._surely_unit(layout, b"odd" + array.tobytes(), 3)
+    assert tensors._is_unit_range(layout, b"odd" + array.tobytes(), 3)
