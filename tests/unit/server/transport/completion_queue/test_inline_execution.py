@@ -33,8 +33,8 @@ class Bench:
     def __init__(self, *, expected_s: float = 0.0001, calls: int = 100) -> None:
         self.calls = calls
         # 1 ms, 0.225 ms more for each call, and 20 ms at most.
-        short = InlinePolicy(lambda: 0.0005, lambda: 0.0)
-        self.inline = InlineExecution(lambda: self.calls, short)
+        policy = InlinePolicy(lambda: 0.0005, lambda: 0.0)
+        self.inline = InlineExecution(lambda: self.calls, policy)
         self.runs: list[tuple[str, int, int]] = []
         self.done = threading.Semaphore(0)
         self.models = {name: self._model(name, expected_s) for name in "ab"}
