@@ -183,7 +183,7 @@ TABLE: dict[str, tuple[str, Message | bytes, grpc.StatusCode, str]] = {
         "Encode",
         encode(of_tensor(ONE), model=ref("tiny-autoencoder"), seed=1),
         PRECONDITION,
-        r"no log-variance to draw from",
+        r"no log-variance to sample from",
     ),
     "negative count": (
         "Sample",

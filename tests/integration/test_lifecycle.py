@@ -136,7 +136,7 @@ def test_sigterm_finishes_what_is_in_flight_and_refuses_the_rest(
             assert unary.result().images.tensor.shape[0] == 3
             assert [chunk.offset for chunk in stream] == [1, 2]
         assert server.process.wait(TIMEOUT_S) == 0
-    assert "stopped: every call was answered" in server.log
+    assert "stopped: every call was completed" in server.log
     assert "Traceback" not in server.log
 
 
@@ -205,7 +205,7 @@ def test_bad_settings_end_the_process_with_a_sentence(exports: Path, tmp_path: P
     table = {
         ("--queue-rows", "many"): "--queue-rows is 'many', expected a whole number",
         ("--device", "tpu"): "--device is 'tpu', expected one of auto, cpu, cuda",
-        ("--default-model", "tiny-vea"): "there is no such model in",
+        ("--default-model", "tiny-vea"): "does not have this model",
         ("--exports", "nowhere"): "--exports nowhere is not a folder",
     }
     for flags, message in table.items():

@@ -44,7 +44,7 @@ def test_a_model_has_limits_of_its_own(exports: Path, tmp_path: Path) -> None:
         *("--model-max-delay-ms", "tiny-vae=1"),
     )
     with served(exports, tmp_path / "log", *flags) as server:
-        assert "settings name models that are not there (yet): tiny-nobody" in server.log
+        assert "settings name models that do not exist (yet): tiny-nobody" in server.log
         found = {}
         with server.models() as models, server.generative() as stub:
             for name in ("tiny-vae", "tiny-gan"):

@@ -173,7 +173,7 @@ def test_a_token_without_tls_is_refused_unless_it_is_allowed(
         assert server.process.wait(20) == 2
         assert "a token without TLS can be read by anyone" in server.log
     with served(exports, tmp_path / "log", "--allow-plaintext-token", "yes") as server:
-        assert "tokens are taken over plain text" in server.log
+        assert "tokens are accepted over plain text" in server.log
         assert cli(server, "models") == 0  # with the variable
         monkeypatch.delenv("LATENTSERVE_TOKEN")
         assert cli(server, "models") == 1
@@ -185,7 +185,7 @@ def test_files_that_cannot_be_used_end_the_process_with_a_sentence(
 ) -> None:
     _, other_key = files.issue("other")
     table = {
-        ("--tls-cert", tls[1]): "belong together",
+        ("--tls-cert", tls[1]): "must be set together",
         ("--tls-cert", tls[1], "--tls-key", other_key): "the TLS files cannot be used",
         ("--tls-cert", "nowhere", "--tls-key", tls[3]): "the TLS files cannot be used",
         ("--tls-client-ca", files.ca): "--tls-client-ca needs",

@@ -157,7 +157,7 @@ def test_a_collector_that_answers_nothing_holds_up_neither_calls_nor_the_stop(
         with server.generative() as stub:
             stub.Sample(pb.SampleRequest(count=1), timeout=TIMEOUT_S, metadata=SAMPLED)
         assert server.stop() == 0
-    assert "stopped: every call was answered" in server.log
+    assert "stopped: every call was completed" in server.log
     assert "Traceback" not in server.log
 
 

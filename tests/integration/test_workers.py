@@ -184,7 +184,7 @@ def test_a_stop_under_load_drops_nothing(exports: Path, tmp_path: Path) -> None:
             assert [len(list(stream)) for stream in streams] == [2] * 8
             assert [call.result().images.tensor.shape[0] for call in calls] == [3] * 8
         assert server.process.wait(TIMEOUT_S) == 0
-    assert server.log.count("stopped: every call was answered") == 2
+    assert server.log.count("stopped: every call was completed") == 2
     assert "stopped: all 2 workers ended in order" in server.log.splitlines()[-1]
     assert "Traceback" not in server.log
 
@@ -200,7 +200,7 @@ def test_a_signal_to_the_whole_process_group_is_one_signal(exports: Path, tmp_pa
                 os.kill(pid, signal.SIGTERM)
             assert len(list(stream)) == 2
         assert server.process.wait(TIMEOUT_S) == 0
-    assert server.log.count("stopped: every call was answered") == 2
+    assert server.log.count("stopped: every call was completed") == 2
 
 
 def test_a_worker_that_is_told_to_end_itself_drains_and_is_replaced(
@@ -303,7 +303,7 @@ def test_workers_do_not_outlive_a_killed_supervisor(exports: Path, tmp_path: Pat
         server.process.wait(TIMEOUT_S)
         eventually(lambda: not any(map(is_running, pids)), "a worker is left")
     assert server.log.count("the supervisor is gone") == 2
-    assert server.log.count("stopped: every call was answered") == 2
+    assert server.log.count("stopped: every call was completed") == 2
 
 
 def test_a_stop_while_the_models_load_ends_all(exports: Path, tmp_path: Path) -> None:
@@ -359,7 +359,7 @@ def test_what_no_restart_mends_ends_it_with_the_reason_as_the_last_line(
 ) -> None:
     (tmp_path / "empty").mkdir()
     table: list[tuple[Path, tuple[str, ...], int, str]] = [
-        (exports, ("--default-model", "tiny-vea"), 2, "there is no such model in"),
+        (exports, ("--default-model", "tiny-vea"), 2, "does not have this model"),
         (exports, ("--metrics-listen", "192.0.2.1:0"), 2, "--metrics-listen 192.0.2.1:0 cannot"),
         (tmp_path / "empty", (), 3, "no model can be served"),
     ]
