@@ -292,7 +292,7 @@ def answers_well(server: Server) -> bool:
 
 
 @pytest.mark.parametrize("name", TABLE)
-def test_bad_input_is_named_and_the_next_call_is_answered(server: Server, name: str) -> None:
+def test_invalid_input_is_reported_and_the_next_call_succeeds(server: Server, name: str) -> None:
     method, request, code, message = TABLE[name]
     with server.channel() as channel:
         error = refusal(channel, GENERATIVE + method, request)
@@ -324,7 +324,7 @@ def test_not_found_lists_the_models(server: Server) -> None:
     )
 
 
-def test_a_missing_operation_lists_what_there_is(server: Server) -> None:
+def test_an_unsupported_operation_lists_the_supported_ones(server: Server) -> None:
     request = encode(of_tensor(ONE), model=ref("tiny-gan"))
     with server.channel() as channel:
         error = refusal(channel, GENERATIVE + "Encode", request)
@@ -333,7 +333,7 @@ def test_a_missing_operation_lists_what_there_is(server: Server) -> None:
     assert info.metadata["operations"] == "decode, sample"
 
 
-def test_a_message_over_the_limit_is_refused_and_the_connection_lives(server: Server) -> None:
+def test_a_message_over_the_limit_is_refused_and_the_connection_stays_open(server: Server) -> None:
     request = encode(of_tensor((70_000, 1, 4, 4)))
     with server.channel() as channel:
         error = refusal(channel, GENERATIVE + "Encode", request)
@@ -379,7 +379,7 @@ def test_a_deadline_that_passes_in_the_queue_does_not_run(slow: Server) -> None:
     assert after.timings.batch_rows == 1
 
 
-def test_a_full_queue_says_when_to_try_again(slow: Server) -> None:
+def test_a_full_queue_returns_a_retry_delay(slow: Server) -> None:
     with slow.generative() as stub:
         busy = stub.Sample.future(pb.SampleRequest(count=1), timeout=TIMEOUT_S)
         time.sleep(0.1)  # the engine runs it; what follows waits
@@ -454,7 +454,7 @@ for _ in stream: pass
 """
 
 
-def test_a_client_that_disappears_leaves_nothing_behind(slow: Server) -> None:
+def test_a_killed_client_leaves_no_queued_requests(slow: Server) -> None:
     process = subprocess.Popen([sys.executable, "-c", CLIENT, slow.address], stdout=subprocess.PIPE)
     assert process.stdout is not None
     with process.stdout:

@@ -1,6 +1,6 @@
 """Every row of the error table over a real connection: code, reason, field, and when to try again.
 
-The table is that of docs/protocol.md; `test_every_row_of_the_page_is_here` keeps both together.
+The table is that of docs/protocol.md; `test_every_row_of_the_page_is_tested` keeps both together.
 """
 
 from __future__ import annotations
@@ -272,7 +272,7 @@ ROWS = {
 
 
 @pytest.mark.parametrize("condition", ROWS)
-def test_a_row(troubled: Troubled, condition: str) -> None:
+def test_a_row_of_the_error_table(troubled: Troubled, condition: str) -> None:
     row = ROWS[condition]
     refusal = row.provoke(troubled)
     assert (refusal.code, refusal.reason) == (row.code, row.reason)
@@ -321,7 +321,7 @@ def test_draining(tiny_exports: Path, tmp_path: Path) -> None:
     check_retry(refusal, expected=True)
 
 
-def test_every_row_of_the_page_is_here() -> None:
+def test_every_row_of_the_page_is_tested() -> None:
     table = PAGE.partition("| code | when | details |")[2].partition("\n\n")[0]
     codes = set(re.findall(r"^\| ([A-Z_]+) \|", table, re.MULTILINE))
     # tests/integration/test_workers.py has the hand-over of a shared port.
@@ -336,7 +336,7 @@ def test_every_row_of_the_page_is_here() -> None:
 # --- what is not told -------------------------------------------------------------------------
 
 
-def test_the_search_for_secrets_finds_them() -> None:
+def test_the_search_for_secrets_finds_known_secrets() -> None:
     assert secrets_of("Load model from /srv/models/x.onnx failed") == ["/srv/models"]
     assert secrets_of('  File "batcher.py", line 12, in run') == [".py"]
     assert secrets_of("/latentserve.v1.GenerativeService/Encode takes one message") == []

@@ -73,7 +73,7 @@ def sample_patiently(channel: grpc.Channel) -> bytes:
             time.sleep(0.05)
 
 
-def test_the_connection_after_the_last_is_refused_until_one_leaves(strict: Server) -> None:
+def test_connections_over_the_limit_are_refused_until_one_closes(strict: Server) -> None:
     with ExitStack() as stack:
         for _ in range(MAX_CONNECTIONS - 1):
             assert sample_patiently(stack.enter_context(strict.channel()))
@@ -87,7 +87,7 @@ def test_the_connection_after_the_last_is_refused_until_one_leaves(strict: Serve
             assert sample_patiently(left_out)
 
 
-def test_a_caller_waits_for_a_stream_of_its_own_connection_and_others_do_not(
+def test_the_stream_limit_applies_to_each_connection(
     strict: Server,
 ) -> None:
     with strict.channel() as channel, strict.channel() as other:
@@ -104,7 +104,7 @@ def test_a_caller_waits_for_a_stream_of_its_own_connection_and_others_do_not(
         watches[1].cancel()
 
 
-def test_a_caller_who_opens_more_streams_than_it_may_has_them_refused(strict: Server) -> None:
+def test_streams_over_the_limit_are_refused(strict: Server) -> None:
     with connected(strict.address) as connection:
         connection.greet()
         for number in range(MAX_STREAMS + 1):
@@ -114,7 +114,7 @@ def test_a_caller_who_opens_more_streams_than_it_may_has_them_refused(strict: Se
         assert refused.error_code == raw_http2.REFUSED_STREAM
 
 
-def test_metadata_over_the_limit_is_refused_and_the_connection_lives(strict: Server) -> None:
+def test_metadata_over_the_limit_is_refused_and_the_connection_stays_open(strict: Server) -> None:
     large, too_large = [("note", "x" * 14_000)], [("note", "x" * 17_000)]
     with strict.channel() as channel:
         assert sample_patiently(channel)
@@ -145,7 +145,7 @@ BEGINNINGS = {"silence": b"", "half a greeting": raw_http2.PREFACE[:10]}
 
 
 @pytest.mark.parametrize("beginning", BEGINNINGS)
-def test_who_connects_and_does_not_greet_is_hung_up_on(strict: Server, beginning: str) -> None:
+def test_a_connection_without_a_handshake_is_closed(strict: Server, beginning: str) -> None:
     with ExitStack() as stack:
         idle = [stack.enter_context(connected(strict.address)) for _ in range(MAX_CONNECTIONS)]
         for connection in idle:
@@ -158,7 +158,7 @@ def test_who_connects_and_does_not_greet_is_hung_up_on(strict: Server, beginning
 
 
 @BEFORE_ANY_TRANSPORT
-def test_who_stops_in_the_middle_of_a_tls_handshake_is_hung_up_on(
+def test_a_connection_with_half_a_tls_handshake_is_closed(
     tiny_exports: Path, tmp_path: Path
 ) -> None:
     issued = trustme.CA().issue_cert("127.0.0.1")
@@ -174,7 +174,7 @@ def test_who_stops_in_the_middle_of_a_tls_handshake_is_hung_up_on(
         connection.wait_for_close()
 
 
-def test_who_floods_the_server_with_pings_is_told_to_calm_down(strict: Server) -> None:
+def test_a_flood_of_pings_gets_enhance_your_calm(strict: Server) -> None:
     with connected(strict.address) as connection:
         connection.greet()
         connection.ping(10)
@@ -206,7 +206,7 @@ def test_a_client_that_pings_every_ten_seconds_keeps_its_connection(
         assert sample(channel)
 
 
-def test_nobody_but_this_machine_gets_in_unless_told(strict: Server) -> None:
+def test_the_default_address_refuses_other_hosts(strict: Server) -> None:
     """127.0.0.2 is an address of this machine, too, but another one than the server's."""
     port = int(strict.address.rpartition(":")[2])
     assert strict.address.startswith("127.0.0.1:")

@@ -86,7 +86,7 @@ def fail(server: Server) -> list[tuple[str, str, str, str]]:
     return failed
 
 
-def test_each_failed_call_has_one_line_under_the_id_that_its_caller_got(server: Server) -> None:
+def test_each_failed_call_logs_one_line_with_its_request_id(server: Server) -> None:
     with server.generative() as stub:
         stub.Sample(pb.SampleRequest(count=1), timeout=TIMEOUT_S)
     failed = fail(server)
@@ -103,7 +103,7 @@ def test_each_failed_call_has_one_line_under_the_id_that_its_caller_got(server: 
     assert not re.search(r"127\.0\.0\.1:(?!0)", "".join(line["message"] for line in lines))
 
 
-def test_callers_who_leave_or_run_out_of_time_have_a_line_too(server: Server) -> None:
+def test_cancelled_and_expired_calls_log_a_line(server: Server) -> None:
     with server.generative() as stub:
         # The connection is there: what is late is late in the queue, and not on its way.
         stub.Sample(pb.SampleRequest(model=ref("tiny-vae"), count=1), timeout=TIMEOUT_S)
@@ -123,7 +123,9 @@ def test_callers_who_leave_or_run_out_of_time_have_a_line_too(server: Server) ->
     }
 
 
-def test_good_calls_have_a_line_if_asked_and_health_has_none(exports: Path, tmp_path: Path) -> None:
+def test_successful_calls_are_logged_on_request_and_health_never(
+    exports: Path, tmp_path: Path
+) -> None:
     flags = ("--log-format", "json", "--log-requests", "yes")
     with served(exports, tmp_path / "log", *flags) as server:
         with server.generative() as stub, server.models() as models:

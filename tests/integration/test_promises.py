@@ -33,39 +33,38 @@ ATTEMPTS = 5
 PROMISES: dict[str, tuple[str, ...]] = {
     "Sampling is reproducible": (
         "integration/test_reproducible_draws.py::"
-        "test_latents_are_the_predicted_ones_in_every_batch_order_and_worker",
+        "test_latents_are_as_predicted_in_every_batch_and_worker",
         "integration/test_promises.py::test_images_repeat_bit_for_bit_in_batches_of_the_same_size",
         "integration/test_calls.py::test_a_stream_is_one_sample_in_chunks_and_can_be_resumed",
         "contract/test_documented_draws.py::test_the_program_for_a_standard_normal_prior",
     ),
     "Nobody is hurt by a neighbour": (
         "integration/test_bad_input.py::test_a_cancelled_caller_harms_no_neighbour",
-        "integration/test_promises.py::test_a_neighbour_who_expires_harms_nobody",
-        "integration/test_promises.py::test_neighbours_who_send_rubbish_harm_nobody",
-        "integration/test_promises.py::test_all_callers_of_a_batch_may_leave",
+        "integration/test_promises.py::test_an_expired_call_does_not_affect_its_batch",
+        "integration/test_promises.py::test_invalid_requests_do_not_affect_the_batch",
+        "integration/test_promises.py::test_all_calls_of_a_batch_may_be_cancelled",
         "integration/test_bad_input.py::test_a_poisoned_row_fails_alone_and_leaks_nothing",
-        "integration/test_bad_input.py::test_a_client_that_disappears_leaves_nothing_behind",
+        "integration/test_bad_input.py::test_a_killed_client_leaves_no_queued_requests",
         "unit/server/batching/test_cancellation.py::test_while_the_batch_runs",
     ),
     "Nothing is unbounded": (
-        "integration/test_bad_input.py::test_a_full_queue_says_when_to_try_again",
+        "integration/test_bad_input.py::test_a_full_queue_returns_a_retry_delay",
         "integration/test_bad_input.py::"
-        "test_a_message_over_the_limit_is_refused_and_the_connection_lives",
-        "integration/test_bad_input.py::test_bad_input_is_named_and_the_next_call_is_answered",
+        "test_a_message_over_the_limit_is_refused_and_the_connection_stays_open",
+        "integration/test_bad_input.py::test_invalid_input_is_reported_and_the_next_call_succeeds",
+        "integration/test_limits.py::test_connections_over_the_limit_are_refused_until_one_closes",
+        "integration/test_limits.py::test_streams_over_the_limit_are_refused",
         "integration/test_limits.py::"
-        "test_the_connection_after_the_last_is_refused_until_one_leaves",
-        "integration/test_limits.py::"
-        "test_a_caller_who_opens_more_streams_than_it_may_has_them_refused",
-        "integration/test_limits.py::"
-        "test_metadata_over_the_limit_is_refused_and_the_connection_lives",
-        "integration/test_promises.py::test_labels_and_threads_do_not_grow_with_what_callers_send",
+        "test_metadata_over_the_limit_is_refused_and_the_connection_stays_open",
+        "integration/test_promises.py::test_labels_and_threads_do_not_grow_with_the_requests",
         "unit/server/codec/test_images.py::test_memory_stays_flat",
     ),
     "No silent fallback": (
-        "integration/test_lifecycle.py::test_cuda_without_a_gpu_fails_loudly",
+        "integration/test_lifecycle.py::test_cuda_without_a_gpu_is_a_startup_error",
         "integration/test_lifecycle.py::test_the_settings_and_the_provider_are_printed",
-        "integration/test_calls.py::test_replies_name_the_model_and_the_time",
-        "integration/test_metrics.py::test_models_are_described_and_their_series_go_with_them",
+        "integration/test_calls.py::test_replies_have_served_by_and_timings",
+        "integration/test_metrics.py::"
+        "test_models_are_described_and_their_series_are_removed_with_them",
         "unit/server/engine/test_device.py::test_a_session_that_fell_back_to_the_cpu_is_refused",
     ),
     "Reload never hurts": (
@@ -78,14 +77,14 @@ PROMISES: dict[str, tuple[str, ...]] = {
     "SIGTERM drops nothing": (
         "integration/test_lifecycle.py::"
         "test_sigterm_finishes_what_is_in_flight_and_refuses_the_rest",
-        "integration/test_lifecycle.py::test_calls_are_still_answered_during_the_drain_delay",
+        "integration/test_lifecycle.py::test_calls_are_still_served_during_the_drain_delay",
         "integration/test_workers.py::test_a_stop_under_load_drops_nothing",
         "integration/test_workers.py::test_a_rolling_restart_under_load_fails_no_call",
     ),
     "No surprise for the client": (
         "conformance/test_python_runner.py::test_every_case_passes",
-        "integration/test_promises.py::test_stub_client_and_command_line_get_the_same_answer",
-        "integration/test_error_table.py::test_a_row",
+        "integration/test_promises.py::test_stub_client_and_command_line_get_the_same_reply",
+        "integration/test_error_table.py::test_a_row_of_the_error_table",
         "contract/test_wire_contract.py::test_the_committed_stubs_are_what_the_proto_files_give",
     ),
 }
@@ -169,7 +168,7 @@ def latent(number: int) -> Any:
 
 
 @pytest.mark.parametrize("leaving", range(4), ids=["first", "second", "third", "last"])
-def test_a_neighbour_who_expires_harms_nobody(slow: Server, leaving: int) -> None:
+def test_an_expired_call_does_not_affect_its_batch(slow: Server, leaving: int) -> None:
     with slow.generative() as stub:
         timeouts_s = [0.2 if number == leaving else TIMEOUT_S for number in range(4)]
         for gathering in attempts(slow, stub, *timeouts_s):
@@ -180,7 +179,7 @@ def test_a_neighbour_who_expires_harms_nobody(slow: Server, leaving: int) -> Non
         gathering.check(leaving)
 
 
-def test_all_callers_of_a_batch_may_leave(slow: Server) -> None:
+def test_all_calls_of_a_batch_may_be_cancelled(slow: Server) -> None:
     with slow.generative() as stub:
         for gathering in attempts(slow, stub):
             gathering.wait()
@@ -193,7 +192,7 @@ def test_all_callers_of_a_batch_may_leave(slow: Server) -> None:
         assert stub.Sample(pb.SampleRequest(count=1), timeout=TIMEOUT_S).timings.batch_rows == 1
 
 
-def test_neighbours_who_send_rubbish_harm_nobody(slow: Server) -> None:
+def test_invalid_requests_do_not_affect_the_batch(slow: Server) -> None:
     """It is refused before it could meet anybody, whatever waits by then."""
     rubbish = [
         pb.DecodeRequest(latents=to_tensor(np.full((1, tiny_models.DIM), np.nan, "<f4"))),
@@ -218,7 +217,7 @@ def test_images_repeat_bit_for_bit_in_batches_of_the_same_size(server: Server) -
     assert len({reply.images.tensor.data for reply in replies}) == 1
 
 
-def test_labels_and_threads_do_not_grow_with_what_callers_send(slow: Server) -> None:
+def test_labels_and_threads_do_not_grow_with_the_requests(slow: Server) -> None:
     def bad_calls(numbers: range) -> None:
         with slow.channel() as channel:
             for number in numbers:
@@ -243,7 +242,7 @@ def test_labels_and_threads_do_not_grow_with_what_callers_send(slow: Server) -> 
     assert after[1] <= threads + 4  # gRPC's own pool breathes
 
 
-def test_stub_client_and_command_line_get_the_same_answer(server: Server, tmp_path: Path) -> None:
+def test_stub_client_and_command_line_get_the_same_reply(server: Server, tmp_path: Path) -> None:
     request = pb.SampleRequest(count=3, seed=7, offset=2, temperature=0.5, include_latents=True)
     with server.generative() as stub:
         reply = stub.Sample(request, timeout=TIMEOUT_S)

@@ -38,7 +38,7 @@ def details(error: grpc.RpcError, kind: Any) -> Any:
     return detail
 
 
-def test_a_model_has_limits_of_its_own(exports: Path, tmp_path: Path) -> None:
+def test_a_model_has_separate_limits(exports: Path, tmp_path: Path) -> None:
     flags = (
         *("--max-batch-rows", "8", "--model-max-batch-rows", "tiny-vae=4,tiny-nobody=9"),
         *("--model-max-delay-ms", "tiny-vae=1"),
@@ -56,7 +56,7 @@ def test_a_model_has_limits_of_its_own(exports: Path, tmp_path: Path) -> None:
     assert found == {"tiny-vae": (4, 4), "tiny-gan": (8, 7)}
 
 
-def test_an_overloaded_server_says_which_limit_and_refuses_what_will_be_late(
+def test_an_overloaded_server_names_the_limit_and_refuses_late_requests(
     exports: Path, tmp_path: Path
 ) -> None:
     flags = (

@@ -105,7 +105,7 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
 }
 
 
-def test_reasons_name_files_of_the_model_and_nothing_else(tmp_path: Path) -> None:
+def test_reasons_name_only_files_of_the_model(tmp_path: Path) -> None:
     root = tmp_path / "exports with a space"
     tiny_models.write_model(root, "good", kind="gan")
     for name, (spoil, _) in BAD.items():

@@ -120,7 +120,7 @@ def test_health_follows_the_models(server: Server, exports: Path) -> None:
     assert status(server, "") == health_pb2.HealthCheckResponse.SERVING
 
 
-def test_only_the_named_model_is_looked_at(server: Server, exports: Path) -> None:
+def test_only_the_named_model_is_reloaded(server: Server, exports: Path) -> None:
     tiny_models.write_model(exports, "tiny-gan", kind="gan")
     publish(exports, 2)
     assert set(reload(server, "tiny-gan")) == {("tiny-gan", 1)}
@@ -136,9 +136,7 @@ def test_sighup_reloads(server: Server, exports: Path) -> None:
     wait_for_version(server, 2)
 
 
-def test_polling_waits_until_a_folder_is_written_and_ignores_a_half_written_one(
-    exports: Path, tmp_path: Path
-) -> None:
+def test_polling_ignores_a_folder_until_it_is_complete(exports: Path, tmp_path: Path) -> None:
     with served(exports, tmp_path / "log", "--poll-s", "0.2") as server:
         staged = tiny_models.write_model(tmp_path / "staged", "tiny-vae", version=2)
         target = exports / "tiny-vae" / "2"

@@ -148,7 +148,7 @@ def sampling_server(
         yield running
 
 
-def test_latents_are_the_predicted_ones_in_every_batch_order_and_worker(
+def test_latents_are_as_predicted_in_every_batch_and_worker(
     sampling_server: Server, request: pytest.FixtureRequest
 ) -> None:
     chance = random.Random(request.node.name)

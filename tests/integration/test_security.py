@@ -81,9 +81,7 @@ def cli(server: Server, *arguments: str) -> int:
     return latentserve([*arguments, "--server", server.address, "--timeout-s", "5"])
 
 
-def test_tls_is_spoken_and_plain_text_is_not(
-    exports: Path, files: Files, tls: tuple[str, ...], tmp_path: Path
-) -> None:
+def test_tls_is_required(exports: Path, files: Files, tls: tuple[str, ...], tmp_path: Path) -> None:
     with served(exports, tmp_path / "log", *tls) as server:
         assert cli(server, "health", "--tls-ca", files.ca) == 0
         assert cli(server, "sample", "--count", "2", "--tls-ca", files.ca) == 0
@@ -94,7 +92,7 @@ def test_tls_is_spoken_and_plain_text_is_not(
         assert server.stop() == 0
 
 
-def test_client_certificates_are_required_where_an_authority_is_given(
+def test_client_certificates_are_required_if_an_authority_is_set(
     exports: Path, files: Files, tls: tuple[str, ...], tmp_path: Path
 ) -> None:
     with served(exports, tmp_path / "log", *tls, "--tls-client-ca", files.ca) as server:
@@ -147,7 +145,7 @@ def test_every_method_but_health_needs_its_token(guarded: Server, files: Files) 
         [("authorization", "Bearer ")],
     ],
 )
-def test_a_wrong_token_is_unauthenticated_and_is_not_told(
+def test_a_wrong_token_is_unauthenticated_and_not_repeated(
     guarded: Server, files: Files, metadata: list[tuple[str, str]]
 ) -> None:
     trust = grpc.ssl_channel_credentials(Path(files.ca).read_bytes())
@@ -180,7 +178,7 @@ def test_a_token_without_tls_is_refused_unless_it_is_allowed(
 
 
 @BEFORE_ANY_TRANSPORT
-def test_files_that_cannot_be_used_end_the_process_with_a_sentence(
+def test_unusable_files_end_the_process_with_a_message(
     exports: Path, files: Files, tls: tuple[str, ...], tmp_path: Path
 ) -> None:
     _, other_key = files.issue("other")
@@ -199,7 +197,7 @@ def test_files_that_cannot_be_used_end_the_process_with_a_sentence(
             assert "Traceback" not in server.log
 
 
-def test_the_server_is_reached_again_after_the_certificate_was_renewed(
+def test_new_connections_use_the_renewed_certificate(
     exports: Path, files: Files, tls: tuple[str, ...], tmp_path: Path
 ) -> None:
     """A connection that is open keeps working: only new ones see the new certificate."""

@@ -108,7 +108,7 @@ class Load:
         self.stop()
 
 
-def test_both_workers_answer_on_one_port_and_their_metrics_are_one(
+def test_both_workers_serve_one_port_and_their_metrics_are_aggregated(
     exports: Path, tmp_path: Path
 ) -> None:
     flags = (*TWO, "--metrics-listen", "127.0.0.1:0", "--log-format", "json")
@@ -134,7 +134,7 @@ def test_both_workers_answer_on_one_port_and_their_metrics_are_one(
     assert lines[-1]["message"] == "stopped: all 2 workers ended in order"
 
 
-def test_every_worker_answers_health_for_itself(exports: Path, tmp_path: Path) -> None:
+def test_every_worker_serves_health(exports: Path, tmp_path: Path) -> None:
     with served(exports, tmp_path / "log", *TWO) as server:
         for service in ("", "tiny-vae", "latentserve.v1.GenerativeService"):
             for _ in range(12):
@@ -203,9 +203,7 @@ def test_a_signal_to_the_whole_process_group_is_one_signal(exports: Path, tmp_pa
     assert server.log.count("stopped: every call was completed") == 2
 
 
-def test_a_worker_that_is_told_to_end_itself_drains_and_is_replaced(
-    exports: Path, tmp_path: Path
-) -> None:
+def test_a_worker_that_gets_sigterm_drains_and_is_replaced(exports: Path, tmp_path: Path) -> None:
     with served(exports, tmp_path / "log", *TWO) as server, Load(server.address) as load:
         load.wait_for(50)
         drained = server.worker_pids()[2]
@@ -253,7 +251,7 @@ def test_a_rolling_restart_under_load_fails_no_call(exports: Path, tmp_path: Pat
             assert new.stop() == 0
 
 
-def test_a_single_server_can_be_rolled_too(exports: Path, tmp_path: Path) -> None:
+def test_a_rolling_restart_works_for_a_single_process(exports: Path, tmp_path: Path) -> None:
     flags = ("--reuse-port", "yes")
     with served(exports, tmp_path / "log", *flags) as old, Load(old.address, callers=3) as load:
         load.wait_for(30)
@@ -306,14 +304,14 @@ def test_workers_do_not_outlive_a_killed_supervisor(exports: Path, tmp_path: Pat
     assert server.log.count("stopped: every call was completed") == 2
 
 
-def test_a_stop_while_the_models_load_ends_all(exports: Path, tmp_path: Path) -> None:
+def test_a_stop_while_the_models_load_ends_every_process(exports: Path, tmp_path: Path) -> None:
     with launched(exports, tmp_path / "log", *TWO, warm_up_delay_s=1.0) as server:
         server.wait_for_log("--device auto")
         assert server.stop() == 0
     assert "stopped: all 2 workers ended in order" in server.log.splitlines()[-1]
 
 
-def test_the_port_is_not_open_before_a_worker_can_answer(exports: Path, tmp_path: Path) -> None:
+def test_the_port_is_closed_until_a_worker_can_serve(exports: Path, tmp_path: Path) -> None:
     """Or a worker that is just being replaced would get its share of the calls."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -354,7 +352,7 @@ def test_a_busy_port_is_an_error_unless_it_is_shared(exports: Path, tmp_path: Pa
 
 
 @BEFORE_ANY_TRANSPORT
-def test_what_no_restart_mends_ends_it_with_the_reason_as_the_last_line(
+def test_a_permanent_error_ends_the_supervisor_with_the_reason_as_last_line(
     exports: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "empty").mkdir()

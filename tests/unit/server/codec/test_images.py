@@ -122,7 +122,7 @@ BOMBS: dict[str, tuple[Callable[[], bytes], bool]] = {
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
-def test_it_is_refused_or_its_pixels_are_read(bomb: str) -> None:
+def test_a_bomb_is_refused_or_its_pixels_are_read(bomb: str) -> None:
     make, readable = BOMBS[bomb]
     if not readable:
         with pytest.raises(UnreadableImage):
@@ -134,7 +134,7 @@ def test_it_is_refused_or_its_pixels_are_read(bomb: str) -> None:
 
 
 @pytest.mark.parametrize("length", range(0, 80, 3))
-def test_a_file_that_is_cut_off_anywhere_is_refused_or_whole(length: int) -> None:
+def test_a_truncated_file_is_refused_or_its_pixels_are_complete(length: int) -> None:
     """Whole: only what is behind the pixels is missing."""
     plain = png(IDAT)
     try:

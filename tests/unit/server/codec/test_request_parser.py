@@ -32,7 +32,7 @@ def parser() -> RequestParser:
     return RequestParser(pb.ReconstructRequest, (2, 1, 3))
 
 
-def test_a_form_that_came_before_is_not_parsed_again(parser: RequestParser) -> None:
+def test_a_cached_request_is_not_parsed_again(parser: RequestParser) -> None:
     first, second = request(value=0.25), request(value=0.75)
     form = parser.read(first)
     assert parser.read(second) is form
@@ -40,18 +40,18 @@ def test_a_form_that_came_before_is_not_parsed_again(parser: RequestParser) -> N
     assert set(numbers(form, second)) == {0.75}
 
 
-def test_another_model_of_the_same_length_is_another_form(parser: RequestParser) -> None:
+def test_another_model_name_of_the_same_length_is_parsed(parser: RequestParser) -> None:
     assert parser.read(request("a")).name == "a"
     assert parser.read(request("b")).name == "b"
     assert parser.read(request("a")).name == "a"
 
 
-def test_what_follows_the_numbers_counts_too(parser: RequestParser) -> None:
+def test_bytes_after_the_data_are_compared_too(parser: RequestParser) -> None:
     for output_format in (1, 2, 3, 1):
         assert parser.read(request(output_format=output_format)).output_format == output_format
 
 
-def test_another_number_of_rows_is_another_form(parser: RequestParser) -> None:
+def test_another_number_of_rows_is_parsed(parser: RequestParser) -> None:
     for rows in (1, 2, 1, 3):
         form = parser.read(request(rows=rows))
         assert list(form.message.images.tensor.shape) == [rows, 1, 28, 28]
@@ -77,20 +77,18 @@ def test_files_are_parsed_by_the_generated_class(parser: RequestParser) -> None:
 @pytest.mark.parametrize(
     "sent", [b"\xff" * 20, b"\xff" * 2000, request()[:-1], request() + b"\x0a"]
 )
-def test_bytes_that_are_no_request_are_refused(parser: RequestParser, sent: bytes) -> None:
+def test_malformed_requests_are_refused(parser: RequestParser, sent: bytes) -> None:
     with pytest.raises(InvalidRequest, match=r"that are not a latentserve\.v1\.ReconstructRequest"):
         parser.read(sent)
 
 
-def test_a_name_that_is_no_text_is_refused(parser: RequestParser) -> None:
+def test_a_name_that_is_not_utf8_is_refused(parser: RequestParser) -> None:
     sent = request("mm").replace(b"mm", b"\xff\xfe", 1)
     with pytest.raises(InvalidRequest):
         parser.read(sent)
 
 
-def test_what_is_remembered_is_bounded(
-    parser: RequestParser, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_cache_is_bounded(parser: RequestParser, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(request_parser, "_MAX_LENGTHS", 3)
     for rows in range(1, 9):
         for model in "abcdefgh":

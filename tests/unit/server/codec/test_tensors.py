@@ -213,7 +213,7 @@ def test_an_image_tensor_that_breaks_the_contract_is_refused_with_sent_and_expec
     assert len(description) < 400
 
 
-def test_the_hint_to_divide_by_255_is_not_given_for_values_that_are_no_bytes() -> None:
+def test_the_hint_to_divide_by_255_is_only_given_for_byte_ranges() -> None:
     _, description = violation_of(lambda: decode(pb.Images(tensor=tensor(grey_rows(value=-0.5)))))
     assert "255" not in description
 
@@ -453,7 +453,7 @@ def test_a_png_that_claims_gigapixels_is_refused_by_its_header(
     assert loaded
 
 
-def test_random_damage_to_a_file_is_refused_or_survived_but_never_an_internal_error() -> None:
+def test_a_corrupted_file_is_read_or_refused_without_an_internal_error() -> None:
     generator = np.random.default_rng(3)
     palette = Image.fromarray(pixels(HEIGHT, WIDTH)).convert("P")
     originals = (GOOD_PNG, GOOD_JPEG, image_file(palette))
@@ -572,7 +572,7 @@ def test_files_keep_their_order_and_may_mix_formats() -> None:
         (pb.IMAGE_FORMAT_FLOAT16, pb.DATA_TYPE_FLOAT16, "<f2"),
     ],
 )
-def test_float_images_go_out_as_they_are(
+def test_float_images_are_encoded_unchanged(
     output_format: int, data_type: int, dtype: str, spec: ImageSpec
 ) -> None:
     array = np.random.default_rng(2).random((3, *spec.shape), dtype=np.float32)
@@ -584,7 +584,7 @@ def test_float_images_go_out_as_they_are(
 
 
 @pytest.mark.parametrize("spec", [GREY, RGB], ids=["grey", "rgb"])
-def test_uint8_images_go_out_with_their_shape(spec: ImageSpec) -> None:
+def test_uint8_images_are_encoded_with_their_shape(spec: ImageSpec) -> None:
     original = pixels(2, *spec.shape)
     floats = original.astype(np.float32) / np.float32(255)
     sent = encode_images(floats, pb.IMAGE_FORMAT_UINT8).tensor
@@ -619,14 +619,14 @@ def test_png_files_hold_exactly_what_uint8_would(spec: ImageSpec) -> None:
     np.testing.assert_array_equal(decode(files, spec).array, expected)
 
 
-def test_what_uint8_images_mean_survives_the_way_in_and_out() -> None:
+def test_uint8_images_survive_decoding_and_encoding() -> None:
     original = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16)
     rows = decode(pb.Images(tensor=tensor(original)), ImageSpec(1, 16, 16))
     out = encode_images(rows.as_float32(), pb.IMAGE_FORMAT_UINT8).tensor
     assert out.data == original.tobytes()
 
 
-def test_a_strided_array_goes_out_in_row_major_order() -> None:
+def test_a_strided_array_is_encoded_in_row_major_order() -> None:
     array = np.arange(12, dtype=np.float32).reshape(3, 4).T
     sent = encode_tensor(array)
     assert tuple(sent.shape) == (4, 3)
@@ -638,7 +638,7 @@ def test_the_default_output_format_is_float32() -> None:
 
 
 @pytest.mark.parametrize("output_format", pb.ImageFormat.values()[1:])
-def test_every_named_output_format_is_taken(output_format: int) -> None:
+def test_every_named_output_format_is_accepted(output_format: int) -> None:
     assert tensors.check_format(output_format) == output_format
 
 
@@ -653,9 +653,7 @@ def test_an_unknown_output_format_is_refused_with_the_known_ones(output_format: 
 
 @pytest.mark.parametrize("value", [-1e-45, 1.0000001, np.nan, np.inf, -np.inf, -0.5, 2.0])
 @pytest.mark.parametrize("position", [0, HEIGHT * WIDTH - 1])
-def test_one_value_outside_the_unit_interval_is_never_taken_for_sure(
-    value: float, position: int
-) -> None:
+def test_one_value_outside_the_unit_interval_is_detected(value: float, position: int) -> None:
     array = grey_rows()
     data = array.tobytes()
     layout = tensors.image_layout(tensor(array), len(data), GREY, max_rows=1)
@@ -664,7 +662,7 @@ def test_one_value_outside_the_unit_interval_is_never_taken_for_sure(
     assert not tensors._is_unit_range(layout, array.tobytes(), 0)
 
 
-def test_both_ends_of_the_unit_interval_are_sure() -> None:
+def test_both_ends_of_the_unit_interval_are_accepted() -> None:
     array = grey_rows()
     array.ravel()[:2] = (0.0, 1.0)
     layout = tensors.image_layout(tensor(array), array.nbytes, GREY, max_rows=1)

@@ -168,7 +168,7 @@ def test_encode_gives_the_mean_and_the_log_variance(call: Caller, rows: int) -> 
     assert not reply.HasField("seed")
 
 
-def test_encode_has_no_log_variance_where_the_model_has_none(call: Caller) -> None:
+def test_encode_omits_the_log_variance_for_models_without_one(call: Caller) -> None:
     x = tiny_models.images(2)
     reply = call.encode(model=model("autoencoder"), images=to_images(x))
     assert to_array(reply.latents) == close_to(tiny_models.encode(x))
@@ -177,7 +177,7 @@ def test_encode_has_no_log_variance_where_the_model_has_none(call: Caller) -> No
 
 @pytest.mark.parametrize("seed", [0, 7, 2**64 - 1])
 @pytest.mark.parametrize("rows", [1, MAX_REQUEST_ROWS])
-def test_encode_with_a_seed_draws_from_the_posterior(call: Caller, rows: int, seed: int) -> None:
+def test_encode_with_a_seed_samples_from_the_posterior(call: Caller, rows: int, seed: int) -> None:
     x = tiny_models.images(rows, seed=rows)
     reply = call.encode(model=model("vae"), images=to_images(x), seed=seed)
     noise = philox.standard_normal(seed, philox.POSTERIOR, offset=0, rows=rows, dim=DIM)
@@ -235,7 +235,9 @@ def test_denoise_takes_images_outside_the_unit_interval(call: Caller) -> None:
 
 
 @pytest.mark.parametrize("method", ["encode", "reconstruct"])
-def test_the_others_do_not(call: Caller, method: str) -> None:
+def test_other_operations_refuse_images_outside_the_unit_interval(
+    call: Caller, method: str
+) -> None:
     with pytest.raises(InvalidRequest, match="expected 0 to 1"):
         getattr(call, method)(model=model("vae"), images=to_images(tiny_models.images(3) * 8 - 4))
 
@@ -250,7 +252,7 @@ def test_sample_decodes_the_prior_stream_of_its_seed(call: Caller, name: str, ro
     assert reply.seed == 3
 
 
-def test_sample_of_a_mixture_decodes_what_its_page_says(call: Caller) -> None:
+def test_sample_of_a_mixture_decodes_the_documented_latents(call: Caller) -> None:
     rows, temperature = MAX_REQUEST_ROWS, 0.25
     reply = call.sample(
         model=model("mixture"), count=rows, seed=3, temperature=temperature, include_latents=True
@@ -294,12 +296,12 @@ def test_temperature_zero_gives_the_decoded_origin(call: Caller) -> None:
     assert to_array(reply.images.tensor) == close_to(origin)
 
 
-def test_latents_are_left_out_unless_they_are_asked_for(call: Caller) -> None:
+def test_latents_are_omitted_unless_requested(call: Caller) -> None:
     assert not call.sample(count=1, seed=1).HasField("latents")
     assert not call.stream(count=1, seed=1)[0].HasField("latents")
 
 
-def test_a_draw_without_a_seed_returns_the_one_that_repeats_it(call: Caller) -> None:
+def test_a_sample_without_a_seed_returns_a_seed_that_repeats_it(call: Caller) -> None:
     first = call.sample(count=3)
     second = call.sample(count=3)
     assert first.seed != second.seed
@@ -354,7 +356,7 @@ def test_the_chunks_of_a_stream_are_the_rows_of_one_sample(
     )
 
 
-def test_a_stream_resumes_where_it_broke_off(call: Caller) -> None:
+def test_a_stream_resumes_from_its_offset(call: Caller) -> None:
     chunks = call.stream(count=20, seed=5)
     last = chunks[0]
     rest = call.stream(count=12, seed=last.seed, offset=last.offset + last.images.tensor.shape[0])
@@ -367,14 +369,14 @@ def test_a_stream_without_a_seed_has_one_seed_in_every_chunk(call: Caller) -> No
     assert call.stream(count=20, seed=chunks[0].seed)[2].images == chunks[2].images
 
 
-def test_every_chunk_says_who_served_it_and_where_the_time_went(call: Caller) -> None:
+def test_every_chunk_has_served_by_and_timings(call: Caller) -> None:
     for chunk in call.stream(model=model("vae", 1), count=20):
         assert (chunk.served_by.name, chunk.served_by.version) == ("vae", 1)
         assert chunk.timings.compute_ns > 0
         assert 1 <= chunk.timings.batch_rows <= MAX_BATCH_ROWS
 
 
-def test_a_stream_computes_a_chunk_only_when_it_is_asked_for_it(
+def test_a_stream_computes_a_chunk_only_on_request(
     service: GenerativeService, repository: Repository
 ) -> None:
     stream = service.sample_stream(pb.SampleStreamRequest(count=50, seed=1).SerializeToString())
@@ -383,7 +385,7 @@ def test_a_stream_computes_a_chunk_only_when_it_is_asked_for_it(
 
 
 @pytest.mark.parametrize("output_format", tensor_pb2.ImageFormat.values())
-def test_a_stream_gives_the_form_that_was_asked_for(call: Caller, output_format: int) -> None:
+def test_a_stream_has_the_requested_format(call: Caller, output_format: int) -> None:
     chunk = call.stream(count=2, seed=1, output_format=output_format)[0]
     assert chunk.images == call.sample(count=2, seed=1, output_format=output_format).images
 
@@ -408,7 +410,7 @@ REQUESTS: dict[str, Callable[[Caller, str], Any]] = {
 
 
 @pytest.mark.parametrize("method", REQUESTS)
-def test_every_reply_says_who_served_it(call: Caller, repository: Repository, method: str) -> None:
+def test_every_reply_has_served_by(call: Caller, repository: Repository, method: str) -> None:
     name = "denoising" if method == "denoise" else "vae"
     served_by = REQUESTS[method](call, name).served_by
     assert served_by.name == name
@@ -419,7 +421,7 @@ def test_every_reply_says_who_served_it(call: Caller, repository: Repository, me
 
 
 @pytest.mark.parametrize("method", REQUESTS)
-def test_every_reply_says_where_the_time_went(call: Caller, method: str) -> None:
+def test_every_reply_has_timings(call: Caller, method: str) -> None:
     began = time.monotonic_ns()
     timings = REQUESTS[method](call, "denoising" if method == "denoise" else "vae").timings
     elapsed = time.monotonic_ns() - began
@@ -428,13 +430,13 @@ def test_every_reply_says_where_the_time_went(call: Caller, method: str) -> None
     assert timings.batch_rows == MAX_BATCH_ROWS
 
 
-def test_the_version_that_was_asked_for_answers(call: Caller) -> None:
+def test_the_requested_version_serves_the_call(call: Caller) -> None:
     for version, expected in ((0, 2), (1, 1), (2, 2)):
         reply = call.sample(model=model("vae", version), count=1)
         assert reply.served_by.version == expected
 
 
-def test_no_model_means_the_default_one(call: Caller) -> None:
+def test_the_default_model_serves_requests_without_a_name(call: Caller) -> None:
     assert call.sample(count=1).served_by.name == "vae"
 
 
@@ -560,7 +562,7 @@ def test_a_stream_may_be_longer_than_a_request(call: Caller) -> None:
         ("autoencoder", "stream", "encode, decode, reconstruct"),
     ],
 )
-def test_an_operation_that_the_model_lacks_is_refused_with_those_it_has(
+def test_an_unsupported_operation_is_refused_with_the_supported_ones(
     call: Caller, name: str, method: str, has: str
 ) -> None:
     with pytest.raises(OperationNotSupported) as refused:
@@ -576,7 +578,7 @@ def test_a_seed_for_a_model_without_log_variance_is_refused(call: Caller) -> Non
 
 
 @pytest.mark.parametrize("method", REQUESTS)
-def test_an_unknown_model_is_not_found_with_the_names_there_are(call: Caller, method: str) -> None:
+def test_an_unknown_model_is_not_found_with_the_known_names(call: Caller, method: str) -> None:
     with pytest.raises(ModelNotFound) as refused:
         REQUESTS[method](call, "mnist")
     assert refused.value.metadata["models"] == "autoencoder, denoising, gan, mixture, vae"
@@ -592,7 +594,7 @@ def test_an_unknown_model_is_not_found_with_the_names_there_are(call: Caller, me
         ("sample", "count"),
     ],
 )
-def test_an_empty_request_is_told_what_is_missing(
+def test_an_empty_request_is_refused_with_the_missing_field(
     service: GenerativeService, method: str, field: str
 ) -> None:
     request = pb.SampleRequest(model=model("denoising" if method == "denoise" else "vae"))
@@ -603,15 +605,13 @@ def test_an_empty_request_is_told_what_is_missing(
 
 
 @pytest.mark.parametrize("method", ["Encode", "Decode", "Reconstruct", "Denoise", "Sample"])
-def test_bytes_that_are_no_message_are_an_invalid_request(
-    service: GenerativeService, method: str
-) -> None:
+def test_malformed_bytes_are_an_invalid_request(service: GenerativeService, method: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         service.unary_methods()[method](b"\xff" * 10, None, lambda reply: None)
     assert f"10 bytes were sent that are not a latentserve.v1.{method}Request" in str(refused.value)
 
 
-def test_bytes_that_are_no_message_begin_no_stream(service: GenerativeService) -> None:
+def test_malformed_bytes_start_no_stream(service: GenerativeService) -> None:
     with pytest.raises(InvalidRequest, match=r"latentserve\.v1\.SampleStreamRequest"):
         service.sample_stream(b"\xff\xff")
 
@@ -717,7 +717,7 @@ def test_a_deadline_that_has_passed_is_refused_at_once(idle: IdleBatchers) -> No
     assert idle.batcher.waiting_rows == 0
 
 
-def test_a_deadline_that_passes_in_the_queue_is_the_reply(idle: IdleBatchers) -> None:
+def test_a_deadline_that_passes_in_the_queue_fails_the_call(idle: IdleBatchers) -> None:
     replies: queue.Queue[Reply] = queue.Queue()
     idle.service.sample(request_of(1), time.monotonic() + 0.01, replies.put)
     time.sleep(0.02)
@@ -726,7 +726,7 @@ def test_a_deadline_that_passes_in_the_queue_is_the_reply(idle: IdleBatchers) ->
         replies.get_nowait().build()
 
 
-def test_a_server_that_stops_answers_what_waits(idle: IdleBatchers) -> None:
+def test_a_stopping_server_fails_queued_requests(idle: IdleBatchers) -> None:
     replies: queue.Queue[Reply] = queue.Queue()
     idle.service.sample(request_of(1), None, replies.put)
     idle.batcher.close(timeout_s=0.1)

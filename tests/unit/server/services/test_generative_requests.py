@@ -81,7 +81,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
 
 
 @pytest.mark.parametrize(("method", "request_bytes"), VALID)
-def test_what_is_damaged_below_is_right_to_begin_with(
+def test_the_uncorrupted_messages_are_valid(
     target: Target, method: str, request_bytes: bytes
 ) -> None:
     assert isinstance(target.call(method, request_bytes), list)
@@ -119,7 +119,7 @@ def damaged(draw: st.DrawFn, original: bytes) -> bytes:
 
 
 @given(data=st.data(), valid=st.sampled_from(VALID))
-def test_damaged_messages(target: Target, data: st.DataObject, valid: tuple[str, bytes]) -> None:
+def test_corrupted_messages(target: Target, data: st.DataObject, valid: tuple[str, bytes]) -> None:
     method, original = valid
     target.call(method, data.draw(damaged(original)))
 
@@ -128,7 +128,7 @@ LARGE = [(method, data) for method, data in VALID if len(data) > 512 and method 
 
 
 @given(data=st.data(), valid=st.sampled_from(LARGE))
-def test_what_is_read_in_place_means_what_the_generated_classes_say(
+def test_zero_copy_parsing_matches_the_generated_classes(
     target: Target, plain: Target, data: st.DataObject, valid: tuple[str, bytes]
 ) -> None:
     method, original = valid
@@ -140,7 +140,7 @@ def test_what_is_read_in_place_means_what_the_generated_classes_say(
 
 
 @pytest.mark.parametrize("valid", LARGE, ids=lambda valid: valid[0])
-def test_every_other_last_byte_is_seen(
+def test_every_changed_last_byte_is_detected(
     target: Target, plain: Target, valid: tuple[str, bytes]
 ) -> None:
     """It is part of the seed or the format, which come behind the numbers, or of a number."""
@@ -151,12 +151,12 @@ def test_every_other_last_byte_is_seen(
         assert outcome(target.call(method, request)) == outcome(plain.call(method, request))
 
 
-def test_large_requests_are_among_them() -> None:
+def test_large_requests_are_among_the_examples() -> None:
     assert {method for method, _ in LARGE} == set(READ_IN_PLACE)
 
 
 @given(valid=st.sampled_from(VALID), other=st.sampled_from(VALID))
-def test_messages_of_other_methods_and_two_in_one(
+def test_messages_of_other_methods_and_concatenated_messages(
     target: Target, valid: tuple[str, bytes], other: tuple[str, bytes]
 ) -> None:
     """Protobuf merges what comes twice: the last value of a field counts, lists are joined."""
@@ -254,7 +254,7 @@ def test_arbitrary_latents(
 )
 @example("Sample", 1, -1, 0, 1.0, 0)
 @example("SampleStream", 1, 2**62 + 1, 0, 1.0, 0)
-def test_arbitrary_draws(
+def test_arbitrary_samples(
     target: Target,
     method: str,
     count: int,
@@ -300,7 +300,7 @@ ORIGINALS = [
 
 
 @given(data=st.data(), original=st.sampled_from(ORIGINALS))
-def test_damaged_files(target: Target, data: st.DataObject, original: bytes) -> None:
+def test_corrupted_files(target: Target, data: st.DataObject, original: bytes) -> None:
     sent(target, data.draw(damaged(original)), png_file())
 
 
@@ -335,7 +335,7 @@ some = st.lists(st.one_of(others, bodies), max_size=3)
 
 
 @given(first=headers, before=some, body=bodies, behind=some)
-def test_png_files_whose_checksums_are_right(
+def test_png_files_with_valid_checksums(
     target: Target, first: bytes, before: list[bytes], body: bytes, behind: list[bytes]
 ) -> None:
     chunks = [first, *before, body, *behind, chunk(b"IEND", b"")]

@@ -109,7 +109,7 @@ def eventually(condition: Callable[[], bool]) -> bool:
 
 
 @pytest.mark.usefixtures("long_hold")
-def test_replies_are_held_while_the_port_is_being_closed_and_none_is_refused(
+def test_replies_are_held_while_the_port_closes_and_no_call_is_refused(
     bench: Bench,
 ) -> None:
     with bench.channel() as channel:
@@ -134,7 +134,7 @@ def test_replies_are_held_while_the_port_is_being_closed_and_none_is_refused(
         assert "shutting down" not in caught.value.details()
 
 
-def test_calls_in_flight_are_waited_for_so_long(bench: Bench) -> None:
+def test_the_handover_waits_for_calls_in_flight(bench: Bench) -> None:
     with bench.channel() as channel:
         future = channel.unary_unary("/t.T/Slow").future(b"x", timeout=TIMEOUT_S)
         assert bench.seen.acquire(timeout=TIMEOUT_S)
@@ -146,7 +146,7 @@ def test_calls_in_flight_are_waited_for_so_long(bench: Bench) -> None:
         assert future.result() == b"late"
 
 
-def test_calls_that_last_longer_are_told(bench: Bench) -> None:
+def test_the_handover_reports_calls_that_exceed_the_timeout(bench: Bench) -> None:
     with bench.channel() as channel:
         future = channel.unary_unary("/t.T/Slow").future(b"x", timeout=TIMEOUT_S)
         assert bench.seen.acquire(timeout=TIMEOUT_S)
@@ -155,7 +155,7 @@ def test_calls_that_last_longer_are_told(bench: Bench) -> None:
         assert future.exception().code() == grpc.StatusCode.UNAVAILABLE
 
 
-def test_a_hand_over_that_is_broken_off_lets_the_replies_go(bench: Bench) -> None:
+def test_a_cancelled_handover_releases_the_replies(bench: Bench) -> None:
     """As by a second signal."""
     with bench.channel() as channel:
         echo = channel.unary_unary("/t.T/Echo")

@@ -69,7 +69,7 @@ def bench() -> Bench:
     return bench
 
 
-def test_what_arrives_before_the_run_is_one_batch(bench: Bench) -> None:
+def test_requests_before_the_run_form_one_batch(bench: Bench) -> None:
     assert not bench.inline
     for _ in range(3):
         bench.submit("a")
@@ -79,7 +79,7 @@ def test_what_arrives_before_the_run_is_one_batch(bench: Bench) -> None:
     assert bench.runs == [("a", 3, threading.get_ident())]
 
 
-def test_it_is_due_as_soon_as_a_batch_is_full(bench: Bench) -> None:
+def test_a_full_batch_is_due(bench: Bench) -> None:
     for _ in range(3):
         bench.submit("a")
         assert not bench.inline.due
@@ -101,7 +101,7 @@ def test_two_models_take_turns(bench: Bench) -> None:
     ]
 
 
-def test_what_comes_after_the_last_batch_is_taken_again(bench: Bench) -> None:
+def test_requests_after_the_last_batch_are_accepted_again(bench: Bench) -> None:
     for _ in range(2):
         bench.submit("a")
         while bench.inline:
@@ -109,7 +109,7 @@ def test_what_comes_after_the_last_batch_is_taken_again(bench: Bench) -> None:
     assert len(bench.runs) == 2
 
 
-def test_a_batch_that_would_take_long_runs_on_the_engines_thread() -> None:
+def test_a_long_batch_runs_on_the_engines_thread() -> None:
     bench = Bench(expected_s=1.0)
     bench.inline.begin()
     bench.submit("a")
@@ -159,7 +159,7 @@ def test_a_batch_that_grew_too_long_is_handed_over(bench: Bench) -> None:
     assert not bench.inline
 
 
-def test_offers_of_other_threads_are_not_taken(bench: Bench) -> None:
+def test_offers_of_other_threads_are_declined(bench: Bench) -> None:
     thread = threading.Thread(target=bench.submit, args=("a",))
     thread.start()
     thread.join()
@@ -168,7 +168,7 @@ def test_offers_of_other_threads_are_not_taken(bench: Bench) -> None:
     assert bench.runs[0][2] not in (threading.get_ident(), thread.ident)
 
 
-def test_at_the_end_the_engines_threads_run_what_was_taken(bench: Bench) -> None:
+def test_at_the_end_the_engines_threads_run_accepted_requests(bench: Bench) -> None:
     bench.submit("a")
     bench.submit("b")
     bench.inline.end()

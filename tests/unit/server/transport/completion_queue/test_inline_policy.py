@@ -56,19 +56,19 @@ def unit_s(policy: InlinePolicy) -> float:
         (0.0, 0, 0, True),
     ],
 )
-def test_more_calls_may_take_longer_and_nothing_very_long(
+def test_the_limit_grows_with_the_calls_up_to_a_maximum(
     machine: Machine, seconds: float, calls: int, in_flight: int, short: bool
 ) -> None:
     assert measured(machine).allows(seconds, calls, in_flight) is short
 
 
-def test_the_first_limits_are_by_the_shortest_of_some_trials() -> None:
+def test_the_first_limits_use_the_shortest_trial() -> None:
     trials: Iterator[float] = iter([3 * UNIT_S, UNIT_S, *[2 * UNIT_S] * 100])
     policy = InlinePolicy(lambda: next(trials), lambda: 0.0)
     assert policy.limits == Limits.of(UNIT_S)
 
 
-def test_a_machine_that_becomes_slower_or_faster_is_followed(machine: Machine) -> None:
+def test_the_limits_follow_the_machines_speed(machine: Machine) -> None:
     policy = measured(machine)
     for speed in (2.0, 0.5):
         machine.unit_s = speed * UNIT_S
@@ -78,7 +78,7 @@ def test_a_machine_that_becomes_slower_or_faster_is_followed(machine: Machine) -
         assert unit_s(policy) == pytest.approx(speed * UNIT_S, rel=0.01)
 
 
-def test_it_is_timed_a_few_times_a_second_only(machine: Machine) -> None:
+def test_a_trial_runs_only_a_few_times_per_second(machine: Machine) -> None:
     policy = measured(machine)
     at_start = machine.trials
     for _ in range(1000):
@@ -87,7 +87,7 @@ def test_it_is_timed_a_few_times_a_second_only(machine: Machine) -> None:
     assert 2 <= machine.trials - at_start <= 4
 
 
-def test_a_single_trial_that_was_held_up_counts_for_little(machine: Machine) -> None:
+def test_a_single_slow_trial_has_little_weight(machine: Machine) -> None:
     policy = measured(machine)
     machine.unit_s = 1.0
     machine.s += 1.0
@@ -95,5 +95,5 @@ def test_a_single_trial_that_was_held_up_counts_for_little(machine: Machine) -> 
     assert unit_s(policy) == pytest.approx(1.05 * UNIT_S)
 
 
-def test_the_trial_here_is_of_a_likely_size() -> None:
+def test_the_trial_takes_a_plausible_time() -> None:
     assert 1e-6 < min(time_python() for _ in range(5)) < 0.1
