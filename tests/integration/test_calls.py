@@ -1,4 +1,4 @@
-"""Every RPC over a real connection, against what numpy says the tiny models give."""
+"""Tests of every RPC over a real connection, against outputs computed with numpy."""
 
 from __future__ import annotations
 

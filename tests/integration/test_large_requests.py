@@ -1,4 +1,4 @@
-"""The shipped models with hundreds of rows in a request, decoded off the event loop."""
+"""Tests of the shipped models with hundreds of rows in a request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Start, health, refusals at start, and a stop that drops nothing."""
+"""Tests of start, health, startup errors, and graceful stop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Prometheus finds, against what was done."""
+"""Tests of the Prometheus metrics of a running server against the calls that were made."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_scrapers_get_the_requested_format(
             ),
         ):
             headers = {"Accept": accept} if accept else {}
-            request = urllib.request.Request(url, headers=headers)  # noqa: S310 - our own
+            request = urllib.request.Request(url, headers=headers)  # noqa: S310 - own server
             with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:  # noqa: S310
                 assert reply.headers["Content-Type"].startswith(content_type)
                 families = {family.name: family for family in parse(reply.read().decode())}
@@ -235,7 +235,7 @@ def test_refused_and_dropped_requests_have_a_reason(exports: Path, tmp_path: Pat
 
 
 def counted(server: Server) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    """Every counter and every part of a histogram, those of processes left out."""
+    """Return all counters and all series of histograms, without those of processes."""
     return {
         (name, frozenset(found.items())): number
         for name, samples in scrape(server).items()
@@ -246,7 +246,7 @@ def counted(server: Server) -> dict[tuple[str, frozenset[tuple[str, str]]], floa
 
 
 def sample_over_a_new_connection(server: Server) -> None:
-    """Make a call; one that meets a worker in the moment of its death is made again."""
+    """Make a call, and retry it if its worker is killed during the call."""
     while True:
         with server.generative() as stub:
             request = pb.SampleRequest(model=ref("tiny-vae"), count=1)
@@ -283,7 +283,7 @@ def test_no_counter_falls_when_a_worker_is_killed_and_replaced(
             for (name, labels), number in before.items()
             if name == "grpc_server_started_total" and ("grpc_method", "Sample") in labels
         )
-        # Between two scrapes it may have counted some that nobody will ever know of.
+        # Counts of the killed worker after its last scrape are lost.
         assert 10 <= calls <= 10 + 2 * scrapes
         assert server.stop() == 0
 

@@ -1,4 +1,4 @@
-"""TLS, client certificates and tokens over real connections."""
+"""Tests of TLS, client certificates and tokens over real connections."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Files:
         return str(self.folder / "ca.pem")
 
     def issue(self, name: str, authority: trustme.CA | None = None) -> tuple[str, str]:
-        """Write a certificate for 127.0.0.1 and its key; return both paths."""
+        """Write a certificate for 127.0.0.1 and its key, and return both paths."""
         pair = (authority or self.authority).issue_cert("127.0.0.1", "localhost")
         cert, key = self.folder / f"{name}.pem", self.folder / f"{name}.key"
         key.write_bytes(pair.private_key_pem.bytes())
@@ -113,7 +113,7 @@ def test_a_renewed_certificate_is_used_without_a_restart(
         assert cli(server, "health", "--tls-ca", files.ca) == 0
         renewed = trustme.CA()
         renewed.cert_pem.write_to_path(str(tmp_path / "renewed.pem"))
-        # First a half-written pair: the old one stays.
+        # First an incomplete pair: the old one stays in use.
         Path(tls[1]).write_text("rubbish")
         assert cli(server, "health", "--tls-ca", files.ca) == 0
         assert "cannot be used, the old ones stay" in server.log
@@ -128,7 +128,7 @@ def test_every_method_but_health_needs_its_token(guarded: Server, files: Files) 
     assert cli(guarded, "health", *trust) == 0
     assert cli(guarded, "models", *trust, *token) == 0
     assert cli(guarded, "sample", *trust, *token) == 0
-    # ReloadModels has a token of its own, which is no good for anything else.
+    # The token of ReloadModels is not valid for other methods.
     reload_token = ("--token-file", files.secret("theirs", RELOAD_TOKEN))
     assert cli(guarded, "reload", *trust, *token) == 1
     assert cli(guarded, "reload", *trust, *reload_token) == 0
@@ -172,7 +172,7 @@ def test_a_token_without_tls_is_refused_unless_it_is_allowed(
         assert "a token without TLS can be read by anyone" in server.log
     with served(exports, tmp_path / "log", "--allow-plaintext-token", "yes") as server:
         assert "tokens are accepted over plain text" in server.log
-        assert cli(server, "models") == 0  # with the variable
+        assert cli(server, "models") == 0  # with the token from the variable
         monkeypatch.delenv("LATENTSERVE_TOKEN")
         assert cli(server, "models") == 1
 
@@ -200,7 +200,7 @@ def test_unusable_files_end_the_process_with_a_message(
 def test_new_connections_use_the_renewed_certificate(
     exports: Path, files: Files, tls: tuple[str, ...], tmp_path: Path
 ) -> None:
-    """A connection that is open keeps working: only new ones see the new certificate."""
+    """Open connections stay usable: only new connections get the new certificate."""
     trust = grpc.ssl_channel_credentials(Path(files.ca).read_bytes())
     with (
         served(exports, tmp_path / "log", *tls) as server,

@@ -1,4 +1,4 @@
-"""Spans of a running server, as a collector on loopback gets them."""
+"""Tests of the spans that a running server sends to a collector on loopback."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Collector:
         return ExportTraceServiceResponse()
 
     def take(self, calls: int) -> list[tuple[dict[str, str], Span]]:
-        """Wait for the spans of so many calls; return all with their resources."""
+        """Wait for the spans of this number of calls; return all spans with their resources."""
         found: list[tuple[dict[str, str], Span]] = []
         while sum(span.kind == Span.SPAN_KIND_SERVER for _, span in found) < calls:
             received = self._received.get(timeout=TIMEOUT_S)
@@ -79,7 +79,7 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
 
 @pytest.fixture
 def silent_url() -> Iterator[str]:
-    """A port that takes connections, and that is all."""
+    """URL of a port that accepts connections and never replies."""
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()

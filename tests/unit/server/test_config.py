@@ -1,4 +1,4 @@
-"""Flags over environment over defaults, and every bad value is named."""
+"""Tests of the settings: precedence of flags, variables and defaults, and invalid values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from latentserve_server.errors import SettingsError, StartupError
 
 @pytest.fixture(autouse=True)
 def exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Run in a folder that has the default exports/."""
+    """Run in a folder with the default exports/."""
     folder = tmp_path / "exports"
     folder.mkdir()
     monkeypatch.chdir(tmp_path)
@@ -35,7 +35,7 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-# One value of each setting that differs from its default.
+# For each setting, one value that differs from its default.
 OTHER = {
     "exports": "models",
     "listen": "0.0.0.0:9000",
@@ -338,7 +338,7 @@ def test_an_endpoint_with_a_password_is_refused_and_not_shown() -> None:
 
 def test_settings_cannot_be_changed_after_the_check() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        read().threads = 4  # type: ignore[misc]  # that it cannot be is the test
+        read().threads = 4  # type: ignore[misc]  # must fail
 
 
 @pytest.mark.parametrize(
@@ -352,7 +352,7 @@ def test_settings_cannot_be_changed_after_the_check() -> None:
 def test_a_limit_that_the_wire_contract_cannot_express_is_refused_by_its_flag(
     name: str, value: int
 ) -> None:
-    """Limits are int32 and int64 there; the server would end with a stack trace."""
+    """The wire contract has int32 and int64; larger limits would end the server with a trace."""
     arguments = [f"{flag(name)}={value}"]
     if name == "max_request_rows":
         arguments.append(f"--queue-rows={value}")

@@ -1,4 +1,4 @@
-"""What a failed call looks like on the wire: gRPC's own error model, and nothing secret."""
+"""Tests of error statuses on the wire: gRPC's error model, without internal details."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def find(status: WireStatus, kind: type[M]) -> M | None:
 
 def get(status: WireStatus, kind: type[M]) -> M:
     found = find(status, kind)
-    assert found is not None, f"there is no {kind.__name__}"
+    assert found is not None, f"the status has no {kind.__name__}"
     return found
 
 
@@ -125,7 +125,7 @@ def test_without_retry_after_no_retry_is_suggested() -> None:
 
 
 def wire_bytes(status: WireStatus) -> int:
-    """An upper bound of the trailers as HTTP/2 headers; 32 bytes per header are the protocol's."""
+    """Return an upper bound of the trailers' size as HTTP/2 headers, each with 32 extra bytes."""
     headers = {
         "grpc-status": "3",
         "grpc-message": urllib.parse.quote(status.message, safe=" !\"#$&'()*+,-./:;<=>?@[]^_`{|}~"),
@@ -133,7 +133,7 @@ def wire_bytes(status: WireStatus) -> int:
     }
     total = 0
     for key, value in headers.items():
-        # Binary headers travel in base 64.
+        # Binary headers are sent as base64.
         length = -(-len(value) // 3) * 4 if isinstance(value, bytes) else len(value.encode())
         total += len(key) + length + 32
     return total

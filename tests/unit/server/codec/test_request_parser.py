@@ -1,3 +1,5 @@
+"""Tests of the request parser and its cache."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""The border of the server: what callers send is checked here, before it meets other callers."""
+"""Tests of the conversion and validation of tensors and image files."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def decode_latents(latents: pb.Tensor, dim: int = DIM) -> tensors.Rows:
 
 
 def encode_images(array: np.ndarray[Any, Any], form: int) -> pb.Images:
-    """The images of a reply that has nothing else, as a caller reads them."""
+    """Return the images of a reply that has only images, as a client reads them."""
     pieces: list[Any] = list(tensors.encode_images(1, array, form))
     return DecodeResponse.FromString(b"".join(pieces)).images
 
@@ -79,7 +79,7 @@ def encode_tensor(array: np.ndarray[Any, Any]) -> pb.Tensor:
 
 
 def violation_of(call: Callable[[], object]) -> tuple[str, str]:
-    """The one field violation that a refused call gives; the message must hold both parts."""
+    """Return the only field violation of a refused call; the message must have both its parts."""
     with pytest.raises(InvalidRequest) as refused:
         call()
     (violation,) = refused.value.violations
@@ -288,7 +288,7 @@ def test_images_in_neither_form_are_refused() -> None:
     assert "images.tensor or images.encoded" in description
 
 
-# --- tensors that are taken -------------------------------------------------------------------
+# --- tensors that are accepted ----------------------------------------------------------------
 
 
 def base_of(array: np.ndarray[Any, Any]) -> object:
@@ -360,7 +360,7 @@ def png_chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def bomb(width: int, height: int) -> bytes:
-    """A tiny PNG whose header promises a huge image."""
+    """Return a tiny PNG whose header claims a huge image."""
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     body = zlib.compress(b"\0" * 1000)
     return (
@@ -436,7 +436,7 @@ def test_too_few_or_too_many_files_are_refused(file: bytes, rows: int) -> None:
 def test_a_png_that_claims_gigapixels_is_refused_by_its_header(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Pillow has no seam at which decoding could be observed, so `load` is replaced."""
+    """Pillow has no hook to observe decoding, so `load` is replaced."""
 
     loaded = []
 
@@ -469,7 +469,7 @@ def test_a_corrupted_file_is_read_or_refused_without_an_internal_error() -> None
     assert refused > 100
 
 
-# --- image files that are taken ---------------------------------------------------------------
+# --- image files that are accepted ------------------------------------------------------------
 
 
 def read(file: bytes, spec: ImageSpec = GREY) -> Pixels:
@@ -503,7 +503,7 @@ def test_a_grey_picture_is_read_the_same_from_every_png_mode(
 
 @pytest.mark.parametrize("spec", [GREY, RGB], ids=["grey model", "rgb model"])
 def test_a_palette_png_with_alpha_per_colour_is_read_like_one_without(spec: ImageSpec) -> None:
-    """Web tools write such files; a warning of the image library is not for the log."""
+    """Web tools write such files; they must not cause a warning of Pillow in the log."""
     original = pixels(HEIGHT, WIDTH)
     palette = Image.fromarray(original).convert("P")
     file = image_file(palette, transparency=bytes(range(256)))
@@ -561,7 +561,7 @@ def test_files_keep_their_order_and_may_mix_formats() -> None:
     np.testing.assert_allclose(rows.mean(axis=(1, 2, 3)), greys, atol=2)
 
 
-# --- what goes out ----------------------------------------------------------------------------
+# --- encoded replies --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("spec", [GREY, RGB], ids=["grey", "rgb"])

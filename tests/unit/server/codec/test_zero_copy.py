@@ -1,4 +1,4 @@
-"""The generated classes are the reference: what is found in place must mean what they say."""
+"""Tests of the zero-copy field locator against the generated message classes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def field(number: int, payload: bytes) -> bytes:
 
 
 def check_against_the_reference(message: bytes) -> bool:
-    """Whether the field was found; if so, it must be what the generated class finds."""
+    """Return whether the field was found, after a comparison with the generated class."""
     found = locate(message, PATH)
     if found is None:
         return False
@@ -84,7 +84,7 @@ def test_fields_in_any_order_and_unknown_ones_are_kept() -> None:
         field(2, field(1, field(3, DATA)))[:-1],
         b"\x13\x14" + field(2, field(1, field(3, DATA))),  # a group
         b"\x10\x01" + field(2, field(1, field(3, DATA))),  # the field as a number
-        field(2, field(1, field(3, DATA))) + b"\x80",  # a tag that is cut off
+        field(2, field(1, field(3, DATA))) + b"\x80",  # a truncated tag
         b"\xff" * 11,
     ],
 )

@@ -1,4 +1,4 @@
-"""Each RPC of ModelService, without a transport."""
+"""Tests of each RPC of ModelService, without a transport."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TIMEOUT_S = 10.0
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Model a with versions 1, 2 and a refused 3, and model b that is a GAN."""
+    """Model a with versions 1, 2 and a refused 3, and model b, a GAN."""
     for version in (1, 2, 3):
         tiny_models.write_model(tmp_path, "a", kind="vae", version=version)
     (tmp_path / "a" / "3" / "golden.npz").write_bytes(b"spoiled")
@@ -68,10 +68,10 @@ def serve(root: Path) -> Iterator[Serve]:
 
 
 def call(method: Any, request: Message, response: type[R]) -> R:
-    """Call a method that answers before it returns."""
+    """Call a method that completes before it returns."""
     replies: list[Reply] = []
     handle = method(request.SerializeToString(), None, replies.append)
-    handle.cancel()  # too late, and harmless
+    handle.cancel()  # has no effect on a completed call
     (reply,) = replies
     return response.FromString(reply.build())
 
@@ -197,7 +197,7 @@ def test_a_negative_version_is_an_invalid_request(serve: Serve) -> None:
 def test_a_timestamp_as_version_is_refused_without_breaking_the_list(
     serve: Serve, root: Path, folder: str
 ) -> None:
-    """It is a number, but none that fits the contract's int32."""
+    """The version is a number that exceeds the contract's int32."""
     (root / "a" / folder).mkdir()
     ready = [
         (model.name, model.version)
@@ -208,7 +208,7 @@ def test_a_timestamp_as_version_is_refused_without_breaking_the_list(
 
 
 def reload(service: ModelService, request: pb.ReloadModelsRequest) -> pb.ReloadModelsResponse:
-    """Call a method that answers later, from a thread of its own."""
+    """Call a method that completes later, on a separate thread."""
     replies: queue.SimpleQueue[Reply] = queue.SimpleQueue()
     service.reload_models(request.SerializeToString(), None, replies.put)
     return pb.ReloadModelsResponse.FromString(replies.get(timeout=TIMEOUT_S).build())

@@ -1,4 +1,4 @@
-"""Deadlines on a clock that is set at the worst moment."""
+"""Tests of deadlines while the wall clock is set."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_wall_clock_deadline_becomes_a_monotonic_one(clocks: Clocks, clock: Wa
     clocks.pass_s(86_400)
     assert clock.deadline(clocks.day + 5) == pytest.approx(86_905)
     assert clock.deadline_in(7) == pytest.approx(86_907)
-    assert clock.deadline(clocks.day - 5) == pytest.approx(86_895)  # it has passed
+    assert clock.deadline(clocks.day - 5) == pytest.approx(86_895)  # a past deadline
 
 
 def test_a_deadline_centuries_away_is_none(clocks: Clocks, clock: WallClock) -> None:
@@ -51,7 +51,7 @@ def test_a_clock_change_after_the_read_gives_none_once(
 
 
 def test_a_slewed_clock_keeps_its_deadlines(clocks: Clocks, clock: WallClock) -> None:
-    """NTP moves it by half a millisecond in a second at most."""
+    """NTP slews a clock by at most half a millisecond per second."""
     for _ in range(1000):
         clocks.pass_s(1)
         clocks.day += 5e-4

@@ -1,4 +1,4 @@
-"""A shared port is handed over: nobody is refused, and no call crosses the GOAWAY."""
+"""Tests of the handover of a shared port: no call is refused or crosses the GOAWAY."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Work:
 
 
 class Bench:
-    """A transport on a loop of its own, with a method that answers and one that refuses."""
+    """A transport on a separate event loop, with a method that succeeds and one that fails."""
 
     def __init__(self, name: str) -> None:
         self.loop = asyncio.new_event_loop()
@@ -117,7 +117,7 @@ def test_replies_are_held_while_the_port_closes_and_no_call_is_refused(
         assert calls["Echo"](b"warm", timeout=TIMEOUT_S) == b"warm"
         handing_over = bench.submit(bench.transport.hand_over(timeout_s=TIMEOUT_S))
         bench.seen.acquire(timeout=TIMEOUT_S)
-        time.sleep(0.1)  # the replies are held from now on
+        time.sleep(0.1)  # now the replies are held
         began = time.monotonic()
         futures = {name: call.future(b"x", timeout=TIMEOUT_S) for name, call in calls.items()}
         for _ in futures:
@@ -129,7 +129,7 @@ def test_replies_are_held_while_the_port_closes_and_no_call_is_refused(
         assert handing_over.result(TIMEOUT_S)
         with pytest.raises(grpc.RpcError) as caught:
             calls["Echo"](b"x", timeout=TIMEOUT_S)
-        # The connection is closed, and nobody listens: another process would, on a shared port.
+        # The connection is closed, and no other process listens on the port in this test.
         assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
         assert "shutting down" not in caught.value.details()
 
@@ -156,7 +156,7 @@ def test_the_handover_reports_calls_that_exceed_the_timeout(bench: Bench) -> Non
 
 
 def test_a_cancelled_handover_releases_the_replies(bench: Bench) -> None:
-    """As by a second signal."""
+    """A second signal cancels the handover in the same way."""
     with bench.channel() as channel:
         echo = channel.unary_unary("/t.T/Echo")
         echo(b"warm", timeout=TIMEOUT_S)

@@ -1,4 +1,4 @@
-"""Which of gRPC's options the server listens with."""
+"""Tests of the server's gRPC options."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_the_limits_follow_the_settings(tmp_path: Path) -> None:
 
 
 def test_the_ping_limit_allows_jitter_at_ten_seconds(tmp_path: Path) -> None:
-    """Go's clients ping every 10 s at most; a long run with one is marked slow."""
+    """Go clients ping at most every 10 s; test_limits has a slow test with such a client."""
     found = options(tmp_path)
     assert found["grpc.http2.min_ping_interval_without_data_ms"] <= 8_000
     assert found["grpc.keepalive_permit_without_calls"] == 1

@@ -1,4 +1,4 @@
-"""What the integration tests cannot bring about at will."""
+"""Tests of the grpc.aio transport that need controlled timing."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_the_gate_waits_for_calls_in_flight_and_refuses_new_ones() -> None:
 
 
 class Recorder:
-    """A call in flight that remembers whether it was cancelled."""
+    """A call in flight that records its cancellation."""
 
     def __init__(self) -> None:
         self.cancelled = threading.Event()
@@ -59,7 +59,7 @@ class Recorder:
 
 
 class Context:
-    """What a handler needs of grpc's context."""
+    """Stand-in for grpc's context."""
 
     def time_remaining(self) -> None:
         return None

@@ -17,7 +17,7 @@ TIMEOUT_S = 5.0
 
 
 class NamedEngine:
-    """Remembers which engine ran how many rows, on which thread."""
+    """Records the name, the rows and the thread of each run."""
 
     def __init__(self, name: str, runs: list[tuple[str, int, int]]) -> None:
         self.name, self.runs = name, runs
@@ -28,11 +28,11 @@ class NamedEngine:
 
 
 class Bench:
-    """Two models whose batches this thread may run."""
+    """Two models whose batches the test's thread may run."""
 
     def __init__(self, *, expected_s: float = 0.0001, calls: int = 100) -> None:
         self.calls = calls
-        # 1 ms, 0.225 ms more for each call, and 20 ms at most.
+        # Limits: 1 ms plus 0.225 ms for each call, at most 20 ms.
         policy = InlinePolicy(lambda: 0.0005, lambda: 0.0)
         self.inline = InlineExecution(lambda: self.calls, policy)
         self.runs: list[tuple[str, int, int]] = []
@@ -119,7 +119,7 @@ def test_a_long_batch_runs_on_the_engines_thread() -> None:
 
 
 def test_a_batch_of_more_calls_may_take_longer() -> None:
-    """One call of 1.5 ms is too long, and four are not: each of them would wait for a thread."""
+    """One call of 1.5 ms is over the limit; four calls are not, as the limit grows with calls."""
     bench = Bench(expected_s=0.0015)
     bench.inline.begin()
     bench.submit("a")
@@ -143,7 +143,7 @@ def test_the_batch_of_the_only_call_may_take_longer(expected_s: float, here: boo
     bench.submit("a")
     assert bool(bench.inline) is here
     if here:
-        bench.calls = 2  # another one has come meanwhile
+        bench.calls = 2  # a second call has arrived
         bench.inline.run()
     bench.wait(1)
     assert bench.runs[0][2] != threading.get_ident()

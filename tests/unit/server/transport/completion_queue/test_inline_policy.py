@@ -14,7 +14,7 @@ UNIT_S = 0.0001
 
 
 class Machine:
-    """Takes as long for the fixed piece of work as it is told, at a time that it is told."""
+    """Fake machine with a settable duration of a trial and a settable clock."""
 
     def __init__(self) -> None:
         self.unit_s = UNIT_S

@@ -1,4 +1,4 @@
-"""What tests/integration does not reach: the trial, the fallback, and every odd position."""
+"""Tests of the completion-queue transport: start-up check, fallback, rare states of calls."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ TIMEOUT_S = 5.0
 
 
 class Work:
-    """A call in flight that remembers being cancelled."""
+    """A call in flight that records its cancellation."""
 
     def __init__(self) -> None:
         self.cancelled = threading.Event()
@@ -48,7 +48,7 @@ class Work:
 
 
 class Chunks:
-    """A stream of `count` chunks that counts how many were asked for."""
+    """A stream of `count` chunks that counts the requested ones."""
 
     def __init__(self, chunk: bytes, count: int) -> None:
         self.chunk, self.count, self.asked = chunk, count, 0
@@ -110,7 +110,7 @@ def echo(request: bytes, deadline: float | None, done: Done) -> Call:
     return Work()
 
 
-# --- the trial and the fallback -----------------------------------------------------------------
+# --- the start-up check and the fallback --------------------------------------------------------
 
 
 def test_the_installed_grpcio_is_compatible() -> None:
@@ -203,7 +203,7 @@ def test_an_unexpected_error_is_internal_and_only_logged(
         serve(Fail=method).unary_unary("/t.T/Fail")(b"", timeout=TIMEOUT_S)
     assert caught.value.code() == grpc.StatusCode.INTERNAL
     assert "secret" not in caught.value.details()
-    # Written at the end of the call, which the caller may see first.
+    # Logged at the end of the call, after the client may have got its status.
     assert eventually(lambda: "secret detail" in caplog.text)
     assert caught.value.details().split()[-1] in caplog.text
 
@@ -319,7 +319,7 @@ def test_a_slow_reader_limits_the_stream(serve: Any) -> None:
     stream = channel.unary_stream("/t.T/Many")(b"", timeout=30.0)
     next(stream)
     time.sleep(0.3)
-    assert chunks.asked < 64  # what fits into the buffers of gRPC and of the kernel
+    assert chunks.asked < 64  # chunks in the buffers of gRPC and of the kernel
     assert sum(1 for _ in stream) == 127
     assert chunks.asked == 128
 
