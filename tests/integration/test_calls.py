@@ -201,7 +201,7 @@ def test_latents_of_a_seed_do_not_depend_on_the_batch(server: Server, name: str)
     pieces = [(start, rows) for rows in (1, 3, 8, 20) for start in range(0, 64 - rows, 5)]
     with server.generative() as stub, ThreadPoolExecutor(16) as pool:
 
-        def draw(piece: tuple[int, int]) -> bytes:
+        def sample(piece: tuple[int, int]) -> bytes:
             request = pb.SampleRequest(
                 model=ref(name), count=piece[1], seed=77, offset=piece[0], include_latents=True
             )
@@ -211,7 +211,7 @@ def test_latents_of_a_seed_do_not_depend_on_the_batch(server: Server, name: str)
             data: bytes = reply.latents.data
             return data
 
-        for (start, rows), data in zip(pieces, pool.map(draw, pieces), strict=True):
+        for (start, rows), data in zip(pieces, pool.map(sample, pieces), strict=True):
             assert data == expected[start : start + rows].tobytes()
 
 

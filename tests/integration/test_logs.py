@@ -153,7 +153,7 @@ def test_neither_tokens_nor_metadata_nor_requests_reach_the_log(
     )
     with served(exports, tmp_path / "log", *flags) as server:
         with server.generative() as stub:
-            for token in ("right-token-of-the-file", "wrong-token-of-a-caller"):
+            for token in ("right-token-of-the-file", "wrong-token-of-a-client"):
                 metadata = (("authorization", f"Bearer {token}"), ("x-note", "private-note"))
                 for count in (1, 0):
                     with contextlib.suppress(grpc.RpcError):

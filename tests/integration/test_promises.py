@@ -230,9 +230,9 @@ def test_labels_and_threads_do_not_grow_with_the_requests(slow: Server) -> None:
         threads = len(list(Path(f"/proc/{slow.process.pid}/task").iterdir()))
         return sum(map(len, scrape(slow).values())), threads
 
-    def load(callers: int) -> None:
-        with ThreadPoolExecutor(callers) as pool:
-            list(pool.map(bad_calls, [range(n, n + 5) for n in range(0, 5 * callers, 5)]))
+    def load(clients: int) -> None:
+        with ThreadPoolExecutor(clients) as pool:
+            list(pool.map(bad_calls, [range(n, n + 5) for n in range(0, 5 * clients, 5)]))
 
     load(16)  # creates everything that is created only once
     series, threads = measure()

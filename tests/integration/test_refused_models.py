@@ -116,13 +116,13 @@ def test_reasons_name_only_files_of_the_model(tmp_path: Path) -> None:
         server.generative() as generative,
     ):
         listed = models.ListModels(models_pb.ListModelsRequest(), timeout=TIMEOUT_S)
-        told = {model.name: [model.reason] for model in listed.models}
-        assert told.pop("good") == [""]
+        reported = {model.name: [model.reason] for model in listed.models}
+        assert reported.pop("good") == [""]
         reload = models.ReloadModels(models_pb.ReloadModelsRequest(), timeout=TIMEOUT_S)
         for outcome in reload.outcomes:
             if outcome.name != "good":
-                told[outcome.name].append(outcome.reason)
-        for name, reasons in told.items():
+                reported[outcome.name].append(outcome.reason)
+        for name, reasons in reported.items():
             request = models_pb.GetModelRequest(model=ref(name, 1))
             reasons.append(models.GetModel(request, timeout=TIMEOUT_S).model.reason)
             refusal = refused(
@@ -131,11 +131,11 @@ def test_reasons_name_only_files_of_the_model(tmp_path: Path) -> None:
             assert refusal.reason == "MODEL_NOT_FOUND"
             reasons += refusal.texts
         log = server.log
-    assert told.keys() == BAD.keys()
+    assert reported.keys() == BAD.keys()
     for name, (_, pattern) in BAD.items():
-        for text in told[name][:3]:
+        for text in reported[name][:3]:
             assert re.search(pattern, text), (name, text)
-        for text in told[name]:
+        for text in reported[name]:
             assert not secrets_of(text), (name, text)
             assert str(root) not in text
             assert "exports with" not in text

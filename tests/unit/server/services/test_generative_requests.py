@@ -93,7 +93,7 @@ def test_arbitrary_bytes(target: Target, method: str, request_bytes: bytes) -> N
 
 
 @st.composite
-def damaged(draw: st.DrawFn, original: bytes) -> bytes:
+def corrupted(draw: st.DrawFn, original: bytes) -> bytes:
     """Return a message with some bytes changed, removed, inserted or repeated."""
     data = bytearray(original)
     for _ in range(draw(st.integers(1, 4))):
@@ -121,7 +121,7 @@ def damaged(draw: st.DrawFn, original: bytes) -> bytes:
 @given(data=st.data(), valid=st.sampled_from(VALID))
 def test_corrupted_messages(target: Target, data: st.DataObject, valid: tuple[str, bytes]) -> None:
     method, original = valid
-    target.call(method, data.draw(damaged(original)))
+    target.call(method, data.draw(corrupted(original)))
 
 
 LARGE = [
@@ -135,7 +135,7 @@ def test_zero_copy_parsing_matches_the_generated_classes(
 ) -> None:
     method, original = valid
     target.call(method, original)  # caches the parsed request
-    request = data.draw(damaged(original))
+    request = data.draw(corrupted(original))
     assert outcome(target.call(method, request)) == outcome(plain.call(method, request))
     target.call(method, original)
     assert outcome(target.call(method, request)) == outcome(plain.call(method, request))
@@ -303,7 +303,7 @@ ORIGINALS = [
 
 @given(data=st.data(), original=st.sampled_from(ORIGINALS))
 def test_corrupted_files(target: Target, data: st.DataObject, original: bytes) -> None:
-    sent(target, data.draw(damaged(original)), png_file())
+    sent(target, data.draw(corrupted(original)), png_file())
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:

@@ -107,11 +107,11 @@ def test_a_loading_version_is_listed_as_loading(serve: Serve) -> None:
     assert models[1].kind == "vae"
 
 
-@pytest.mark.parametrize(("configured", "told"), [("", ""), ("b", "b")])
+@pytest.mark.parametrize(("configured", "listed"), [("", ""), ("b", "b")])
 def test_the_default_model_is_listed_only_if_there_is_one(
-    serve: Serve, configured: str, told: str
+    serve: Serve, configured: str, listed: str
 ) -> None:
-    assert listing(serve(default_model=configured)).default_model == told
+    assert listing(serve(default_model=configured)).default_model == listed
 
 
 def test_a_model_is_described_from_its_manifest(serve: Serve, root: Path) -> None:
@@ -231,25 +231,25 @@ def test_reloads_run_in_order_and_cancelled_ones_are_skipped(root: Path) -> None
         max_versions=10,
     )
     service = ModelService(repository, max_request_rows=20, max_stream_rows=20, reload=held)
-    answered: queue.SimpleQueue[str] = queue.SimpleQueue()
+    replies: queue.SimpleQueue[str] = queue.SimpleQueue()
     calls = {
         name: service.reload_models(
             pb.ReloadModelsRequest(names=[name]).SerializeToString(),
             None,
-            lambda reply, name=name: answered.put(name),
+            lambda reply, name=name: replies.put(name),
         )
         for name in ("first", "left waiting", "left running", "last")
     }
     assert begun.get(timeout=TIMEOUT_S) == {"first"}
     calls["left waiting"].cancel()
     release.release()
-    assert answered.get(timeout=TIMEOUT_S) == "first"
+    assert replies.get(timeout=TIMEOUT_S) == "first"
     assert begun.get(timeout=TIMEOUT_S) == {"left running"}
     calls["left running"].cancel()
     release.release(2)
-    assert answered.get(timeout=TIMEOUT_S) == "last"
+    assert replies.get(timeout=TIMEOUT_S) == "last"
     assert begun.get(timeout=TIMEOUT_S) == {"last"}
-    assert answered.empty()
+    assert replies.empty()
 
 
 def test_a_reload_reports_the_outcome_of_every_version(serve: Serve, root: Path) -> None:

@@ -17,9 +17,9 @@ from latentserve_server.app import choose_transport
 from latentserve_server.errors import InvalidRequest
 from latentserve_server.observability.metrics import Metrics
 from latentserve_server.services.call import Call, Done, Reply
-from latentserve_server.transport.aio import server as transport_aio
+from latentserve_server.transport.aio import server as aio_server
 from latentserve_server.transport.base import Endpoint, Service, Transport
-from latentserve_server.transport.completion_queue import server as transport_cq
+from latentserve_server.transport.completion_queue import server as cq_server
 
 TIMEOUT_S = 20.0
 HOLD_S = 1.0
@@ -90,7 +90,7 @@ class Bench:
 
 @pytest.fixture
 def long_hold(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (transport_aio, transport_cq):
+    for module in (aio_server, cq_server):
         monkeypatch.setattr(module, "HOLD_BEFORE_S", HOLD_S)
 
 

@@ -26,7 +26,7 @@ from latentserve_server.services.health import HealthService
 from latentserve_server.transport.aio.server import AioTransport
 from latentserve_server.transport.base import LARGE_REQUEST_BYTES, Endpoint, Service
 from latentserve_server.transport.completion_queue import calls
-from latentserve_server.transport.completion_queue import server as transport_cq
+from latentserve_server.transport.completion_queue import server as cq_server
 from latentserve_server.transport.completion_queue.acceptor import Acceptor
 from latentserve_server.transport.completion_queue.server import (
     CompletionQueueServer,
@@ -114,22 +114,22 @@ def echo(request: bytes, deadline: float | None, done: Done) -> Call:
 
 
 def test_the_installed_grpcio_is_compatible() -> None:
-    assert transport_cq.find_incompatibility() is None
+    assert cq_server.find_incompatibility() is None
 
 
 def test_a_missing_operation_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(cygrpc, "SendMessageOperation")
-    assert "has no SendMessageOperation" in str(transport_cq.find_incompatibility())
+    assert "has no SendMessageOperation" in str(cq_server.find_incompatibility())
 
 
 def test_a_changed_server_class_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grpc, "server", lambda *_, **__: object())
-    assert "'_state'" in str(transport_cq.find_incompatibility())
+    assert "'_state'" in str(cq_server.find_incompatibility())
 
 
 def test_a_dropped_call_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Acceptor, "accept", lambda self, event: self)
-    reason = str(transport_cq.find_incompatibility())
+    reason = str(cq_server.find_incompatibility())
     assert "the test call failed: CANCELLED" in reason
     assert "\n" not in reason
 
@@ -137,7 +137,7 @@ def test_a_dropped_call_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_changed_reply_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     original = calls._message
     monkeypatch.setattr(calls, "_message", lambda body: original(body[1:]))
-    assert "differs from the request" in str(transport_cq.find_incompatibility())
+    assert "differs from the request" in str(cq_server.find_incompatibility())
 
 
 def test_the_transports_are_chosen_by_name(executor: ThreadPoolExecutor, metrics: Metrics) -> None:
