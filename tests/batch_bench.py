@@ -1,4 +1,4 @@
-"""Batcher with a fake engine and a manual clock; batches run only when the test calls for them."""
+"""Test bench for a batcher: fake engine, fake clock, and batches run on request."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ class Clock:
         self.ns += round(seconds * 1e9)
 
 
-class EventRecorder(BatcherCallbacks):
-    """Records all events, without their durations."""
+class RecordingCallbacks(BatcherCallbacks):
+    """Records the events without their durations."""
 
     def __init__(self) -> None:
         self.events: list[tuple[str, ...]] = []
@@ -92,7 +92,7 @@ class Bench:
     def __init__(self, *, max_batch_rows: int = 8, queue_rows: int = 16, **options: Any) -> None:
         self.clock: Clock = options.pop("clock_ns", None) or Clock()
         self.engine = FakeEngine(self.clock)
-        self.recorder = EventRecorder()
+        self.recorder = RecordingCallbacks()
         self.batcher = Batcher(
             self.engine,
             name="fake",
@@ -108,7 +108,7 @@ class Bench:
     def submit(
         self, *values: float, operation: str = "decode", deadline: float | None = None
     ) -> tuple[int, QueuedRequest]:
-        """Submit a request with one row per value; return its number and the request."""
+        """Submit a request with one row per value; return its number and the queued request."""
         number = next(self._numbers)
         rows = Rows(np.array(values, dtype=np.float32).reshape(-1, 1))
         request = self.batcher.submit(
@@ -120,7 +120,7 @@ class Bench:
         return number, request
 
     def runs_next(self) -> bool:
-        """Run the batches that are due; return whether there was one."""
+        """Let the batcher run its due batch; return whether a batch ran."""
         before = len(self.engine.batches)
         self.batcher.run_next()
         return len(self.engine.batches) > before
@@ -130,7 +130,7 @@ class Bench:
             pass
 
     def values(self, number: int) -> list[float]:
-        """Return the outputs of a request, which must have completed once and without an error."""
+        """Return the output of a request, which must have completed exactly once, without error."""
         (completion,) = self.completions[number]
         assert completion.error is None
         return list(completion.outputs[0][:, 0].tolist())
