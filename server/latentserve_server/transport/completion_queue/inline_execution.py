@@ -41,17 +41,17 @@ class InlineExecution:
         return bool(self._waiting)
 
     def begin(self) -> None:
-        """Accept offers that are made on the calling thread from now on."""
+        """Accept batchers from the calling thread from now on."""
         self._thread = threading.get_ident()
 
     def end(self) -> None:
-        """Accept no more offers, and hand the taken batchers over to their engines' threads."""
+        """Accept no more batchers, and wake the threads of those accepted."""
         self._thread = 0
         while self._waiting:
             self._waiting.popleft().wake_thread()
 
     def take(self, batcher: Batcher) -> bool:
-        """Accept or decline the offer of a batcher (see `Batcher`)."""
+        """Accept or decline a batcher; this is the `inline_hook` of `Batcher`."""
         if threading.get_ident() != self._thread or not self._is_short(batcher):
             return False
         self._waiting.append(batcher)
