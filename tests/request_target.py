@@ -161,7 +161,7 @@ class Target:
         self.repository.close(timeout_s=5)
 
     def _take(self, batcher: Batcher) -> bool:
-        """Accept the offer of a batcher, whose batches this thread runs."""
+        """Accept a batcher, whose batches this thread runs."""
         self._offered.append(batcher)
         return True
 

@@ -73,7 +73,7 @@ class Transport(Protocol):
         """Number of calls that were admitted and have not ended, without health's."""
 
     def take(self, batcher: Batcher) -> bool:
-        """Accept or decline the offer of a batcher to run its batches (see `Batcher`)."""
+        """Accept or decline to run the batches of a batcher (see `Batcher`)."""
 
     async def start(self, endpoint: Endpoint, services: Sequence[Service]) -> int:
         """Serve and return the port. Raises SettingsError if the port cannot be bound."""

@@ -199,7 +199,7 @@ class AioTransport:
         return self._gate.in_flight
 
     def take(self, batcher: Batcher) -> bool:
-        """Decline every offer: an event loop must not run a batch."""
+        """Decline every batcher: an event loop must not run a batch."""
         return False
 
     async def start(self, endpoint: Endpoint, services: Sequence[Service]) -> int:

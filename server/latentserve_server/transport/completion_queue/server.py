@@ -150,7 +150,7 @@ class CompletionQueueTransport:
         self._server: CompletionQueueServer | None = None
 
     def take(self, batcher: Batcher) -> bool:
-        """Accept a short batch for inline execution (see `offer` of `Batcher`)."""
+        """Accept a short batch for inline execution (see `inline_hook` of `Batcher`)."""
         return self._inline.take(batcher)
 
     @property
