@@ -89,7 +89,7 @@ def trace_ns(calls: int, metadata: tuple[tuple[str, str], ...]) -> float:
         trace = method.begin(metadata)
         if trace is None:
             raise SystemExit("no call can be traced")
-        trace.worked((model, "reconstruct", 1, completion))
+        trace.record_work((model, "reconstruct", 1, completion))
         trace.end("OK", None)
     provider.shutdown()
     return (time.process_time_ns() - started) / calls

@@ -112,7 +112,7 @@ def configure(
     threading.excepthook = _log_uncaught_in_thread
 
 
-def lose_quietly() -> None:
+def ignore_write_errors_at_exit() -> None:
     """Let what nobody takes at the end of the process be lost, on a full disk or a closed pipe.
 
     Python would end with exit status 120, whatever the process has to say of itself.

@@ -24,11 +24,11 @@ from latentserve_server import __version__
 from latentserve_server.batching.batcher import BatcherCallbacks
 from latentserve_server.observability.deferred_counters import Counter, LabelledCounter
 from latentserve_server.observability.model_metrics import ModelMetrics, collect_versions
-from latentserve_server.observability.rpc_metrics import RpcMetrics, code_of_leaving, collect_rpcs
+from latentserve_server.observability.rpc_metrics import RpcMetrics, cancellation_code, collect_rpcs
 from latentserve_server.repository.lifecycle import Action, Outcome
 from latentserve_server.repository.model_version import ModelVersion, State
 
-__all__ = ["Metrics", "RpcMetrics", "code_of_leaving"]
+__all__ = ["Metrics", "RpcMetrics", "cancellation_code"]
 
 _MODEL = ("model", "version")
 

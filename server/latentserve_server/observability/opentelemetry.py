@@ -154,7 +154,7 @@ class _CallSpans:
         self.trace_id = trace_id
         self._ran: deque[_Ran] = deque()
 
-    def worked(self, work: Work | None) -> None:
+    def record_work(self, work: Work | None) -> None:
         """Keep the times of a reply."""
         if work is None or not self._recording:
             return

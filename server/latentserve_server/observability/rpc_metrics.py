@@ -79,7 +79,7 @@ def collect_rpcs(rpcs: Iterable[RpcMetrics]) -> Iterator[Metric]:
     yield from (started, handled, handling, received, sent)
 
 
-def code_of_leaving(remaining_s: float | None) -> str:
+def cancellation_code(remaining_s: float | None) -> str:
     """Return the status code of a call that the transport cancelled.
 
     `remaining_s` is what its deadline still had to run, None without one. A caller whose

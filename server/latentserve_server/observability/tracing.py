@@ -31,7 +31,7 @@ class CallTrace(Protocol):
     def trace_id(self) -> str:
         """32 hexadecimal digits; "" where nobody will ever find the trace."""
 
-    def worked(self, work: Work | None) -> None:
+    def record_work(self, work: Work | None) -> None:
         """A reply, or one chunk of a stream, is there; None: it needed no engine."""
 
     def end(self, code_name: str, failure: WireStatus | None) -> None:

@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 def run_worker(descriptor: int, number: int, engine_factory: EngineFactory = onnx_engine) -> int:
     """Serve until a `Stop` or a signal; return the exit status."""
-    log_format.lose_quietly()
+    log_format.ignore_write_errors_at_exit()
     channel = IpcChannel(Connection(descriptor))
     try:
         settings = channel.receive()

@@ -8,7 +8,7 @@ from prometheus_client.openmetrics import exposition
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open
 from prometheus_client.parser import text_string_to_metric_families
 
-from latentserve_server.observability.metrics import Metrics, code_of_leaving
+from latentserve_server.observability.metrics import Metrics, cancellation_code
 from latentserve_server.repository.lifecycle import Action, Outcome
 
 SAMPLE = "/latentserve.v1.GenerativeService/Sample"
@@ -170,4 +170,4 @@ def test_the_build_is_named(metrics: Metrics) -> None:
     ],
 )
 def test_a_caller_who_left_ran_out_of_time_or_not(remaining_s: float | None, code: str) -> None:
-    assert code_of_leaving(remaining_s) == code
+    assert cancellation_code(remaining_s) == code

@@ -70,7 +70,7 @@ def test_a_call_has_a_span_with_queue_and_engine_below_it(
 ) -> None:
     before_ns = time.time_ns()
     trace = begin(tracing)
-    trace.worked(work(queue_ns=3 * MS, compute_ns=5 * MS, batch_rows=32))
+    trace.record_work(work(queue_ns=3 * MS, compute_ns=5 * MS, batch_rows=32))
     assert not exporter.get_finished_spans()  # made at the end, off the engine's thread
     trace.end("OK", None)
     spans = by_name(exporter)
@@ -123,7 +123,7 @@ def test_a_caller_who_does_not_sample_has_no_spans_but_its_trace_is_known(
     tracing: OpenTelemetry, exporter: InMemorySpanExporter
 ) -> None:
     trace = begin(tracing, UNSAMPLED)
-    trace.worked(work(queue_ns=1, compute_ns=1))
+    trace.record_work(work(queue_ns=1, compute_ns=1))
     trace.end("OK", None)
     assert not exporter.get_finished_spans()
     assert trace.trace_id == TRACE_ID
@@ -151,7 +151,7 @@ def test_calls_that_fail_have_the_id_that_the_log_has(
     trace = begin(tracing)
     error = EngineFailure("a secret of the graph")
     failure = explain(error)
-    trace.worked(work(error=error, queue_ns=2 * MS))
+    trace.record_work(work(error=error, queue_ns=2 * MS))
     trace.end("INTERNAL", failure)
     spans = by_name(exporter)
     call = spans[CALL]
@@ -168,7 +168,7 @@ def test_a_call_that_ran_out_of_time_in_the_queue_never_was_in_the_engine(
     tracing: OpenTelemetry, exporter: InMemorySpanExporter
 ) -> None:
     trace = begin(tracing)
-    trace.worked(work(error=DeadlineExceeded("too late")))
+    trace.record_work(work(error=DeadlineExceeded("too late")))
     trace.end("DEADLINE_EXCEEDED", None)
     spans = by_name(exporter)
     assert set(spans) == {CALL, "queue"}
@@ -201,7 +201,7 @@ def test_each_chunk_of_a_stream_has_its_spans_and_few_wait(
 ) -> None:
     trace = begin(tracing)
     for _ in range(100):
-        trace.worked(work(queue_ns=1, compute_ns=1))
+        trace.record_work(work(queue_ns=1, compute_ns=1))
     assert len(exporter.get_finished_spans()) >= 2 * 64
     trace.end("OK", None)
     names = [span.name for span in exporter.get_finished_spans()]
@@ -212,7 +212,7 @@ def test_a_reply_that_needed_no_engine_has_no_span_below_it(
     tracing: OpenTelemetry, exporter: InMemorySpanExporter
 ) -> None:
     trace = begin(tracing)
-    trace.worked(None)
+    trace.record_work(None)
     trace.end("OK", None)
     assert set(by_name(exporter)) == {CALL}
 
@@ -231,7 +231,7 @@ def test_whatever_breaks_in_tracing_the_call_goes_on(caplog: pytest.LogCaptureFi
     tracing = OpenTelemetry(provider)
     trace = begin(tracing)
     broken: Any = (None, "sample", 1, None)
-    trace.worked(broken)
+    trace.record_work(broken)
     trace.end("NO_SUCH_CODE", None)
     no_metadata: Any = 5
     assert tracing.method(SAMPLE).begin(no_metadata) is None
