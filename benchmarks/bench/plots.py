@@ -19,7 +19,7 @@ from bench.cells import (
     MLSERVER_PLAIN,
     TRITON,
 )
-from bench.figures import PEERS, Figures, median, parts, rows_text, times
+from bench.results import PEERS, Figures, median, parts, rows_text, times
 
 COLOURS = {
     "bare run": "#7f7f7f",

@@ -6,7 +6,7 @@ from typing import Any
 
 from bench import plots, sentences
 from bench.cells import AIO, AIO2, CQ, CQ2, EMPTY
-from bench.figures import (
+from bench.results import (
     PEERS,
     Figures,
     load_text,

@@ -6,7 +6,7 @@ import statistics
 from typing import Any
 
 from bench.cells import CALLS_PER_CLIENT, CQ, CQ2, EMPTY
-from bench.figures import Figures, load_text, median, ratio, rows_text
+from bench.results import Figures, load_text, median, ratio, rows_text
 
 REACH_BARE = 1.35  # times the CPU of the bare run, at 64 rows: what the project set out for
 ONE_CALL = (

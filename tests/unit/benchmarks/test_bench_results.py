@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bench import bare, sentences
-from bench.figures import Figures, median, parts, ratio, spread, times
+from bench.results import Figures, median, parts, ratio, spread, times
 
 
 def cell(rows: int = 64, in_flight: int = 32, **who: dict[str, list[float]]) -> dict[str, Any]:
