@@ -22,7 +22,7 @@ from grpc_reflection.v1alpha import reflection
 
 from latentserve_server.batching.batcher import Batcher
 from latentserve_server.observability.access_log import HEAD_BYTES
-from latentserve_server.observability.metrics import Metrics, code_of_leaving
+from latentserve_server.observability.metrics import Metrics, cancellation_code
 from latentserve_server.observability.rpc_recorder import RpcRecorder
 from latentserve_server.observability.tracing import CallTrace, Tracing
 from latentserve_server.services.call import Call, Done, Reply, UnaryMethod
@@ -171,7 +171,7 @@ class AioHandlers:
             call.cancel()
             raise
         if (trace := _TRACE.get()) is not None:
-            trace.worked(reply.work)
+            trace.record_work(reply.work)
         if reply.slow:
             return await loop.run_in_executor(self._executor, reply.build)
         return reply.build()
@@ -294,7 +294,7 @@ def _guard_unary(
             code = "OK"
             return response
         except asyncio.CancelledError:
-            code = code_of_leaving(context.time_remaining())
+            code = cancellation_code(context.time_remaining())
             raise
         except Exception as error:  # noqa: BLE001 - the border: everything becomes a status
             status = explain(error)
@@ -327,7 +327,7 @@ def _guard_stream(
             await gate.pass_out()
             code = "OK"
         except asyncio.CancelledError:
-            code = code_of_leaving(context.time_remaining())
+            code = cancellation_code(context.time_remaining())
             raise
         except Exception as error:  # noqa: BLE001 - the border: everything becomes a status
             status = explain(error)
