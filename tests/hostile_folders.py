@@ -95,7 +95,7 @@ def main(root: Path, outside: Path, warm_up: Path) -> None:
                 "process": watch.opened(),
                 "versions": {
                     f"{entry.name}/{entry.version}": f"{entry.state.value}: {entry.reason}"
-                    for entry in repository.entries()
+                    for entry in repository.versions()
                 },
             }
         )

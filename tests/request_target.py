@@ -131,7 +131,7 @@ class Target:
         loader = Loader(
             NumpyEngine,
             limits=lambda name: Limits(MAX_BATCH_ROWS, MAX_REQUEST_ROWS),
-            offer=self._take,
+            inline_hook=self._take,
         )
         self.repository = Repository(root, loader, default_model="vae", max_versions=10)
         self.repository.scan()

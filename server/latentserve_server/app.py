@@ -80,8 +80,8 @@ class App:
         self._engine_factory = engine_factory
         self._reload_models = reload
         self.port = 0
-        self.metrics = Metrics(lambda: self.repository.entries())
-        # Decodes large requests and encodes PNG files. Two threads leave the cores to the models.
+        self.metrics = Metrics(lambda: self.repository.versions())
+        # Decoding and encoding of large requests and PNG files; two keep the cores for models.
         self._executor = ThreadPoolExecutor(max_workers=2, thread_name_prefix="codec")
         self._tracing = open_tracing(settings.otlp_endpoint)
         self._transport = choose_transport(
@@ -98,7 +98,7 @@ class App:
                 limits=settings.limits,
                 queue_quota=settings.queue_quota(),
                 callbacks=self.metrics.callbacks,
-                offer=self._transport.take,
+                inline_hook=self._transport.take,
             ),
             default_model=settings.default_model,
             max_versions=settings.max_versions,
@@ -107,7 +107,7 @@ class App:
             on_failure=self.metrics.reload_failed,
         )
         self._folder = FolderWatcher(self.repository, settings.exports)
-        self._watchdog = Watchdog(self.repository.entries, limit_s=settings.watchdog_s)
+        self._watchdog = Watchdog(self.repository.versions, limit_s=settings.watchdog_s)
         self._stuck = False
         self.cut_off = False
         self._threads = settings.threads
@@ -139,7 +139,7 @@ class App:
         await self._health.set("", _NOT_SERVING)
         for name in (GENERATIVE_SERVICE, MODEL_SERVICE):
             await self._health.set(name, _NOT_SERVING)
-        for entry in self.repository.entries():
+        for entry in self.repository.versions():
             await self._health.set(entry.name, _NOT_SERVING)
         if settings.metrics_listen and settings.workers == 1:
             serve_metrics(self.metrics.registry, settings.metrics_listen)
@@ -179,7 +179,7 @@ class App:
         """Update health from the watchdog, and end the process if --watchdog-exit asks for it."""
         while True:
             await asyncio.sleep(self._watchdog.interval_s)
-            for name in self._watchdog.look():
+            for name in self._watchdog.check():
                 await self._set_model_health(name)
                 await self._set_server_health()
             if self._watchdog.is_stuck() and self.settings.watchdog_exit == "yes":
@@ -299,10 +299,10 @@ class App:
             self.repository.close(timeout_s=_CLOSE_TIMEOUT_S)
             self._scan()
             await loop.run_in_executor(None, self.repository.load_all)
-        if not any(entry.state is State.READY for entry in self.repository.entries()):
+        if not any(entry.state is State.READY for entry in self.repository.versions()):
             reasons = "; ".join(
                 f"{entry.name} version {entry.version}: {entry.reason}"
-                for entry in self.repository.entries()
+                for entry in self.repository.versions()
             )
             raise NoModels(
                 f"no model can be served from {self.settings.exports}: "

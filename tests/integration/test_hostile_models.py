@@ -127,7 +127,7 @@ HOSTILE: dict[str, tuple[Callable[[Folders, Path], None], str]] = {
     "linked-manifest": (linked_manifest, "manifest.json leads out of the model's folder"),
     "linked-version": (linked_version, "is a link that leads out of --exports"),
     "linked-model": (linked_model, ""),
-    "pipe": (pipe, "manifest.json cannot be read: it is no file"),
+    "pipe": (pipe, "manifest.json cannot be read: it is not a regular file"),
     "device": (device, "manifest.json leads out of the model's folder"),
     "library": (library, "the operator 'Sigmoid' of the domain 'evil'"),
 }

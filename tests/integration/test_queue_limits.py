@@ -87,7 +87,7 @@ def test_an_overloaded_server_names_the_limit_and_refuses_late_requests(
         with pytest.raises(grpc.RpcError) as late:
             stub.Sample(request, timeout=0.3)  # the queued requests need 1.8 s
         assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        assert "rows wait already, for about" in late.value.details()
+        assert "rows are queued and the expected wait is" in late.value.details()
         gan = pb.SampleRequest(model=ref("tiny-gan"), count=2)
         stub.Sample(gan, timeout=TIMEOUT_S)
         codes = [call.code() for call in begun]

@@ -97,7 +97,7 @@ class ModelService:
         """Return all versions of all models."""
         parse(pb.ListModelsRequest, request)
         response = pb.ListModelsResponse(
-            models=[self._describe(entry) for entry in self._repository.entries()],
+            models=[self._describe(entry) for entry in self._repository.versions()],
             default_model=self._repository.default_model,
         )
         return _complete(response, done)

@@ -55,8 +55,8 @@ class SampleSpec:
         return cls(seed, message.offset, message.count, temperature)
 
     def latents(self, prior: Prior, first: int, rows: int) -> NDArray[np.float32]:
-        """Return `rows` latents from row `first` of this sample, float32 [rows, dim]."""
-        return prior.draw(
+        """Return rows `first` to `first + rows` of this draw, float32 [rows, dim]."""
+        return prior.sample(
             self.seed, offset=self.offset + first, rows=rows, temperature=self.temperature
         )
 

@@ -48,7 +48,7 @@ class InlineExecution:
         """Accept no more offers, and hand the taken batchers over to their engines' threads."""
         self._thread = 0
         while self._waiting:
-            self._waiting.popleft().hand_over()
+            self._waiting.popleft().wake_thread()
 
     def take(self, batcher: Batcher) -> bool:
         """Accept or decline the offer of a batcher (see `Batcher`)."""
@@ -61,17 +61,17 @@ class InlineExecution:
     def due(self) -> bool:
         """Whether the next batch is full, so that more events would not make it larger."""
         waiting = self._waiting
-        return bool(waiting) and waiting[0].is_full
+        return bool(waiting) and waiting[0].has_full_batch
 
     def run(self) -> None:
         """Run one batch of the next batcher."""
         batcher = self._waiting.popleft()
         if not self._is_short(batcher):
-            batcher.hand_over()
+            batcher.wake_thread()
         elif batcher.run_next():
             self._waiting.append(batcher)
 
     def _is_short(self, batcher: Batcher) -> bool:
-        self._policy.update()
-        seconds, calls = batcher.forecast()
-        return self._policy.allows(seconds, calls, self._in_flight())
+        self._short.keep_up()
+        seconds, calls = batcher.estimate_next_batch()
+        return self._short.has(seconds, calls, self._in_flight())

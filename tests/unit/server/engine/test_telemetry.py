@@ -1,4 +1,4 @@
-"""Tests that the server turns ONNX Runtime's telemetry off before it loads it."""
+"""ONNX Runtime's telemetry is disabled before ONNX Runtime is loaded."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def graph(tmp_path: Path) -> Path:
     return tiny_models.write_model(tmp_path, "tiny") / "decode.onnx"
 
 
-def test_nothing_is_kept_for_an_upload(tmp_path: Path, graph: Path) -> None:
+def test_no_telemetry_is_stored(tmp_path: Path, graph: Path) -> None:
     program = OPEN_A_MODEL.format(package="latentserve_server.engine", name="session")
     assert files_written(tmp_path / "home", program, graph) == []
 
 
-def test_a_home_that_cannot_be_written_to_is_no_obstacle(tmp_path: Path, graph: Path) -> None:
+def test_a_read_only_home_is_allowed(tmp_path: Path, graph: Path) -> None:
     """As in a container with a read-only root."""
     home = tmp_path / "home"
     home.mkdir(mode=0o500)

@@ -42,7 +42,7 @@ class Bench:
     def _model(self, name: str, expected_s: float) -> Batcher:
         engine = NamedEngine(name, self.runs)
         batcher = Batcher(
-            engine, name=name, max_batch_rows=4, queue_rows=64, offer=self.inline.take
+            engine, name=name, max_batch_rows=4, queue_rows=64, inline_hook=self.inline.take
         )
         batcher.learn("decode", 1, expected_s)
         batcher.learn("decode", 4, expected_s)

@@ -234,7 +234,7 @@ def test_only_short_batches_run_on_the_polling_thread(
     executor: ThreadPoolExecutor, metrics: Metrics, expected_s: float, thread: str
 ) -> None:
     transport = CompletionQueueTransport(executor, metrics)
-    bench = Bench(offer=transport.take)
+    bench = Bench(inline_hook=transport.take)
     bench.batcher.learn("decode", 1, expected_s)
     threads: list[str] = []
     bench.engine.during_run = lambda: threads.append(threading.current_thread().name)
