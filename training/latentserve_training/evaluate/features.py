@@ -92,7 +92,7 @@ class Comparison:
     def drawn(self) -> Embedding:
         """Of all samples: latents drawn from the prior and decoded."""
         generator = torch.Generator().manual_seed(SEED)
-        latents = self.model.draw_latents(self.samples, generator)
+        latents = self.model.sample_latents(self.samples, generator)
         decoded = [self.model.decode(batch) for batch in torch.split(latents, BATCH)]
         return self.embedder.embed(torch.cat(decoded))
 

@@ -85,7 +85,7 @@ def load_export(folder: Path) -> ExportedModel:
         setattr(model, name, answer)
     if mixture := manifest["latent"].get("mixture"):
         _read(folder, mixture["file"], manifest["files"])
-        model.use_mixture(read_mixture(folder / mixture["file"]))
+        model.set_mixture(read_mixture(folder / mixture["file"]))
     return ExportedModel(folder, manifest, config, model, decoder)
 
 

@@ -59,7 +59,7 @@ class AdversarialModel(LatentModel):
         self.monitor = SampleMonitor(image_shape, config.monitor)
         self.register_buffer("steps", torch.tensor(0))  # taken so far; decides when R₁ is due
 
-    def prepare(self, images: Tensor) -> None:
+    def initialise_from_data(self, images: Tensor) -> None:
         """Fit the monitor."""
         self.monitor.fit(images)
 
@@ -69,7 +69,7 @@ class AdversarialModel(LatentModel):
         The adversarial losses are no measure of quality, so the Fréchet distance is the ``"loss"``.
         """
         device = next(self.parameters()).device
-        latents = self.draw_latents(MONITORED_SAMPLES, torch.Generator().manual_seed(seed))
+        latents = self.sample_latents(MONITORED_SAMPLES, torch.Generator().manual_seed(seed))
         batches = [
             self.decode(batch.to(device)) for batch in torch.split(latents, VALIDATION_BATCH)
         ]

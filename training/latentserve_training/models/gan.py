@@ -68,7 +68,7 @@ class GAN(AdversarialModel):
 
     def draw_like(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """A latent for each image, ``[n, d]``, from the prior and on the images' device."""
-        return self.draw_latents(len(images), generator).to(images.device)
+        return self.sample_latents(len(images), generator).to(images.device)
 
     def losses(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """What each of the two minimises; there is no single ``"loss"``."""

@@ -72,7 +72,9 @@ class SparseAutoencoder(LatentModel):
 
     kind = "sparse"
     title = "Sparse autoencoder"
-    no_sampler_because = "nearly all its latents are zero for any one image, no Gaussian's are"
+    sampler_unsupported_reason = (
+        "nearly all its latents are zero for any one image, no Gaussian's are"
+    )
     metrics = ("test_mse", "test_probe_accuracy", "test_share_of_zeros", "test_dead_units")
 
     steps: Tensor
@@ -86,12 +88,12 @@ class SparseAutoencoder(LatentModel):
         self.register_buffer("mean", torch.zeros(image_shape))  # of the images; 0 with a sigmoid
 
     @property
-    def numbers_per_image(self) -> int:
+    def nonzero_latents_per_image(self) -> int:
         """With top_k, k; which of the units they belong to comes on top."""
         top_k = self.config.sparsity == "top_k"
         return self.config.active if top_k else self.latent_dim
 
-    def prepare(self, images: Tensor) -> None:
+    def initialise_from_data(self, images: Tensor) -> None:
         """Set the mean image, if the output is linear."""
         if self.config.output == "linear":
             self.mean.copy_(images.double().mean(0) / 255.0)

@@ -59,7 +59,7 @@ def finish_run(
             model, data.train, config.sampler, config.seed, config.training.threads
         )
         write_bytes(folder.mixture, mixture.to_bytes())
-        model.use_mixture(mixture)
+        model.set_mixture(mixture)
     reference = train_reference(config, data, folder)
     metrics = evaluate(model, data, reference)
     subject = Subject(model, data, reference)

@@ -85,7 +85,7 @@ def draw_interpolation(
             codes, ends = model.posterior(test)[0], "test images"
         except NotImplementedError:
             generator = torch.Generator().manual_seed(NOISE_SEED)
-            codes, ends = model.draw_latents(2 * PAIRS, generator), "draws from the prior"
+            codes, ends = model.sample_latents(2 * PAIRS, generator), "draws from the prior"
         paths = interpolate(codes[0::2], codes[1::2], STEPS, spherical)
         images = model.decode(paths.flatten(0, 1)).numpy()
     decoded = images.reshape(len(paths), STEPS, *images.shape[1:])

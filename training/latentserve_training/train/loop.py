@@ -69,7 +69,7 @@ def train(
     model = build_model(config, data.image_shape)
     check_sampler(config.sampler, model, len(data.train))
     if not resume:  # or the checkpoint holds what came of it
-        model.prepare(data.train)
+        model.initialise_from_data(data.train)
     model.to(device)
     prepare_networks(model, config.training, device)
     run = _Run(config, data, model, model.optimizers(config.optimizer))

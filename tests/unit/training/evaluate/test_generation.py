@@ -23,7 +23,7 @@ class Copies:
     def __init__(self, images, image_shape):
         self.images, self.image_shape = to_float(images), image_shape
 
-    def draw_latents(self, count, generator):
+    def sample_latents(self, count, generator):
         return torch.randint(0, len(self.images), (count, 1), generator=generator)
 
     def decode(self, latents):

@@ -220,7 +220,7 @@ def test_a_term_that_is_not_finite_changes_nothing():
 
 def test_validation_tells_of_samples_and_of_reconstructions(image_data):
     model = build(image_data.image_shape).eval()
-    model.prepare(image_data.train)
+    model.initialise_from_data(image_data.train)
     with torch.inference_mode():
         losses = model.validation_losses(image_data.validation, seed=0)
         inputs = image_data.validation.float() / 255.0
