@@ -106,27 +106,27 @@ class SparseAutoencoder(LatentModel):
             return torch.sigmoid(inputs)
         return keep_largest(inputs, active)
 
-    def code(self, images: Tensor, active: int) -> Tensor:
+    def encode_active(self, images: Tensor, active: int) -> Tensor:
         """Images ``[n, c, h, w]`` to latents ``[n, d]`` with ``active`` units awake, if top_k."""
         centred = images - self.mean if self.config.output == "linear" else images
         return self.activate(self.layer.encode(centred), active)
 
     def encode(self, images: Tensor) -> Tensor:
         """Images ``[n, c, h, w]`` to latents ``[n, d]``."""
-        return self.code(images, self.config.active)
+        return self.encode_active(images, self.config.active)
 
     def probe_features(self, images: Tensor) -> Tensor:
         """What the linear probe classifies, ``[n, d]``: latents, of probe_active units."""
-        return self.code(images, self.config.probe_active or self.config.active)
+        return self.encode_active(images, self.config.probe_active or self.config.active)
 
-    def draw(self, latents: Tensor) -> Tensor:
+    def decode_raw(self, latents: Tensor) -> Tensor:
         """Latents ``[n, d]`` to images ``[n, c, h, w]``, which leave [0, 1] if output is linear."""
         drawn = self.layer.decode(latents)
         return drawn + self.mean if self.config.output == "linear" else torch.sigmoid(drawn)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents ``[n, d]`` to images ``[n, c, h, w]`` in [0, 1]."""
-        drawn = self.draw(latents)
+        drawn = self.decode_raw(latents)
         return drawn.clamp(0.0, 1.0) if self.config.output == "linear" else drawn
 
     def reconstruct(self, images: Tensor) -> Tensor:
@@ -136,8 +136,8 @@ class SparseAutoencoder(LatentModel):
     def losses(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """The squared error per image and, with l1 and kl, the penalty."""
         active = self.annealed_active() if self.training else self.config.active
-        code = self.code(images, active)
-        error = squared_error(self.draw(code), images).mean()
+        code = self.encode_active(images, active)
+        error = squared_error(self.decode_raw(code), images).mean()
         if self.config.sparsity == "top_k":
             return {"loss": error, "squared_error": error}
         if self.config.sparsity == "l1":

@@ -48,7 +48,7 @@ def test_losses_are_those_of_the_two_players(objective):
     model, batch = build(loss=objective), images(5)
     losses = model.losses(batch, torch.Generator().manual_seed(2))
     fakes = model.generate(model.sample_latents(5, torch.Generator().manual_seed(2)))
-    real_logits, fake_logits = model.judge(batch), model.judge(fakes)
+    real_logits, fake_logits = model.discriminator_logits(batch), model.discriminator_logits(fakes)
     expected = discriminator_loss(real_logits, fake_logits)
     torch.testing.assert_close(losses["discriminator_loss"], expected)
     torch.testing.assert_close(losses["generator_loss"], generator_loss(fake_logits, objective))

@@ -16,7 +16,7 @@ def build(shape=SHAPE, **fields):
     return Discriminator(shape, DiscriminatorConfig(**fields))
 
 
-def judge(network, batch):
+def discriminator_logits(network, batch):
     return network(batch)[1]
 
 
