@@ -197,7 +197,7 @@ def _train(options: argparse.Namespace) -> None:
     distributed.join(config.training.device)
     source = options.data
     if options.download:
-        source = distributed.from_first(fetch(source) if distributed.is_first() else None)
+        source = distributed.broadcast_from_first(fetch(source) if distributed.is_first() else None)
     data = load_data(config.data, config.seed, source)
     folder = RunFolder(options.out or Path("runs") / config.name)
     if distributed.is_first():
@@ -263,15 +263,15 @@ def _evaluate(options: argparse.Namespace) -> None:
         classifier=options.classifier,
         store=not options.dry_run,
     )
-    answer = evaluate_folder(options.folder, options.data, request)
-    print(f"\n{metrics_table(answer.metrics)}\n")
+    evaluation = evaluate_folder(options.folder, options.data, request)
+    print(f"\n{metrics_table(evaluation.metrics)}\n")
     if options.verbose:
-        for name, metric in answer.metrics.items():
+        for name, metric in evaluation.metrics.items():
             print(f"{name}: {metric.samples:,} samples; {metric.estimator}\n")
-    for name, reason in answer.left.items():
+    for name, reason in evaluation.omitted.items():
         print(f"{name}: {reason}")
     stored = "nothing was stored" if options.dry_run else f"stored in {options.folder}"
-    print(f"measured now: {', '.join(answer.measured) or 'nothing'}; {stored}")
+    print(f"measured now: {', '.join(evaluation.measured) or 'nothing'}; {stored}")
 
 
 def _results(options: argparse.Namespace) -> None:

@@ -26,7 +26,7 @@ from latentserve_training.errors import ConfigError, ProcessGroupError
 
 # The others wait while the first one validates. One that has died is noticed at once all the same:
 # its connections close, and torchrun ends the rest.
-LONGEST_WAIT = timedelta(hours=24)
+PROCESS_GROUP_TIMEOUT = timedelta(hours=24)
 CPU = torch.device("cpu")
 
 _share: ContextVar[float] = ContextVar("share", default=1.0)
@@ -43,9 +43,9 @@ def join(device: str) -> None:
         ProcessGroupError: If they cannot be reached.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        with _others_may_fail():
+        with _report_lost_processes():
             backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
-            dist.init_process_group(backend, timeout=LONGEST_WAIT)
+            dist.init_process_group(backend, timeout=PROCESS_GROUP_TIMEOUT)
 
 
 def leave() -> bool:
@@ -107,7 +107,7 @@ def noise_generator(seed: int, epoch: int, shuffling: torch.Generator) -> torch.
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
 
-def own_rows(rows: Tensor) -> Tensor:
+def local_rows(rows: Tensor) -> Tensor:
     """The slice of a batch ``[n]`` for this process; the next gradients are weighted with it.
 
     Where there are fewer rows than processes, those left over repeat the first row with weight 0:
@@ -118,8 +118,8 @@ def own_rows(rows: Tensor) -> Tensor:
     return own if len(own) else rows[:1]
 
 
-def own_share() -> float:
-    """The share of the batch's images that :func:`own_rows` gave to this process, in [0, 1]."""
+def local_share() -> float:
+    """The share of the batch's images that :func:`local_rows` gave to this process, in [0, 1]."""
     return _share.get()
 
 
@@ -137,8 +137,8 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
             for each in parameters
         ]
     )
-    flat *= own_share()
-    with _others_may_fail():
+    flat *= local_share()
+    with _report_lost_processes():
         dist.all_reduce(flat)
     averages = torch.split(flat, [each.numel() for each in parameters])
     for parameter, average in zip(parameters, averages, strict=True):
@@ -151,26 +151,26 @@ def sum_over_processes(values: list[float]) -> list[float]:
     if size() == 1:
         return values
     sums = torch.tensor(values, dtype=torch.float64)
-    with _others_may_fail():
+    with _report_lost_processes():
         dist.all_reduce(sums)
     return sums.tolist()
 
 
 def means_over_batch(values: list[float]) -> list[float]:
     """Means over the whole batch from those over each process's slice, for decisions on a step."""
-    return sum_over_processes([value * own_share() for value in values])
+    return sum_over_processes([value * local_share() for value in values])
 
 
-def is_true_of_all(condition: bool) -> bool:
+def true_in_all_processes(condition: bool) -> bool:
     """Whether it holds in every process; the same answer in all of them."""
     return sum_over_processes([0.0 if condition else 1.0]) == [0.0]
 
 
-def from_first(value: Value | None) -> Value:
+def broadcast_from_first(value: Value | None) -> Value:
     """What the first process has; the others give None, and wait until it gets here."""
     values = [value]
     if size() > 1:
-        with _others_may_fail():
+        with _report_lost_processes():
             dist.broadcast_object_list(values, src=0, device=CPU)
     (chosen,) = values
     assert chosen is not None  # noqa: S101  the first process always has a value
@@ -181,7 +181,7 @@ def copy_buffers_from_first(model: nn.Module) -> None:
     """Make buffers equal where each process has filled them from its own slice."""
     if size() == 1:
         return
-    with _others_may_fail():
+    with _report_lost_processes():
         for buffer in model.buffers():
             dist.broadcast(buffer, src=0)
 
@@ -192,7 +192,7 @@ def wait_for_all() -> None:
 
 
 @contextmanager
-def _others_may_fail() -> Iterator[None]:
+def _report_lost_processes() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ValueError) as error:

@@ -19,7 +19,7 @@ TRAIN_FILE = "train-images-idx3-ubyte"
 TEST_FILE = "t10k-images-idx3-ubyte"
 TRAIN_LABELS_FILE = "train-labels-idx1-ubyte"
 TEST_LABELS_FILE = "t10k-labels-idx1-ubyte"
-AGAIN = "fetch it again (--download does, into an empty folder)"
+DOWNLOAD_AGAIN = "fetch it again (--download does, into an empty folder)"
 
 
 def holds_idx(folder: Path) -> bool:
@@ -58,7 +58,9 @@ def read_idx_images(path: Path) -> np.ndarray:
     images = _read_idx(path, IMAGES_MAGIC, "images (labels, or another format?)")
     count, height, width = images.shape
     if not images.size:
-        raise DataError(f"{path} holds no pixels: {count} images of {height}×{width}; {AGAIN}")
+        raise DataError(
+            f"{path} holds no pixels: {count} images of {height}×{width}; {DOWNLOAD_AGAIN}"
+        )
     return images.reshape(count, 1, height, width)
 
 
@@ -77,10 +79,12 @@ def _read_idx(path: Path, magic: int, content_name: str) -> np.ndarray:
         if path.suffix == ".gz":
             content = gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read: {error}; {AGAIN}") from error
+        raise DataError(f"{path} cannot be read: {error}; {DOWNLOAD_AGAIN}") from error
     header_bytes = 4 + 4 * (magic & 0xFF)  # the last byte is the number of dimensions
     if len(content) < header_bytes:
-        raise DataError(f"{path} is {len(content)} bytes long, less than an IDX header; {AGAIN}")
+        raise DataError(
+            f"{path} is {len(content)} bytes long, less than an IDX header; {DOWNLOAD_AGAIN}"
+        )
     found, *shape = (int.from_bytes(content[i : i + 4], "big") for i in range(0, header_bytes, 4))
     if found != magic:
         raise DataError(
@@ -90,7 +94,7 @@ def _read_idx(path: Path, magic: int, content_name: str) -> np.ndarray:
     expected = header_bytes + math.prod(shape)
     if len(content) != expected:
         raise DataError(
-            f"{path} is {len(content)} bytes long, but its header promises {expected}; {AGAIN}"
+            f"{path} is {len(content)} bytes long, but its header promises {expected}; {DOWNLOAD_AGAIN}"
         )
     values = np.frombuffer(content, dtype=np.uint8, offset=header_bytes)
     return values.reshape(shape).copy()

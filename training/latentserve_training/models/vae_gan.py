@@ -226,7 +226,7 @@ class VAEGAN(AdversarialModel):
         terms = self.terms(images, generator)
         self.route_gradients(terms, self.r1_penalty(images))
         non_finite_term = self.non_finite_term(terms)
-        if not distributed.is_true_of_all(not non_finite_term):
+        if not distributed.true_in_all_processes(not non_finite_term):
             raise NonFiniteLossError(non_finite_term or "in another process, a loss is not finite")
         train_discriminator, train_decoder = self.networks_to_update(terms)
         take_step(optimizers["encoder"], config.max_gradient_norm)
