@@ -41,7 +41,7 @@ class LatentModel(nn.Module, ABC):
     # what else to measure.
     prior: str = "none"  # what Sample draws from: "standard_normal", "gaussian_mixture" or "none"
     metrics: tuple[str, ...] = ("test_mse",)  # what evaluate.metric_function takes
-    figures: tuple[str, ...] = ("reconstructions", "latents", "interpolation")  # of figures.FIGURES
+    plots: tuple[str, ...] = ("reconstructions", "latents", "interpolation")  # of figures.FIGURES
 
     def __init__(self, image_shape: ImageShape, latent_dim: int) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class LatentModel(nn.Module, ABC):
         self.mixture = mixture
         self.prior = "gaussian_mixture"
         self.metrics = (*type(self).metrics, "test_code_log_likelihood_nats")
-        self.figures = (*type(self).figures, "samples")
+        self.plots = (*type(self).plots, "samples")
 
     def initialise_from_data(self, images: Tensor) -> None:
         """Look at the training images, uint8 ``[n, c, h, w]``, once before the first step.

@@ -51,7 +51,7 @@ class GAN(AdversarialModel):
     kind = "gan"
     title = "Generative adversarial network"
     metrics = SAMPLE_METRICS
-    figures = ("samples", "interpolation")
+    plots = ("samples", "interpolation")
 
     def __init__(self, image_shape: ImageShape, config: GANConfig) -> None:
         super().__init__(image_shape, config.latent_dim, config)

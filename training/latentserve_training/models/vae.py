@@ -106,7 +106,7 @@ class VAE(LatentModel):
         "test_mse",
         *SAMPLE_METRICS,
     )
-    figures = ("reconstructions", "samples", "latents", "interpolation")
+    plots = ("reconstructions", "samples", "latents", "interpolation")
 
     steps: Tensor
     binarisation_seed: Tensor

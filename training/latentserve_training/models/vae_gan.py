@@ -141,7 +141,7 @@ class VAEGAN(AdversarialModel):
         "test_frechet_beside_vae",
         "test_mse_beside_vae",
     )
-    figures = ("reconstructions", "samples", "latents", "interpolation")
+    plots = ("reconstructions", "samples", "latents", "interpolation")
 
     def __init__(self, image_shape: ImageShape, config: VAEGANConfig) -> None:
         super().__init__(image_shape, config.latent_dim, config)

@@ -50,7 +50,7 @@ def test_a_mixture_gives_a_prior_and_the_operation_sample(model):
     operations = [each for graph in model.graphs() for each in graph.operations]
     assert operations == ["encode", "decode", "sample", "reconstruct"]
     assert model.metrics == ("test_mse", "test_code_log_likelihood_nats")
-    assert model.figures == ("reconstructions", "latents", "interpolation", "samples")
+    assert model.plots == ("reconstructions", "latents", "interpolation", "samples")
     drawn = model.sample_latents(5, torch.Generator().manual_seed(0))
     torch.testing.assert_close(drawn, torch.full((5, 2), 7.0), rtol=0, atol=0.1)
     assert Autoencoder.prior == "none", "other models of the kind keep theirs"
