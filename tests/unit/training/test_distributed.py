@@ -117,7 +117,7 @@ def test_a_process_that_dies_ends_the_other_with_an_error(tmp_path):
     assert second.wait(timeout=60) == 3
     second.stdout.close()
     assert first.returncode == 1, output
-    assert "error: process 0 of 2 lost the others" in output
+    assert "error: process 0 of 2 lost its connection to the others" in output
 
 
 @pytest.mark.slow
