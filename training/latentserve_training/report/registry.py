@@ -1,4 +1,4 @@
-"""Plots of a run by name; each kind of model lists its own (``LatentModel.figures``)."""
+"""The pictures of a run by name; a kind names those that suit it (``LatentModel.plots``)."""
 
 from collections.abc import Callable
 from pathlib import Path
