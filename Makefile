@@ -3,7 +3,7 @@
 #   make demo     set up serving and the client (no torch), run all five RPCs, draw demo.png
 #   make test     set up everything and run every test
 #
-# PYTHON chooses the interpreter (3.11 to 3.13), DEVICE=cpu or gpu the onnxruntime build.
+# PYTHON chooses the interpreter (3.11 to 3.14), DEVICE=cpu or gpu the onnxruntime build.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -101,8 +101,8 @@ clean:
 # --- setting up -----------------------------------------------------------------------------
 
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
-	  { echo "latentserve needs Python 3.11 to 3.13; $(PYTHON) is `$(PYTHON) --version 2>&1`. Choose one: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' || \
+	  { echo "latentserve needs Python 3.11 to 3.14; $(PYTHON) is `$(PYTHON) --version 2>&1`. Choose one: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 $(SERVING): $(BIN)/python $(MEMBERS)
