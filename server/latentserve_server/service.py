@@ -213,7 +213,8 @@ def _draw_posterior(
     noise = sampling.standard_normal(
         seed, sampling.POSTERIOR, offset=0, rows=len(mean), dim=mean.shape[1]
     )
-    draw: NDArray[np.float32] = mean + np.exp(log_variance * np.float32(0.5)) * noise
+    deviation: NDArray[np.float32] = np.exp(log_variance * np.float32(0.5))
+    draw: NDArray[np.float32] = mean + deviation * noise
     return draw
 
 
