@@ -173,7 +173,7 @@ class UnaryCall:
         if interceptors is None:
             return
         if self._started_s is not None:
-            code = self._code or code_of_leaving(self._remaining_s())
+            code = self._code or cancellation_code(self._remaining_s())
             failure = self._failure if self._code else None
             seconds = time.perf_counter() - self._started_s
             interceptors.rpc.end(code, seconds, self._head, failure, self._trace, self._metadata)

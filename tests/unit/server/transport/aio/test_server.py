@@ -133,4 +133,4 @@ def test_a_slow_reply_is_built_off_the_event_loop() -> None:
 def test_a_passed_deadline_is_distinguished_from_a_cancellation(
     remaining_s: float | None, code: str
 ) -> None:
-    assert code_of_leaving(remaining_s) == code
+    assert cancellation_code(remaining_s) == code
