@@ -8,7 +8,7 @@ use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
 use crate::client::Client;
 use crate::error::Error;
-use crate::generative::model_ref;
+use crate::model_ref::model_ref;
 use crate::retry::MAX_ATTEMPTS;
 
 /// The deadline of a call, unless [`Builder::timeout`] or [`Client::with_timeout`] says another.
@@ -84,10 +84,11 @@ impl std::fmt::Debug for Builder {
     }
 }
 
-impl Builder {
-    pub(crate) fn new(address: String) -> Self {
-        Self {
-            address,
+impl Client {
+    /// Returns the settings of a client of the server at `HOST:PORT`.
+    pub fn builder(address: impl Into<String>) -> Builder {
+        Builder {
+            address: address.into(),
             model: String::new(),
             timeout: DEFAULT_TIMEOUT,
             wait_for_ready: false,
@@ -98,7 +99,9 @@ impl Builder {
             plain_text_token: false,
         }
     }
+}
 
+impl Builder {
     /// Names the model of calls that name none: `NAME`, or `NAME:VERSION`. Without it they go to
     /// the server's default model.
     pub fn model(mut self, model: impl Into<String>) -> Self {

@@ -8,8 +8,9 @@ use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, MetadataMap};
 use tonic::transport::Channel;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::builder::Builder;
 use crate::error::Error;
+use crate::model_ref::model_ref;
+use crate::pb;
 use crate::pb::generative_service_client::GenerativeServiceClient;
 use crate::pb::model_service_client::ModelServiceClient;
 use crate::retry::Throttle;
@@ -35,11 +36,6 @@ pub struct Client {
 }
 
 impl Client {
-    /// Returns the settings of a client of the server at `HOST:PORT`.
-    pub fn builder(address: impl Into<String>) -> Builder {
-        Builder::new(address.into())
-    }
-
     pub(crate) fn new(
         channel: Channel,
         model: String,
@@ -88,6 +84,11 @@ impl Client {
         let mut client = self.clone();
         client.metadata.insert(name, value);
         Ok(client)
+    }
+
+    /// Parses the model of a request; an empty one means the client's.
+    pub(crate) fn model_ref(&self, model: &str) -> Result<pb::ModelRef, Error> {
+        model_ref(if model.is_empty() { &self.model } else { model })
     }
 
     /// Returns the connection, for the generated stubs in [`crate::pb`].

@@ -303,29 +303,4 @@ impl Client {
             timings: Timings::from_proto(reply.timings),
         })
     }
-
-    /// Returns the message of a request's model.
-    pub(crate) fn model_ref(&self, model: &str) -> Result<pb::ModelRef, Error> {
-        model_ref(if model.is_empty() { &self.model } else { model })
-    }
-}
-
-/// Returns the message of `NAME`, `NAME:VERSION`, or nothing: the server's default model.
-pub(crate) fn model_ref(model: &str) -> Result<pb::ModelRef, Error> {
-    let Some((name, text)) = model.split_once(':') else {
-        return Ok(pb::ModelRef {
-            name: model.to_owned(),
-            version: 0,
-        });
-    };
-    match text.parse() {
-        Ok(version) if version >= 1 => Ok(pb::ModelRef {
-            name: name.to_owned(),
-            version,
-        }),
-        _ => {
-            let expected = "expected NAME or NAME:VERSION, the version 1 or higher";
-            Err(Error::invalid("model", format!("{model:?}; {expected}")))
-        }
-    }
 }

@@ -28,6 +28,7 @@ mod error;
 mod generative;
 mod health;
 mod images;
+mod model_ref;
 mod models;
 mod retry;
 mod sample;

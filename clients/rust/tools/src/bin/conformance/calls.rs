@@ -8,59 +8,15 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use latentserve::{
-    Client, DecodeRequest, DenoiseRequest, EncodeRequest, Error, Format, Images, ImagesResult,
-    ReconstructRequest, SampleChunk, SampleRequest, SampleResult, ServedBy, Tensor, Timings,
-    Values,
+    Client, DecodeRequest, DenoiseRequest, EncodeRequest, Error, Format, Images,
+    ReconstructRequest, SampleRequest, Tensor, Values,
 };
 use tokio_stream::StreamExt;
 
-use crate::below;
 use crate::cases::{Case, Folder, ImagesCase, Through};
+use crate::outcome::{Answer, Outcome, Part};
+use crate::stub_calls;
 use crate::values;
-
-/// A reply of GenerativeService, or one message of a stream.
-#[derive(Default)]
-pub struct Part {
-    pub images: Option<Images>,
-    pub latents: Option<Tensor>,
-    pub log_variance: Option<Tensor>,
-    pub squared_error: Option<Tensor>,
-    pub seed: Option<u64>,
-    pub offset: i64,
-    pub served_by: ServedBy,
-    pub timings: Timings,
-}
-
-/// What became of a call.
-pub enum Outcome {
-    Parts(Vec<Part>),
-    /// What ModelService or health says, in the words of the .proto files.
-    Value(serde_json::Value),
-    Failure(Error),
-    /// The runner's own fault, or the case's.
-    Runner(String),
-}
-
-impl From<Error> for Outcome {
-    fn from(error: Error) -> Self {
-        Self::Failure(error)
-    }
-}
-
-impl From<tonic::Status> for Outcome {
-    fn from(status: tonic::Status) -> Self {
-        Self::Failure(status.into())
-    }
-}
-
-impl From<String> for Outcome {
-    fn from(reason: String) -> Self {
-        Self::Runner(reason)
-    }
-}
-
-/// An outcome where `Ok` is a good reply.
-pub type Answer = Result<Outcome, Outcome>;
 
 pub struct Caller {
     addresses: HashMap<String, String>,
@@ -83,7 +39,7 @@ impl Caller {
             if case.through == Through::Client {
                 self.through_client(&client, case).await
             } else {
-                below::call(&self.folder, client.channel(), case).await
+                stub_calls::call(&self.folder, client.channel(), case).await
             }
         };
         let answer = match case.cancel_after_ms {
@@ -274,42 +230,4 @@ async fn chunks(client: &Client, request: SampleRequest, limit: usize) -> Result
         .collect()
         .await;
     parts
-}
-
-impl From<ImagesResult> for Part {
-    fn from(reply: ImagesResult) -> Self {
-        Self {
-            images: Some(reply.images),
-            served_by: reply.served_by,
-            timings: reply.timings,
-            ..Self::default()
-        }
-    }
-}
-
-impl From<SampleResult> for Part {
-    fn from(reply: SampleResult) -> Self {
-        Self {
-            images: Some(reply.images),
-            latents: reply.latents,
-            seed: Some(reply.seed),
-            served_by: reply.served_by,
-            timings: reply.timings,
-            ..Self::default()
-        }
-    }
-}
-
-impl From<SampleChunk> for Part {
-    fn from(chunk: SampleChunk) -> Self {
-        Self {
-            images: Some(chunk.images),
-            latents: chunk.latents,
-            seed: Some(chunk.seed),
-            offset: chunk.offset,
-            served_by: chunk.served_by,
-            timings: chunk.timings,
-            ..Self::default()
-        }
-    }
 }

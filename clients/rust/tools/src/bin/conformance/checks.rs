@@ -6,8 +6,8 @@
 use latentserve::{Images, Tensor, Values};
 use serde_json::{Map, Value};
 
-use crate::calls::Part;
 use crate::cases::{Case, Expect, Folder, TensorCase};
+use crate::outcome::Part;
 
 const MAX_BATCH_ROWS: i32 = 64;
 const PNG_SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";

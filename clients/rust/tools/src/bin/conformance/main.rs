@@ -3,11 +3,12 @@
 
 //! Runs the cases of clients/conformance through the Rust client.
 
-mod below;
 mod calls;
 mod cases;
 mod checks;
 mod failures;
+mod outcome;
+mod stub_calls;
 mod values;
 
 use std::collections::{BTreeMap, HashMap};
@@ -17,8 +18,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use calls::{Caller, Outcome};
+use calls::Caller;
 use cases::{Case, Folder};
+use outcome::Outcome;
 
 const CASE_LIMIT: Duration = Duration::from_secs(60);
 

@@ -16,8 +16,8 @@ use tonic::transport::Channel;
 use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
 
-use crate::calls::{Answer, Outcome, Part};
 use crate::cases::{Case, Folder, ImagesCase, TensorCase, Through};
+use crate::outcome::{Answer, Outcome, Part};
 
 pub async fn call(folder: &Folder, channel: Channel, case: &Case) -> Answer {
     let timeout = Duration::from_millis(case.deadline_ms);
