@@ -1,1 +1,5 @@
-"""`make conformance`: all languages against the fixture, one table."""
+"""Harness of `make conformance`.
+
+Input: the conformance.json of every client. It builds and runs their runners against the servers
+of `conformance_server`, checks their reports, and prints one table.
+"""
