@@ -18,7 +18,7 @@ pub(crate) fn model_ref(model: &str) -> Result<pb::ModelRef, Error> {
             version,
         }),
         _ => {
-            let expected = "expected NAME or NAME:VERSION, the version 1 or higher";
+            let expected = "expected NAME or NAME:VERSION with a version of at least 1";
             Err(Error::invalid("model", format!("{model:?}; {expected}")))
         }
     }

@@ -1,7 +1,7 @@
 // Copyright 2026 The latentserve authors
 // SPDX-License-Identifier: Apache-2.0
 
-//! Makes the call of a case: through the client here, below it in `below`.
+//! Executes the call of a case, through the client or through [`stub_calls`].
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -14,7 +14,7 @@ use latentserve::{
 use tokio_stream::StreamExt;
 
 use crate::cases::{Case, Folder, ImagesCase, Through};
-use crate::outcome::{Answer, Outcome, Part};
+use crate::outcome::{CallResult, Outcome, Part};
 use crate::stub_calls;
 use crate::values;
 
@@ -42,20 +42,21 @@ impl Caller {
                 stub_calls::call(&self.folder, client.channel(), case).await
             }
         };
-        let answer = match case.cancel_after_ms {
+        let result = match case.cancel_after_ms {
             None => call.await,
-            // A caller of this language cancels by dropping the future.
+            // In Rust, dropping the future cancels the call.
             Some(ms) => tokio::time::timeout(Duration::from_millis(ms), call)
                 .await
                 .unwrap_or_else(|_| Err(tonic::Status::cancelled("dropped").into())),
         };
-        answer.unwrap_or_else(|outcome| outcome)
+        result.unwrap_or_else(|outcome| outcome)
     }
 
-    /// Returns the client of a case's server, one for all cases with the same rules.
+    /// Returns the client for a case; cases with the same server and retry setting share it.
     fn client(&self, case: &Case) -> Result<Client, Outcome> {
         let address = self.addresses.get(&case.server);
-        let address = address.ok_or_else(|| format!("no address of the server {}", case.server))?;
+        let address =
+            address.ok_or_else(|| format!("no address for the server {}", case.server))?;
         let mut clients = self.clients.lock().map_err(|error| error.to_string())?;
         let key = (case.server.clone(), case.retry);
         let mut client = match clients.get(&key) {
@@ -73,7 +74,7 @@ impl Caller {
         Ok(client.with_timeout(Duration::from_millis(case.deadline_ms)))
     }
 
-    async fn through_client(&self, client: &Client, case: &Case) -> Answer {
+    async fn through_client(&self, client: &Client, case: &Case) -> CallResult {
         let request = &case.request;
         let model = match &request.model {
             Some(model) if model.version != 0 => format!("{}:{}", model.name, model.version),
@@ -95,15 +96,15 @@ impl Caller {
             "Watch" => {
                 let mut statuses = client.watch_health(&request.service).await?;
                 let first = statuses.next().await;
-                let first = first.ok_or_else(|| "the watch ended without a status".to_owned())?;
+                let first = first.ok_or_else(|| "Watch ended without a status".to_owned())?;
                 Ok(Outcome::Value(values::health(first?)))
             }
-            "Sample" | "SampleStream" => draws(client, model, case).await,
+            "Sample" | "SampleStream" => samples(client, model, case).await,
             _ => self.images(client, model, case).await,
         }
     }
 
-    async fn images(&self, client: &Client, model: String, case: &Case) -> Answer {
+    async fn images(&self, client: &Client, model: String, case: &Case) -> CallResult {
         let format = format(&case.request.output_format)?;
         let images = match &case.request.images {
             Some(ImagesCase::Tensor(tensor)) => Images::Pixels(self.folder.tensor(tensor)?),
@@ -170,7 +171,7 @@ impl Caller {
                     ..Part::default()
                 }
             }
-            _ => return Err(format!("the client has no {}", case.rpc).into()),
+            _ => return Err(format!("the client has no method {}", case.rpc).into()),
         };
         Ok(Outcome::Parts(vec![part]))
     }
@@ -186,7 +187,7 @@ fn format(name: &str) -> Result<Format, String> {
     }
 }
 
-async fn draws(client: &Client, model: String, case: &Case) -> Answer {
+async fn samples(client: &Client, model: String, case: &Case) -> CallResult {
     let given = &case.request;
     let mut request = SampleRequest {
         model,
@@ -221,7 +222,7 @@ async fn draws(client: &Client, model: String, case: &Case) -> Answer {
     Ok(Outcome::Parts(parts))
 }
 
-/// Reads a stream to its end, or so many chunks and drops it.
+/// Reads at most `limit` chunks of a stream, then drops it.
 async fn chunks(client: &Client, request: SampleRequest, limit: usize) -> Result<Vec<Part>, Error> {
     let stream = client.sample_stream(request).await?;
     let parts: Result<Vec<Part>, Error> = stream

@@ -7,7 +7,7 @@ use latentserve::{
     Error, Images, ImagesResult, SampleChunk, SampleResult, ServedBy, Tensor, Timings,
 };
 
-/// A reply of GenerativeService, or one message of a stream.
+/// Reply of GenerativeService, or one message of a stream.
 #[derive(Default)]
 pub struct Part {
     pub images: Option<Images>,
@@ -20,13 +20,13 @@ pub struct Part {
     pub timings: Timings,
 }
 
-/// What became of a call.
+/// Result of a call.
 pub enum Outcome {
     Parts(Vec<Part>),
-    /// What ModelService or health says, in the words of the .proto files.
+    /// Reply of ModelService or health, with the names of the .proto files.
     Value(serde_json::Value),
     Failure(Error),
-    /// The runner's own fault, or the case's.
+    /// Error of the runner or of the case.
     Runner(String),
 }
 
@@ -48,8 +48,8 @@ impl From<String> for Outcome {
     }
 }
 
-/// An outcome where `Ok` is a good reply.
-pub type Answer = Result<Outcome, Outcome>;
+/// Outcome of a call; `Ok` if it succeeded.
+pub type CallResult = Result<Outcome, Outcome>;
 
 impl From<ImagesResult> for Part {
     fn from(reply: ImagesResult) -> Self {
