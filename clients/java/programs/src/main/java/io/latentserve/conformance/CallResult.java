@@ -6,17 +6,17 @@ package io.latentserve.conformance;
 import com.google.gson.JsonObject;
 import java.util.List;
 
-/** What a good call gave: parts, or what ModelService and health say, as the cases spell it. */
-record Answer(List<Part> parts, JsonObject said) {
-  static Answer of(List<Part> parts) {
-    return new Answer(parts, null);
+/** Result of a call: parts of GenerativeService, or the JSON value of another service. */
+record CallResult(List<Part> parts, JsonObject value) {
+  static CallResult of(List<Part> parts) {
+    return new CallResult(parts, null);
   }
 
-  static Answer of(Part part) {
+  static CallResult of(Part part) {
     return of(List.of(part));
   }
 
-  static Answer of(JsonObject said) {
-    return new Answer(List.of(), said);
+  static CallResult of(JsonObject value) {
+    return new CallResult(List.of(), value);
   }
 }
