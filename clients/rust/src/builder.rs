@@ -116,8 +116,8 @@ impl Builder {
         self
     }
 
-    /// Makes calls wait until their deadline for a server that cannot be reached, instead of failing
-    /// after their last attempt.
+    /// Makes calls wait until their deadline for a server that cannot be reached, instead of
+    /// failing after their last attempt.
     pub fn wait_for_ready(mut self) -> Self {
         self.wait_for_ready = true;
         self
@@ -141,16 +141,16 @@ impl Builder {
         self
     }
 
-    /// Sends a bearer token with each call. Requires [`Builder::tls`], because a token on a plaintext
-    /// connection can be intercepted.
+    /// Sends a bearer token with each call. Requires [`Builder::tls`], because a token on a
+    /// plaintext connection can be intercepted.
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.token = Some(token.into());
         self.plain_text_token = false;
         self
     }
 
-    /// Sends a bearer token with or without TLS, for a connection that something else protects, such
-    /// as a sidecar on the same machine.
+    /// Sends a bearer token with or without TLS, for a connection that something else protects,
+    /// such as a sidecar on the same machine.
     pub fn insecure_token(mut self, token: impl Into<String>) -> Self {
         self.token = Some(token.into());
         self.plain_text_token = true;
@@ -238,7 +238,7 @@ fn endpoint(address: &str, tls: Option<Tls>) -> Result<Endpoint, Error> {
         .http2_keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(10))
         .keep_alive_while_idle(false)
-        // With HTTP/2's default of 64 KiB, the server would wait for window updates within one reply.
+        // With the default of 64 KiB, the server would wait for window updates within one reply.
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(16 << 20))
 }

@@ -15,7 +15,7 @@ use crate::retry::{Attempts, Policy};
 pub(crate) type Deadline = Option<Instant>;
 
 impl Client {
-    /// Makes one call: all of its attempts share one deadline, and each sends a copy of the message.
+    /// Makes one call, whose attempts share one deadline and send copies of the message.
     pub(crate) async fn call<Message, Reply, Sent>(
         &self,
         policy: Policy,
@@ -75,7 +75,7 @@ impl Client {
                 attempts.after(&error)
             };
             match delay {
-                // If the delay exceeds the deadline, report this error rather than DEADLINE_EXCEEDED.
+                // If the delay exceeds the deadline, report this error, not DEADLINE_EXCEEDED.
                 Some(delay) if deadline.is_none_or(|end| Instant::now() + delay < end) => {
                     sleep(delay).await;
                 }

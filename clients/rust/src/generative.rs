@@ -100,7 +100,7 @@ pub struct EncodeRequest {
 pub struct EncodeResult {
     /// Single precision, `[n, dim]`.
     pub latents: Tensor,
-    /// Natural logarithm of the variance, single precision, `[n, dim]`; `None` if the model has none.
+    /// Natural logarithm of the variance, single precision, `[n, dim]`; `None` if there is none.
     pub log_variance: Option<Tensor>,
     /// Seed of the sample; `None` if the latents are the mean.
     pub seed: Option<u64>,

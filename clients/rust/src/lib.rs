@@ -13,7 +13,8 @@
 //! let z = client.encode(x).await?.latents; // z.shape, z.floats(), z.row(3)
 //! let request = DecodeRequest { latents: z, format: Format::Png, ..Default::default() };
 //! let y = client.decode(request).await?.images; // y.files()
-//! let samples = client.sample(SampleRequest { count: 16, seed: Some(7), ..Default::default() }).await?;
+//! let request = SampleRequest { count: 16, seed: Some(7), ..Default::default() };
+//! let samples = client.sample(request).await?;
 //! # Ok(())
 //! # }
 //! ```

@@ -1,8 +1,9 @@
 // Copyright 2026 The latentserve authors
 // SPDX-License-Identifier: Apache-2.0
 
-//! Retry policy of gRPC (gRFC A6) with the rules that all latentserve clients share; tonic supports no
-//! service config.
+//! Retry policy of gRPC (gRFC A6) with the rules that all latentserve clients share.
+//!
+//! Needed because tonic does not support a service config.
 
 use std::sync::Mutex;
 use std::time::Duration;

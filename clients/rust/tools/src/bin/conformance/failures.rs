@@ -19,12 +19,12 @@ pub fn check(case: &Case, error: &Error) -> Result<(), String> {
         ));
     }
     // The client replaces an empty message, so check the message of the status.
-    let silent = ["CANCELLED", "DEADLINE_EXCEEDED"].contains(&error.code_name())
+    let may_be_empty = ["CANCELLED", "DEADLINE_EXCEEDED"].contains(&error.code_name())
         || case.rpc.starts_with("grpc.health.");
-    let said = error
+    let message = error
         .status()
         .map_or(error.message(), |status| status.message());
-    if said.is_empty() && !silent {
+    if message.is_empty() && !may_be_empty {
         return Err("the error has no message".to_owned());
     }
     match &expected.reason {
