@@ -108,7 +108,7 @@ def _deadlines(suite: Suite) -> None:
     )
     for name, rpc in (("sample", "Sample"), ("stream", "SampleStream")):
         suite.case(
-            f"deadlines/{name}-cancelled-by-its-caller",
+            f"deadlines/{name}-cancelled-by-the-client",
             GENERATIVE + rpc,
             sample,
             error("CANCELLED"),

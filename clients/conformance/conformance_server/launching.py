@@ -28,8 +28,8 @@ class Fixture:
         assert stdout is not None  # noqa: S101
         stdin.write(f"break {name}\n")
         stdin.flush()
-        if (answer := stdout.readline().strip()) != "ok":
-            raise RuntimeError(f"the servers refused the breakage {name!r}: {answer}")
+        if (reply := stdout.readline().strip()) != "ok":
+            raise RuntimeError(f"the servers refused the breakage {name!r}: {reply}")
 
 
 @contextlib.contextmanager

@@ -160,7 +160,7 @@ class Servers:
             token_file=str(self._token_file) if role == "token" else "",
             allow_plaintext_token="yes" if role == "token" else "no",
             grace_s=3600,
-            watchdog_s=0,  # it would restart the servers that are held
+            watchdog_s=0,  # it would treat the held batches as hung
         )
         app = App(settings, self._engine_factory(role))
         guard = RefusingGuard() if role == "refusing" else None
