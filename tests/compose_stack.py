@@ -24,7 +24,7 @@ STAND_INS = Path(__file__).parent / "compose" / "stand_ins"
 SERVICES = ("server", "envoy", "prometheus")
 # The Debian of the Dockerfiles' base image, by the name that debootstrap takes.
 SUITE = "trixie"
-PATIENCE_S = 60.0
+WAIT_LIMIT_S = 60.0
 
 
 def run(*command: str, timeout_s: float = 300, **more: Any) -> str:

@@ -123,7 +123,7 @@ class Servers:
         """Set the health status that the breakage requires."""
         healthy = self._breakage.name != "unhealthy"
         status = _SERVING if healthy else _NOT_SERVING
-        names = {entry.name for entry in self._apps["main"].repository.entries()}
+        names = {version.name for version in self._apps["main"].repository.versions()}
         services = ("", "latentserve.v1.GenerativeService", "latentserve.v1.ModelService")
         for name in (*services, *names):
             await self._apps["main"]._health.set(name, status)

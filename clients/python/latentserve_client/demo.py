@@ -21,13 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentserve_client import Client, LatentserveError, Model, ModelList, digits
+from latentserve_client._command_line import table
 from latentserve_client._server_process import (
     ServerFailed,
     ServerProcess,
     free_address,
     server_command,
 )
-from latentserve_client._command_line import table
 from latentserve_client.grid import Row, Section, draw, latent_strips
 from latentserve_client.noise import add_noise, psnr_db
 

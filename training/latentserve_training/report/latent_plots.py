@@ -84,8 +84,8 @@ def draw_interpolation(
             latents, ends = model.posterior(test)[0], "test images"
         except NotImplementedError:
             generator = torch.Generator().manual_seed(NOISE_SEED)
-            codes, ends = model.sample_latents(2 * PAIRS, generator), "draws from the prior"
-        paths = interpolate(codes[0::2], codes[1::2], STEPS, spherical)
+            latents, ends = model.sample_latents(2 * PAIRS, generator), "samples from the prior"
+        paths = interpolate(latents[0::2], latents[1::2], STEPS, spherical)
         images = model.decode(paths.flatten(0, 1)).numpy()
     decoded = images.reshape(len(paths), STEPS, *images.shape[1:])
     headings = ["t = 0", *(f"{step / (STEPS - 1):.3g}" for step in range(1, STEPS))]

@@ -142,7 +142,7 @@ def draw_reconstructions(
         )
         rows.append((f"{metric.baseline_name}\nMSE {metric.baseline_value:.4f}", pca))
     draw_rows(
-        rows, f"{title}: reconstructions from {model.nonzero_latents_per_image} numbers", path
+        rows, f"{title}: reconstructions from {model.nonzero_latents_per_image} latents", path
     )
 
 

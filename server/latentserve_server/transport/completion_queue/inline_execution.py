@@ -72,6 +72,6 @@ class InlineExecution:
             self._waiting.append(batcher)
 
     def _is_short(self, batcher: Batcher) -> bool:
-        self._short.keep_up()
+        self._policy.update()
         seconds, calls = batcher.estimate_next_batch()
-        return self._short.has(seconds, calls, self._in_flight())
+        return self._policy.allows(seconds, calls, self._in_flight())
