@@ -301,7 +301,7 @@ def servers(bench: Bench, scratch: Path) -> None:
         first[search] = bench.attempt(
             f"first answer, {search}",
             reserve_s,
-            lambda m=more: gpu_load.first_answer_s(
+            lambda m=more: gpu_load.first_reply_s(
                 (*flags, *sizes, *m), scratch / "server.log", model, shape
             ),
         )

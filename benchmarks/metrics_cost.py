@@ -39,7 +39,7 @@ from latentserve_server.observability.metrics import Metrics
 RECONSTRUCT = "/latentserve.v1.GenerativeService/Reconstruct"
 GET_MODEL = "/latentserve.v1.ModelService/GetModel"
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-START_LIMIT_S = 60.0
+START_TIMEOUT_S = 60.0
 SCRAPE_EVERY = 100_000  # calls: at 10,000 calls/s, every ten seconds
 
 
@@ -89,7 +89,7 @@ def trace_ns(calls: int, metadata: tuple[tuple[str, str], ...]) -> float:
         trace = method.begin(metadata)
         if trace is None:
             raise SystemExit("no call can be traced")
-        trace.worked((model, "reconstruct", 1, completion))
+        trace.record_work((model, "reconstruct", 1, completion))
         trace.end("OK", None)
     provider.shutdown()
     return (time.process_time_ns() - started) / calls
@@ -126,14 +126,14 @@ def server_us(exports: Path, model: str, calls: int, rounds: int) -> list[float]
 
 def wait_for_address(process: subprocess.Popen[bytes], log: object) -> str:
     """Return HOST:PORT once the server's log says that it serves."""
-    end = time.monotonic() + START_LIMIT_S
+    end = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < end and process.poll() is None:
         log.seek(0)  # type: ignore[attr-defined]
         _, there, rest = log.read().partition("is serving on ")  # type: ignore[attr-defined]
         if there and " " in rest:
             return str(rest.split(" ", 1)[0])
         time.sleep(0.05)
-    raise SystemExit(f"the server did not serve within {START_LIMIT_S:g} s")
+    raise SystemExit(f"the server did not serve within {START_TIMEOUT_S:g} s")
 
 
 def make_calls(call: grpc.UnaryUnaryMultiCallable, request: bytes, calls: int) -> None:

@@ -177,7 +177,7 @@ def train(data: Path, minutes: float, seed: int, narrower: int, out: Path) -> No
 
 
 def measure(path: Path, data: Path) -> dict[str, float]:
-    """The figures of ``test_frechet_distance`` and its companions, and the squared error."""
+    """The results of ``test_frechet_distance`` and its companions, and the squared error."""
     import torch
 
     from latentserve_training.data import load_data
@@ -194,7 +194,7 @@ def measure(path: Path, data: Path) -> dict[str, float]:
         samples, rebuilt = (
             torch.from_numpy(arrays[name]) for name in ("samples", "reconstructions")
         )
-        figures = {name: float(arrays[name]) for name in ("seconds", "steps", "parameters")}
+        results = {name: float(arrays[name]) for name in ("seconds", "steps", "parameters")}
 
     def shares(classes: torch.Tensor) -> torch.Tensor:
         return torch.bincount(classes, minlength=classifier.classes).double() / len(classes)
@@ -202,7 +202,7 @@ def measure(path: Path, data: Path) -> dict[str, float]:
     test, drawn = classifier.embed(images.test), classifier.embed(samples)
     overlap = set_overlap(test.features, drawn.features, NEIGHBOURS)
     covered = shares(drawn.classes) >= 0.1 / classifier.classes
-    return figures | {
+    return results | {
         "frechet_distance": frechet_distance(test.features, drawn.features),
         "precision": overlap.precision,
         "recall": overlap.recall,

@@ -22,6 +22,8 @@ ROOT = Path(__file__).parents[1]
 STAND_INS = Path(__file__).parent / "compose" / "stand_ins"
 # Without grafana, which has no stand-in.
 SERVICES = ("server", "envoy", "prometheus")
+# The Debian of the Dockerfiles' base image, by the name that debootstrap takes.
+SUITE = "trixie"
 WAIT_LIMIT_S = 60.0
 
 
@@ -219,12 +221,12 @@ def ensure_image(name: str, stand_in: Callable[[str], None]) -> str:
 
 
 def import_base(name: str) -> None:
-    """Build a minimal Debian with debootstrap, once, and import it under an image's name."""
-    kept = Path(os.environ["LATENTSERVE_ENGINE_DIR"]) / "base.tar"
+    """Make a minimal Debian with debootstrap, once, and import it under an image's name."""
+    kept = Path(os.environ["LATENTSERVE_ENGINE_DIR"]) / f"{SUITE}.tar"
     if not kept.exists():
         unfinished = kept.with_suffix(".part")
         with unfinished.open("wb") as out:
-            script = [str(STAND_INS / "base.sh"), "bookworm", str(kept.with_suffix(""))]
+            script = [str(STAND_INS / "base.sh"), SUITE, str(kept.with_suffix(""))]
             subprocess.run(["sh", *script], stdout=out, check=True, timeout=300)
         unfinished.rename(kept)
     run("docker", "import", str(kept), name)

@@ -116,7 +116,7 @@ def succeed(folder):
         require_finite("the slope", torch.tensor([1.0, [3.0, float("inf")][rank]]))
     except TrainingError as error:
         results["disagreed"] = str(error)
-    distributed.own_rows(torch.arange(3))  # two rows of three, and one
+    distributed.local_rows(torch.arange(3))  # two rows of three, and one
     results["mean"] = distributed.means_over_batch([[1.0, 4.0][rank]])
     torch.save(results, folder / f"results-{distributed.rank()}.pt")
 

@@ -17,7 +17,7 @@ log = logging.getLogger("latentserve_server")
 
 def main() -> int:
     """Serve until a signal arrives, and return the exit status (see `exit_status`)."""
-    log_format.lose_quietly()
+    log_format.ignore_write_errors_at_exit()
     try:
         settings = read_settings(sys.argv[1:])
     except SettingsError as error:

@@ -23,7 +23,8 @@ from latentserve_server.manifest.reader import Manifest
 from latentserve_server.model_limits import warn_of_unknown
 from latentserve_server.observability.metrics import Metrics
 from latentserve_server.observability.metrics_server import serve_metrics
-from latentserve_server.observability.tracing import Tracing, open_tracing
+from latentserve_server.observability.tracing import Tracing
+from latentserve_server.observability.tracing_setup import open_tracing
 from latentserve_server.repository.lifecycle import Outcome, Repository
 from latentserve_server.repository.loader import Loader
 from latentserve_server.repository.model_version import State

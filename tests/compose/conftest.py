@@ -26,7 +26,7 @@ from compose_stack import (
 )
 from deploy_files import envoy_program
 
-BASE = "debian:12.15-slim"
+BASE = "debian:13.8-slim"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -224,7 +224,7 @@ def test_a_second_signal_stops_at_once(exports: Path, tmp_path: Path) -> None:
             )
             next(stream)
             server.process.terminate()
-            server.wait_for_log("finish what is in flight")
+            server.wait_for_log("finish the calls in flight")
             next(stream)
             server.process.terminate()
             with pytest.raises(grpc.RpcError) as caught:
@@ -392,9 +392,9 @@ def test_workers_that_die_again_and_again_end_it(exports: Path) -> None:
         check=False,
     )
     assert result.returncode == 4
-    assert "it is started again in 0.04 s" in result.stderr
+    assert "it restarts in 0.04 s" in result.stderr
     last = result.stderr.splitlines()[-1]
-    assert "gives up: worker" in last
+    assert "giving up: worker" in last
     assert "died 3 times in a row" in last
     assert "ended with exit status 1" in last
 

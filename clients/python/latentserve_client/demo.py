@@ -21,13 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentserve_client import Client, LatentserveError, Model, ModelList, digits
+from latentserve_client._command_line import table
 from latentserve_client._server_process import (
     ServerFailed,
     ServerProcess,
     free_address,
     server_command,
 )
-from latentserve_client.cli._output import table
 from latentserve_client.grid import Row, Section, draw, latent_strips
 from latentserve_client.noise import add_noise, psnr_db
 
@@ -207,7 +207,7 @@ def _denoise(client: Client, model: Model, clean: NDArray[np.float32]) -> Step:
         len(clean),
         ms,
         psnr,
-        f"Gaussian noise of σ {NOISE_SIGMA:g} removed, {psnr}",
+        f"Gaussian noise (sigma {NOISE_SIGMA:g}) removed, {psnr}",
         (Row("noisy", noisy), Row("denoised", result.images)),
     )
 

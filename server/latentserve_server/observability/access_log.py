@@ -1,7 +1,7 @@
-"""The line that the log has of a call: of every failed one, and of good ones if asked.
+"""Access log: one line per failed call, and per successful call with `--log-requests`.
 
-It says method, code, model, milliseconds, request id and trace id, and nothing of the caller or
-of what was sent.
+A line has the method, status code, model, duration in milliseconds, request id and trace id. It
+has no data of the client and none of the request beyond the model.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import secrets
 from google.protobuf.message import DecodeError
 
 from latentserve.v1 import generative_service_pb2, model_service_pb2, tensor_pb2
-from latentserve_server.observability.log_format import GOOD_REQUESTS
+from latentserve_server.observability.log_format import SUCCESS_LOGGER
 from latentserve_server.status import WireStatus
 
 log = logging.getLogger("latentserve_server.request")
-_good = logging.getLogger(GOOD_REQUESTS)
+_success_log = logging.getLogger(SUCCESS_LOGGER)
 
 HEAD_BYTES = 256
-"""So much of a request is enough to read its model, which is the first field."""
+"""Length of the prefix of a request that is kept to read its model, which is the first field."""
 
 _SERVER_FAILED = frozenset({"INTERNAL", "UNKNOWN"})
 _OVERLOAD = frozenset({"UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"})
@@ -42,8 +42,8 @@ _WITH_MODEL = _methods_with_a_model()
 
 
 def is_logged(code_name: str) -> bool:
-    """Return whether a call that ended so may have a line: good ones only if asked."""
-    return code_name != "OK" or _good.isEnabledFor(logging.INFO)
+    """Whether a call with this status code may be logged; OK only with `--log-requests`."""
+    return code_name != "OK" or _success_log.isEnabledFor(logging.INFO)
 
 
 def log_call(
@@ -54,19 +54,19 @@ def log_call(
     failure: WireStatus | None = None,
     trace_id: str = "",
 ) -> None:
-    """Write the line of a call that ended.
+    """Write the line of a finished call.
 
     Args:
-        method: its full name.
-        code_name: of its status, such as OK.
-        seconds: from the request to the end.
-        head: the beginning of the request's bytes.
-        failure: the status that the caller was sent, if it was one of ours.
-        trace_id: of the trace that it is part of, "" for none.
+        method: full method name, /SERVICE/METHOD.
+        code_name: name of the status code, such as OK.
+        seconds: duration from the request to the end of the call.
+        head: first `HEAD_BYTES` of the serialized request.
+        failure: status that the server sent; None if gRPC set the status.
+        trace_id: id of the call's trace, "" for none.
     """
     if code_name == "OK":
-        if _good.isEnabledFor(logging.INFO):
-            _write(_good, logging.INFO, method, code_name, seconds, head, None, trace_id)
+        if _success_log.isEnabledFor(logging.INFO):
+            _write(_success_log, logging.INFO, method, code_name, seconds, head, None, trace_id)
         return
     if code_name in _SERVER_FAILED:
         level = logging.ERROR
@@ -77,7 +77,7 @@ def log_call(
 
 
 def model_of(method: str, head: bytes) -> str:
-    """Return NAME or NAME:VERSION of a request's first bytes, "" for the default or none."""
+    """Parse NAME or NAME:VERSION from the first bytes of a request; "" if it names no model."""
     if method not in _WITH_MODEL or len(head) < 2 or head[0] != _MODEL_TAG or head[1] > 127:
         return ""
     try:
@@ -107,7 +107,7 @@ def _write(
         "%s %s model=%s %.1f ms, request id %s%s%s%s",
         method,
         code_name,
-        # A name comes from the caller: it must not look like another line of the log.
+        # The name comes from the client: escape it, so that it cannot forge a log line.
         ascii(model)[1:-1] or "-",
         duration_ms,
         request_id,

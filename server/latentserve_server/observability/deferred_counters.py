@@ -1,11 +1,11 @@
-"""Counts that cost a call next to nothing: kept as they come, added up when somebody looks.
+"""Counters and histograms that buffer events without a lock and aggregate them later.
 
-An event is appended to a list, which is one atomic operation without a lock, whichever thread
-it comes from. Now and then, and at every scrape, what has gathered is folded into totals: a few
-hundred values at a time, which costs much less for each than a lock and a search would.
+An event is appended to a list, which is atomic from any thread. When `FOLD_AT` values are pending,
+and at every scrape, the list is folded into totals. Folding a few hundred values at a time costs
+much less per value than a lock and a bucket search for each event.
 
-Folding copies what the list has and then deletes exactly as many from its front; whatever is
-appended meanwhile stays for the next time. So nothing is lost and nothing counts twice.
+Folding copies the first n values and then deletes n values from the front, so that values appended
+in the meantime stay for the next fold. No value is lost or counted twice.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from collections.abc import Sequence
 import numpy as np
 
 FOLD_AT = 512
-"""So many values gather, at most, before the thread that adds the next folds them."""
+"""Number of pending values at which the thread that adds a value folds them."""
 
 
 class Counter:
-    """A number that only grows. `add` is safe from any thread, and so is `read`."""
+    """A monotonic counter. `add` and `read` are safe from any thread."""
 
     __slots__ = ("_folding", "_pending", "_total")
 
@@ -30,7 +30,7 @@ class Counter:
         self._total = 0
 
     def add(self) -> None:
-        """Count one."""
+        """Count one event."""
         pending = self._pending
         pending.append(None)
         if len(pending) >= FOLD_AT and self._folding.acquire(blocking=False):
@@ -40,7 +40,7 @@ class Counter:
                 self._folding.release()
 
     def read(self) -> int:
-        """Return how many there were."""
+        """Return the total."""
         with self._folding:
             self._fold()
             return self._total
@@ -52,10 +52,10 @@ class Counter:
 
 
 class Histogram:
-    """How many values fell into each bucket, and their sum. Safe from any thread.
+    """Counts of values by bucket, and their sum. Safe from any thread.
 
     Args:
-        bounds: the largest value of each bucket, ascending; one more takes what is larger.
+        bounds: upper bound (inclusive) of each bucket, ascending; a last bucket is unbounded.
     """
 
     __slots__ = ("_bounds", "_counts", "_folding", "_pending", "_sum")
@@ -78,7 +78,7 @@ class Histogram:
                 self._folding.release()
 
     def read(self) -> tuple[list[int], float]:
-        """Return how many values each bucket has, and the sum of all."""
+        """Return the count of each bucket, and the sum of all values."""
         with self._folding:
             self._fold()
             return self._counts.tolist(), self._sum
@@ -87,13 +87,13 @@ class Histogram:
         count = len(self._pending)
         values = np.array(self._pending[:count], dtype=np.float64)
         del self._pending[:count]
-        places = np.searchsorted(self._bounds, values, side="left")
-        self._counts += np.bincount(places, minlength=len(self._counts))
+        buckets = np.searchsorted(self._bounds, values, side="left")
+        self._counts += np.bincount(buckets, minlength=len(self._counts))
         self._sum += float(values.sum())
 
 
 class LabelledCounter:
-    """Numbers that only grow, by labels; for what is rare. Safe from any thread."""
+    """Monotonic counters by labels, with a lock: for rare events. Safe from any thread."""
 
     __slots__ = ("_counts", "_lock")
 
@@ -102,11 +102,11 @@ class LabelledCounter:
         self._lock = threading.Lock()
 
     def add(self, *labels: str, count: int = 1) -> None:
-        """Count one, or some."""
+        """Add `count` to the counter with these labels."""
         with self._lock:
             self._counts[labels] = self._counts.get(labels, 0) + count
 
     def read(self) -> dict[tuple[str, ...], int]:
-        """Return how many there were of each."""
+        """Return the total by labels."""
         with self._lock:
             return dict(self._counts)

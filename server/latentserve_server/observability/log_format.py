@@ -1,7 +1,7 @@
-"""How the log looks: lines for a person, or one JSON object per line.
+"""Log formats: readable lines, or one JSON object per line.
 
-Both go to stderr. What C libraries write there themselves (gRPC's core, ONNX Runtime) is not ours
-to format.
+Both go to stderr. Messages that C libraries (gRPC core, ONNX Runtime) write to stderr themselves
+are not formatted.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from typing import Any, TextIO
 
 FORMATS = ("readable", "json")
 LEVELS = ("debug", "info", "warning", "error")
-GOOD_REQUESTS = "latentserve_server.request.ok"
-"""The logger of calls that were answered; silent unless asked for."""
+SUCCESS_LOGGER = "latentserve_server.request.ok"
+"""Logger of successful calls; disabled without `--log-requests`."""
 
 SUPERVISOR = 0
-"""The worker number of the supervisor, and of a server that is one process."""
+"""Worker number of the supervisor, and of a server with a single process."""
 
-MAX_MESSAGE_LETTERS = 4000
-"""Longer messages are cut."""
+MAX_MESSAGE_CHARS = 4000
+"""Longer messages are truncated."""
 
 _READABLE = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
-# What every record has; anything else in it was given as `extra`.
+# The attributes of every record; all others were passed as `extra`.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 log = logging.getLogger(__name__)
 
 
 class ReadableFormatter(logging.Formatter):
-    """One line per record, and only one: what is sent by callers cannot look like another.
+    """Formats a record as exactly one line, so that text from clients cannot forge a line.
 
-    Stack traces have lines of their own, indented.
+    Stack traces follow on indented lines.
     """
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        """Return the line; newlines and other control characters in texts are escaped."""
+        """Return the line, with newlines and other control characters in the message escaped."""
         record.message = _printable(_cut(record.message))
         return super().formatMessage(record)
 
@@ -52,14 +52,14 @@ class ReadableFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object per record: time (UTC), level, logger, worker, message, what was given."""
+    """Formats a record as a JSON object: time (UTC), level, logger, worker, message, `extra`."""
 
     def __init__(self, worker: int = SUPERVISOR) -> None:
         super().__init__()
         self._worker = worker
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line; newlines in texts are escaped, so that it is one."""
+        """Return one line; JSON escapes newlines in texts."""
         seconds, fraction = divmod(record.created, 1)
         line: dict[str, Any] = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
@@ -83,14 +83,14 @@ def configure(
     log_requests: bool = False,
     stream: TextIO | None = None,
 ) -> None:
-    """Set up the log of this process; what nothing catches goes there too.
+    """Set up logging for this process, including warnings and uncaught exceptions.
 
     Args:
         form: `readable` or `json`.
-        level: the lowest that is written.
-        worker: the number in every line; None for a server that is one process.
-        log_requests: whether calls that were answered get a line.
-        stream: where to write, stderr by default.
+        level: lowest level that is written.
+        worker: worker number in every line; None for a server with a single process.
+        log_requests: whether successful calls are logged.
+        stream: output stream, stderr by default.
     """
     handler = logging.StreamHandler(stream or sys.stderr)
     if form == "json":
@@ -105,42 +105,42 @@ def configure(
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(level.upper())
-    # Of its own level: --log-requests means it, also with --log-level warning.
-    logging.getLogger(GOOD_REQUESTS).setLevel(logging.INFO if log_requests else logging.ERROR)
+    # A separate level, so that --log-requests also works with --log-level warning.
+    logging.getLogger(SUCCESS_LOGGER).setLevel(logging.INFO if log_requests else logging.ERROR)
     logging.captureWarnings(True)
     sys.excepthook = _log_uncaught
     threading.excepthook = _log_uncaught_in_thread
 
 
-def lose_quietly() -> None:
-    """Let what nobody takes at the end of the process be lost, on a full disk or a closed pipe.
+def ignore_write_errors_at_exit() -> None:
+    """Ignore failing writes to stdout and stderr at exit, on a full disk or a closed pipe.
 
-    Python would end with exit status 120, whatever the process has to say of itself.
+    Otherwise Python would replace the exit status by 120.
     """
-    atexit.unregister(_drop_what_is_left)
-    atexit.register(_drop_what_is_left)
+    atexit.unregister(_discard_unwritten)
+    atexit.register(_discard_unwritten)
 
 
-def _drop_what_is_left() -> None:
+def _discard_unwritten() -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None:
                 stream.flush()
         except OSError:
-            # Python flushes it once more, and must succeed then.
+            # Python flushes the stream once more, which must then succeed.
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _cut(text: str) -> str:
-    if len(text) <= MAX_MESSAGE_LETTERS:
+    if len(text) <= MAX_MESSAGE_CHARS:
         return text
-    return f"{text[:MAX_MESSAGE_LETTERS]}... ({len(text)} letters)"
+    return f"{text[:MAX_MESSAGE_CHARS]}... ({len(text)} characters)"
 
 
 def _printable(text: str) -> str:
     if text.isprintable():
         return text
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def _log_uncaught(
@@ -149,10 +149,14 @@ def _log_uncaught(
     if issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, traceback)
         return
-    log.critical("the process ends by an error of its own", exc_info=(kind, error, traceback))
+    log.critical(
+        "the process ends because of an uncaught exception", exc_info=(kind, error, traceback)
+    )
 
 
 def _log_uncaught_in_thread(caught: threading.ExceptHookArgs) -> None:
     if caught.exc_value is not None and not issubclass(caught.exc_type, SystemExit):
         name = caught.thread.name if caught.thread else "unknown"
-        log.error("the thread %s ended by an error", name, exc_info=caught.exc_value)
+        log.error(
+            "the thread %s ended because of an uncaught exception", name, exc_info=caught.exc_value
+        )

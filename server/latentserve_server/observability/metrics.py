@@ -1,11 +1,10 @@
-"""Every metric that one server process has.
+"""Prometheus collector of all metrics of one server process.
 
-Labels are bounded: models and versions by what is served, methods and operations by the
-contract, codes and reasons by the code. What a caller sends never makes a series.
+Labels are bounded: models and versions by the model folder, methods and operations by the API,
+codes and reasons by constants. No value from a request becomes a label.
 
-What every call touches are the plain numbers of `tallies`; a collector gives them to
-prometheus_client at a scrape. Its own counters take a lock for every value, and there are
-several to a call.
+Calls update `deferred_counters`, which the collector converts for prometheus_client at a scrape.
+The counters of prometheus_client take a lock for every value, and each call updates several.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ from latentserve_server import __version__
 from latentserve_server.batching.batcher import BatcherCallbacks
 from latentserve_server.observability.deferred_counters import Counter, LabelledCounter
 from latentserve_server.observability.model_metrics import ModelMetrics, collect_versions
-from latentserve_server.observability.rpc_metrics import RpcMetrics, code_of_leaving, collect_rpcs
+from latentserve_server.observability.rpc_metrics import RpcMetrics, cancellation_code, collect_rpcs
 from latentserve_server.repository.lifecycle import Action, Outcome
 from latentserve_server.repository.model_version import ModelVersion, State
 
-__all__ = ["Metrics", "RpcMetrics", "code_of_leaving"]
+__all__ = ["Metrics", "RpcMetrics", "cancellation_code"]
 
 _MODEL = ("model", "version")
 
@@ -37,14 +36,14 @@ class Metrics(Collector):
     """The metrics of one server.
 
     Args:
-        entries: gives the versions that there are, at the time of a scrape.
+        versions: returns the current model versions, at the time of a scrape.
     """
 
-    def __init__(self, entries: Callable[[], Iterable[ModelVersion]]) -> None:
-        self._entries = entries
-        self._rpcs: dict[str, RpcMetrics] = {}
-        # Each is added or taken out in one step; a scrape reads a copy.
-        self._versions: dict[tuple[str, str], ModelMetrics] = {}
+    def __init__(self, versions: Callable[[], Iterable[ModelVersion]]) -> None:
+        self._versions = versions
+        self._rpc_metrics: dict[str, RpcMetrics] = {}
+        # Insertions and removals are atomic; a scrape reads a copy.
+        self._model_metrics: dict[tuple[str, str], ModelMetrics] = {}
         self._reloads = LabelledCounter()
         self._failed_reloads = Counter()
         self.registry = CollectorRegistry()
@@ -52,53 +51,54 @@ class Metrics(Collector):
         prometheus_client.ProcessCollector(registry=self.registry)
 
     def rpc(self, method: str, *, streaming: bool) -> RpcMetrics:
-        """Return what counts the calls of a method, /SERVICE/METHOD, from now on 0 of them."""
-        return self._rpcs.setdefault(method, RpcMetrics(method, streaming=streaming))
+        """Return the metrics of a method, /SERVICE/METHOD; they start at 0."""
+        return self._rpc_metrics.setdefault(method, RpcMetrics(method, streaming=streaming))
 
     def callbacks(self, name: str, version: int) -> BatcherCallbacks:
-        """Return what a batcher of that version tells; its successor goes on counting there."""
-        return self._versions.setdefault((name, str(version)), ModelMetrics())
+        """Return the callbacks of a version's batcher; a reloaded version continues the counts."""
+        return self._model_metrics.setdefault((name, str(version)), ModelMetrics())
 
     def reloaded(self, outcome: Outcome) -> None:
-        """Count what a reload did, and drop the series of a version that is served no more.
+        """Count the outcome of a reload, and drop the series of a removed version.
 
-        Calls that still run on it count no more then: they would bring its series back.
+        Calls that are still running on the removed version are no longer counted, because they
+        would create its series again.
         """
         self._reloads.add(outcome.action.value)
         if outcome.action is Action.REMOVED:
-            self._versions.pop((outcome.name, str(outcome.version)), None)
+            self._model_metrics.pop((outcome.name, str(outcome.version)), None)
 
     def reload_failed(self) -> None:
-        """Count a reload that could not look at the model folder."""
+        """Count a reload that could not read the model folder."""
         self._failed_reloads.add()
 
     def describe(self) -> Iterable[Metric]:
-        """Give the names, for those who ask for a few: /metrics?name[]=NAME."""
+        """Yield families without samples; used for restricted scrapes, /metrics?name[]=NAME."""
         return _families((), (), {}, 0, ())
 
     def collect(self) -> Iterator[Metric]:
-        """Give everything; called for every scrape."""
+        """Yield all families with their samples, at every scrape."""
         return _families(
-            list(self._rpcs.values()),
-            list(self._versions.items()),
+            list(self._rpc_metrics.values()),
+            list(self._model_metrics.items()),
             self._reloads.read(),
             self._failed_reloads.read(),
-            self._entries(),
+            self._versions(),
         )
 
 
 def _families(
     rpcs: Iterable[RpcMetrics],
-    versions: Iterable[tuple[tuple[str, str], ModelMetrics]],
+    model_metrics: Iterable[tuple[tuple[str, str], ModelMetrics]],
     reload_counts: Mapping[tuple[str, ...], int],
     failed_reloads: int,
-    entries: Iterable[ModelVersion],
+    versions: Iterable[ModelVersion],
 ) -> Iterator[Metric]:
     yield from collect_rpcs(rpcs)
-    yield from collect_versions(versions)
+    yield from collect_versions(model_metrics)
     reloads = CounterMetricFamily(
         "latentserve_reload_outcomes",
-        "Versions looked at in reloads, by what became of them.",
+        "Model versions examined by reloads, by action.",
         labels=("action",),
     )
     for labels, count in reload_counts.items():
@@ -106,46 +106,46 @@ def _families(
     yield reloads
     yield CounterMetricFamily(
         "latentserve_reload_failures",
-        "Reloads that found no model folder, or an empty one, and changed nothing.",
+        "Reloads that changed nothing, because the model folder was missing or empty.",
         failed_reloads,
     )
-    yield from _collect_models(entries)
+    yield from _collect_models(versions)
     yield _build_info()
 
 
-def _collect_models(entries: Iterable[ModelVersion]) -> Iterator[Metric]:
-    """Give what is true now: versions, their state, their queues."""
+def _collect_models(versions: Iterable[ModelVersion]) -> Iterator[Metric]:
+    """Yield the gauges of the current model versions, their states and their queues."""
     info = GaugeMetricFamily(
         "latentserve_model_info",
-        "1 for every version that is served.",
+        "1 for every model version that is served.",
         labels=(*_MODEL, "kind", "provider", "digest"),
     )
     state = GaugeMetricFamily(
         "latentserve_model_state",
-        "1 for the state that a version is in, 0 for the others.",
+        "1 for the current state of a model version, 0 for the others.",
         labels=(*_MODEL, "state"),
     )
     waiting = GaugeMetricFamily(
         "latentserve_queue_rows",
-        "Rows that wait for the engine.",
+        "Rows in the queue.",
         labels=(*_MODEL, "operation"),
     )
     stalled = GaugeMetricFamily(
         "latentserve_stalled_seconds",
-        "Time since a batch finished while there is work, 0 for an idle engine.",
+        "Time since the last batch finished while requests are pending, 0 for an idle engine.",
         labels=_MODEL,
     )
-    for entry in entries:
-        labels = (entry.name, str(entry.version))
+    for version in versions:
+        labels = (version.name, str(version.version))
         for possible in State:
-            state.add_metric((*labels, possible.value), float(entry.state is possible))
-        if entry.model is not None:
-            manifest = entry.model.manifest
-            info.add_metric((*labels, manifest.kind, entry.model.provider, manifest.digest), 1.0)
-            rows = entry.model.batcher.waiting_by_operation()
+            state.add_metric((*labels, possible.value), float(version.state is possible))
+        if version.model is not None:
+            manifest = version.model.manifest
+            info.add_metric((*labels, manifest.kind, version.model.provider, manifest.digest), 1.0)
+            rows = version.model.batcher.waiting_by_operation()
             for operation in manifest.operations:
                 waiting.add_metric((*labels, operation), float(rows.get(operation, 0)))
-            backlog = entry.model.batcher.backlog()
+            backlog = version.model.batcher.backlog()
             stalled.add_metric(labels, backlog.stalled_s if backlog else 0.0)
     yield from (info, state, waiting, stalled)
 
@@ -153,7 +153,7 @@ def _collect_models(entries: Iterable[ModelVersion]) -> Iterator[Metric]:
 def _build_info() -> Metric:
     info = GaugeMetricFamily(
         "latentserve_build_info",
-        "1, with the versions of the server and of what it stands on.",
+        "1, with the versions of the server and of its dependencies as labels.",
         labels=("version", "python", "grpcio", "onnxruntime"),
     )
     onnxruntime = _installed("onnxruntime") or _installed("onnxruntime-gpu")
@@ -164,7 +164,7 @@ def _build_info() -> Metric:
 
 @functools.cache
 def _installed(distribution: str) -> str:
-    """Return the version of an installed distribution, "" for none."""
+    """Return the version of an installed distribution, "" if it is not installed."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""The port where Prometheus finds the metrics."""
+"""HTTP server of the Prometheus metrics."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ log = logging.getLogger(__name__)
 
 
 def serve_metrics(registry: CollectorRegistry, address: str) -> int:
-    """Serve /metrics on HOST:PORT from threads of its own; return the port.
+    """Serve /metrics on HOST:PORT from separate threads; return the port.
 
-    Raises SettingsError where the address cannot be used.
+    Raises SettingsError if the address cannot be used.
     """
     host, _, port = address.rpartition(":")
     try:

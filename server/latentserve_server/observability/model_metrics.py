@@ -1,4 +1,4 @@
-"""What happens in the batcher of one version, counted."""
+"""Metrics of one model version, updated by its batcher."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from prometheus_client.utils import floatToGoString
 from latentserve_server.batching.callbacks import DROPPED, REFUSED, BatcherCallbacks
 from latentserve_server.observability.deferred_counters import Histogram, LabelledCounter
 
-# From 100 microseconds, a small model on an idle server, to ten seconds.
+# Bucket bounds from 100 microseconds (a small model on an idle server) to ten seconds.
 SECONDS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1, 2.5, 10)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 _OPERATION = ("model", "version", "operation")
 
 
 class _Operation:
-    """The distributions of one operation."""
+    """The histograms of one operation."""
 
     __slots__ = ("batch_rows", "engine_seconds", "queue_seconds")
 
@@ -28,7 +28,7 @@ class _Operation:
 
 
 class ModelMetrics(BatcherCallbacks):
-    """Told by the batcher of one version, from any thread."""
+    """Implements the callbacks of one version's batcher; safe from any thread."""
 
     def __init__(self) -> None:
         self.operations: dict[str, _Operation] = {}
@@ -39,33 +39,33 @@ class ModelMetrics(BatcherCallbacks):
         self.halves = LabelledCounter()
 
     def waited(self, operation: str, seconds: float) -> None:
-        """A request's first rows left the queue."""
+        """Record the queue time of a request, when its first rows leave the queue."""
         (self.operations.get(operation) or self._new(operation)).queue_seconds.observe(seconds)
 
     def ran(self, operation: str, rows: int, seconds: float) -> None:
-        """The engine ran a batch."""
+        """Record a batch that the engine ran."""
         found = self.operations.get(operation) or self._new(operation)
         found.engine_seconds.observe(seconds)
         found.batch_rows.observe(rows)
 
     def halved(self, operation: str) -> None:
-        """The device had no memory for a batch."""
+        """Count a batch that was split in halves because the device was out of memory."""
         self.halves.add(operation)
 
     def padded(self, operation: str, rows: int) -> None:
-        """The engine ran a batch with so many rows of padding."""
+        """Count the padding rows of a batch."""
         self.padding_rows.add(operation, count=rows)
 
     def failed(self, operation: str) -> None:
-        """The engine failed for one request."""
+        """Count a request that the engine failed."""
         self.failures.add(operation)
 
     def refused(self, operation: str, reason: str) -> None:
-        """A request was not admitted."""
+        """Count a request that was refused at admission."""
         self.rejections.add(operation, reason)
 
     def dropped(self, operation: str, reason: str) -> None:
-        """A request ended before its answer."""
+        """Count a request that was cancelled or expired before its reply."""
         self.drops.add(operation, reason)
 
     def _new(self, operation: str) -> _Operation:
@@ -75,15 +75,15 @@ class ModelMetrics(BatcherCallbacks):
 def collect_versions(
     versions: Iterable[tuple[tuple[str, str], ModelMetrics]],
 ) -> Iterator[Metric]:
-    """Give the metrics of versions, each under its (model, version)."""
+    """Yield the metrics of model versions by (model, version)."""
     queue_seconds = HistogramMetricFamily(
         "latentserve_queue_seconds",
-        "Time that a request waited for its first batch.",
+        "Time from the arrival of a request to the start of its first batch.",
         labels=_OPERATION,
     )
     engine_seconds = HistogramMetricFamily(
         "latentserve_engine_seconds",
-        "Time of one batch in ONNX Runtime, the copy into its buffer included.",
+        "Time of one batch in ONNX Runtime, including the copy into its buffer.",
         labels=_OPERATION,
     )
     batch_rows = HistogramMetricFamily(
@@ -91,25 +91,25 @@ def collect_versions(
     )
     padding_rows = CounterMetricFamily(
         "latentserve_padding_rows",
-        "Rows that were added to batches to fill the size of a CUDA graph.",
+        "Rows added to batches to match the batch size of a CUDA graph.",
         labels=_OPERATION,
     )
     rejected = CounterMetricFamily(
         "latentserve_rejected",
-        f"Requests that were not admitted, by reason: {_listed(REFUSED)}.",
+        f"Requests refused at admission, by reason: {_listed(REFUSED)}.",
         labels=(*_OPERATION, "reason"),
     )
     dropped = CounterMetricFamily(
         "latentserve_dropped",
-        f"Requests that ended before their answer, by reason: {_listed(DROPPED)}.",
+        f"Requests dropped before their reply, by reason: {_listed(DROPPED)}.",
         labels=(*_OPERATION, "reason"),
     )
     failures = CounterMetricFamily(
-        "latentserve_engine_failures", "Requests that the engine failed for.", labels=_OPERATION
+        "latentserve_engine_failures", "Requests that the engine failed.", labels=_OPERATION
     )
     halves = CounterMetricFamily(
         "latentserve_halved_batches",
-        "Batches that the device had no memory for, and that were run in two halves.",
+        "Batches run in two halves, because the device was out of memory.",
         labels=_OPERATION,
     )
     for labels, version in versions:
@@ -138,10 +138,10 @@ def add_histogram(
     family: HistogramMetricFamily,
     labels: Sequence[str],
     bounds: Sequence[float],
-    *distributions: Histogram,
+    *histograms: Histogram,
 ) -> None:
-    """Add the sum of distributions over the same buckets as one histogram."""
-    read = [distribution.read() for distribution in distributions]
+    """Add the sum of histograms over the same buckets as one histogram."""
+    read = [histogram.read() for histogram in histograms]
     counts = [sum(found) for found in zip(*(counts for counts, _ in read), strict=True)]
     buckets: list[tuple[str, float]] = []
     below = 0

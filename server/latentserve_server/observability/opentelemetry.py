@@ -1,8 +1,8 @@
-"""Spans by OpenTelemetry, sent by OTLP over gRPC. Needs the extra `tracing`.
+"""Tracing with OpenTelemetry spans, exported by OTLP over gRPC; needs the extra `tracing`.
 
-A span for each call, and below it for each reply `queue` and `engine`, with the times that the
-batcher took. They are made when the call ends, off the engine's thread. The SDK sends them
-from a thread of its own, and drops what its bounded queue cannot hold.
+Each call has a span, with the spans `queue` and `engine` below it for each reply; their times are
+those measured by the batcher. Spans are created when the call ends, not on the engine's thread.
+The SDK exports them from a separate thread and drops spans that its bounded queue cannot hold.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ log = logging.getLogger(__name__)
 _PROPAGATED = ("traceparent", "tracestate")
 _PROPAGATOR = TraceContextTextMapPropagator()
 
-# Of a long stream, so many chunks wait to become spans, at most.
-_CHUNKS_AT_ONCE = 32
+# Maximum number of chunks of a stream whose spans are created later.
+_MAX_PENDING_CHUNKS = 32
 
-# Where the server is to blame: OpenTelemetry's conventions for RPC servers.
+# Status codes that count as server errors in OpenTelemetry's conventions for RPC servers.
 _SERVER_FAILED = frozenset(
     {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
 )
 
 
 class OpenTelemetry:
-    """Implements `traces.Tracing`.
+    """Implements `tracing.Tracing`.
 
     Args:
-        provider: makes the spans; it is shut down with this.
+        provider: creates the spans; `close` shuts it down.
     """
 
     def __init__(self, provider: TracerProvider) -> None:
@@ -59,28 +59,28 @@ class OpenTelemetry:
 
     @classmethod
     def exporting(cls, endpoint: str) -> OpenTelemetry:
-        """Return one that sends to an endpoint; all else is by the standard OTEL_ variables.
+        """Return tracing with an export to an endpoint, configured by the OTEL_ variables.
 
-        Raises SettingsError where one of them has a value that cannot be used.
+        Raises SettingsError if one of them has an invalid value.
         """
-        logging.getLogger("opentelemetry.util.re").addFilter(hide_header)
+        logging.getLogger("opentelemetry.util.re").addFilter(redact_header)
         try:
             provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
             exporter = OTLPSpanExporter(endpoint=endpoint)
             provider.add_span_processor(BatchSpanProcessor(exporter))
-        except Exception as error:  # whichever of its many variables it is
+        except Exception as error:  # the type depends on the variable
             raise SettingsError(
-                f"tracing cannot start, see the OTEL_ variables: {error}"
+                f"tracing cannot start; check the OTEL_ variables: {error}"
             ) from error
         log.info("traces are sent to %s", endpoint)
         return cls(provider)
 
     def method(self, name: str) -> MethodSpans:
-        """Return what traces the calls of /SERVICE/METHOD."""
+        """Return the tracer of a method, /SERVICE/METHOD."""
         return MethodSpans(self._tracer, name)
 
     def close(self, *, timeout_s: float) -> None:
-        """Send what is left, within the time, and end; a collector that is down holds up nobody."""
+        """Send the remaining spans and shut down, within the timeout even without a collector."""
         closing = threading.Thread(target=self._provider.shutdown, name="traces", daemon=True)
         closing.start()
         closing.join(timeout_s)
@@ -89,7 +89,7 @@ class OpenTelemetry:
 
 
 class MethodSpans:
-    """Implements `traces.MethodTracer`."""
+    """Implements `tracing.MethodTracer`."""
 
     def __init__(self, tracer: Tracer, method: str) -> None:
         _, service, name = method.split("/")
@@ -102,20 +102,20 @@ class MethodSpans:
         }
 
     def begin(self, metadata: Metadata | None) -> CallTrace | None:
-        """Begin the span of a call, under the caller's span if it names one."""
+        """Begin the span of a call, with the span of its `traceparent` as parent if it has one."""
         try:
             carrier = {
                 key: value
                 for key, value in metadata or ()
                 if key in _PROPAGATED and isinstance(value, str)
             }
-            # Never the context of this thread: it belongs to nobody.
+            # An empty context, because that of the current thread belongs to no call.
             parent = _PROPAGATOR.extract(carrier, Context()) if carrier else Context()
             now_ns = time.time_ns()
             span = self._tracer.start_span(
                 self._name, parent, SpanKind.SERVER, self._attributes, start_time=now_ns
             )
-            # Without a sample, only a caller who sent its own trace can look it up.
+            # A call that is not sampled has a trace only if the client sent its own.
             known = (
                 span.is_recording() or trace.get_current_span(parent).get_span_context().is_valid
             )
@@ -126,8 +126,8 @@ class MethodSpans:
             return None
 
 
-class _Ran(NamedTuple):
-    """One reply's way through queue and engine; times in ns on the monotonic clock."""
+class _ReplyTimes(NamedTuple):
+    """Queue and engine times of one reply, in ns on the monotonic clock."""
 
     attributes: dict[str, AttributeValue]
     submitted_ns: int
@@ -138,13 +138,13 @@ class _Ran(NamedTuple):
 
 
 class _CallSpans:
-    """Implements `traces.CallTrace`.
+    """Implements `tracing.CallTrace`.
 
-    `wall_ns` is what the wall clock is ahead of the monotonic one: taken once for a call, so
-    that a clock that is set meanwhile tears no call apart.
+    `wall_ns` is the offset of the wall clock from the monotonic clock. It is read once per call,
+    so that a change of the wall clock does not distort the spans of a call.
     """
 
-    __slots__ = ("_ran", "_recording", "_span", "_tracer", "_wall_ns", "trace_id")
+    __slots__ = ("_recording", "_replies", "_span", "_tracer", "_wall_ns", "trace_id")
 
     def __init__(self, tracer: Tracer, span: Span, wall_ns: int, trace_id: str) -> None:
         self._tracer = tracer
@@ -152,10 +152,10 @@ class _CallSpans:
         self._wall_ns = wall_ns
         self._recording = span.is_recording()
         self.trace_id = trace_id
-        self._ran: deque[_Ran] = deque()
+        self._replies: deque[_ReplyTimes] = deque()
 
-    def worked(self, work: Work | None) -> None:
-        """Keep the times of a reply."""
+    def record_work(self, work: Work | None) -> None:
+        """Store the times of a reply."""
         if work is None or not self._recording:
             return
         try:
@@ -169,8 +169,8 @@ class _CallSpans:
                 "latentserve.provider": model.provider,
             }
             error = completion.error.code if completion.error is not None else ""
-            self._ran.append(
-                _Ran(
+            self._replies.append(
+                _ReplyTimes(
                     attributes,
                     completion.submitted_ns,
                     completion.queue_ns,
@@ -179,17 +179,17 @@ class _CallSpans:
                     error,
                 )
             )
-            if len(self._ran) >= _CHUNKS_AT_ONCE:
-                self._tell()
+            if len(self._replies) >= _MAX_PENDING_CHUNKS:
+                self._emit_spans()
         except Exception:
             log.exception("a reply cannot be traced")
 
     def end(self, code_name: str, failure: WireStatus | None) -> None:
-        """End the span of the call, and those below it."""
+        """End the span of the call and create the spans below it."""
         if not self._recording:
             return
         try:
-            self._tell()
+            self._emit_spans()
             span = self._span
             span.set_attribute("rpc.grpc.status_code", code_pb2.Code.Value(code_name))
             if failure is not None:
@@ -200,26 +200,29 @@ class _CallSpans:
         except Exception:
             log.exception("the end of a call cannot be traced")
 
-    def _tell(self) -> None:
-        """Make spans of what was kept."""
-        while self._ran:
-            ran = self._ran.popleft()
+    def _emit_spans(self) -> None:
+        """Create the spans of the stored replies."""
+        while self._replies:
+            times = self._replies.popleft()
             self._span.set_attributes(
-                {key: ran.attributes[key] for key in _OF_THE_CALL if key in ran.attributes}
+                {key: times.attributes[key] for key in _CALL_ATTRIBUTES if key in times.attributes}
             )
-            in_queue = not ran.queue_ns and bool(ran.error)  # it never left it
-            started_ns = ran.finished_ns if in_queue else ran.submitted_ns + ran.queue_ns
-            self._child("queue", ran, ran.submitted_ns, started_ns, ran.error if in_queue else "")
+            in_queue = not times.queue_ns and bool(times.error)  # the request never left the queue
+            started_ns = times.finished_ns if in_queue else times.submitted_ns + times.queue_ns
+            error = times.error if in_queue else ""
+            self._add_span("queue", times, times.submitted_ns, started_ns, error)
             if not in_queue:
-                ended_ns = ran.finished_ns if ran.error else started_ns + ran.compute_ns
-                self._child("engine", ran, started_ns, ended_ns, ran.error)
+                ended_ns = times.finished_ns if times.error else started_ns + times.compute_ns
+                self._add_span("engine", times, started_ns, ended_ns, times.error)
 
-    def _child(self, name: str, ran: _Ran, start_ns: int, end_ns: int, error: str) -> None:
+    def _add_span(
+        self, name: str, times: _ReplyTimes, start_ns: int, end_ns: int, error: str
+    ) -> None:
         span = self._tracer.start_span(
             name,
             trace.set_span_in_context(self._span, Context()),
             SpanKind.INTERNAL,
-            ran.attributes,
+            times.attributes,
             start_time=start_ns + self._wall_ns,
         )
         if error:
@@ -227,7 +230,7 @@ class _CallSpans:
         span.end(end_ns + self._wall_ns)
 
 
-_OF_THE_CALL = (
+_CALL_ATTRIBUTES = (
     "latentserve.model.name",
     "latentserve.model.version",
     "latentserve.operation",
@@ -235,15 +238,15 @@ _OF_THE_CALL = (
 )
 
 
-def hide_header(record: logging.LogRecord) -> bool:
-    """Filter of a logger: the SDK quotes a header that it cannot read, which may hold a token."""
-    record.msg = "a header in OTEL_EXPORTER_OTLP_HEADERS is none; expected name=value,name=value"
+def redact_header(record: logging.LogRecord) -> bool:
+    """Log filter: the SDK quotes an invalid header in its message, and it may contain a token."""
+    record.msg = "OTEL_EXPORTER_OTLP_HEADERS has an invalid header; expected name=value,name=value"
     record.args = ()
     return True
 
 
 def _resource() -> Resource:
-    """Return what says which process this is; OTEL_SERVICE_NAME and its like have the last word."""
+    """Return the attributes of this process; OTEL_SERVICE_NAME and similar variables override."""
     ours: dict[str, AttributeValue] = {
         "service.name": "latentserve",
         "service.version": __version__,

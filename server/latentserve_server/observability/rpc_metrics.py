@@ -1,7 +1,7 @@
-"""The calls of each method, counted.
+"""Metrics of the calls of each gRPC method.
 
-Names and labels are those of the go-grpc and java-grpc Prometheus interceptors, so that common
-dashboards fit.
+Names and labels are those of the Go and Java gRPC Prometheus interceptors, so that common
+dashboards work.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ _DEADLINE_MARGIN_S = 0.02
 
 
 class RpcMetrics:
-    """The metrics of one method; made once for each, by `Metrics.rpc`.
+    """Metrics of one method; `Metrics.rpc` creates one instance per method.
 
-    Every call that begins ends. `begin`, `sent` and `end` are safe from any thread.
+    Each `begin` must be followed by one `end`. `begin`, `sent` and `end` are safe from any thread.
     """
 
     def __init__(self, method: str, *, streaming: bool) -> None:
@@ -29,15 +29,15 @@ class RpcMetrics:
         self.streaming = streaming
         self.begun = Counter()
         self.messages_sent = Counter()
-        # By status code. Those who ended are also those who were handled: one list has both.
+        # By status code. The counts of the histograms are also the numbers of handled calls.
         self.seconds = {"OK": Histogram(SECONDS)}
         self.begin = self.begun.add
-        """Count a call that began."""
+        """Count the start of a call."""
         self.sent = self.messages_sent.add
-        """Count a message of a stream; of unary calls, the good ones have sent one."""
+        """Count a message of a stream; a successful unary call counts as one message."""
 
     def end(self, code_name: str, seconds: float) -> None:
-        """Count a call that ended with a status code, such as OK."""
+        """Count the end of a call with a status code, such as OK."""
         found = self.seconds.get(code_name)
         if found is None:
             found = self.seconds.setdefault(code_name, Histogram(SECONDS))
@@ -45,11 +45,11 @@ class RpcMetrics:
 
 
 def collect_rpcs(rpcs: Iterable[RpcMetrics]) -> Iterator[Metric]:
-    """Give the metrics of methods."""
-    started = CounterMetricFamily("grpc_server_started", "Calls that began.", labels=_METHOD)
+    """Yield the metric families of the methods."""
+    started = CounterMetricFamily("grpc_server_started", "Calls started.", labels=_METHOD)
     handled = CounterMetricFamily(
         "grpc_server_handled",
-        "Calls that ended, by status code.",
+        "Calls completed, by status code.",
         labels=(*_METHOD, "grpc_code"),
     )
     handling = HistogramMetricFamily(
@@ -58,15 +58,15 @@ def collect_rpcs(rpcs: Iterable[RpcMetrics]) -> Iterator[Metric]:
         labels=_METHOD,
     )
     received = CounterMetricFamily(
-        "grpc_server_msg_received", "Request messages, one of each call.", labels=_METHOD
+        "grpc_server_msg_received", "Request messages, one per call.", labels=_METHOD
     )
     sent = CounterMetricFamily(
         "grpc_server_msg_sent",
-        "Reply messages: one of each good unary call, every chunk of a stream.",
+        "Reply messages: one per successful unary call, and every chunk of a stream.",
         labels=_METHOD,
     )
     for rpc in rpcs:
-        # First those that ended: none must have ended that has not begun.
+        # Read the completed calls before the started ones, so that they are never more.
         by_code = dict(rpc.seconds)
         ended = {code: sum(seconds.read()[0]) for code, seconds in by_code.items()}
         add_histogram(handling, rpc.labels, SECONDS, *by_code.values())
@@ -79,11 +79,11 @@ def collect_rpcs(rpcs: Iterable[RpcMetrics]) -> Iterator[Metric]:
     yield from (started, handled, handling, received, sent)
 
 
-def code_of_leaving(remaining_s: float | None) -> str:
+def cancellation_code(remaining_s: float | None) -> str:
     """Return the status code of a call that the transport cancelled.
 
-    `remaining_s` is what its deadline still had to run, None without one. A caller whose
-    deadline passes resets the call, and that may arrive a moment before our own clock agrees.
+    `remaining_s` is the time to the deadline, None without one. A client whose deadline passes
+    resets the call, and the reset may arrive shortly before the deadline by the server's clock.
     """
     if remaining_s is not None and remaining_s <= _DEADLINE_MARGIN_S:
         return "DEADLINE_EXCEEDED"

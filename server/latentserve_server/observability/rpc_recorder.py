@@ -1,4 +1,4 @@
-"""What is kept of the calls of one method: metrics, a trace, and a line in the log."""
+"""Recorder of the calls of one method: metrics, traces and access log."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from latentserve_server.status import WireStatus
 
 
 class RpcRecorder:
-    """Told of every call of one method, from any thread.
+    """Records every call of one method; safe from any thread.
 
     Args:
-        metrics: count the calls.
-        method: its full name.
-        streaming: whether it has many replies.
-        logged: whether its calls are for the log.
-        tracing: traces its calls; None does not.
+        metrics: metrics of the server.
+        method: full method name, /SERVICE/METHOD.
+        streaming: whether the method is server-streaming.
+        logged: whether its calls are logged.
+        tracing: creates traces; None disables them.
 
-    `tracer` begins the trace of a call, None where there are none.
+    `tracer` begins the trace of a call; it is None without tracing.
     """
 
     def __init__(
@@ -35,9 +35,9 @@ class RpcRecorder:
         self._logged = logged
         self._metrics = metrics.rpc(method, streaming=streaming)
         self.begin = self._metrics.begin
-        """A call began."""
+        """Record the start of a call."""
         self.sent = self._metrics.sent
-        """A message of a stream was sent."""
+        """Record a sent message of a stream."""
 
     def end(
         self,
@@ -48,10 +48,10 @@ class RpcRecorder:
         trace: CallTrace | None = None,
         metadata: Metadata | None = None,
     ) -> None:
-        """A call ended.
+        """Record the end of a call.
 
         `head` is the beginning of its request and `failure` its status, see
-        `request_log.log_call`; `trace` is what `tracer` gave for its metadata.
+        `access_log.log_call`; `trace` is the trace that `tracer` began for its metadata.
         """
         self._metrics.end(code_name, seconds)
         if trace is not None:

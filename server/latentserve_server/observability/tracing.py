@@ -1,11 +1,11 @@
-"""Where traces begin: what a transport and the log need of them, without OpenTelemetry.
+"""Tracing interface for transports and the access log, independent of OpenTelemetry.
 
-`otel` makes the spans, and is imported only where they are asked for: it comes with an extra. A
-call without tracing pays for comparisons with None.
+`opentelemetry` creates the spans. It is imported only with `--otlp-endpoint`, because it needs an
+optional dependency. Without tracing, a call costs only comparisons with None.
 
-    begin    the transport has a call: its span begins, under the caller's `traceparent`
-    worked   a reply is there: a span for the wait in the queue and one for the engine
-    end      the call is over, with a status
+    begin         a call arrives: its span begins, with the client's `traceparent` as parent
+    record_work   a reply is ready: one span for its queue time and one for the engine
+    end           the call ends with a status
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import re
 from collections.abc import Iterable
 from typing import Protocol
 
-from latentserve_server.errors import SettingsError
 from latentserve_server.services.call import Work
 from latentserve_server.status import WireStatus
 
@@ -25,59 +24,40 @@ _TRACEPARENT = re.compile("(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0
 
 
 class CallTrace(Protocol):
-    """The trace of one call. No method raises or blocks; all are safe from any thread."""
+    """Trace of one call. No method raises or blocks; all are safe from any thread."""
 
     @property
     def trace_id(self) -> str:
-        """32 hexadecimal digits; "" where nobody will ever find the trace."""
+        """32 hexadecimal digits; "" if the trace is recorded nowhere."""
 
-    def worked(self, work: Work | None) -> None:
-        """A reply, or one chunk of a stream, is there; None: it needed no engine."""
+    def record_work(self, work: Work | None) -> None:
+        """Record the work of a reply or of one chunk of a stream; None if it used no engine."""
 
     def end(self, code_name: str, failure: WireStatus | None) -> None:
-        """The call ended."""
+        """Record the end of the call."""
 
 
 class MethodTracer(Protocol):
     """Begins the traces of one method."""
 
     def begin(self, metadata: Metadata | None) -> CallTrace | None:
-        """A call with this metadata began; None where it cannot be traced."""
+        """Begin the trace of a call with this metadata; return None if it cannot be traced."""
 
 
 class Tracing(Protocol):
-    """The traces of one server process."""
+    """Tracing of one server process."""
 
     def method(self, name: str) -> MethodTracer:
-        """Return what traces the calls of /SERVICE/METHOD."""
+        """Return the tracer of a method, /SERVICE/METHOD."""
 
     def close(self, *, timeout_s: float) -> None:
-        """Send what is left, within the time, and end."""
-
-
-def open_tracing(endpoint: str) -> Tracing | None:
-    """Return what sends traces to an OTLP endpoint, None for "".
-
-    Raises SettingsError where the extra is not installed.
-    """
-    if not endpoint:
-        return None
-    try:
-        from latentserve_server.observability.opentelemetry import OpenTelemetry
-    except ModuleNotFoundError as error:
-        if not (error.name or "").startswith("opentelemetry"):
-            raise
-        raise SettingsError(
-            "--otlp-endpoint needs OpenTelemetry, which is not installed: "
-            "pip install 'latentserve-server[tracing]'"
-        ) from error
-    return OpenTelemetry.exporting(endpoint)
+        """Send the remaining spans within the timeout, and shut down."""
 
 
 def trace_id_of(trace: CallTrace | None, metadata: Metadata | None) -> str:
-    """Return the id under which a call is known to others, "" for none.
+    """Return the trace id of a call, "" for none.
 
-    A caller's own trace is named in the log whether or not this server takes part in it.
+    The id of a client's `traceparent` is logged whether or not this server records spans.
     """
     if trace is not None:
         return trace.trace_id

@@ -221,7 +221,8 @@ def _sample_posterior(
     noise = philox.standard_normal(
         seed, philox.POSTERIOR, offset=0, rows=len(mean), dim=mean.shape[1]
     )
-    latents: NDArray[np.float32] = mean + np.exp(log_variance * np.float32(0.5)) * noise
+    deviation: NDArray[np.float32] = np.exp(log_variance * np.float32(0.5))
+    latents: NDArray[np.float32] = mean + deviation * noise
     return latents
 
 

@@ -1,6 +1,7 @@
-"""Runs several worker processes on one port as one server.
+"""Supervisor of several worker processes that serve one port.
 
-With `--workers N`, the control loop starts, watches and replaces workers, and aggregates their
-metrics and reloads. `worker` is the program of one worker and may import the application; the
-other modules import neither grpc nor onnxruntime.
+With `--workers N`, the control loop starts, monitors and restarts workers; settings and signals
+come in, one set of metrics and one result per reload go out. `worker`, the program of one worker
+process, may import the application; the other modules may import `repository` and
+`observability`, but neither grpc nor onnxruntime.
 """

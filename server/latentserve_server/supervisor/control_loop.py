@@ -1,7 +1,7 @@
-"""Starts several workers on one port, starts those that die again, and stops them in order.
+"""Event loop of the supervisor, which starts, restarts and stops workers.
 
-It serves no call itself, and loads neither gRPC nor ONNX Runtime: what can kill a worker cannot
-kill it. All that happens comes as events to one thread.
+The supervisor serves no calls and loads neither gRPC nor ONNX Runtime, so that a crash in these
+libraries ends a worker but not the supervisor. One thread handles all events.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ from latentserve_server.supervisor.worker_slot import WorkerSlot
 
 log = logging.getLogger(__name__)
 
-# What a worker may take to stop beyond its own limits: models that load cannot be interrupted.
+# Added to the drain delay and the grace period, because loading a model cannot be interrupted.
 _STOP_MARGIN_S = 30.0
-_STOP_NOW_LIMIT_S = 15.0
+_STOP_NOW_TIMEOUT_S = 15.0
 _CANNOT_START = (exit_status.SETTINGS, exit_status.STARTUP)
 
 
 @dataclass(frozen=True)
 class Signalled:
-    """An event: this process got a signal."""
+    """Event: this process received a signal."""
 
     number: int
 
@@ -56,14 +56,15 @@ Launch = Callable[[int], WorkerProcess]
 
 
 class Supervisor:
-    """Keeps workers alive until a signal. `run` is all; tests call `step` by hand.
+    """Keeps all workers running until a signal. `run` is the loop; tests call `step` directly.
 
     Args:
-        settings: what the operator decided.
-        launch: starts the worker of a number; what becomes of it comes as events.
-        totals: told of workers that come and go.
-        make_restarts: makes the back-off of a worker.
-        clock: monotonic seconds.
+        settings: settings of the server.
+        launch: starts the worker with a given number; its messages and its exit arrive as events.
+        aggregated: collector that workers are added to and removed from.
+        metrics: metrics of the supervisor itself.
+        make_restarts: creates the restart policy of a worker.
+        clock: returns monotonic seconds.
     """
 
     def __init__(
@@ -81,9 +82,9 @@ class Supervisor:
         self._aggregated = aggregated
         self._metrics = metrics
         self._clock = clock
-        self._silence_s = settings.watchdog_s if settings.watchdog_exit == "yes" else 0.0
-        self._started = self._stepped_at = clock()
-        self.slots = [
+        self._ping_timeout_s = settings.watchdog_s if settings.watchdog_exit == "yes" else 0.0
+        self._started = self._last_step_at = clock()
+        self.workers = [
             WorkerSlot(number, make_restarts()) for number in range(1, settings.workers + 1)
         ]
         self._ever_served = False
@@ -91,8 +92,8 @@ class Supervisor:
         self._stops = 0
         self._kill_at: float | None = None
         self._status = exit_status.STOPPED
-        self._last_words = ""
-        self._dead: list[str] = []  # what became of those that did not stop in order
+        self._failure = ""
+        self._unclean_exits: list[str] = []  # workers that failed in the stop
         self._cut_off = False
 
     # --- the loop -----------------------------------------------------------------------------
@@ -110,187 +111,193 @@ class Supervisor:
 
     @property
     def ended(self) -> bool:
-        """Whether it was told to stop, and every worker has."""
+        """Whether a stop was requested and all workers have exited."""
         return bool(self._stops) and not self._processes()
 
     @property
     def wait_s(self) -> float | None:
-        """Seconds until something is due without an event, None where nothing is."""
-        due = [slot.start_at for slot in self.slots if slot.start_at is not None]
-        if self._silence_s:
-            due.append(self._clock() + min(self._silence_s / 4, 1.0))
+        """Seconds until the next action that is due without an event, or None."""
+        due = [worker.start_at for worker in self.workers if worker.start_at is not None]
+        if self._ping_timeout_s:
+            due.append(self._clock() + min(self._ping_timeout_s / 4, 1.0))
         if self._kill_at is not None:
             due.append(self._kill_at)
         return max(0.0, min(due) - self._clock()) if due else None
 
     def step(self, event: Event | None) -> None:
-        """Handle one event, if there is one, and do what is due."""
+        """Handle one event, unless it is None, then run all actions that are due."""
         if isinstance(event, Signalled):
-            self._signalled(event.number)
+            self._on_signal(event.number)
         elif isinstance(event, WorkerMessage):
-            self._told(event.process, event.message)
+            self._on_message(event.process, event.message)
         elif isinstance(event, WorkerExited):
-            self._ended(event.process, event.status)
+            self._on_exit(event.process, event.status)
         now = self._clock()
-        for slot in self.slots:
-            if slot.start_at is not None and slot.start_at <= now:
-                self._start(slot)
-        if self._silence_s:
-            paused = now - self._stepped_at > self._silence_s / 2
-            for slot in self.slots:
-                slot.listen_for_life(now, self._silence_s, anew=paused)
-        self._stepped_at = now
+        for worker in self.workers:
+            if worker.start_at is not None and worker.start_at <= now:
+                self._start(worker)
+        if self._ping_timeout_s:
+            paused = now - self._last_step_at > self._ping_timeout_s / 2
+            for worker in self.workers:
+                worker.check_liveness(now, self._ping_timeout_s, reset=paused)
+        self._last_step_at = now
         if self._kill_at is not None and self._kill_at <= now:
             self._kill_at = None
             for process in self._processes():
                 log.error("worker %d did not stop in time and is killed", process.number)
                 process.kill()
-        serving = sum(slot.serving_since is not None for slot in self.slots)
-        there = len(self._processes())
+        serving = sum(worker.serving_since is not None for worker in self.workers)
+        running = len(self._processes())
         self._metrics.update(
-            serving=serving, starting=there - serving, down=len(self.slots) - there
+            serving=serving, starting=running - serving, down=len(self.workers) - running
         )
 
     def finish(self) -> int:
-        """Write the last line; return the exit status."""
+        """Write the last log line; return the exit status."""
         if self._status != exit_status.STOPPED:
-            log.error("latentserve-server: %s", self._last_words)
-        elif self._dead:
+            log.error("latentserve-server: %s", self._failure)
+        elif self._unclean_exits:
             self._status = exit_status.UNCLEAN_STOP
-            log.error("stopped, but calls were cut off: %s", "; ".join(self._dead))
+            log.error("stopped, but calls were cut off: %s", "; ".join(self._unclean_exits))
         elif self._cut_off:
             why = "by a second signal" if self._stops > 1 else "at the end of the grace"
             log.warning("stopped: calls were cut off %s", why)
         else:
-            log.info("stopped: all %d workers ended in order", len(self.slots))
+            log.info("stopped: all %d workers ended in order", len(self.workers))
         return self._status
 
-    # --- what happens -------------------------------------------------------------------------
+    # --- event handlers -----------------------------------------------------------------------
 
-    def _signalled(self, number: int) -> None:
+    def _on_signal(self, number: int) -> None:
         name = signal.Signals(number).name
         if number == signal.SIGHUP:
             if not self._stops:
-                log.info("SIGHUP: every worker reloads")
+                log.info("SIGHUP: all workers reload")
                 threading.Thread(target=self._reload_by_signal, daemon=True).start()
             return
         if self._stops:
-            log.warning("%s, once more: the workers stop at once", name)
+            log.warning("%s received again: all workers stop at once", name)
         else:
-            log.info("%s: the workers finish what is in flight and stop", name)
+            log.info("%s: the workers finish the calls in flight and stop", name)
         self._stop()
 
     def _stop(self) -> None:
-        """Tell all workers to stop; once more, at once."""
+        """Stop all workers: the first time after a drain, the second time at once."""
         self._stops += 1
-        limit_s = _STOP_NOW_LIMIT_S
+        timeout_s = _STOP_NOW_TIMEOUT_S
         if self._stops == 1:
-            limit_s = self._settings.drain_delay_s + self._settings.grace_s + _STOP_MARGIN_S
-        self._kill_at = self._clock() + limit_s
-        for slot in self.slots:
-            slot.start_at = None
+            timeout_s = self._settings.drain_delay_s + self._settings.grace_s + _STOP_MARGIN_S
+        self._kill_at = self._clock() + timeout_s
+        for worker in self.workers:
+            worker.start_at = None
         for process in self._processes():
             process.stop()
 
-    def _told(self, process: WorkerProcess, message: object) -> None:
-        slot = self._slot_of(process)
+    def _on_message(self, process: WorkerProcess, message: object) -> None:
+        worker = self._worker_of(process)
         if isinstance(message, Serving):
-            slot.serving_since = self._clock()
+            worker.serving_since = self._clock()
             self._ever_served = True
-            log.info("worker %d (process %d) serves", process.number, process.pid)
-            if not self._all_served and all(s.serving_since is not None for s in self.slots):
+            log.info("worker %d (process %d) is serving", process.number, process.pid)
+            if not self._all_served and all(w.serving_since is not None for w in self.workers):
                 self._all_served = True
                 log.info(
                     "all %d workers are serving on %s, %.1f s after the start",
-                    len(self.slots),
+                    len(self.workers),
                     self._settings.listen,
                     self._clock() - self._started,
                 )
         elif isinstance(message, CannotStart):
-            slot.reason = message.reason
+            worker.reason = message.reason
         elif isinstance(message, IpcRequest) and isinstance(message.body, Reload):
             threading.Thread(
-                target=self._answer_reload, args=(process, message, message.body.names), daemon=True
+                target=self._reply_to_reload,
+                args=(process, message, message.body.names),
+                daemon=True,
             ).start()
 
-    def _start(self, slot: WorkerSlot) -> None:
-        slot.start_at = slot.asked_at = slot.alive = None
-        slot.reason = ""
+    def _start(self, worker: WorkerSlot) -> None:
+        worker.start_at = worker.pinged_at = worker.ping = None
+        worker.reason = ""
         try:
-            slot.process = self._launch(slot.number)
+            worker.process = self._launch(worker.number)
         except OSError as error:
-            self._died(slot, None, f"could not be started: {error}", 0.0)
+            self._schedule_restart(worker, None, f"could not be started: {error}", 0.0)
             return
-        self._aggregated.add(slot.process)
+        self._aggregated.add(worker.process)
 
-    def _ended(self, process: WorkerProcess, status: int) -> None:
-        slot = self._slot_of(process)
-        served_s = 0.0 if slot.serving_since is None else self._clock() - slot.serving_since
-        had_served = slot.serving_since is not None
-        slot.process, slot.serving_since = None, None
+    def _on_exit(self, process: WorkerProcess, status: int) -> None:
+        worker = self._worker_of(process)
+        served_s = 0.0 if worker.serving_since is None else self._clock() - worker.serving_since
+        had_served = worker.serving_since is not None
+        worker.process, worker.serving_since = None, None
         self._aggregated.retire(process)
         how = f"(process {process.pid}) {exit_status.describe(status)}"
         if self._stops:
-            log.info("worker %d %s", slot.number, how)
-            # One that never served had no calls; a signal may have met it unprepared.
+            log.info("worker %d %s", worker.number, how)
+            # A worker that never served had no calls. The signal may have ended it before it
+            # installed its handlers.
             if status and had_served:
-                self._dead.append(f"worker {slot.number} {how}")
+                self._unclean_exits.append(f"worker {worker.number} {how}")
             self._cut_off |= process.cut_off
         else:
-            self._died(slot, status, how, served_s)
+            self._schedule_restart(worker, status, how, served_s)
 
-    def _died(self, slot: WorkerSlot, status: int | None, how: str, served_s: float) -> None:
-        """Start a worker again later, or give up."""
-        self._metrics.restarted(slot.number, status)
-        delay_s = slot.restarts.died(served_s)
+    def _schedule_restart(
+        self, worker: WorkerSlot, status: int | None, how: str, served_s: float
+    ) -> None:
+        """Restart a worker after a delay, or give up."""
+        self._metrics.restarted(worker.number, status)
+        delay_s = worker.restarts.record_exit(served_s)
         if status in _CANNOT_START and not self._ever_served:
             self._give_up(
-                status or exit_status.STARTUP, slot.reason or f"worker {slot.number} {how}"
+                status or exit_status.STARTUP, worker.reason or f"worker {worker.number} {how}"
             )
-        elif slot.restarts.exhausted and not self._any_well():
+        elif worker.restarts.exhausted and not self._any_healthy():
             self._give_up(
                 exit_status.WORKERS_DIE,
-                f"gives up: worker {slot.number} died {slot.restarts.early_deaths} times in a "
-                f"row, and no other serves; the last time it {how}",
+                f"giving up: worker {worker.number} died {worker.restarts.early_exits} times in a "
+                f"row, and no other worker is serving; the last time it {how}",
             )
         else:
-            slot.start_at = self._clock() + delay_s
+            worker.start_at = self._clock() + delay_s
             log.error(
-                "worker %d %s after serving for %.1f s%s; it is started again in %g s",
-                slot.number,
+                "worker %d %s after serving for %.1f s%s; it restarts in %g s",
+                worker.number,
                 how,
                 served_s,
-                f" ({slot.reason})" if slot.reason else "",
+                f" ({worker.reason})" if worker.reason else "",
                 delay_s,
             )
 
     def _give_up(self, status: int, why: str) -> None:
-        self._status, self._last_words = status, why
-        log.error("worker trouble that no restart mends; the others stop")
+        self._status, self._failure = status, why
+        log.error("a restart cannot fix the failure of a worker; all workers stop")
         self._stop()
 
-    def _any_well(self) -> bool:
-        """Whether a worker serves, or one that ran well is about to be started again."""
+    def _any_healthy(self) -> bool:
+        """Whether a worker is serving, or is about to restart after a healthy run."""
         return any(
-            slot.serving_since is not None or not slot.restarts.early_deaths for slot in self.slots
+            worker.serving_since is not None or not worker.restarts.early_exits
+            for worker in self.workers
         )
 
-    def _slot_of(self, process: WorkerProcess) -> WorkerSlot:
-        return self.slots[process.number - 1]
+    def _worker_of(self, process: WorkerProcess) -> WorkerSlot:
+        return self.workers[process.number - 1]
 
     def _processes(self) -> list[WorkerProcess]:
-        return [slot.process for slot in self.slots if slot.process is not None]
+        return [worker.process for worker in self.workers if worker.process is not None]
 
-    # --- reloads, each on a thread of its own ----------------------------------------------------
+    # --- reloads, each on a separate thread ----------------------------------------------------
 
-    def _answer_reload(
+    def _reply_to_reload(
         self, process: WorkerProcess, request: IpcRequest, names: frozenset[str]
     ) -> None:
         try:
-            answer: object = self._reload_all(names)
-        except Exception as error:  # noqa: BLE001 - the worker that asked raises it
-            answer = error
-        process.answer(request, answer)
+            reply: object = self._reload_all(names)
+        except Exception as error:  # noqa: BLE001 - the requesting worker raises it
+            reply = error
+        process.reply(request, reply)
 
     def _reload_by_signal(self) -> None:
         try:
@@ -309,8 +316,9 @@ def supervise(
 ) -> int:
     """Serve with several workers until a signal; return the exit status.
 
-    `program` is the command line of a worker, see `process`; `make_restarts` makes their back-off.
-    Raises a StartupError where the port, or that of the metrics, cannot be had.
+    `program` is the command line of a worker, see `worker_process`; `make_restarts` creates the
+    restart policy of each. Raises a StartupError if the serving or the metrics port cannot be
+    bound.
     """
     port = ReservedPort(settings.listen, shared=settings.reuse_port == "yes")
     settings = replace(settings, listen=port.address)
@@ -321,7 +329,7 @@ def supervise(
     try:
         if settings.metrics_listen:
             serve_metrics(registry, settings.metrics_listen)
-            threading.Thread(target=aggregated.keep_fresh, name="totals", daemon=True).start()
+            threading.Thread(target=aggregated.poll, name="metrics-poll", daemon=True).start()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda number, _: events.put(Signalled(number)))
         supervisor = Supervisor(

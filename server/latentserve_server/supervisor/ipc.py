@@ -1,7 +1,7 @@
-"""Messages between the supervisor and a worker, over a socket pair.
+"""Message channel between the supervisor and a worker, over a socket pair.
 
-Either side tells the other something, or asks and gets a future of the answer. What is sent is
-pickled; both ends are ours, one started by the other.
+Either side sends one-way messages, or requests whose reply arrives in a future. Messages are
+pickled, which is safe because the supervisor started the process at the other end.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any
 
 
 class IpcClosed(Exception):
-    """The other process is gone."""
+    """The other process closed its end of the channel."""
 
 
 @dataclass(frozen=True)
 class IpcRequest:
-    """Something that wants an answer, see `IpcChannel.answer`."""
+    """A message that expects a reply, see `IpcChannel.reply`."""
 
     number: int
     body: object
@@ -28,72 +28,72 @@ class IpcRequest:
 
 @dataclass(frozen=True)
 class _IpcReply:
-    """`body` is what the future gives, or the exception that it raises."""
+    """The reply to a request; `body` is the result of its future, or the exception it raises."""
 
     number: int
     body: object
 
 
 class IpcChannel:
-    """One end. Telling, asking and answering are safe from any thread; one thread receives."""
+    """One end of a channel. Any thread may send, request and reply; one thread receives."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._sending = threading.Lock()
         self._lock = threading.Lock()
         self._numbers = itertools.count()
-        self._asked: dict[int, Future[Any]] = {}
+        self._requested: dict[int, Future[Any]] = {}
         self._closed = False
 
-    def tell(self, message: object) -> None:
-        """Send a message; nothing happens where the other process is gone."""
+    def send(self, message: object) -> None:
+        """Send a message; it is lost without an error if the other end is closed."""
         try:
             with self._sending:
                 self._connection.send(message)
         except OSError:
-            pass  # `receive` says so
+            pass  # `receive` raises IpcClosed
 
-    def ask(self, body: object) -> Future[Any]:
-        """Send a question and return the answer's future; it raises LinkClosed if none can come."""
+    def request(self, body: object) -> Future[Any]:
+        """Send a request; return the future of its reply, or of IpcClosed."""
         future: Future[Any] = Future()
         request = IpcRequest(next(self._numbers), body)
         with self._lock:
             if not self._closed:
-                self._asked[request.number] = future
+                self._requested[request.number] = future
         if self._closed:
-            future.set_exception(IpcClosed("the other process is gone"))
+            future.set_exception(IpcClosed("the other process has closed the channel"))
         else:
-            self.tell(request)
+            self.send(request)
         return future
 
-    def answer(self, request: IpcRequest, body: object) -> None:
-        """Answer a question; an exception is raised on the other side."""
-        self.tell(_IpcReply(request.number, body))
+    def reply(self, request: IpcRequest, body: object) -> None:
+        """Reply to a request; if `body` is an exception, the requester's future raises it."""
+        self.send(_IpcReply(request.number, body))
 
     def receive(self) -> object:
-        """Wait for the next message or Question; answers go to their futures.
+        """Wait for the next message or IpcRequest; set the futures of replies on the way.
 
-        Raises LinkClosed where the other process is gone.
+        Raises IpcClosed if the other process has closed the channel.
         """
         while True:
             try:
                 message = self._connection.recv()
             except (EOFError, OSError) as error:
                 self._close()
-                raise IpcClosed("the other process is gone") from error
+                raise IpcClosed("the other process has closed the channel") from error
             if not isinstance(message, _IpcReply):
                 return message
             with self._lock:
-                future = self._asked.pop(message.number, None)
+                future = self._requested.pop(message.number, None)
             if future is not None:
                 _resolve(future, message.body)
 
     def _close(self) -> None:
         with self._lock:
             self._closed = True
-            left, self._asked = list(self._asked.values()), {}
-        for future in left:
-            _resolve(future, IpcClosed("the other process is gone"))
+            unanswered, self._requested = list(self._requested.values()), {}
+        for future in unanswered:
+            _resolve(future, IpcClosed("the other process has closed the channel"))
 
 
 def _resolve(future: Future[Any], body: object) -> None:

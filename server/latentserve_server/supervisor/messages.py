@@ -1,4 +1,4 @@
-"""What the supervisor and its workers say to each other; `channel` carries it."""
+"""Message types between the supervisor and its workers, sent over `ipc.IpcChannel`."""
 
 from __future__ import annotations
 
@@ -6,47 +6,47 @@ from dataclasses import dataclass
 
 from prometheus_client.core import Metric
 
-RELOAD_LIMIT_S = 600.0
-"""So long may a reload take."""
+RELOAD_TIMEOUT_S = 600.0
+"""Timeout of a reload by all workers."""
 
 
 @dataclass(frozen=True)
 class Stop:
-    """To a worker: drain and end. The second one: at once."""
+    """To a worker: drain and exit; when sent a second time, exit at once."""
 
 
 @dataclass(frozen=True)
 class ReportMetrics:
-    """To a worker, a question; the answer is a list of Metric."""
+    """Request to a worker; the reply is a list of Metric."""
 
 
 @dataclass(frozen=True)
 class Ping:
-    """To a worker, a question; any answer will do."""
+    """Request to a worker; any reply shows that it is responsive."""
 
 
 @dataclass(frozen=True)
 class Reload:
-    """To a worker, and by a worker for all of them: a question; the answer is the outcomes."""
+    """Request to a worker, or from a worker for all workers; the reply is a list of Outcome."""
 
     names: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class Serving:
-    """From a worker: its models are warm and its port is open."""
+    """From a worker: its models are warmed up and its port is open."""
 
 
 @dataclass(frozen=True)
 class CannotStart:
-    """From a worker: it ends, because it cannot run as asked."""
+    """From a worker: it exits because of its settings or models; `reason` is the error text."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class LastReport:
-    """From a worker, as its last word: its metrics, and whether it left calls unanswered."""
+    """From a worker before it exits: its final metrics, and whether it cut off calls."""
 
     metrics: list[Metric]
     cut_off: bool

@@ -1,13 +1,13 @@
-"""The metrics of several workers as those of one server.
+"""Prometheus collector that aggregates the metrics of all workers.
 
-prometheus_client has a mode for several processes, with files that they share; but in it no
-series can be removed and collectors of one's own do not work, and we need both. Here the
-supervisor asks its workers at every scrape, and adds up.
+The multiprocess mode of prometheus_client uses shared files, but supports neither the removal of
+series nor custom collectors, and this server needs both. Instead, the supervisor requests the
+metrics of its workers at every scrape and merges them:
 
-* Counters and histograms are summed, those of workers that ended included, so that no sum ever
-  falls. What a worker counted after its last report dies with it, if it is killed.
-* Of gauges the largest counts, or the sum: `SUMMED`.
-* `process_*` are told apart by a label `worker`; 0 is the supervisor.
+* Counters and histograms are summed, including those of workers that have exited, so that no sum
+  decreases. If a worker is killed, its counts since its last report are lost.
+* Gauges are summed if they are in `SUMMED`; of the others, the largest value is used.
+* `process_*` metrics get a label `worker`, which is 0 for the supervisor.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ SUMMED = frozenset({"latentserve_queue_rows"})
 """Gauges that are summed over the workers."""
 
 REPORT_INTERVAL_S = 5.0
-_REPORT_LIMIT_S = 2.0
+_REPORT_TIMEOUT_S = 2.0
 _SUPERVISOR = 0
-_COUNTED = ("counter", "histogram")
+_CUMULATIVE = ("counter", "histogram")
 _PROCESS = "process_"
 
 Key = tuple[str, tuple[tuple[str, str], ...]]
 
 
 class Reporter(Protocol):
-    """A worker that can be asked for its metrics."""
+    """A worker that reports its metrics on request."""
 
     number: int
 
-    def ask_report(self) -> Future[Any]:
-        """Ask it; the future gives a list of Metric, or raises."""
+    def request_report(self) -> Future[Any]:
+        """Request a report; the future returns a list of Metric, or raises."""
 
     @property
     def last_report(self) -> Sequence[Metric]:
-        """The last metrics known."""
+        """The last metrics that the worker reported."""
 
 
 class AggregatedCollector(Collector):
-    """The sum over the workers that there are and those that there were."""
+    """Collector of the aggregated metrics of running and exited workers."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -58,55 +58,55 @@ class AggregatedCollector(Collector):
         self._closed = threading.Event()
 
     def add(self, worker: Reporter) -> None:
-        """A worker was started."""
+        """Include a worker that was started."""
         with self._lock:
             self._live.append(worker)
 
     def retire(self, worker: Reporter) -> None:
-        """A worker ended; what it counted stays."""
+        """Remove a worker that has exited; its counters and histograms remain in the sums."""
         with self._lock:
             self._live.remove(worker)
-            counted = [metric for metric in worker.last_report if _is_counted(metric)]
+            counted = [metric for metric in worker.last_report if _is_cumulative(metric)]
             self._ended = merge({0: self._ended, 1: counted})
 
     def collect(self) -> Iterator[Metric]:
-        """Ask every worker, and add up; called for every scrape."""
+        """Request the metrics of every worker and yield the merged families, at every scrape."""
         with self._lock:
             live, ended = list(self._live), self._ended
         reports = _reports(live)
         reports[_SUPERVISOR] = list(self._process.collect())
-        kept = forget_removed(ended, reports.values())
+        kept = without_removed_versions(ended, reports.values())
         with self._lock:
-            if self._ended is ended:  # else a worker ended meanwhile
+            if self._ended is ended:  # otherwise a worker has exited in the meantime
                 self._ended = kept
         yield from merge({**reports, -1: kept})
 
-    def keep_fresh(self) -> None:
-        """Ask every few seconds, until `close`, so that little is lost with a worker."""
+    def poll(self) -> None:
+        """Request reports every `REPORT_INTERVAL_S` until `close`, so that a crash loses little."""
         while not self._closed.wait(REPORT_INTERVAL_S):
             with self._lock:
                 live = list(self._live)
             _reports(live)
 
     def close(self) -> None:
-        """End `keep_fresh`."""
+        """Stop `poll`."""
         self._closed.set()
 
 
 def _reports(workers: Sequence[Reporter]) -> dict[int, Sequence[Metric]]:
-    """Ask all at once; who does not answer in time counts as it last did."""
-    asked = {worker: worker.ask_report() for worker in workers}
-    answered = wait(asked.values(), _REPORT_LIMIT_S).done
+    """Return reports by worker number; a worker without a reply in time counts as it last did."""
+    pending = {worker: worker.request_report() for worker in workers}
+    replied = wait(pending.values(), _REPORT_TIMEOUT_S).done
     return {
         worker.number: future.result()
-        if future in answered and future.exception() is None
+        if future in replied and future.exception() is None
         else worker.last_report
-        for worker, future in asked.items()
+        for worker, future in pending.items()
     }
 
 
 def merge(reports: Mapping[int, Iterable[Metric]]) -> list[Metric]:
-    """Return one family per name, of the reports of each worker by its number."""
+    """Return one metric family per name, merged from the reports by worker number."""
     families: dict[str, Metric] = {}
     samples: dict[str, dict[Key, Sample]] = {}
     for number, report in reports.items():
@@ -126,8 +126,10 @@ def merge(reports: Mapping[int, Iterable[Metric]]) -> list[Metric]:
     return list(families.values())
 
 
-def forget_removed(ended: Iterable[Metric], live: Iterable[Iterable[Metric]]) -> list[Metric]:
-    """Return what ended workers counted, without the versions that no worker knows any more."""
+def without_removed_versions(
+    ended: Iterable[Metric], live: Iterable[Iterable[Metric]]
+) -> list[Metric]:
+    """Return the metrics of exited workers without versions that no live worker reports."""
     known = {
         (sample.labels["model"], sample.labels["version"])
         for report in live
@@ -149,14 +151,14 @@ def forget_removed(ended: Iterable[Metric], live: Iterable[Iterable[Metric]]) ->
     return kept
 
 
-def _is_counted(metric: Metric) -> bool:
-    return metric.type in _COUNTED and not metric.name.startswith(_PROCESS)
+def _is_cumulative(metric: Metric) -> bool:
+    return metric.type in _CUMULATIVE and not metric.name.startswith(_PROCESS)
 
 
 def _join(metric: Metric, one: Sample, other: Sample) -> Sample:
     if one.name.endswith("_created"):
         value = min(one.value, other.value)
-    elif metric.type in _COUNTED or metric.name in SUMMED:
+    elif metric.type in _CUMULATIVE or metric.name in SUMMED:
         value = one.value + other.value
     else:
         value = max(one.value, other.value)

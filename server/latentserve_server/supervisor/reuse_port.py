@@ -1,7 +1,7 @@
-"""Holds the port for several workers, each of which listens on it (SO_REUSEPORT).
+"""Reservation of the port that several workers share with SO_REUSEPORT.
 
-The kernel spreads new connections over the sockets that listen. One that is bound and does not
-listen gets none, but keeps the port while no worker is up.
+The kernel distributes new connections over the listening sockets. A socket that is bound but does
+not listen receives none, yet reserves the port while no worker is running.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from latentserve_server.errors import SettingsError
 
 
 class ReservedPort:
-    """A port that others can only share if they say so.
+    """A bound port that only sockets with SO_REUSEPORT can share.
 
     Args:
-        listen: HOST:PORT; port 0 takes a free one.
-        shared: whether another server may have it already, and share it.
+        listen: HOST:PORT; port 0 selects a free port.
+        shared: whether the port may be bound by another server that shares it.
 
-    Raises SettingsError where it cannot be had.
+    Raises SettingsError if the port cannot be bound.
     """
 
     def __init__(self, listen: str, *, shared: bool) -> None:
         if not hasattr(socket, "SO_REUSEPORT"):
-            raise SettingsError("--workers: this system cannot share a port (SO_REUSEPORT)")
+            raise SettingsError("--workers: this system does not support SO_REUSEPORT")
         host, _, port = listen.rpartition(":")
         self.port = int(port)
         self._sockets: list[socket.socket] = []
@@ -37,7 +37,7 @@ class ReservedPort:
                 try:
                     self._bind(family, str(address[0]), shared=shared)
                 except OSError as error:
-                    # Such as ::1 of localhost where there is no IPv6.
+                    # For example ::1 for localhost on a system without IPv6.
                     if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
                         raise
                     absent = error
@@ -51,25 +51,26 @@ class ReservedPort:
         self.address = f"{host}:{self.port}"
 
     def close(self) -> None:
-        """Let the port go."""
-        for held in self._sockets:
-            held.close()
+        """Release the port."""
+        for reserved in self._sockets:
+            reserved.close()
 
     def _bind(self, family: int, host: str, *, shared: bool) -> None:
-        held = socket.socket(family, socket.SOCK_STREAM)
-        self._sockets.append(held)
+        reserved = socket.socket(family, socket.SOCK_STREAM)
+        self._sockets.append(reserved)
         try:
-            # For the connections of a server that has just ended, which linger for a minute.
-            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # Connections of a server that has just exited stay in TIME_WAIT for a minute.
+            reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if shared:
-                held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            held.bind((host, self.port))
-            # Bound alone, and from now on shared. Without SO_REUSEADDR, which would let in
-            # another one that does not listen either, such as a second supervisor's.
-            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+                reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            reserved.bind((host, self.port))
+            # The bind was exclusive; from now on the port is shared. SO_REUSEADDR is cleared,
+            # because it would admit another socket that does not listen, such as that of a
+            # second supervisor.
+            reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
         except OSError:
-            self._sockets.remove(held)
-            held.close()
+            self._sockets.remove(reserved)
+            reserved.close()
             raise
-        self.port = int(held.getsockname()[1])
+        self.port = int(reserved.getsockname()[1])

@@ -1,8 +1,8 @@
 """Program of one worker: `python -m latentserve_server.supervisor.worker FD NUMBER`.
 
-Started by the supervisor, which tells it over the descriptor FD what to do. SIGTERM and SIGINT
-drain a worker, however often they come: a service manager or a terminal may send them to every
-process of the group, and the supervisor sends its own order after them.
+The supervisor starts it and sends commands over the file descriptor FD. SIGTERM and SIGINT drain
+a worker, also when repeated: a service manager or a terminal may send them to every process of the
+group, and the supervisor then sends its own `Stop`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from latentserve_server.process import run
 from latentserve_server.repository.lifecycle import Outcome
 from latentserve_server.supervisor.ipc import IpcChannel, IpcClosed, IpcRequest
 from latentserve_server.supervisor.messages import (
-    RELOAD_LIMIT_S,
+    RELOAD_TIMEOUT_S,
     CannotStart,
     LastReport,
     Ping,
@@ -39,14 +39,14 @@ log = logging.getLogger(__name__)
 
 
 def run_worker(descriptor: int, number: int, engine_factory: EngineFactory = onnx_engine) -> int:
-    """Serve until told to stop; return the exit status."""
-    log_format.lose_quietly()
+    """Serve until a `Stop` or a signal; return the exit status."""
+    log_format.ignore_write_errors_at_exit()
     channel = IpcChannel(Connection(descriptor))
     try:
         settings = channel.receive()
     except IpcClosed:
         return exit_status.FAILED
-    assert isinstance(settings, Settings)  # noqa: S101 - the first message, see `process`
+    assert isinstance(settings, Settings)  # noqa: S101 - first message, see `worker_process`
     log_format.configure(
         settings.log_format,
         settings.log_level,
@@ -59,23 +59,23 @@ def run_worker(descriptor: int, number: int, engine_factory: EngineFactory = onn
         exit_status.end_stuck(error)
     except StartupError as error:
         log.error("%s", error)
-        channel.tell(CannotStart(str(error)))
+        channel.send(CannotStart(str(error)))
         return exit_status.status_of(error)
     return exit_status.STOPPED
 
 
 async def _serve(settings: Settings, channel: IpcChannel, engine_factory: EngineFactory) -> None:
-    orders = _Orders(channel, asyncio.get_running_loop())
-    app = App(settings, engine_factory, orders.reload_everywhere)
-    orders.follow(app)
+    commands = _SupervisorCommands(channel, asyncio.get_running_loop())
+    app = App(settings, engine_factory, commands.reload_everywhere)
+    commands.start(app)
     try:
-        await run(app, on_serving=orders.serving)
+        await run(app, on_serving=commands.report_serving)
     finally:
-        channel.tell(LastReport(list(app.metrics.registry.collect()), app.cut_off))
+        channel.send(LastReport(list(app.metrics.registry.collect()), app.cut_off))
 
 
-class _Orders:
-    """Does what the supervisor says."""
+class _SupervisorCommands:
+    """Handles the signals of a worker and the commands of the supervisor."""
 
     def __init__(self, channel: IpcChannel, loop: asyncio.AbstractEventLoop) -> None:
         self._channel = channel
@@ -83,43 +83,45 @@ class _Orders:
         self._serving = threading.Event()
         self._stopping = False
 
-    def follow(self, app: App) -> None:
-        """Take signals and orders from now on."""
+    def start(self, app: App) -> None:
+        """Start to handle signals and commands."""
         for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self._stop_once, app)
+            self._loop.add_signal_handler(number, self._drain, app)
         self._loop.add_signal_handler(
-            signal.SIGHUP, lambda: log.warning("SIGHUP is for the supervisor; nothing is reloaded")
+            signal.SIGHUP,
+            lambda: log.warning("SIGHUP ignored: send it to the supervisor to reload"),
         )
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
-        threading.Thread(target=self._listen, args=(app,), name="orders", daemon=True).start()
+        threading.Thread(target=self._listen, args=(app,), name="commands", daemon=True).start()
 
-    def serving(self) -> None:
-        """Tell the supervisor that calls are answered."""
+    def report_serving(self) -> None:
+        """Tell the supervisor that this worker is serving."""
         self._serving.set()
-        self._channel.tell(Serving())
+        self._channel.send(Serving())
 
     def reload_everywhere(self, names: Collection[str]) -> list[Outcome]:
-        """Have the supervisor reload every worker, this one too; return the joined outcomes.
+        """Request a reload of all workers, including this one; return the joined outcomes.
 
-        Raises what `Repository.reload` does, and Unavailable where not all could be asked.
+        Raises the errors of `Repository.reload`, and Unavailable if not all workers replied.
         """
-        asked = self._channel.ask(Reload(frozenset(names)))
+        pending = self._channel.request(Reload(frozenset(names)))
         try:
-            outcomes: list[Outcome] = asked.result(RELOAD_LIMIT_S)
+            outcomes: list[Outcome] = pending.result(RELOAD_TIMEOUT_S)
         except (IpcClosed, TimeoutError) as error:
             raise Unavailable(
-                "not every worker has answered; see GetModel for what is served", retry_after_s=5.0
+                "not all workers replied to the reload; GetModel returns the served version",
+                retry_after_s=5.0,
             ) from error
         return outcomes
 
-    def _stop_once(self, app: App) -> None:
+    def _drain(self, app: App) -> None:
         if not self._stopping:
             self._stopping = True
             app.handle_signal()
 
     def _stop(self, app: App, times: int) -> None:
-        """Follow the orders to stop: the first may come after a signal, the second is meant."""
-        self._stop_once(app)
+        """Drain at the first `Stop`, which may follow a signal; stop at once at the second."""
+        self._drain(app)
         if times > 1:
             app.handle_signal()
 
@@ -129,38 +131,38 @@ class _Orders:
             try:
                 message = self._channel.receive()
             except IpcClosed:
-                log.error("the supervisor is gone; this worker stops")
-                self._call(self._stop_once, app)
+                log.error("the supervisor has exited; this worker stops")
+                self._call_in_loop(self._drain, app)
                 return
             if isinstance(message, Stop):
                 stops += 1
-                self._call(self._stop, app, stops)
+                self._call_in_loop(self._stop, app, stops)
             elif isinstance(message, IpcRequest) and isinstance(message.body, ReportMetrics):
-                self._channel.answer(message, list(app.metrics.registry.collect()))
+                self._channel.reply(message, list(app.metrics.registry.collect()))
             elif isinstance(message, IpcRequest) and isinstance(message.body, Ping):
-                self._channel.answer(message, True)
+                self._channel.reply(message, True)
             elif isinstance(message, IpcRequest) and isinstance(message.body, Reload):
                 threading.Thread(
                     target=self._reload, args=(app, message, message.body.names), daemon=True
                 ).start()
 
     def _reload(self, app: App, request: IpcRequest, names: frozenset[str]) -> None:
-        # While it loads it may have looked at the folder before the change.
+        # A worker that still starts may have read the folder before the change.
         self._serving.wait()
         try:
-            answer: object = app.repository.reload(names)
+            reply: object = app.repository.reload(names)
         except LatentserveError as error:
-            answer = error
-        except Exception as error:  # others may not survive the way to another process
+            reply = error
+        except Exception as error:  # other errors may not be picklable
             log.exception("the reload failed")
-            answer = LatentserveError(f"a worker failed to reload: {type(error).__name__}")
-        self._channel.answer(request, answer)
+            reply = LatentserveError(f"a worker failed to reload: {type(error).__name__}")
+        self._channel.reply(request, reply)
 
-    def _call(self, function: Callable[..., None], *arguments: object) -> None:
+    def _call_in_loop(self, function: Callable[..., None], *arguments: object) -> None:
         try:
             self._loop.call_soon_threadsafe(function, *arguments)
-        except RuntimeError:  # the loop is closed: the worker is at its end
-            log.debug("an order came too late")
+        except RuntimeError:  # the loop is closed, because the worker is exiting
+            log.debug("ignored a command after the end of the event loop")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the supervisor counts itself."""
+"""Prometheus metrics of the supervisor itself."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from latentserve_server.exit_status import STUCK
 
 
 class WorkerMetrics:
-    """How many workers there are, and how often they died."""
+    """Number of workers by state, and their restarts."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._workers = Gauge(
@@ -19,7 +19,7 @@ class WorkerMetrics:
         )
         self._restarts = Counter(
             "latentserve_worker_restarts",
-            "Workers that ended without being told to, by cause: exit, signal or stuck.",
+            "Unexpected exits of workers, by cause: exit, signal or stuck.",
             ("worker", "cause"),
             registry=registry,
         )
@@ -30,7 +30,7 @@ class WorkerMetrics:
             self._workers.labels(state).set(count)
 
     def restarted(self, number: int, status: int | None) -> None:
-        """Count a death, by the exit status as `subprocess` has it."""
+        """Count an exit by its status in the convention of `subprocess`; None: it did not start."""
         if status == STUCK:
             cause = "stuck"
         else:

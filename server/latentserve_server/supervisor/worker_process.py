@@ -1,4 +1,4 @@
-"""One worker process, as the supervisor sees it."""
+"""The supervisor's handle of one worker process."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from latentserve_server.supervisor.messages import (
 log = logging.getLogger(__name__)
 
 WORKER_PROGRAM = (sys.executable, "-m", "latentserve_server.supervisor.worker")
-"""The descriptor of its link and its number are added to it."""
+"""Command line of a worker; the file descriptor of its channel and its number are appended."""
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
 class WorkerMessage:
-    """An event: a worker sent a message or a question."""
+    """Event: a worker sent a message or an IpcRequest."""
 
     process: WorkerProcess
     message: object
@@ -45,22 +45,22 @@ class WorkerMessage:
 
 @dataclass(frozen=True)
 class WorkerExited:
-    """An event: a worker process is gone; `status` as `subprocess` has it."""
+    """Event: a worker process exited; `status` is in the convention of `subprocess`."""
 
     process: WorkerProcess
     status: int
 
 
 class WorkerProcess:
-    """A process that was started anew, not forked: neither gRPC nor ONNX Runtime survives that.
+    """One worker process, spawned and not forked: gRPC and ONNX Runtime do not support a fork.
 
     Args:
-        number: of the worker, from 1.
-        settings: what it is to do.
-        program: the command line.
-        put: takes what happens, from a thread: Told and, as the last, Ended.
+        number: number of the worker, from 1.
+        settings: settings that the worker receives as its first message.
+        program: command line.
+        put: receives events from a separate thread: WorkerMessage, and WorkerExited as the last.
 
-    Raises OSError where it cannot be started.
+    Raises OSError if the process cannot be started.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class WorkerProcess:
         self.last_report: Sequence[Metric] = ()
         self.cut_off = False
         ours, theirs = socket.socketpair()
-        # It must be gone for us to see the end of the process, which has the other copy.
+        # This copy must be closed: the channel ends only when no process holds the other end.
         with theirs, _blocked_signals():
             descriptor = theirs.fileno()
             try:
@@ -88,7 +88,7 @@ class WorkerProcess:
                 ours.close()
                 raise
         self._channel = IpcChannel(Connection(ours.detach()))
-        self._channel.tell(settings)
+        self._channel.send(settings)
         threading.Thread(target=self._watch, name=f"worker-{number}", daemon=True).start()
 
     @property
@@ -97,33 +97,33 @@ class WorkerProcess:
         return self._process.pid
 
     def stop(self) -> None:
-        """Tell it to drain and end; a second time, at once."""
-        self._channel.tell(Stop())
+        """Request a drain and exit; the second time, an exit at once."""
+        self._channel.send(Stop())
 
     def kill(self) -> None:
-        """End it by force."""
+        """Kill the process with SIGKILL."""
         self._process.kill()
 
     def reload(self, names: frozenset[str]) -> Future[Any]:
-        """Ask it to reload; the future gives the outcomes."""
-        return self._channel.ask(Reload(names))
+        """Request a reload; the future returns the list of Outcome."""
+        return self._channel.request(Reload(names))
 
-    def answer(self, request: Any, body: object) -> None:
-        """Answer a question that it asked."""
-        self._channel.answer(request, body)
+    def reply(self, request: Any, body: object) -> None:
+        """Reply to a request of the worker."""
+        self._channel.reply(request, body)
 
-    def ask_report(self) -> Future[Any]:
-        """Ask it for its metrics; the answer is kept as `last_report`, too."""
+    def request_report(self) -> Future[Any]:
+        """Request the metrics; the reply is also stored as `last_report`."""
         with self._lock:
-            # One question at a time: those that a frozen process never reads fill the link.
+            # One request at a time: requests that a frozen process never reads fill the channel.
             if self._reporting is None or self._reporting.done():
-                self._reporting = self._channel.ask(ReportMetrics())
+                self._reporting = self._channel.request(ReportMetrics())
                 self._reporting.add_done_callback(self._keep_report)
             return self._reporting
 
-    def ask_alive(self) -> Future[Any]:
-        """Ask it for a sign of life."""
-        return self._channel.ask(Ping())
+    def ping(self) -> Future[Any]:
+        """Request a reply that shows that the worker is responsive."""
+        return self._channel.request(Ping())
 
     def _keep_report(self, reporting: Future[Any]) -> None:
         if reporting.exception() is None:
@@ -142,7 +142,7 @@ class WorkerProcess:
 
 @contextlib.contextmanager
 def _blocked_signals() -> Iterator[None]:
-    """Let a new process begin deaf to them, until it can handle them; it inherits the mask."""
+    """Block signals, so that a new process inherits the mask until it installs its handlers."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         yield

@@ -1,4 +1,4 @@
-"""The place of one worker, over all its lives."""
+"""State of one worker number across restarts of its process."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class WorkerSlot:
-    """What the supervisor knows of the worker of a number."""
+    """The supervisor's state of one worker, across its processes."""
 
     number: int
     restarts: RestartPolicy
     process: WorkerProcess | None = None
     serving_since: float | None = None
     start_at: float | None = 0.0
-    asked_at: float | None = None  # when a sign of life was asked for that is still to come
-    alive: Future[Any] | None = None
-    reason: str = ""  # why it cannot start, as it said itself
+    pinged_at: float | None = None  # time of the ping that has no reply yet
+    ping: Future[Any] | None = None
+    reason: str = ""  # text of its CannotStart message
 
-    def listen_for_life(self, now: float, silence_s: float, *, anew: bool) -> None:
-        """Kill a worker that answers nothing: its own watchdog may hang with the rest of it.
+    def check_liveness(self, now: float, ping_timeout_s: float, *, reset: bool) -> None:
+        """Kill a worker that does not reply to pings: its own watchdog may hang as well.
 
-        `anew` gives it the whole `silence_s` from now on: it was not silent, but the supervisor
-        did not run, and perhaps nobody did.
+        `reset` restarts `ping_timeout_s`, for use after a pause of the supervisor itself, in which
+        the worker may have been paused as well.
         """
         if self.process is None or self.serving_since is None:
             return
-        if self.alive is None or self.alive.done():
-            self.alive, self.asked_at = self.process.ask_alive(), now
-        elif anew and self.asked_at is not None:
-            self.asked_at = now
-        elif self.asked_at is not None and now - self.asked_at >= silence_s:
+        if self.ping is None or self.ping.done():
+            self.ping, self.pinged_at = self.process.ping(), now
+        elif reset and self.pinged_at is not None:
+            self.pinged_at = now
+        elif self.pinged_at is not None and now - self.pinged_at >= ping_timeout_s:
             log.error(
-                "worker %d (process %d) has not answered for %.1f s and is killed",
+                "worker %d (process %d) has not replied for %.1f s and is killed",
                 self.number,
                 self.process.pid,
-                now - self.asked_at,
+                now - self.pinged_at,
             )
-            self.asked_at = None  # once is enough
+            self.pinged_at = None  # kill it only once
             self.process.kill()

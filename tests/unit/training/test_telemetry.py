@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import tiny_models
 from onnx_telemetry import OPEN_A_MODEL, files_written
+
+import tiny_models
 
 
 def test_nothing_is_kept_for_an_upload(tmp_path: Path) -> None:

@@ -165,7 +165,7 @@ def draw_prior(folder: Path, latent: dict[str, Any], count: int) -> np.ndarray:
     if latent["prior"] == "standard_normal":
         latents = torch.randn(count, latent["dim"], generator=generator)
     elif latent["prior"] == "gaussian_mixture":
-        latents = read_mixture(folder / latent["mixture"]["file"]).draw(count, generator)
+        latents = read_mixture(folder / latent["mixture"]["file"]).sample(count, generator)
     else:
         raise ExportError(
             f"{folder}: the prior {latent['prior']!r} is not supported by this version"

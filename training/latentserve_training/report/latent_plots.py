@@ -84,7 +84,7 @@ def draw_interpolation(
             latents, ends = model.posterior(test)[0], "test images"
         except NotImplementedError:
             generator = torch.Generator().manual_seed(NOISE_SEED)
-            latents, ends = model.draw_latents(2 * PAIRS, generator), "samples from the prior"
+            latents, ends = model.sample_latents(2 * PAIRS, generator), "samples from the prior"
         paths = interpolate(latents[0::2], latents[1::2], STEPS, spherical)
         images = model.decode(paths.flatten(0, 1)).numpy()
     decoded = images.reshape(len(paths), STEPS, *images.shape[1:])

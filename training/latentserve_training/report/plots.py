@@ -137,9 +137,13 @@ def draw_reconstructions(
         (f"model\nMSE {metric.value:.4f}", reconstructions),
     ]
     if metric.baseline_value is not None:
-        pca = subject.pca.reconstruct(to_rows(test), model.numbers_per_image).reshape(test.shape)
+        pca = subject.pca.reconstruct(to_rows(test), model.nonzero_latents_per_image).reshape(
+            test.shape
+        )
         rows.append((f"{metric.baseline_name}\nMSE {metric.baseline_value:.4f}", pca))
-    draw_rows(rows, f"{title}: reconstructions from {model.numbers_per_image} numbers", path)
+    draw_rows(
+        rows, f"{title}: reconstructions from {model.nonzero_latents_per_image} latents", path
+    )
 
 
 def draw_denoised(subject: Subject, metrics: dict[str, Metric], title: str, path: Path) -> None:
@@ -176,7 +180,7 @@ def draw_samples(subject: Subject, metrics: dict[str, Metric], title: str, path:
     model = subject.model
     generator = torch.Generator().manual_seed(NOISE_SEED)
     with torch.inference_mode():
-        samples = model.decode(model.draw_latents(SAMPLES, generator)).numpy()
+        samples = model.decode(model.sample_latents(SAMPLES, generator)).numpy()
     rows = [("", samples[start : start + COLUMNS]) for start in range(0, SAMPLES, COLUMNS)]
     draw_rows(rows, f"{title}: {SAMPLES} samples from the prior", path)
 

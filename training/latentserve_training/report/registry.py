@@ -1,4 +1,4 @@
-"""Plots of a run by name; each kind of model lists its own (``LatentModel.figures``)."""
+"""Plots of a run by name; each kind of model lists its own (``LatentModel.plots``)."""
 
 from collections.abc import Callable
 from pathlib import Path

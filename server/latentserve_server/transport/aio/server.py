@@ -21,7 +21,7 @@ from grpc_reflection.v1alpha import reflection
 
 from latentserve_server.batching.batcher import Batcher
 from latentserve_server.observability.access_log import HEAD_BYTES
-from latentserve_server.observability.metrics import Metrics, code_of_leaving
+from latentserve_server.observability.metrics import Metrics, cancellation_code
 from latentserve_server.observability.rpc_recorder import RpcRecorder
 from latentserve_server.observability.tracing import CallTrace, Tracing
 from latentserve_server.services.call import Call, Done, Reply, UnaryMethod
@@ -167,7 +167,7 @@ class AioHandlers:
             call.cancel()
             raise
         if (trace := _TRACE.get()) is not None:
-            trace.worked(reply.work)
+            trace.record_work(reply.work)
         if reply.slow:
             return await loop.run_in_executor(self._executor, reply.build)
         return reply.build()
@@ -291,7 +291,7 @@ def _guard_unary(
             code = "OK"
             return response
         except asyncio.CancelledError:
-            code = code_of_leaving(context.time_remaining())
+            code = cancellation_code(context.time_remaining())
             raise
         except Exception as error:  # noqa: BLE001 - every error becomes a status
             status = explain(error)
@@ -324,7 +324,7 @@ def _guard_stream(
             await gate.wait_for_release()
             code = "OK"
         except asyncio.CancelledError:
-            code = code_of_leaving(context.time_remaining())
+            code = cancellation_code(context.time_remaining())
             raise
         except Exception as error:  # noqa: BLE001 - every error becomes a status
             status = explain(error)

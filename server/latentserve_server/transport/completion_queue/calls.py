@@ -27,7 +27,7 @@ from grpc._cython import cygrpc
 
 from latentserve_server.errors import InvalidRequest
 from latentserve_server.observability.access_log import HEAD_BYTES
-from latentserve_server.observability.metrics import code_of_leaving
+from latentserve_server.observability.metrics import cancellation_code
 from latentserve_server.observability.tracing import CallTrace
 from latentserve_server.services.call import Call, ChunkStream, Reply, UnaryMethod
 from latentserve_server.status import WireStatus, explain
@@ -173,7 +173,7 @@ class UnaryCall:
         if interceptors is None:
             return
         if self._started_s is not None:
-            code = self._code or code_of_leaving(self._remaining_s())
+            code = self._code or cancellation_code(self._remaining_s())
             failure = self._failure if self._code else None
             seconds = time.perf_counter() - self._started_s
             interceptors.rpc.end(code, seconds, self._head, failure, self._trace, self._metadata)
@@ -205,7 +205,7 @@ class UnaryCall:
 
     def _done(self, reply: Reply) -> None:
         if self._trace is not None:
-            self._trace.worked(reply.work)
+            self._trace.record_work(reply.work)
         if reply.slow:
             self._method.executor.submit(self._build_and_send, reply)
         else:

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from onnx_telemetry import OPEN_A_MODEL, files_written
 
 import tiny_models
-from onnx_telemetry import OPEN_A_MODEL, files_written
 
 
 @pytest.fixture

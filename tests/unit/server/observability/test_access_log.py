@@ -1,4 +1,4 @@
-"""One line per failed call, with what an operator needs to find it."""
+"""Access log: one line per failed call."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def sample_request(name: str = "tiny-vae", version: int = 0) -> bytes:
     return request.SerializeToString()[:HEAD_BYTES]
 
 
-def test_the_model_is_read_from_the_first_bytes_of_every_request_that_has_one() -> None:
+def test_the_model_is_read_from_the_first_bytes_of_every_request_with_a_model() -> None:
     ref = tensor_pb2.ModelRef(name="tiny-vae", version=3)
     service = generative_service_pb2.DESCRIPTOR.services_by_name["GenerativeService"]
     get_model = model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].methods_by_name
@@ -49,20 +49,20 @@ def test_the_model_is_read_from_the_first_bytes_of_every_request_that_has_one() 
         generative_service_pb2.SampleRequest(count=1).SerializeToString(),
     ],
 )
-def test_what_names_no_model_gives_none(head: bytes) -> None:
+def test_bytes_without_a_model_name_give_an_empty_string(head: bytes) -> None:
     assert model_of(SAMPLE, head) == ""
 
 
-def test_a_name_that_is_no_model_reference_is_not_taken_for_one() -> None:
+def test_the_first_field_of_a_request_without_a_model_is_not_read_as_a_model() -> None:
     request = model_service_pb2.ReloadModelsRequest(names=["\x0a\x04oops"])
     assert model_of(RELOAD, request.SerializeToString()) == ""
 
 
-def test_a_long_name_is_cut() -> None:
+def test_a_long_name_is_truncated() -> None:
     assert model_of(SAMPLE, sample_request("n" * 120)) == "n" * 80
 
 
-def test_a_failed_call_has_one_line_with_everything(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failed_call_has_one_line_with_all_fields(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     status = explain(InvalidRequest("count: 0 was sent"))
     log_call(SAMPLE, "INVALID_ARGUMENT", 0.0123, sample_request(version=2), status)
@@ -80,7 +80,9 @@ def test_a_failed_call_has_one_line_with_everything(caplog: pytest.LogCaptureFix
     assert status.request_id in record.getMessage()
 
 
-def test_a_caller_who_left_has_a_line_too(caplog: pytest.LogCaptureFixture) -> None:
+def test_each_cancelled_call_has_a_line_with_its_own_request_id(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     caplog.set_level(logging.INFO)
     log_call(SAMPLE, "CANCELLED", 1.0, b"")
     log_call(SAMPLE, "CANCELLED", 1.0, b"")
@@ -97,7 +99,7 @@ def test_a_caller_who_left_has_a_line_too(caplog: pytest.LogCaptureFixture) -> N
         (ValueError("secret"), logging.ERROR),
     ],
 )
-def test_the_level_says_whose_problem_it_is(
+def test_the_level_depends_on_the_kind_of_error(
     caplog: pytest.LogCaptureFixture, error: Exception, level: int
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -105,31 +107,29 @@ def test_the_level_says_whose_problem_it_is(
     log_call(SAMPLE, status.code_name, 0.1, b"", status)
     (record,) = caplog.records
     assert record.levelno == level
-    foreseen = not isinstance(error, ValueError)
-    assert (record.exc_info is None) == foreseen
+    expected = not isinstance(error, ValueError)
+    assert (record.exc_info is None) == expected
     assert "secret" not in status.message
 
 
-def test_a_good_call_has_a_line_only_if_asked(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.ERROR, log_format.GOOD_REQUESTS):
+def test_a_successful_call_is_logged_only_if_enabled(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.ERROR, log_format.SUCCESS_LOGGER):
         log_call(SAMPLE, "OK", 0.1, sample_request())
     assert not caplog.records
-    with caplog.at_level(logging.INFO, log_format.GOOD_REQUESTS):
+    with caplog.at_level(logging.INFO, log_format.SUCCESS_LOGGER):
         log_call(SAMPLE, "OK", 0.1, sample_request())
     (record,) = caplog.records
     assert "OK model=tiny-vae 100.0 ms" in record.getMessage()
 
 
-def test_a_name_cannot_fake_a_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_name_cannot_forge_a_log_line(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     log_call(SAMPLE, "NOT_FOUND", 0.1, sample_request("x\n2026-01-01 INFO all is well"))
     assert "\n" not in caplog.records[0].getMessage()
 
 
 @pytest.mark.parametrize("trace_id", ["", "0af7651916cd43dd8448eb211c80319c"])
-def test_a_call_that_is_part_of_a_trace_says_of_which(
-    caplog: pytest.LogCaptureFixture, trace_id: str
-) -> None:
+def test_the_trace_id_of_a_call_is_logged(caplog: pytest.LogCaptureFixture, trace_id: str) -> None:
     caplog.set_level(logging.INFO)
     log_call(SAMPLE, "INTERNAL", 0.1, b"", explain(EngineFailure("text")), trace_id)
     (record,) = caplog.records

@@ -1,4 +1,4 @@
-"""Counts from many threads, none lost and none twice."""
+"""Counters and histograms under concurrent updates."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EACH = 20 * FOLD_AT + 7
 
 
 def from_many_threads(add: object, read: object) -> list[object]:
-    """Call `add` from many threads while one more reads; return what it read on the way."""
+    """Call `add` from many threads while another thread reads; return all values it read."""
     found: list[object] = []
     ended = threading.Event()
 
@@ -43,22 +43,22 @@ def from_many_threads(add: object, read: object) -> list[object]:
     return found
 
 
-def test_a_tally_loses_nothing_and_never_falls() -> None:
+def test_a_counter_loses_nothing_and_never_decreases() -> None:
     counter = Counter()
     seen = from_many_threads(counter.add, counter.read)
     assert counter.read() == THREADS * EACH
     assert seen == sorted(seen)  # type: ignore[type-var]
 
 
-def test_a_distribution_loses_nothing_and_never_falls() -> None:
-    distribution = Histogram((1.0, 2.0))
-    seen = from_many_threads(lambda: distribution.observe(1.5), distribution.read)
-    assert distribution.read() == ([0, THREADS * EACH, 0], 1.5 * THREADS * EACH)
+def test_a_histogram_loses_nothing_and_never_decreases() -> None:
+    histogram = Histogram((1.0, 2.0))
+    seen = from_many_threads(lambda: histogram.observe(1.5), histogram.read)
+    assert histogram.read() == ([0, THREADS * EACH, 0], 1.5 * THREADS * EACH)
     assert seen == sorted(seen)  # type: ignore[type-var]
 
 
 class Racing(list[Any]):
-    """A list that another thread appends to, in the very moment after its length was read."""
+    """A list to which another thread appends directly after its length was read."""
 
     def __init__(self, values: Iterable[Any], late: Any) -> None:
         super().__init__(values)
@@ -71,39 +71,41 @@ class Racing(list[Any]):
         return length
 
 
-def test_what_comes_in_the_midst_of_folding_counts_the_next_time() -> None:
-    counter, distribution = Counter(), Histogram((1.0,))
+def test_a_value_appended_during_a_fold_counts_in_the_next() -> None:
+    counter, histogram = Counter(), Histogram((1.0,))
     counter._pending = Racing([None] * 3, None)
-    distribution._pending = Racing([0.5] * 3, 2.0)
+    histogram._pending = Racing([0.5] * 3, 2.0)
     assert (counter.read(), counter.read(), counter.read()) == (3, 4, 4)
-    assert distribution.read() == ([3, 0], 1.5)
-    assert distribution.read() == distribution.read() == ([3, 1], 3.5)
+    assert histogram.read() == ([3, 0], 1.5)
+    assert histogram.read() == histogram.read() == ([3, 1], 3.5)
 
 
-def test_what_waits_to_be_folded_is_bounded_without_a_scrape() -> None:
-    counter, distribution = Counter(), Histogram((1.0,))
+def test_pending_values_are_bounded_without_a_scrape() -> None:
+    counter, histogram = Counter(), Histogram((1.0,))
     for _ in range(5 * FOLD_AT):
         counter.add()
-        distribution.observe(0.5)
+        histogram.observe(0.5)
     assert len(counter._pending) < FOLD_AT
-    assert len(distribution._pending) < FOLD_AT
+    assert len(histogram._pending) < FOLD_AT
     assert counter.read() == 5 * FOLD_AT
-    assert distribution.read()[0] == [5 * FOLD_AT, 0]
+    assert histogram.read()[0] == [5 * FOLD_AT, 0]
 
 
 @pytest.mark.parametrize(
-    ("value", "place"),
+    ("value", "bucket"),
     [(0.0, 0), (1.0, 0), (1.0000001, 1), (10.0, 1), (10.5, 2), (1e9, 2), (-1.0, 0)],
 )
-def test_a_bucket_has_its_upper_bound_as_prometheus_wants_it(value: float, place: int) -> None:
-    distribution = Histogram((1.0, 10.0))
-    distribution.observe(value)
-    counts, total = distribution.read()
-    assert counts == [int(index == place) for index in range(3)]
+def test_the_upper_bound_of_a_bucket_is_inclusive_as_in_prometheus(
+    value: float, bucket: int
+) -> None:
+    histogram = Histogram((1.0, 10.0))
+    histogram.observe(value)
+    counts, total = histogram.read()
+    assert counts == [int(index == bucket) for index in range(3)]
     assert total == value
 
 
-def test_counts_by_labels() -> None:
+def test_a_labelled_counter_counts_by_labels() -> None:
     counts = LabelledCounter()
     counts.add("sample", "queue_full")
     counts.add("sample", "queue_full")

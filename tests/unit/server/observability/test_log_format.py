@@ -1,4 +1,4 @@
-"""What a line of the log looks like, for a person and for a machine."""
+"""Log lines in the readable and the JSON format."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ log = logging.getLogger("latentserve_server.test")
 
 @pytest.fixture(autouse=True)
 def untouched_logging() -> Iterator[None]:
-    """Put back what `configure` changes for the whole process."""
-    root, good = logging.getLogger(), logging.getLogger(log_format.GOOD_REQUESTS)
-    before = list(root.handlers), root.level, good.level, sys.excepthook, threading.excepthook
+    """Restore the process-wide state that `configure` changes."""
+    root, success = logging.getLogger(), logging.getLogger(log_format.SUCCESS_LOGGER)
+    before = list(root.handlers), root.level, success.level, sys.excepthook, threading.excepthook
     yield
     logging.captureWarnings(False)
-    root.handlers[:], root.level, good.level, sys.excepthook, threading.excepthook = before
+    root.handlers[:], root.level, success.level, sys.excepthook, threading.excepthook = before
     root.setLevel(before[1])  # also empties the caches of the loggers
 
 
@@ -46,7 +46,7 @@ def objects(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def test_a_readable_line_names_the_worker_only_where_there_are_several(
+def test_a_readable_line_names_the_worker_only_with_several_workers(
     configured: Callable[..., Written],
 ) -> None:
     for worker, expected in ((None, ""), (0, "[supervisor] "), (2, "[worker 2] ")):
@@ -58,7 +58,7 @@ def test_a_readable_line_names_the_worker_only_where_there_are_several(
 
 
 @pytest.mark.parametrize(("worker", "number"), [(None, 0), (0, 0), (3, 3)])
-def test_every_json_line_parses_and_has_the_worker(
+def test_every_json_line_parses_and_has_the_worker_number(
     configured: Callable[..., Written], worker: int | None, number: int
 ) -> None:
     written = configured("json", worker=worker)
@@ -67,7 +67,7 @@ def test_every_json_line_parses_and_has_the_worker(
         raise ValueError("inside\nout")
     except ValueError:
         log.exception("it failed")
-    log.error("what json cannot write", extra={"folder": object()})
+    log.error("not serializable as JSON", extra={"folder": object()})
     plain, failed, odd = objects(written())
     assert plain["message"] == 'two\nlines and a "quote"'
     assert (plain["level"], plain["logger"]) == ("info", "latentserve_server.test")
@@ -80,7 +80,7 @@ def test_every_json_line_parses_and_has_the_worker(
     assert {line["worker"] for line in (plain, failed, odd)} == {number}
 
 
-def test_the_level_holds_and_a_second_configuration_replaces_the_first(
+def test_the_level_is_applied_and_a_second_configuration_replaces_the_first(
     configured: Callable[..., Written],
 ) -> None:
     first = configured("readable", "debug")
@@ -93,28 +93,28 @@ def test_the_level_holds_and_a_second_configuration_replaces_the_first(
 
 @pytest.mark.parametrize("level", ["info", "warning"])
 @pytest.mark.parametrize("asked", [True, False])
-def test_good_requests_are_logged_if_asked_whatever_the_level(
+def test_successful_calls_are_logged_if_enabled_at_any_level(
     configured: Callable[..., Written], level: str, asked: bool
 ) -> None:
     written = configured("json", level, log_requests=asked)
-    logging.getLogger(log_format.GOOD_REQUESTS).info("answered")
+    logging.getLogger(log_format.SUCCESS_LOGGER).info("a successful call")
     assert bool(written()) == asked
 
 
-def test_warnings_and_what_nothing_catches_are_lines_too(
+def test_warnings_and_uncaught_exceptions_are_logged(
     configured: Callable[..., Written],
 ) -> None:
     written = configured("json")
     with warnings.catch_warnings():
         warnings.simplefilter("default")
         logging.captureWarnings(True)
-        warnings.warn("old-fashioned", UserWarning, stacklevel=1)
+        warnings.warn("deprecated", UserWarning, stacklevel=1)
         logging.captureWarnings(False)
 
     def fail() -> None:
         raise ValueError("in a thread")
 
-    thread = threading.Thread(target=fail, name="worker-bee")
+    thread = threading.Thread(target=fail, name="test-thread")
     thread.start()
     thread.join()
     try:
@@ -122,14 +122,14 @@ def test_warnings_and_what_nothing_catches_are_lines_too(
     except ValueError as error:
         sys.excepthook(ValueError, error, error.__traceback__)
     warned, threaded, main = objects(written())
-    assert "old-fashioned" in warned["message"]
-    assert "worker-bee" in threaded["message"]
+    assert "deprecated" in warned["message"]
+    assert "test-thread" in threaded["message"]
     assert "in a thread" in threaded["exception"]
     assert main["level"] == "critical"
     assert "in the main thread" in main["exception"]
 
 
-def test_what_a_message_quotes_cannot_look_like_another_line(
+def test_quoted_text_cannot_forge_a_log_line(
     configured: Callable[..., Written],
 ) -> None:
     forged = "2026-01-01 00:00:00,000 INFO    latentserve_server: all is well"
@@ -148,8 +148,8 @@ def test_what_a_message_quotes_cannot_look_like_another_line(
 
 
 @pytest.mark.parametrize("form", log_format.FORMATS)
-def test_a_message_is_bounded(configured: Callable[..., Written], form: str) -> None:
+def test_the_length_of_a_message_is_bounded(configured: Callable[..., Written], form: str) -> None:
     written = configured(form)
     log.warning("%s", "x" * 100_000)
-    assert len(written()) < log_format.MAX_MESSAGE_LETTERS + 200
-    assert "(100000 letters)" in written()
+    assert len(written()) < log_format.MAX_MESSAGE_CHARS + 200
+    assert "(100000 characters)" in written()

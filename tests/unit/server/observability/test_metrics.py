@@ -1,4 +1,4 @@
-"""What is counted, as Prometheus would read it."""
+"""Metrics of a server process, parsed from the Prometheus text format."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from prometheus_client.openmetrics import exposition
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open
 from prometheus_client.parser import text_string_to_metric_families
 
-from latentserve_server.observability.metrics import Metrics, code_of_leaving
+from latentserve_server.observability.metrics import Metrics, cancellation_code
 from latentserve_server.repository.lifecycle import Action, Outcome
 
 SAMPLE = "/latentserve.v1.GenerativeService/Sample"
@@ -29,15 +29,15 @@ def samples(metrics: Metrics) -> dict[str, list[tuple[dict[str, str], float]]]:
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:
-    """Return the one sample with these labels, None for none."""
+    """Return the value of the series with these labels, or None."""
     found = [
         number for has, number in samples(metrics).get(name, []) if labels.items() <= has.items()
     ]
-    assert len(found) <= 1, f"{name} is there {len(found)} times"
+    assert len(found) <= 1, f"{name} has {len(found)} series"
     return found[0] if found else None
 
 
-def test_a_method_counts_from_zero(metrics: Metrics) -> None:
+def test_the_metrics_of_a_method_start_at_zero(metrics: Metrics) -> None:
     metrics.rpc(SAMPLE, streaming=False)
     for name in ("started", "msg_received", "msg_sent"):
         assert value(metrics, f"grpc_server_{name}_total", grpc_method="Sample") == 0
@@ -45,14 +45,14 @@ def test_a_method_counts_from_zero(metrics: Metrics) -> None:
     assert value(metrics, "grpc_server_handling_seconds_count") == 0
 
 
-def test_a_method_is_counted_once_however_often_it_is_asked_for(metrics: Metrics) -> None:
+def test_repeated_requests_for_a_method_return_the_same_metrics(metrics: Metrics) -> None:
     for _ in range(2):
         rpc = metrics.rpc(SAMPLE, streaming=False)
         rpc.begin()
     assert value(metrics, "grpc_server_started_total", grpc_method="Sample") == 2
 
 
-def test_calls_by_code_and_their_seconds_together(metrics: Metrics) -> None:
+def test_calls_are_counted_by_code_and_their_durations_together(metrics: Metrics) -> None:
     rpc = metrics.rpc(SAMPLE, streaming=False)
     for code, seconds in (("OK", 0.0005), ("OK", 0.2), ("INTERNAL", 0.0001), ("OK", 100.0)):
         rpc.begin()
@@ -70,7 +70,7 @@ def test_calls_by_code_and_their_seconds_together(metrics: Metrics) -> None:
     assert value(metrics, f"{name}_bucket", le="+Inf") == 4
 
 
-def test_messages_of_unary_calls_and_of_streams(metrics: Metrics) -> None:
+def test_messages_of_unary_calls_and_of_streams_are_counted(metrics: Metrics) -> None:
     unary, stream = metrics.rpc(SAMPLE, streaming=False), metrics.rpc(STREAM, streaming=True)
     for code in ("OK", "OK", "NOT_FOUND"):
         unary.begin()
@@ -84,7 +84,7 @@ def test_messages_of_unary_calls_and_of_streams(metrics: Metrics) -> None:
         assert value(metrics, "grpc_server_msg_sent_total", grpc_method=method) == sent
 
 
-def test_what_a_batcher_tells(metrics: Metrics) -> None:
+def test_the_callbacks_of_a_batcher_are_counted(metrics: Metrics) -> None:
     callbacks = metrics.callbacks("vae", 3)
     callbacks.waited("sample", 0.001)
     callbacks.waited("sample", 0.002)
@@ -128,16 +128,16 @@ def test_a_removed_version_has_no_series_even_if_calls_still_run_on_it(metrics: 
     assert value(metrics, "latentserve_reload_outcomes_total", action="removed") == 1
 
 
-def test_a_version_that_was_replaced_goes_on_counting(metrics: Metrics) -> None:
+def test_a_reloaded_version_continues_the_counts(metrics: Metrics) -> None:
     old = metrics.callbacks("vae", 3)
     old.ran("sample", 8, 0.1)
     metrics.callbacks("vae", 3).ran("sample", 8, 0.1)
-    old.ran("sample", 8, 0.1)  # its last calls
+    old.ran("sample", 8, 0.1)  # a call that was still running
     metrics.reloaded(Outcome("vae", 3, Action.LOADED))
     assert value(metrics, "latentserve_batch_rows_count", model="vae") == 3
 
 
-def test_openmetrics_reads_it_too(metrics: Metrics) -> None:
+def test_the_openmetrics_format_parses(metrics: Metrics) -> None:
     metrics.rpc(SAMPLE, streaming=False).end("OK", 0.1)
     metrics.callbacks("vae", 3).ran("sample", 8, 0.1)
     text = exposition.generate_latest(metrics.registry).decode()
@@ -147,13 +147,13 @@ def test_openmetrics_reads_it_too(metrics: Metrics) -> None:
     assert families["latentserve_build_info"] == "gauge"
 
 
-def test_some_can_be_asked_for_by_name(metrics: Metrics) -> None:
+def test_a_scrape_can_be_restricted_by_name(metrics: Metrics) -> None:
     metrics.rpc(SAMPLE, streaming=False)
     some = metrics.registry.restricted_registry(["grpc_server_started_total"])
     assert [metric.name for metric in some.collect()] == ["grpc_server_started"]
 
 
-def test_the_build_is_named(metrics: Metrics) -> None:
+def test_build_info_has_the_versions(metrics: Metrics) -> None:
     ((labels, number),) = samples(metrics)["latentserve_build_info"]
     assert number == 1
     assert set(labels) == {"version", "python", "grpcio", "onnxruntime"}
@@ -169,5 +169,7 @@ def test_the_build_is_named(metrics: Metrics) -> None:
         (-1.0, "DEADLINE_EXCEEDED"),
     ],
 )
-def test_a_caller_who_left_ran_out_of_time_or_not(remaining_s: float | None, code: str) -> None:
-    assert code_of_leaving(remaining_s) == code
+def test_the_code_of_a_cancelled_call_depends_on_its_remaining_time(
+    remaining_s: float | None, code: str
+) -> None:
+    assert cancellation_code(remaining_s) == code

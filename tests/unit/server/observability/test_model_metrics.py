@@ -1,4 +1,4 @@
-"""What a real batcher tells its metrics, by operation and reason."""
+"""Metrics of a model version with a real batcher, by operation and reason."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ POISON = -1.0
 
 
 class Engine:
-    """Gives its input back, 7 ms later by the clock; fails where a row is POISON."""
+    """Returns its input, 7 ms later by the clock; fails if a row is POISON."""
 
     def __init__(self) -> None:
         self.now_ns = 10**9
@@ -34,7 +34,7 @@ class Engine:
 
 
 class Bench:
-    """A batcher whose batches run when the test says so."""
+    """A batcher whose batches run on demand of the test."""
 
     def __init__(self) -> None:
         self.engine = Engine()
@@ -66,7 +66,7 @@ def bench() -> Bench:
     return Bench()
 
 
-def test_queue_engine_and_rows_by_operation(bench: Bench) -> None:
+def test_queue_time_engine_time_and_rows_are_counted_by_operation(bench: Bench) -> None:
     bench.submit(1.0, 2.0)
     bench.engine.now_ns += 3_000_000
     bench.submit(3.0)
@@ -78,10 +78,10 @@ def test_queue_engine_and_rows_by_operation(bench: Bench) -> None:
     assert decode.queue_seconds.read()[1] == pytest.approx(0.003)
     assert sum(decode.queue_seconds.read()[0]) == 2
     assert encode.batch_rows.read()[1] == 1
-    assert encode.queue_seconds.read()[1] == pytest.approx(0.007)  # it waited for the other
+    assert encode.queue_seconds.read()[1] == pytest.approx(0.007)  # it waited for the other batch
 
 
-def test_rows_that_wait_by_operation(bench: Bench) -> None:
+def test_queued_rows_are_counted_by_operation(bench: Bench) -> None:
     assert bench.batcher.waiting_by_operation() == {}
     bench.submit(*[1.0] * 6)
     bench.submit(1.0, operation="encode")
@@ -92,7 +92,7 @@ def test_rows_that_wait_by_operation(bench: Bench) -> None:
     assert bench.batcher.waiting_by_operation() == {}
 
 
-def test_why_requests_were_not_admitted(bench: Bench) -> None:
+def test_refused_requests_are_counted_by_reason(bench: Bench) -> None:
     bench.submit(*[1.0] * 8)
     with pytest.raises(CallError):
         bench.submit(1.0, operation="encode")
@@ -109,16 +109,16 @@ def test_why_requests_were_not_admitted(bench: Bench) -> None:
     }
 
 
-def test_why_requests_ended_before_their_answer(bench: Bench) -> None:
+def test_dropped_requests_are_counted_by_reason(bench: Bench) -> None:
     bench.submit(1.0, operation="encode").cancel()
     bench.submit(1.0, in_s=0.001)
     bench.engine.now_ns += 2_000_000
     bench.run_all()
     expected = {("encode", "cancelled"): 1, ("decode", "expired"): 1}
     assert bench.metrics.drops.read() == expected
-    answered = bench.submit(1.0)
+    finished = bench.submit(1.0)
     bench.run_all()
-    answered.cancel()
+    finished.cancel()
     assert bench.metrics.drops.read() == expected
 
 
@@ -130,13 +130,13 @@ def test_only_the_poisoned_request_counts_as_a_failure(bench: Bench) -> None:
     assert bench.metrics.failures.read() == {("decode",): 1}
 
 
-def test_a_completion_says_when_its_request_came(bench: Bench) -> None:
-    came_ns = bench.engine.now_ns
+def test_a_completion_has_the_arrival_time_of_its_request(bench: Bench) -> None:
+    arrived_ns = bench.engine.now_ns
     bench.submit(1.0)
     bench.engine.now_ns += 5_000_000
     bench.run_all()
     (completion,) = bench.completions
-    assert completion.submitted_ns == came_ns
+    assert completion.submitted_ns == arrived_ns
     assert completion.submitted_ns + completion.queue_ns + completion.compute_ns == (
         bench.engine.now_ns
     )

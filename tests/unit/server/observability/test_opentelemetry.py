@@ -1,4 +1,4 @@
-"""The spans of a call, as an exporter gets them."""
+"""Spans of a call, as an exporter receives them."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_call_has_a_span_with_queue_and_engine_below_it(
 ) -> None:
     before_ns = time.time_ns()
     trace = begin(tracing)
-    trace.worked(work(queue_ns=3 * MS, compute_ns=5 * MS, batch_rows=32))
+    trace.record_work(work(queue_ns=3 * MS, compute_ns=5 * MS, batch_rows=32))
     assert not exporter.get_finished_spans()  # made at the end, off the engine's thread
     trace.end("OK", None)
     spans = by_name(exporter)
@@ -97,7 +97,7 @@ def test_a_call_has_a_span_with_queue_and_engine_below_it(
     assert duration_ns(queue) == 3 * MS
     assert duration_ns(engine) == 5 * MS
     assert engine.start_time == queue.end_time
-    # On the wall clock: submitted 10 ms before it was told.
+    # On the wall clock: the request was submitted 10 ms before its work was recorded.
     assert before_ns - 11 * MS < (queue.start_time or 0) < time.time_ns() - 9 * MS
     assert before_ns <= (call.start_time or 0) <= (call.end_time or 0) <= time.time_ns() + MS
 
@@ -108,7 +108,9 @@ def duration_ns(span: ReadableSpan) -> int:
     return span.end_time - span.start_time
 
 
-def test_the_caller_is_the_parent(tracing: OpenTelemetry, exporter: InMemorySpanExporter) -> None:
+def test_the_span_of_the_client_is_the_parent(
+    tracing: OpenTelemetry, exporter: InMemorySpanExporter
+) -> None:
     trace = begin(tracing, SAMPLED)
     assert trace.trace_id == TRACE_ID
     trace.end("OK", None)
@@ -119,17 +121,17 @@ def test_the_caller_is_the_parent(tracing: OpenTelemetry, exporter: InMemorySpan
     assert call.context.trace_state.to_header() == "a=b"
 
 
-def test_a_caller_who_does_not_sample_has_no_spans_but_its_trace_is_known(
+def test_an_unsampled_trace_of_a_client_has_no_spans_but_its_id_is_known(
     tracing: OpenTelemetry, exporter: InMemorySpanExporter
 ) -> None:
     trace = begin(tracing, UNSAMPLED)
-    trace.worked(work(queue_ns=1, compute_ns=1))
+    trace.record_work(work(queue_ns=1, compute_ns=1))
     trace.end("OK", None)
     assert not exporter.get_finished_spans()
     assert trace.trace_id == TRACE_ID
 
 
-def test_a_call_that_nobody_samples_has_no_trace_to_look_up(exporter: InMemorySpanExporter) -> None:
+def test_a_call_that_is_not_sampled_has_no_trace_id(exporter: InMemorySpanExporter) -> None:
     provider = TracerProvider(sampler=ParentBased(ALWAYS_OFF), shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     assert begin(OpenTelemetry(provider)).trace_id == ""
@@ -138,20 +140,20 @@ def test_a_call_that_nobody_samples_has_no_trace_to_look_up(exporter: InMemorySp
 
 
 @pytest.mark.parametrize("value", ["rubbish", "", b"\x00"])
-def test_a_traceparent_that_is_none_begins_a_trace(
+def test_an_invalid_traceparent_begins_a_new_trace(
     tracing: OpenTelemetry, exporter: InMemorySpanExporter, value: str | bytes
 ) -> None:
     begin(tracing, (("traceparent", value),)).end("OK", None)
     assert by_name(exporter)[CALL].parent is None
 
 
-def test_calls_that_fail_have_the_id_that_the_log_has(
+def test_the_span_of_a_failed_call_has_the_request_id_of_the_log(
     tracing: OpenTelemetry, exporter: InMemorySpanExporter
 ) -> None:
     trace = begin(tracing)
     error = EngineFailure("a secret of the graph")
     failure = explain(error)
-    trace.worked(work(error=error, queue_ns=2 * MS))
+    trace.record_work(work(error=error, queue_ns=2 * MS))
     trace.end("INTERNAL", failure)
     spans = by_name(exporter)
     call = spans[CALL]
@@ -164,11 +166,11 @@ def test_calls_that_fail_have_the_id_that_the_log_has(
     assert "secret" not in "".join(span.to_json() for span in spans.values())
 
 
-def test_a_call_that_ran_out_of_time_in_the_queue_never_was_in_the_engine(
+def test_a_call_whose_deadline_passed_in_the_queue_has_no_engine_span(
     tracing: OpenTelemetry, exporter: InMemorySpanExporter
 ) -> None:
     trace = begin(tracing)
-    trace.worked(work(error=DeadlineExceeded("too late")))
+    trace.record_work(work(error=DeadlineExceeded("too late")))
     trace.end("DEADLINE_EXCEEDED", None)
     spans = by_name(exporter)
     assert set(spans) == {CALL, "queue"}
@@ -177,7 +179,7 @@ def test_a_call_that_ran_out_of_time_in_the_queue_never_was_in_the_engine(
 
 
 @pytest.mark.parametrize(
-    ("code", "failure", "blamed"),
+    ("code", "failure", "server_error"),
     [
         ("CANCELLED", None, False),
         ("NOT_FOUND", None, False),
@@ -186,22 +188,26 @@ def test_a_call_that_ran_out_of_time_in_the_queue_never_was_in_the_engine(
         ("DEADLINE_EXCEEDED", None, True),
     ],
 )
-def test_the_server_is_blamed_for_what_is_its_fault(
-    tracing: OpenTelemetry, exporter: InMemorySpanExporter, code: str, failure: Any, blamed: bool
+def test_only_server_errors_set_the_error_status_of_a_span(
+    tracing: OpenTelemetry,
+    exporter: InMemorySpanExporter,
+    code: str,
+    failure: Any,
+    server_error: bool,
 ) -> None:
     trace = begin(tracing)
     trace.end(code, failure)
     call = by_name(exporter)[CALL]
-    assert (call.status.status_code is StatusCode.ERROR) == blamed
+    assert (call.status.status_code is StatusCode.ERROR) == server_error
     assert ("latentserve.request_id" in (call.attributes or {})) == (failure is not None)
 
 
-def test_each_chunk_of_a_stream_has_its_spans_and_few_wait(
+def test_each_chunk_of_a_stream_has_its_spans_and_few_are_pending(
     tracing: OpenTelemetry, exporter: InMemorySpanExporter
 ) -> None:
     trace = begin(tracing)
     for _ in range(100):
-        trace.worked(work(queue_ns=1, compute_ns=1))
+        trace.record_work(work(queue_ns=1, compute_ns=1))
     assert len(exporter.get_finished_spans()) >= 2 * 64
     trace.end("OK", None)
     names = [span.name for span in exporter.get_finished_spans()]
@@ -212,36 +218,36 @@ def test_a_reply_that_needed_no_engine_has_no_span_below_it(
     tracing: OpenTelemetry, exporter: InMemorySpanExporter
 ) -> None:
     trace = begin(tracing)
-    trace.worked(None)
+    trace.record_work(None)
     trace.end("OK", None)
     assert set(by_name(exporter)) == {CALL}
 
 
 class Broken(SpanExporter):
-    """Fails at everything."""
+    """Fails at every export."""
 
     def export(self, spans: object) -> SpanExportResult:
         raise RuntimeError("broken")
 
 
-def test_whatever_breaks_in_tracing_the_call_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+def test_errors_in_tracing_do_not_fail_the_call(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.ERROR)
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(Broken()))
     tracing = OpenTelemetry(provider)
     trace = begin(tracing)
     broken: Any = (None, "sample", 1, None)
-    trace.worked(broken)
+    trace.record_work(broken)
     trace.end("NO_SUCH_CODE", None)
     no_metadata: Any = 5
     assert tracing.method(SAMPLE).begin(no_metadata) is None
     assert len(caplog.records) >= 3
 
 
-def test_a_collector_that_is_down_holds_up_nobody(caplog: pytest.LogCaptureFixture) -> None:
-    tracing = OpenTelemetry.exporting("http://127.0.0.1:1")  # nobody listens there
+def test_a_collector_that_is_down_does_not_delay_calls(caplog: pytest.LogCaptureFixture) -> None:
+    tracing = OpenTelemetry.exporting("http://127.0.0.1:1")  # a closed port
     method = tracing.method(SAMPLE)
-    for _ in range(3000):  # more than the queue of 2048 takes
+    for _ in range(3000):  # more than the queue of 2048 holds
         trace = method.begin(())
         assert trace is not None
         trace.end("OK", None)
@@ -249,13 +255,13 @@ def test_a_collector_that_is_down_holds_up_nobody(caplog: pytest.LogCaptureFixtu
     assert "not all traces could be sent within 0.2 s" in caplog.text
 
 
-def test_a_variable_that_cannot_be_used_ends_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_variable_is_refused_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "rar")
     with pytest.raises(SettingsError, match=r"OTEL_ variables.*rar"):
         OpenTelemetry.exporting("http://127.0.0.1:1")
 
 
-def test_a_token_in_a_header_that_is_none_is_not_in_the_log(
+def test_a_token_in_an_invalid_header_is_not_logged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization: Bearer secret")
@@ -264,7 +270,7 @@ def test_a_token_in_a_header_that_is_none_is_not_in_the_log(
     assert "secret" not in caplog.text
 
 
-def test_the_process_is_named_and_the_operator_has_the_last_word(
+def test_the_resource_names_the_process_and_variables_override_it(
     monkeypatch: pytest.MonkeyPatch, exporter: InMemorySpanExporter
 ) -> None:
     def resource() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The seam of tracing: which trace a call belongs to, and what happens without the extra."""
+"""Trace ids of calls, and the error without the extra `tracing`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import sys
 import pytest
 
 from latentserve_server.errors import SettingsError
-from latentserve_server.observability.tracing import open_tracing, trace_id_of
+from latentserve_server.observability.tracing import trace_id_of
+from latentserve_server.observability.tracing_setup import open_tracing
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 PARENT = f"00-{TRACE_ID}-b7ad6b7169203331-01"
 
 
-def test_the_trace_of_a_caller_is_known_without_tracing() -> None:
+def test_the_trace_id_of_a_client_is_known_without_tracing() -> None:
     assert trace_id_of(None, (("user-agent", "x"), ("traceparent", PARENT))) == TRACE_ID
     assert trace_id_of(None, (("traceparent", PARENT.replace("00-", "01-") + "-more"),)) == TRACE_ID
 
@@ -32,19 +33,21 @@ def test_the_trace_of_a_caller_is_known_without_tracing() -> None:
         PARENT.encode(),
     ],
 )
-def test_what_is_no_traceparent_names_no_trace(value: str | bytes) -> None:
+def test_an_invalid_traceparent_gives_no_trace_id(value: str | bytes) -> None:
     assert trace_id_of(None, (("traceparent", value),)) == ""
 
 
-def test_no_metadata_names_no_trace() -> None:
+def test_a_call_without_metadata_has_no_trace_id() -> None:
     assert trace_id_of(None, None) == trace_id_of(None, ()) == ""
 
 
-def test_no_endpoint_means_no_tracing() -> None:
+def test_without_an_endpoint_tracing_is_disabled() -> None:
     assert open_tracing("") is None
 
 
-def test_a_missing_extra_is_said_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_of_a_missing_extra_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     for name in [key for key in sys.modules if key.partition(".")[0] == "opentelemetry"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.delitem(
@@ -56,7 +59,7 @@ def test_a_missing_extra_is_said_with_what_to_install(monkeypatch: pytest.Monkey
 
 
 class _WithoutOpenTelemetry:
-    """An import system in which the extra is not installed."""
+    """Import finder that simulates a missing extra."""
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> None:
         if name.partition(".")[0] == "opentelemetry":

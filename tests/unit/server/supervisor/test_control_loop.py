@@ -1,4 +1,4 @@
-"""The supervisor's decisions: workers are fakes, the clock passes and events come by hand."""
+"""Supervisor with fake workers; the tests advance the clock and send the events."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ TIMEOUT_S = 10.0
 TERM = Signalled(signal.SIGTERM)
 
 
-class FakeChild:
-    """A worker that only remembers what it was told."""
+class FakeWorker:
+    """A worker that records the commands it receives."""
 
     def __init__(self, number: int, pid: int) -> None:
         self.number = number
@@ -43,7 +43,7 @@ class FakeChild:
         self.cut_off = False
         self.last_report: Sequence[Metric] = ()
         self.reloads: list[tuple[frozenset[str], Future[Any]]] = []
-        self.answers: Future[object] = Future()
+        self.replies: Future[object] = Future()
 
     def stop(self) -> None:
         self.stops += 1
@@ -51,28 +51,28 @@ class FakeChild:
     def kill(self) -> None:
         self.killed = True
 
-    def ask_report(self) -> Future[Any]:
+    def request_report(self) -> Future[Any]:
         return Future()
 
-    def ask_alive(self) -> Future[Any]:
-        self.alive: Future[Any] = Future()
-        return self.alive
+    def ping(self) -> Future[Any]:
+        self.pinged: Future[Any] = Future()
+        return self.pinged
 
     def reload(self, names: frozenset[str]) -> Future[Any]:
         future: Future[Any] = Future()
         self.reloads.append((names, future))
         return future
 
-    def answer(self, request: Any, body: object) -> None:
-        self.answers.set_result(body)
+    def reply(self, request: Any, body: object) -> None:
+        self.replies.set_result(body)
 
 
 class Bench:
-    """A supervisor of fakes."""
+    """A supervisor with fake workers and a fake clock."""
 
     def __init__(self, workers: int = 2, **settings: Any) -> None:
         self.now = 1000.0
-        self.started: list[FakeChild] = []
+        self.started: list[FakeWorker] = []
         self.fail_to_start = False
         self.registry = CollectorRegistry()
         self.settings = Settings(
@@ -88,7 +88,7 @@ class Bench:
             self.launch,
             AggregatedCollector(),
             WorkerMetrics(self.registry),
-            make_restarts=lambda: RestartPolicy(first_delay_s=1.0, well_s=10.0, limit=3),
+            make_restarts=lambda: RestartPolicy(first_delay_s=1.0, healthy_after_s=10.0, limit=3),
             clock=lambda: self.now,
         )
         self.supervisor.step(None)
@@ -96,13 +96,13 @@ class Bench:
     def launch(self, number: int) -> Any:
         if self.fail_to_start:
             raise OSError("out of memory")
-        process = FakeChild(number, 100 + len(self.started))
+        process = FakeWorker(number, 100 + len(self.started))
         self.started.append(process)
         return process
 
-    def process(self, number: int) -> FakeChild:
-        """The present one."""
-        process: Any = self.supervisor.slots[number - 1].process
+    def process(self, number: int) -> FakeWorker:
+        """Return the current process of a worker."""
+        process: Any = self.supervisor.workers[number - 1].process
         assert process is not None, f"worker {number} is down"
         return process
 
@@ -123,7 +123,7 @@ class Bench:
         self.supervisor.step(None)
 
     def run_s(self, seconds: float) -> None:
-        """Let time pass as it does where nothing happens: with a step whenever one is due."""
+        """Advance the clock as in the event loop: with a step whenever one is due."""
         end = self.now + seconds
         while self.now < end:
             self.pass_s(min(self.supervisor.wait_s or seconds, end - self.now))
@@ -138,7 +138,7 @@ def bench(caplog: pytest.LogCaptureFixture) -> Iterator[Bench]:
     return Bench()
 
 
-def test_all_are_started_at_once_and_the_last_to_serve_is_told(
+def test_all_workers_start_at_once_and_a_log_line_reports_that_all_are_serving(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert [process.number for process in bench.started] == [1, 2]
@@ -151,7 +151,7 @@ def test_all_are_started_at_once_and_the_last_to_serve_is_told(
     assert bench.supervisor.wait_s is None
 
 
-def test_a_worker_that_ran_well_is_started_again_at_once(
+def test_a_worker_restarts_at_once_after_a_healthy_run(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench.serve(1, 2)
@@ -167,25 +167,25 @@ def test_a_worker_that_ran_well_is_started_again_at_once(
 @pytest.mark.parametrize(
     ("status", "cause"), [(1, "exit"), (0, "exit"), (-11, "signal"), (exit_status.STUCK, "stuck")]
 )
-def test_the_cause_of_a_death_is_counted(bench: Bench, status: int, cause: str) -> None:
+def test_the_cause_of_an_unexpected_exit_is_counted(bench: Bench, status: int, cause: str) -> None:
     bench.serve(1, 2)
     bench.end(1, status)
     assert bench.metric("latentserve_worker_restarts_total", worker="1", cause=cause) == 1
 
 
-def test_one_that_dies_early_is_started_later_and_later(bench: Bench) -> None:
+def test_the_restart_delay_grows_with_each_early_exit(bench: Bench) -> None:
     bench.serve(1, 2)
     for delay_s in (1.0, 2.0):
         bench.end(2, 1)
         assert bench.supervisor.wait_s == delay_s
         assert bench.metric("latentserve_workers", state="down") == 1
         bench.pass_s(delay_s - 0.1)
-        assert bench.supervisor.slots[1].process is None
+        assert bench.supervisor.workers[1].process is None
         bench.pass_s(0.1)
         assert bench.process(2).number == 2
 
 
-def test_while_another_serves_there_is_no_giving_up(bench: Bench) -> None:
+def test_the_supervisor_does_not_give_up_while_another_worker_is_serving(bench: Bench) -> None:
     bench.serve(1)
     for _ in range(20):
         bench.end(2, exit_status.STARTUP)
@@ -194,7 +194,7 @@ def test_while_another_serves_there_is_no_giving_up(bench: Bench) -> None:
     assert bench.process(1).stops == 0
 
 
-def test_it_gives_up_when_all_die_at_once_again_and_again(
+def test_the_supervisor_gives_up_when_all_workers_exit_early_repeatedly(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(2):
@@ -208,12 +208,12 @@ def test_it_gives_up_when_all_die_at_once_again_and_again(
     assert bench.supervisor.ended
     assert bench.supervisor.finish() == exit_status.WORKERS_DIE
     assert (
-        "gives up: worker 1 died 3 times in a row, and no other serves; the last time it "
-        "(process 104) ended with exit status 1"
+        "giving up: worker 1 died 3 times in a row, and no other worker is serving; the last "
+        "time it (process 104) ended with exit status 1"
     ) in caplog.records[-1].getMessage()
 
 
-def test_it_does_not_give_up_on_one_that_ran_well_and_is_just_being_started(bench: Bench) -> None:
+def test_the_supervisor_does_not_give_up_while_a_healthy_worker_restarts(bench: Bench) -> None:
     bench.serve(1)
     bench.pass_s(60)
     for _ in range(2):
@@ -226,7 +226,7 @@ def test_it_does_not_give_up_on_one_that_ran_well_and_is_just_being_started(benc
 
 
 @pytest.mark.parametrize("status", [exit_status.SETTINGS, exit_status.STARTUP])
-def test_a_setting_that_no_restart_mends_ends_it_with_the_worker_s_own_words(
+def test_a_wrong_setting_ends_the_supervisor_with_the_error_of_the_worker(
     bench: Bench, caplog: pytest.LogCaptureFixture, status: int
 ) -> None:
     bench.tell(1, CannotStart("--default-model x: there is no such model"))
@@ -240,7 +240,7 @@ def test_a_setting_that_no_restart_mends_ends_it_with_the_worker_s_own_words(
     )
 
 
-def test_the_same_after_it_has_served_is_a_death_like_any_other(
+def test_a_startup_error_after_a_worker_has_served_is_an_ordinary_exit(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench.serve(1, 2)
@@ -249,21 +249,21 @@ def test_the_same_after_it_has_served_is_a_death_like_any_other(
     bench.tell(1, CannotStart("the folder is gone"))
     bench.end(1, exit_status.STARTUP)
     assert not bench.supervisor.ended
-    assert "(the folder is gone); it is started again in 2 s" in caplog.text
+    assert "(the folder is gone); it restarts in 2 s" in caplog.text
 
 
-def test_a_process_that_cannot_be_started_is_tried_again(bench: Bench) -> None:
+def test_a_process_that_fails_to_start_is_retried(bench: Bench) -> None:
     bench.serve(1, 2)
     bench.fail_to_start = True
     bench.end(2, -9)
     bench.pass_s(1)
-    assert bench.supervisor.slots[1].process is None
+    assert bench.supervisor.workers[1].process is None
     bench.fail_to_start = False
     bench.pass_s(2)
     assert bench.process(2).number == 2
 
 
-def test_a_signal_drains_all_and_nothing_is_started_any_more(
+def test_a_signal_drains_all_workers_and_none_is_restarted(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench.serve(1, 2)
@@ -290,7 +290,7 @@ def test_a_second_signal_is_passed_on(bench: Bench, caplog: pytest.LogCaptureFix
     assert "calls were cut off by a second signal" in caplog.records[-1].getMessage()
 
 
-def test_calls_that_outlast_the_grace_are_told(
+def test_calls_cut_off_at_the_end_of_the_grace_are_logged(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench.serve(1, 2)
@@ -302,16 +302,16 @@ def test_calls_that_outlast_the_grace_are_told(
     assert "calls were cut off at the end of the grace" in caplog.records[-1].getMessage()
 
 
-def test_a_worker_that_does_not_stop_is_killed_and_that_is_told(
+def test_a_worker_that_does_not_stop_in_time_is_killed_and_reported(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench.serve(1, 2)
     bench.supervisor.step(TERM)
     bench.end(1, 0)
-    limit_s = bench.supervisor.wait_s
-    assert limit_s is not None
-    assert limit_s >= bench.settings.drain_delay_s + bench.settings.grace_s
-    bench.pass_s(limit_s - 1)
+    timeout_s = bench.supervisor.wait_s
+    assert timeout_s is not None
+    assert timeout_s >= bench.settings.drain_delay_s + bench.settings.grace_s
+    bench.pass_s(timeout_s - 1)
     assert not bench.process(2).killed
     bench.pass_s(1)
     assert bench.process(2).killed
@@ -320,13 +320,13 @@ def test_a_worker_that_does_not_stop_is_killed_and_that_is_told(
     assert "calls were cut off: worker 2 (process 101) was killed by SIGKILL" in caplog.text
 
 
-def test_after_a_second_signal_the_patience_is_short(bench: Bench) -> None:
+def test_after_a_second_signal_the_timeout_is_short(bench: Bench) -> None:
     bench.supervisor.step(TERM)
     bench.supervisor.step(TERM)
     assert bench.supervisor.wait_s == 15.0
 
 
-def test_a_worker_that_was_not_yet_serving_may_end_as_it_likes(bench: Bench) -> None:
+def test_the_exit_status_of_a_worker_that_never_served_is_ignored_in_a_stop(bench: Bench) -> None:
     bench.serve(1)
     bench.supervisor.step(TERM)
     bench.end(2, -signal.SIGTERM)
@@ -334,94 +334,94 @@ def test_a_worker_that_was_not_yet_serving_may_end_as_it_likes(bench: Bench) -> 
     assert bench.supervisor.finish() == exit_status.STOPPED
 
 
-def test_a_worker_that_answers_nothing_is_killed_where_that_is_wanted(
+def test_an_unresponsive_worker_is_killed_with_watchdog_exit(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     bench = Bench(watchdog_s=30.0, watchdog_exit="yes")
     bench.serve(1, 2)
     bench.pass_s(1)
     for _ in range(20):
-        bench.process(1).alive.set_result(True)
+        bench.process(1).pinged.set_result(True)
         bench.run_s(28)
-        bench.process(2).alive.set_result(True)
+        bench.process(2).pinged.set_result(True)
         bench.run_s(0.5)
     assert not any(process.killed for process in bench.started)
-    bench.process(1).alive.set_result(True)
+    bench.process(1).pinged.set_result(True)
     bench.run_s(30)
     assert not bench.process(1).killed
     assert bench.process(2).killed
-    assert "worker 2 (process 101) has not answered for 30.0 s and is killed" in caplog.text
+    assert "worker 2 (process 101) has not replied for 30.0 s and is killed" in caplog.text
     bench.end(2, -signal.SIGKILL)
     bench.pass_s(0)
     assert bench.process(2).pid == 102
     bench.serve(2)
-    bench.process(1).alive.set_result(True)
+    bench.process(1).pinged.set_result(True)
     bench.run_s(29)
     assert not bench.process(2).killed
 
 
-def test_a_pause_of_the_supervisor_itself_kills_nobody() -> None:
+def test_a_pause_of_the_supervisor_itself_kills_no_worker() -> None:
     bench = Bench(watchdog_s=30.0, watchdog_exit="yes")
     bench.serve(1, 2)
-    bench.run_s(5)  # both are asked, and everything is stopped before they answer
+    bench.run_s(5)  # both have received a ping, and the pause begins before they reply
     bench.pass_s(600)
     assert not any(process.killed for process in bench.started)
     bench.run_s(29)
-    bench.process(1).alive.set_result(True)
+    bench.process(1).pinged.set_result(True)
     assert not any(process.killed for process in bench.started)
     bench.run_s(2)
     assert not bench.process(1).killed
     assert bench.process(2).killed
 
 
-def test_a_silent_worker_is_left_alone_where_nothing_else_is_said(bench: Bench) -> None:
+def test_an_unresponsive_worker_is_not_killed_by_default(bench: Bench) -> None:
     bench.serve(1, 2)
     bench.pass_s(3600)
     assert not any(process.killed for process in bench.started)
 
 
-def reloaded(bench: Bench, number: int, answer: object) -> None:
-    """Answer the reload that a worker is asked for; it comes from a thread."""
+def reloaded(bench: Bench, number: int, reply: object) -> None:
+    """Reply to the reload request of a worker, which arrives from a thread."""
     end = time.monotonic() + TIMEOUT_S
     while not bench.process(number).reloads:
         assert time.monotonic() < end
         time.sleep(0.005)
     _, future = bench.process(number).reloads.pop()
-    if isinstance(answer, Exception):
-        future.set_exception(answer)
+    if isinstance(reply, Exception):
+        future.set_exception(reply)
     else:
-        future.set_result(answer)
+        future.set_result(reply)
 
 
-def test_a_reload_that_one_worker_is_asked_for_reaches_all(bench: Bench) -> None:
+def test_a_reload_requested_from_one_worker_reloads_all(bench: Bench) -> None:
     bench.serve(1, 2)
     bench.tell(1, IpcRequest(7, Reload(frozenset({"a"}))))
     outcome = Outcome("a", 1, Action.LOADED)
     reloaded(bench, 2, [outcome])
-    assert not bench.process(1).answers.done()
+    assert not bench.process(1).replies.done()
     reloaded(bench, 1, [outcome])
-    assert bench.process(1).answers.result(TIMEOUT_S) == [outcome]
+    assert bench.process(1).replies.result(TIMEOUT_S) == [outcome]
 
 
-def test_a_worker_that_ends_during_a_reload_does_not_hold_it_up(bench: Bench) -> None:
+def test_a_worker_that_exits_during_a_reload_does_not_delay_it(bench: Bench) -> None:
     bench.serve(1, 2)
     bench.tell(1, IpcRequest(7, Reload()))
     outcome = Outcome("a", 1, Action.LOADED)
     reloaded(bench, 1, [outcome])
     reloaded(bench, 2, IpcClosed("gone"))
-    assert bench.process(1).answers.result(TIMEOUT_S) == [outcome]
+    assert bench.process(1).replies.result(TIMEOUT_S) == [outcome]
 
 
-def test_what_no_worker_knows_is_not_found(bench: Bench) -> None:
+def test_a_model_that_no_worker_knows_is_not_found(bench: Bench) -> None:
     bench.serve(1, 2)
     bench.tell(2, IpcRequest(7, Reload(frozenset({"z"}))))
     for number in (1, 2):
         reloaded(bench, number, ModelNotFound("there is no model 'z'"))
-    answer = bench.process(2).answers.result(TIMEOUT_S)
-    assert isinstance(answer, ModelNotFound)
+    reply = bench.process(2).replies.result(TIMEOUT_S)
+    assert isinstance(reply, ModelNotFound)
 
 
-def test_a_hangup_reloads_all_and_stops_nobody(bench: Bench) -> None:
+def test_sighup_reloads_all_workers_and_stops_none(bench: Bench) -> None:
     bench.serve(1, 2)
     bench.supervisor.step(Signalled(signal.SIGHUP))
     for number in (1, 2):
@@ -448,5 +448,5 @@ def test_the_supervisor_loads_neither_grpc_nor_onnx_runtime() -> None:
         (-250, "was killed by signal 250"),
     ],
 )
-def test_how_a_process_ended_is_told(status: int, text: str) -> None:
+def test_an_exit_status_is_described(status: int, text: str) -> None:
     assert exit_status.describe(status) == text

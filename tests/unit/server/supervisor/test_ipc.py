@@ -1,4 +1,4 @@
-"""Two ends in one process, over a real socket pair."""
+"""Both ends of an IPC channel in one process, over a real socket pair."""
 
 from __future__ import annotations
 
@@ -31,55 +31,57 @@ def ends(connections: tuple[Connection, Connection]) -> tuple[IpcChannel, IpcCha
 def test_messages_arrive_in_order(ends: tuple[IpcChannel, IpcChannel]) -> None:
     one, other = ends
     for message in ("first", "second"):
-        one.tell(message)
+        one.send(message)
     assert [other.receive(), other.receive()] == ["first", "second"]
 
 
-def test_a_question_is_answered_between_other_messages(ends: tuple[IpcChannel, IpcChannel]) -> None:
+def test_replies_arrive_between_other_messages(ends: tuple[IpcChannel, IpcChannel]) -> None:
     one, other = ends
-    first, second = one.ask("what?"), one.ask("and what?")
-    questions = [other.receive(), other.receive()]
-    assert all(isinstance(request, IpcRequest) for request in questions)
-    for request in reversed(questions):
+    first, second = one.request("a"), one.request("b")
+    requests = [other.receive(), other.receive()]
+    assert all(isinstance(request, IpcRequest) for request in requests)
+    for request in reversed(requests):
         assert isinstance(request, IpcRequest)
-        other.answer(request, f"{request.body} that")
-    other.tell("news")
-    assert one.receive() == "news"
-    assert (first.result(TIMEOUT_S), second.result(TIMEOUT_S)) == ("what? that", "and what? that")
+        other.reply(request, f"reply to {request.body}")
+    other.send("message")
+    assert one.receive() == "message"
+    assert (first.result(TIMEOUT_S), second.result(TIMEOUT_S)) == ("reply to a", "reply to b")
 
 
-def test_an_error_is_an_answer_and_keeps_what_it_says(ends: tuple[IpcChannel, IpcChannel]) -> None:
+def test_an_error_reply_is_raised_with_its_message_and_metadata(
+    ends: tuple[IpcChannel, IpcChannel],
+) -> None:
     one, other = ends
-    asked = one.ask("what?")
+    pending = one.request("a")
     request = other.receive()
     assert isinstance(request, IpcRequest)
-    other.answer(request, ModelNotFound("no model 'x'", metadata={"models": "a, b"}))
-    other.tell("news")
+    other.reply(request, ModelNotFound("no model 'x'", metadata={"models": "a, b"}))
+    other.send("message")
     one.receive()
     with pytest.raises(ModelNotFound, match="no model 'x'") as raised:
-        asked.result(TIMEOUT_S)
+        pending.result(TIMEOUT_S)
     assert raised.value.metadata == {"models": "a, b"}
 
 
-def test_the_end_of_the_other_side_ends_everything(
+def test_closing_the_other_end_fails_receives_and_requests(
     ends: tuple[IpcChannel, IpcChannel], connections: tuple[Connection, Connection]
 ) -> None:
     one, _ = ends
-    asked = one.ask("what?")
+    pending = one.request("a")
     connections[1].close()
     with pytest.raises(IpcClosed):
         one.receive()
     with pytest.raises(IpcClosed):
-        asked.result(TIMEOUT_S)
+        pending.result(TIMEOUT_S)
     with pytest.raises(IpcClosed):
-        one.ask("anyone?").result(TIMEOUT_S)
-    one.tell("nobody hears it, and nothing happens")
+        one.request("b").result(TIMEOUT_S)
+    one.send("lost without an error")
 
 
-def test_many_threads_may_tell(ends: tuple[IpcChannel, IpcChannel]) -> None:
+def test_many_threads_may_send(ends: tuple[IpcChannel, IpcChannel]) -> None:
     one, other = ends
     threads = [
-        threading.Thread(target=lambda n=n: [one.tell((n, k, b"x" * 3000)) for k in range(50)])
+        threading.Thread(target=lambda n=n: [one.send((n, k, b"x" * 3000)) for k in range(50)])
         for n in range(4)
     ]
     for thread in threads:

@@ -1,4 +1,4 @@
-"""The metrics of several workers, added up."""
+"""Aggregation of the metrics of several workers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from latentserve_server.supervisor.metrics_aggregation import AggregatedCollecto
 
 
 class FakeWorker:
-    """Has metrics as a worker does; answers unless it is frozen."""
+    """A worker with metrics; it replies unless it is frozen."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -40,7 +40,7 @@ class FakeWorker:
     def call(self, model: str = "a", times: int = 1) -> None:
         self.calls.labels(model, "1").inc(times)
 
-    def ask_report(self) -> Future[Any]:
+    def request_report(self) -> Future[Any]:
         future: Future[Any] = Future()
         if not self.frozen:
             self.last_report = list(self.registry.collect())
@@ -62,7 +62,7 @@ def workers(aggregated: AggregatedCollector) -> list[FakeWorker]:
 
 
 def value(aggregated: AggregatedCollector, name: str, **labels: str) -> float | None:
-    """Return what a scrape says, through the text format as Prometheus reads it."""
+    """Return the value of a series in a scrape, parsed from the Prometheus text format."""
     registry = CollectorRegistry()
     registry.register(aggregated)
     found = [
@@ -71,7 +71,7 @@ def value(aggregated: AggregatedCollector, name: str, **labels: str) -> float | 
         for sample in family.samples
         if sample.name == name and labels.items() <= sample.labels.items()
     ]
-    assert len(found) <= 1, f"{name} is there {len(found)} times"
+    assert len(found) <= 1, f"{name} has {len(found)} series"
     return found[0] if found else None
 
 
@@ -87,7 +87,7 @@ def test_counters_and_histograms_are_summed(
     assert [value(aggregated, "s_bucket", le=le) for le in ("1.0", "10.0", "+Inf")] == [1, 2, 2]
 
 
-def test_rows_that_wait_are_summed_and_of_other_gauges_the_largest_counts(
+def test_queued_rows_are_summed_and_other_gauges_take_the_largest_value(
     aggregated: AggregatedCollector, workers: list[FakeWorker]
 ) -> None:
     for worker in workers:
@@ -96,7 +96,7 @@ def test_rows_that_wait_are_summed_and_of_other_gauges_the_largest_counts(
     assert value(aggregated, "latentserve_model_state", model="a") == 1
 
 
-def test_a_sum_never_falls_when_a_worker_ends(
+def test_a_sum_does_not_decrease_when_a_worker_exits(
     aggregated: AggregatedCollector, workers: list[FakeWorker]
 ) -> None:
     for worker in workers:
@@ -107,17 +107,17 @@ def test_a_sum_never_falls_when_a_worker_ends(
     aggregated.retire(workers[0])
     assert value(aggregated, "calls_total", model="a") == 10
     assert value(aggregated, "s_bucket", le="10.0") == 2
-    assert value(aggregated, "latentserve_queue_rows") == 4  # a gauge of the dead is nothing
+    assert value(aggregated, "latentserve_queue_rows") == 4  # gauges of exited workers are dropped
     successor = FakeWorker(1)
     aggregated.add(successor)
     successor.call(times=2)
     assert value(aggregated, "calls_total", model="a") == 12
-    successor.ask_report()
+    successor.request_report()
     aggregated.retire(successor)
     assert value(aggregated, "calls_total", model="a") == 12
 
 
-def test_a_worker_that_does_not_answer_counts_as_it_last_did(
+def test_a_worker_that_does_not_reply_counts_with_its_last_report(
     aggregated: AggregatedCollector, workers: list[FakeWorker]
 ) -> None:
     workers[0].call(times=3)
@@ -128,7 +128,7 @@ def test_a_worker_that_does_not_answer_counts_as_it_last_did(
     assert value(aggregated, "calls_total", model="a") == 4
 
 
-def test_the_series_of_a_removed_version_go_even_if_a_dead_worker_counted_them(
+def test_the_series_of_a_removed_version_are_dropped_even_if_an_exited_worker_had_them(
     aggregated: AggregatedCollector, workers: list[FakeWorker]
 ) -> None:
     for worker in workers:
@@ -143,7 +143,7 @@ def test_the_series_of_a_removed_version_go_even_if_a_dead_worker_counted_them(
     assert value(aggregated, "calls_total", model="a") == 2
 
 
-def test_a_version_that_was_removed_and_comes_back_counts_from_zero(
+def test_a_version_that_is_removed_and_added_again_counts_from_zero(
     aggregated: AggregatedCollector, workers: list[FakeWorker]
 ) -> None:
     for worker in workers:
@@ -158,7 +158,7 @@ def test_a_version_that_was_removed_and_comes_back_counts_from_zero(
     assert value(aggregated, "calls_total", model="b") == 1
 
 
-def test_processes_are_told_apart_and_the_supervisor_is_one_of_them(
+def test_process_metrics_have_a_worker_label_and_include_the_supervisor(
     aggregated: AggregatedCollector,
 ) -> None:
     assert (value(aggregated, "process_resident_memory_bytes", worker="0") or 0) > 1e6
@@ -168,11 +168,11 @@ def test_processes_are_told_apart_and_the_supervisor_is_one_of_them(
     assert [sample.labels for sample in joined.samples] == [{"worker": "1"}, {"worker": "2"}]
 
 
-def test_without_workers_what_was_counted_stays(
+def test_counters_remain_after_all_workers_have_exited(
     aggregated: AggregatedCollector, workers: list[FakeWorker]
 ) -> None:
     for worker in workers:
         worker.call()
-        worker.ask_report()
+        worker.request_report()
         aggregated.retire(worker)
     assert value(aggregated, "calls_total", model="a") == 2

@@ -1,4 +1,4 @@
-"""Who gets a port, and who is told that it is taken."""
+"""Reservation of a port: sharing, and the refusal of a taken port."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from latentserve_server.supervisor.reuse_port import ReservedPort
 
 
 @contextlib.contextmanager
-def held(listen: str = "127.0.0.1:0", *, shared: bool = False) -> Iterator[ReservedPort]:
+def reserved(listen: str = "127.0.0.1:0", *, shared: bool = False) -> Iterator[ReservedPort]:
     port = ReservedPort(listen, shared=shared)
     try:
         yield port
@@ -23,7 +23,7 @@ def held(listen: str = "127.0.0.1:0", *, shared: bool = False) -> Iterator[Reser
 
 @contextlib.contextmanager
 def listening(port: int, *, shared: bool) -> Iterator[socket.socket]:
-    """A socket as gRPC opens it."""
+    """Open a listening socket with the options that gRPC sets."""
     with socket.socket() as server:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))
@@ -32,15 +32,15 @@ def listening(port: int, *, shared: bool) -> Iterator[socket.socket]:
         yield server
 
 
-def test_a_free_port_is_chosen_and_told() -> None:
-    with held() as port:
+def test_port_0_selects_a_free_port_and_reports_it() -> None:
+    with reserved() as port:
         assert port.port > 0
         assert port.address == f"127.0.0.1:{port.port}"
 
 
-def test_workers_can_listen_on_it_and_a_server_that_does_not_share_cannot() -> None:
+def test_workers_can_listen_on_the_port_and_a_server_without_reuse_port_cannot() -> None:
     with (
-        held() as port,
+        reserved() as port,
         listening(port.port, shared=True),
         listening(port.port, shared=True),
         pytest.raises(OSError, match="in use"),
@@ -49,13 +49,13 @@ def test_workers_can_listen_on_it_and_a_server_that_does_not_share_cannot() -> N
         pass
 
 
-def test_it_takes_no_connections_itself() -> None:
-    with held() as port, pytest.raises(ConnectionRefusedError):
+def test_the_reservation_accepts_no_connections() -> None:
+    with reserved() as port, pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port.port), timeout=5)
 
 
-def test_a_second_one_is_refused_whether_workers_listen_or_not() -> None:
-    with held() as port:
+def test_a_second_reservation_is_refused_whether_workers_listen_or_not() -> None:
+    with reserved() as port:
         with pytest.raises(SettingsError, match="the port is taken") as refused:
             ReservedPort(port.address, shared=False)
         assert f"--listen {port.address}" in str(refused.value)
@@ -67,12 +67,12 @@ def test_a_second_one_is_refused_whether_workers_listen_or_not() -> None:
             ReservedPort(port.address, shared=False)
 
 
-def test_a_second_one_that_says_so_shares_it() -> None:
-    with held() as port, held(port.address, shared=True) as second:
+def test_a_second_reservation_with_shared_succeeds() -> None:
+    with reserved() as port, reserved(port.address, shared=True) as second:
         assert second.port == port.port
 
 
-def test_a_server_that_does_not_share_keeps_its_port() -> None:
+def test_the_port_of_a_server_without_reuse_port_is_refused() -> None:
     with listening(0, shared=False) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         for shared in (False, True):
@@ -80,21 +80,21 @@ def test_a_server_that_does_not_share_keeps_its_port() -> None:
                 ReservedPort(address, shared=shared)
 
 
-def test_a_port_whose_connections_linger_can_be_had() -> None:
-    """As after a restart: the side that closes first keeps the address for a minute."""
+def test_a_port_with_connections_in_time_wait_can_be_reserved() -> None:
+    """As after a restart: the side that closes first stays in TIME_WAIT for a minute."""
     with listening(0, shared=True) as server:
         port = server.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
             accepted, _ = server.accept()
             accepted.close()
             assert client.recv(1) == b""
-    with held(f"127.0.0.1:{port}"):
+    with reserved(f"127.0.0.1:{port}"):
         pass
 
 
 @pytest.mark.parametrize("listen", ["localhost:0", "0.0.0.0:0"])
-def test_names_and_all_addresses_can_be_held(listen: str) -> None:
-    with held(listen) as port:
+def test_host_names_and_the_wildcard_address_can_be_reserved(listen: str) -> None:
+    with reserved(listen) as port:
         assert port.address.rpartition(":")[0] == listen.rpartition(":")[0]
         with pytest.raises(SettingsError, match="the port is taken"):
             ReservedPort(port.address, shared=False)
@@ -105,6 +105,6 @@ def test_an_address_of_another_machine_is_refused() -> None:
         ReservedPort("192.0.2.1:0", shared=False)
 
 
-def test_a_name_that_is_none_is_refused() -> None:
+def test_an_unknown_host_name_is_refused() -> None:
     with pytest.raises(SettingsError, match="cannot be used"):
         ReservedPort("no.such.host.invalid:0", shared=False)

@@ -13,7 +13,7 @@ import pytest
 from grpc._cython import cygrpc
 
 from latentserve_server.errors import Unavailable
-from latentserve_server.observability.metrics import code_of_leaving
+from latentserve_server.observability.metrics import cancellation_code
 from latentserve_server.services.call import Call, Done, Reply
 from latentserve_server.transport.aio.drain import DrainGate
 from latentserve_server.transport.aio.log_filter import drop_cancellation
@@ -133,4 +133,4 @@ def test_a_slow_reply_is_built_off_the_event_loop() -> None:
 def test_a_passed_deadline_is_distinguished_from_a_cancellation(
     remaining_s: float | None, code: str
 ) -> None:
-    assert code_of_leaving(remaining_s) == code
+    assert cancellation_code(remaining_s) == code

@@ -1,4 +1,4 @@
-"""The languages that have a runner: what they need, how they are built and run."""
+"""Languages with a conformance runner: required tools, build and run commands."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_DESCRIPTION = "conformance*.json"  # one of them for each runner
+_DESCRIPTION = "conformance*.json"  # one file per runner
 _PROGRESS_S = 15.0
 
 
 class CannotRun(Exception):
-    """A language is not run; the text says why."""
+    """A language cannot be built or run; the message contains the reason."""
 
 
 @dataclass(frozen=True)
 class Language:
-    """One client with its runner, as its conformance.json describes it."""
+    """One client with its runner, as described by its conformance.json."""
 
     name: str
     folder: Path
@@ -34,13 +34,13 @@ class Language:
         """Return the tools that are not in PATH."""
         return [tool for tool in self.tools if shutil.which(tool) is None]
 
-    def is_called(self, name: str) -> bool:
-        """Whether a person means it by this name: its own, or that of one of its tools."""
+    def matches(self, name: str) -> bool:
+        """Whether a name is the language or one of its tools."""
         return name == self.name or name in self.tools
 
 
 def find_languages(clients: Path) -> list[Language]:
-    """Return every client that has a conformance.json; raises ValueError for a bad one."""
+    """Return every client with a conformance.json. Raises ValueError for an invalid one."""
     return [_read(path) for path in sorted(clients.glob(f"*/{_DESCRIPTION}"))]
 
 
@@ -59,7 +59,7 @@ def _read(path: Path) -> Language:
 
 
 def build(language: Language, log: Path) -> None:
-    """Build a runner, telling how long it takes. Raises CannotRun with the end of its output."""
+    """Build a runner and print progress. Raises CannotRun with the end of its output."""
     for command in language.build:
         started = reported = time.monotonic()
         print(f"{language.name}: {' '.join(command)}", flush=True)
@@ -77,11 +77,11 @@ def build(language: Language, log: Path) -> None:
                         print(f"{language.name}: still building, {reported - started:.0f} s")
         if status:
             tail = log.read_text("utf-8", "replace").splitlines()[-40:]
-            raise CannotRun(f"`{' '.join(command)}` ended with {status}:\n" + "\n".join(tail))
+            raise CannotRun(f"`{' '.join(command)}` exited with {status}:\n" + "\n".join(tail))
 
 
 def run(language: Language, arguments: Sequence[str], limit_s: float) -> tuple[int, str]:
-    """Run a runner; return its exit status and its output. Raises CannotRun past the limit."""
+    """Run a runner; return its exit status and output. Raises CannotRun after the limit."""
     with _started(
         language, [*language.run, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as process:
@@ -89,14 +89,14 @@ def run(language: Language, arguments: Sequence[str], limit_s: float) -> tuple[i
             output, _ = process.communicate(timeout=limit_s)
         except subprocess.TimeoutExpired:
             process.kill()
-            raise CannotRun(f"the runner had not ended after {limit_s:.0f} s") from None
+            raise CannotRun(f"the runner did not exit within {limit_s:.0f} s") from None
     return process.returncode, output.decode("utf-8", "replace")
 
 
 def _started(
     language: Language, command: Sequence[str], **streams: object
 ) -> subprocess.Popen[bytes]:
-    """Start a command of a language in its folder; {python} is this interpreter."""
+    """Start a command in the folder of a language; {python} is this interpreter."""
     program = [sys.executable if word == "{python}" else word for word in command]
     local = language.folder / program[0]
     if local.is_file():

@@ -4,10 +4,10 @@ import { type Client, fromGrpc, type LatentserveError } from "../src/index.js";
 import { imagesFromMessage } from "../src/images.js";
 import * as pb from "../src/stubs.js";
 import { tensorFromMessage } from "../src/tensor.js";
-import { type Answer, DEFAULT_DEADLINE_MS, type Part } from "./calls.js";
+import { type CallResult, DEFAULT_DEADLINE_MS, type Part } from "./calls.js";
 import { type Case, type CaseFolder, type CaseTensor, methodOf } from "./cases.js";
 
-/** A failure, and the trailers that came with it. */
+/** Error of a call with its trailers. */
 export class Failure extends Error {
   constructor(
     readonly error: LatentserveError,
@@ -36,15 +36,15 @@ const REQUESTS: Readonly<Record<string, Codec>> = {
 type Reply = pb.SampleResponse | pb.SampleStreamResponse;
 
 /**
- * Makes a call with a request that the client would not send, or to see the trailers: as the
- * generated stub does, or with bytes in place of the request.
+ * Executes a call that bypasses the client, to send a request that the client refuses or to check
+ * trailers. It encodes the request as the generated stub does, or sends raw bytes.
  */
-export async function callBelowClient(
+export async function callThroughStub(
   client: Client,
   address: string,
   test: Case,
   folder: CaseFolder,
-): Promise<Answer> {
+): Promise<CallResult> {
   const stub = new GrpcClient(address, credentials.createInsecure(), {
     channelOverride: client.channel,
   });
@@ -99,11 +99,11 @@ export async function callBelowClient(
   });
 }
 
-/** Returns the request of a case, whether a server could take it or not. */
+/** Returns the request message of a case, valid or not. */
 function messageBytes(test: Case, folder: CaseFolder): Buffer {
   const request = test.request ?? {};
   const codec = REQUESTS[methodOf(test)];
-  if (!codec) throw new Error(`this runner has no request of ${test.rpc}`);
+  if (!codec) throw new Error(`this runner has no request message for ${test.rpc}`);
   const { images } = request;
   const message = {
     model: request.model && {
@@ -140,7 +140,7 @@ function tensorMessage(tensor: CaseTensor, folder: CaseFolder): pb.Tensor {
   };
 }
 
-/** Returns an enum's value by its name without prefix, or a number that it lacks. */
+/** Returns an enum value by its name without prefix, or an unknown value by its number. */
 function enumValue<E extends number>(
   names: Readonly<Record<string, E | string>>,
   prefix: string,
@@ -148,12 +148,12 @@ function enumValue<E extends number>(
 ): E {
   if (/^\d+$/.test(name)) return Number(name) as E;
   const value = names[prefix + name];
-  if (typeof value !== "number") throw new Error(`no ${prefix}${name}`);
+  if (typeof value !== "number") throw new Error(`unknown enum value ${prefix}${name}`);
   return value;
 }
 
 function partOf(reply: Reply): Part {
-  if (!reply.servedBy || !reply.timings) throw new Error("a reply without servedBy or timings");
+  if (!reply.servedBy || !reply.timings) throw new Error("the reply lacks servedBy or timings");
   return {
     images: imagesFromMessage(reply.images, "float32"),
     latents: reply.latents && tensorFromMessage(reply.latents, 2),

@@ -16,26 +16,26 @@ import java.util.Comparator;
 import java.util.List;
 import java.util.function.Function;
 
-/** What ModelService and health say, in the words of the cases, and whether it is expected. */
-final class Said {
-  private Said() {}
+/** Replies of ModelService and health as JSON in the format of the cases, and their checks. */
+final class JsonReplies {
+  private JsonReplies() {}
 
   static JsonObject models(ModelList list) {
-    JsonObject said = new JsonObject();
-    said.add("models", array(list.models(), Said::described));
-    said.addProperty("default_model", list.defaultModel());
-    return said;
+    JsonObject reply = new JsonObject();
+    reply.add("models", array(list.models(), JsonReplies::described));
+    reply.addProperty("default_model", list.defaultModel());
+    return reply;
   }
 
   static JsonObject model(Model model) {
-    JsonObject said = new JsonObject();
-    said.add("model", described(model));
-    return said;
+    JsonObject reply = new JsonObject();
+    reply.add("model", described(model));
+    return reply;
   }
 
   static JsonObject outcomes(List<ReloadOutcome> outcomes) {
-    JsonObject said = new JsonObject();
-    said.add(
+    JsonObject reply = new JsonObject();
+    reply.add(
         "outcomes",
         array(
             outcomes,
@@ -47,16 +47,16 @@ final class Said {
               one.addProperty("reason", outcome.reason());
               return one;
             }));
-    return said;
+    return reply;
   }
 
   static JsonObject status(HealthStatus status) {
-    JsonObject said = new JsonObject();
-    said.addProperty("status", status.name());
-    return said;
+    JsonObject reply = new JsonObject();
+    reply.addProperty("status", status.name());
+    return reply;
   }
 
-  /** Compares every key that is expected, and nothing else. */
+  /** Compares only the expected keys. */
   static void check(String name, JsonElement got, JsonElement expected) {
     if (expected.isJsonObject() && got != null && got.isJsonObject()) {
       for (String key : expected.getAsJsonObject().keySet()) {
@@ -73,66 +73,67 @@ final class Said {
         check(name + "[" + i + "]", have.get(i), want.get(i));
       }
     } else if (!expected.equals(got)) {
-      // Also a key that this runner does not know: then it has nothing.
+      // A key that this runner does not know has no value and fails here.
       throw new Mismatch(name + " is " + got + ", expected " + expected);
     }
   }
 
   private static JsonObject described(Model model) {
-    JsonObject said = new JsonObject();
-    said.addProperty("name", model.name());
-    said.addProperty("version", model.version());
-    said.addProperty("state", model.state().name());
-    said.addProperty("reason", model.reason());
-    said.addProperty("digest", model.digest());
-    said.addProperty("kind", model.kind());
-    said.addProperty("description", model.description());
+    JsonObject reply = new JsonObject();
+    reply.addProperty("name", model.name());
+    reply.addProperty("version", model.version());
+    reply.addProperty("state", model.state().name());
+    reply.addProperty("reason", model.reason());
+    reply.addProperty("digest", model.digest());
+    reply.addProperty("kind", model.kind());
+    reply.addProperty("description", model.description());
     JsonObject image = new JsonObject();
     image.addProperty("channels", model.image().channels());
     image.addProperty("height", model.image().height());
     image.addProperty("width", model.image().width());
-    said.add("image", image);
+    reply.add("image", image);
     JsonObject latent = new JsonObject();
     latent.addProperty("dim", model.latent().dim());
     latent.addProperty("prior", model.latent().prior());
     latent.addProperty("has_log_variance", model.latent().hasLogVariance());
     latent.addProperty("mixture_components", model.latent().mixtureComponents());
-    said.add("latent", latent);
-    said.add("operations", array(model.operations(), one -> new JsonPrimitive(one.name())));
-    said.add("likelihood", model.likelihood().map(Said::described).orElse(JsonNull.INSTANCE));
+    reply.add("latent", latent);
+    reply.add("operations", array(model.operations(), one -> new JsonPrimitive(one.name())));
+    reply.add(
+        "likelihood", model.likelihood().map(JsonReplies::described).orElse(JsonNull.INSTANCE));
     JsonObject limits = new JsonObject();
     limits.addProperty("max_request_rows", model.limits().maxRequestRows());
     limits.addProperty("max_stream_rows", model.limits().maxStreamRows());
     limits.addProperty("max_batch_rows", model.limits().maxBatchRows());
-    said.add("limits", limits);
-    said.addProperty("provider", model.provider());
+    reply.add("limits", limits);
+    reply.addProperty("provider", model.provider());
     List<Model.Metric> metrics =
         model.metrics().stream().sorted(Comparator.comparing(Model.Metric::name)).toList();
-    said.add("metrics", array(metrics, Said::described));
-    return said;
+    reply.add("metrics", array(metrics, JsonReplies::described));
+    return reply;
   }
 
   private static JsonElement described(Model.Likelihood likelihood) {
-    JsonObject said = new JsonObject();
-    said.addProperty("family", likelihood.family());
-    said.addProperty("sigma", likelihood.sigma());
-    return said;
+    JsonObject reply = new JsonObject();
+    reply.addProperty("family", likelihood.family());
+    reply.addProperty("sigma", likelihood.sigma());
+    return reply;
   }
 
   private static JsonElement described(Model.Metric metric) {
-    JsonObject said = new JsonObject();
-    said.addProperty("name", metric.name());
-    said.addProperty("value", metric.value());
-    said.addProperty("unit", metric.unit());
-    said.add(
+    JsonObject reply = new JsonObject();
+    reply.addProperty("name", metric.name());
+    reply.addProperty("value", metric.value());
+    reply.addProperty("unit", metric.unit());
+    reply.add(
         "baseline",
         metric.baseline().isPresent()
             ? new JsonPrimitive(metric.baseline().getAsDouble())
             : JsonNull.INSTANCE);
-    said.addProperty("baseline_name", metric.baselineName());
-    said.addProperty("samples", metric.samples());
-    said.addProperty("estimator", metric.estimator());
-    return said;
+    reply.addProperty("baseline_name", metric.baselineName());
+    reply.addProperty("samples", metric.samples());
+    reply.addProperty("estimator", metric.estimator());
+    return reply;
   }
 
   private static <T> JsonArray array(List<T> items, Function<T, JsonElement> describe) {

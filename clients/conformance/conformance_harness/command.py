@@ -1,4 +1,4 @@
-"""Runs every language against whole servers, or against broken ones, and prints one table."""
+"""Command line of `make conformance`: runs all languages and prints one table."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from conformance_running.languages import CannotRun, Language, build, find_languages, run
-from conformance_running.table import draw
+from conformance_harness.languages import CannotRun, Language, build, find_languages, run
+from conformance_harness.table import format_table
 from conformance_server.breakages import GROUPS as BREAKAGES
 from conformance_server.launching import Fixture, launched
 
@@ -23,38 +23,38 @@ RUN_LIMIT_S = 600.0
 
 @dataclass
 class Outcome:
-    """What became of one language."""
+    """Result of one language."""
 
     counts: dict[str, tuple[int, int]] = field(default_factory=dict)  # group: passed, cases
     failures: list[str] = field(default_factory=list)
-    problem: str = ""  # why it could not be run, or is not to be believed
+    problem: str = ""  # why it did not run, or why its report is invalid
 
     @property
     def passed(self) -> bool:
-        """Whether every case was run and passed."""
+        """Whether every case ran and passed."""
         return not self.problem and not self.failures
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is run: the cases, and where files go."""
+    """The cases to run, and the folder for output files."""
 
     cases: Path
     folder: Path  # for servers.json, reports and logs
 
     @property
     def servers_file(self) -> Path:
-        """Where the addresses are."""
+        """The JSON file with the addresses of the servers."""
         return self.folder / "servers.json"
 
-    def numbers(self) -> dict[str, int]:
-        """Return how many cases each group has, in order."""
+    def case_counts(self) -> dict[str, int]:
+        """Return the number of cases of each group, in order."""
         index = json.loads((self.cases / "index.json").read_text("utf-8"))
         documents = [json.loads((self.cases / name).read_text("utf-8")) for name in index["groups"]]
         return {document["group"]: len(document["cases"]) for document in documents}
 
     def run(self, language: Language, groups: Collection[str] = ()) -> Outcome:
-        """Run one language over the cases of these groups, all for none; trust nothing it says."""
+        """Run one language over these groups (all if empty) and verify its report."""
         report = self.folder / f"{language.name}.json"
         report.unlink(missing_ok=True)
         arguments = ["--cases", str(self.cases), "--servers", str(self.servers_file)]
@@ -68,15 +68,15 @@ class Job:
             return Outcome(problem=str(error))
         except (OSError, ValueError):
             return Outcome(problem=f"exit status {status} and no report:\n{output[-2000:]}")
-        wanted = {name: n for name, n in self.numbers().items() if not groups or name in groups}
+        wanted = {name: n for name, n in self.case_counts().items() if not groups or name in groups}
         try:
             return _read_report(document, status, output, wanted)
         except (KeyError, TypeError) as error:
-            return Outcome(problem=f"its report lacks {error}")
+            return Outcome(problem=f"the report lacks {error}")
 
 
 def _read_report(document: Any, status: int, output: str, wanted: dict[str, int]) -> Outcome:
-    """Return the outcome of a report, which must agree with itself and with the cases."""
+    """Return the outcome of a report after checking it against the cases and the exit status."""
     counts = dict.fromkeys(wanted, (0, 0))
     failures = []
     for case in document["cases"]:
@@ -90,42 +90,42 @@ def _read_report(document: Any, status: int, output: str, wanted: dict[str, int]
     passed = len(document["cases"]) - len(failures)
     lines = output.strip().splitlines()
     if ran != wanted:
-        outcome.problem = f"it reports other cases than there are: {ran}, not {wanted}"
+        outcome.problem = f"the report has {ran} cases, expected {wanted}"
     elif status != int(bool(failures)):
         outcome.problem = f"exit status {status} with {len(failures)} failures"
     elif not lines or lines[-1] != f"{passed} passed, {len(failures)} failed":
-        outcome.problem = f"its last line is {lines[-1:]}, its report says {passed} passed"
+        outcome.problem = f"the last line is {lines[-1:]}, but the report has {passed} passed"
     return outcome
 
 
 def choose(
     languages: Sequence[Language], only: Collection[str], required: Collection[str]
 ) -> tuple[list[Language], list[str], list[str]]:
-    """Return the languages to run, why others are skipped, and what is wrong with that."""
+    """Return the languages to run, the reasons why others are skipped, and the errors."""
     chosen: list[Language] = []
     skipped: list[str] = []
     errors: list[str] = []
     for name in [*only, *required]:
-        if not any(language.is_called(name) for language in languages):
+        if not any(language.matches(name) for language in languages):
             known = ", ".join(language.name for language in languages)
             errors.append(
-                f"{name}: no clients/*/conformance.json is of that name; there are {known}"
+                f"{name}: no clients/*/conformance.json has this language; available: {known}"
             )
     for language in languages:
-        if only and not any(language.is_called(name) for name in only):
+        if only and not any(language.matches(name) for name in only):
             continue
         missing = language.missing_tools()
         if not missing:
             chosen.append(language)
             continue
         reason = f"{language.name}: {', '.join(missing)} not found in PATH"
-        wanted = any(language.is_called(name) for name in required)
+        wanted = any(language.matches(name) for name in required)
         (errors if wanted else skipped).append(reason)
     return chosen, skipped, errors
 
 
 def check(job: Job, languages: Sequence[Language]) -> bool:
-    """Run the languages against whole servers; print the table, return whether all passed."""
+    """Run the languages against correct servers; print a table, return whether all passed."""
     outcomes = {}
     for language in languages:
         print(f"{language.name}: running", flush=True)
@@ -136,16 +136,16 @@ def check(job: Job, languages: Sequence[Language]) -> bool:
         if outcome.problem:
             print(f"FAILED {name}: {outcome.problem}")
     rows = {}
-    for group, number in job.numbers().items():
+    for group, number in job.case_counts().items():
         cells = [outcome.counts.get(group, (0, number)) for outcome in outcomes.values()]
         rows[group] = [f"{passed}/{n}" + ("" if passed == n else " !") for passed, n in cells]
     rows["all"] = ["passed" if outcome.passed else "FAILED" for outcome in outcomes.values()]
-    print(draw("", list(outcomes), rows))
+    print(format_table("", list(outcomes), rows))
     return all(outcome.passed for outcome in outcomes.values())
 
 
 def check_broken(job: Job, fixture: Fixture, languages: Sequence[Language]) -> bool:
-    """Run the languages against every broken server; return whether each caught each."""
+    """Run the languages against every broken server; return whether each detected each."""
     rows = {}
     for breakage, groups in BREAKAGES.items():
         print(f"broken: {breakage}", flush=True)
@@ -153,26 +153,26 @@ def check_broken(job: Job, fixture: Fixture, languages: Sequence[Language]) -> b
         cells = []
         for language in languages:
             outcome = job.run(language, groups)
-            blind = [g for g in groups if (pair := outcome.counts.get(g)) and pair[0] == pair[1]]
+            passed = [g for g in groups if (pair := outcome.counts.get(g)) and pair[0] == pair[1]]
             if outcome.problem:
                 print(f"FAILED {language.name}, {breakage}: {outcome.problem}")
-            elif blind:
-                print(f"MISSED {language.name}, {breakage}: all of {', '.join(blind)} passed")
-            cells.append("MISSED" if blind or outcome.problem else "caught")
+            elif passed:
+                print(f"MISSED {language.name}, {breakage}: {', '.join(passed)} passed")
+            cells.append("MISSED" if passed or outcome.problem else "caught")
         rows[breakage] = cells
     fixture.break_as("none")
-    print(draw("broken", [language.name for language in languages], rows))
+    print(format_table("broken", [language.name for language in languages], rows))
     return all(cell == "caught" for cells in rows.values() for cell in cells)
 
 
 def main(arguments: Sequence[str] | None = None, clients: Path = CLIENTS) -> int:
-    """Build and run; the exit status is 0 only if everything passed."""
+    """Build and run; return 0 only if everything passed."""
     parser = argparse.ArgumentParser(prog="run.py", description=__doc__)
     parser.add_argument("--only", default="", help="languages, separated by commas")
     parser.add_argument(
-        "--require", default="", help="languages or tools whose absence is an error, for CI"
+        "--require", default="", help="languages or tools that must be present, for CI"
     )
-    parser.add_argument("--broken", action="store_true", help="against the broken servers")
+    parser.add_argument("--broken", action="store_true", help="run against the broken servers")
     parser.add_argument("--transport", choices=("aio", "cq"), default="aio")
     parser.add_argument("--reports", type=Path, help="keep reports and logs in this folder")
     options = parser.parse_args(arguments)
@@ -185,7 +185,7 @@ def main(arguments: Sequence[str] | None = None, clients: Path = CLIENTS) -> int
     for error in errors:
         print(f"ERROR {error}")
     if errors or not languages:
-        print("nothing was run")
+        print("no language was run")
         return 2
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.reports.resolve() if options.reports else Path(temporary)
@@ -202,7 +202,7 @@ def main(arguments: Sequence[str] | None = None, clients: Path = CLIENTS) -> int
 
 
 def _build_all(languages: Sequence[Language], folder: Path) -> list[Language]:
-    """Build all; return those that could be."""
+    """Build all languages; return those whose build succeeded."""
     built = []
     for language in languages:
         try:

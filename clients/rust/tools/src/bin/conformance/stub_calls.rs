@@ -1,8 +1,9 @@
 // Copyright 2026 The latentserve authors
 // SPDX-License-Identifier: Apache-2.0
 
-//! Calls with requests that the client would not send, or whose trailers are looked at: by the
-//! generated stubs, or with bytes in place of the request.
+//! Calls that bypass the client: through the generated stubs, or with raw bytes as the request.
+//!
+//! They send requests that the client refuses, or check trailers.
 
 use std::time::Duration;
 
@@ -16,10 +17,10 @@ use tonic::transport::Channel;
 use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
 
-use crate::calls::{Answer, Outcome, Part};
 use crate::cases::{Case, Folder, ImagesCase, TensorCase, Through};
+use crate::outcome::{CallResult, Outcome, Part};
 
-pub async fn call(folder: &Folder, channel: Channel, case: &Case) -> Answer {
+pub async fn call(folder: &Folder, channel: Channel, case: &Case) -> CallResult {
     let timeout = Duration::from_millis(case.deadline_ms);
     let call = async {
         if case.through == Through::Bytes {
@@ -28,28 +29,29 @@ pub async fn call(folder: &Folder, channel: Channel, case: &Case) -> Answer {
             by_stub(folder, channel, case).await
         }
     };
-    let late = |_| Err(Status::deadline_exceeded("no answer in time").into());
+    let late = |_| Err(Status::deadline_exceeded("no reply before the deadline").into());
     tokio::time::timeout(timeout, call)
         .await
         .unwrap_or_else(late)
 }
 
-/// Adds deadline and metadata to the request of a case.
+/// Adds the timeout and the metadata of a case to its request.
 fn prepared<M>(case: &Case, message: M) -> Result<Request<M>, String> {
     let mut request = Request::new(message);
     request.set_timeout(Duration::from_millis(case.deadline_ms));
     for (key, value) in &case.metadata {
-        let key: tonic::metadata::AsciiMetadataKey =
-            key.parse().map_err(|_| format!("{key} is no key"))?;
+        let key: tonic::metadata::AsciiMetadataKey = key
+            .parse()
+            .map_err(|_| format!("{key} is not a valid metadata key"))?;
         let value = value
             .parse()
-            .map_err(|_| format!("the value of {key} is none"))?;
+            .map_err(|_| format!("the value of {key} is not valid metadata"))?;
         request.metadata_mut().insert(key, value);
     }
     Ok(request)
 }
 
-async fn by_stub(folder: &Folder, channel: Channel, case: &Case) -> Answer {
+async fn by_stub(folder: &Folder, channel: Channel, case: &Case) -> CallResult {
     let given = &case.request;
     let model = given.model.as_ref().map(|model| pb::ModelRef {
         name: model.name.clone(),
@@ -141,10 +143,10 @@ async fn by_stub(folder: &Folder, channel: Channel, case: &Case) -> Answer {
             };
             models.reload_models(prepared(case, request)?).await?;
         }
-        _ => return Err(format!("the stubs have no {}", case.rpc).into()),
+        _ => return Err(format!("the stubs have no method {}", case.rpc).into()),
     }
     Err(format!(
-        "{} was answered, which this runner does not look at",
+        "{} succeeded, but this runner checks only its errors",
         case.rpc
     )
     .into())
@@ -165,7 +167,7 @@ fn images(folder: &Folder, case: &Case) -> Result<Option<pb::Images>, String> {
     Ok(Some(pb::Images { form: Some(form) }))
 }
 
-/// Returns a tensor as a case has it, whether a server could take it or not.
+/// Returns the tensor message of a case, valid or not.
 fn message(folder: &Folder, tensor: &TensorCase) -> Result<pb::Tensor, String> {
     let data_type = enumerated(&tensor.dtype, |name| {
         pb::DataType::from_str_name(&format!("DATA_TYPE_{name}")).map(i32::from)
@@ -178,24 +180,24 @@ fn message(folder: &Folder, tensor: &TensorCase) -> Result<pb::Tensor, String> {
     })
 }
 
-/// Returns the number of an enum's value; of one that it lacks, a case gives the number.
+/// Returns the number of an enum value; unknown values are given as a number.
 fn enumerated(name: &str, known: impl Fn(&str) -> Option<i32>) -> Result<i32, String> {
     if name.is_empty() {
         return Ok(0);
     }
     let number = known(name).or_else(|| name.parse().ok());
-    number.ok_or_else(|| format!("{name} is no value of the enum"))
+    number.ok_or_else(|| format!("{name} is not a value of the enum"))
 }
 
-async fn as_bytes(folder: &Folder, channel: Channel, case: &Case) -> Answer {
+async fn as_bytes(folder: &Folder, channel: Channel, case: &Case) -> CallResult {
     let body = case
         .body
         .as_ref()
-        .ok_or_else(|| "a case of bytes without a body".to_owned())?;
+        .ok_or_else(|| "the case has through = bytes, but no body".to_owned())?;
     let request = prepared(case, Bytes::from(folder.bytes(body)?))?;
     let path: http::uri::PathAndQuery = format!("/{}", case.rpc)
         .parse()
-        .map_err(|_| format!("{} is no path", case.rpc))?;
+        .map_err(|_| format!("{} is not a valid path", case.rpc))?;
     let mut grpc = tonic::client::Grpc::new(channel);
     grpc.ready().await.map_err(|error| error.to_string())?;
     if case.method() == "SampleStream" {
@@ -203,12 +205,12 @@ async fn as_bytes(folder: &Folder, channel: Channel, case: &Case) -> Answer {
         let mut messages = grpc.server_streaming(request, path, codec).await?;
         while messages.get_mut().message().await?.is_some() {}
         return Err(format!(
-            "{} was answered, which this runner does not look at",
+            "{} succeeded, but this runner checks only its errors",
             case.rpc
         )
         .into());
     }
-    // Other replies cannot be read as this one; no case expects any.
+    // No case expects any other reply type.
     let codec = RequestAsBytes::<pb::SampleResponse>::default();
     let reply = grpc.unary(request, path, codec).await?.into_inner();
     Ok(Outcome::Parts(vec![part(reply)?]))
@@ -218,7 +220,7 @@ fn part(reply: pb::SampleResponse) -> Result<Part, String> {
     let images = match reply.images.and_then(|images| images.form) {
         Some(pb::images::Form::Tensor(tensor)) => Images::Pixels(read(&tensor)?),
         Some(pb::images::Form::Encoded(encoded)) => Images::Files(encoded.files),
-        None => return Err("a reply without images".to_owned()),
+        None => return Err("the reply has no images".to_owned()),
     };
     let served_by = reply.served_by.unwrap_or_default();
     let timings = reply.timings.unwrap_or_default();
@@ -271,7 +273,7 @@ fn floats(data: &[u8]) -> Vec<f32> {
         .collect()
 }
 
-/// Sends bytes as they are, and reads messages.
+/// Codec that sends raw bytes and parses replies.
 struct RequestAsBytes<Reply>(std::marker::PhantomData<Reply>);
 
 impl<Reply> Default for RequestAsBytes<Reply> {
@@ -283,11 +285,11 @@ impl<Reply> Default for RequestAsBytes<Reply> {
 impl<Reply: prost::Message + Default + Send + 'static> Codec for RequestAsBytes<Reply> {
     type Encode = Bytes;
     type Decode = Reply;
-    type Encoder = AsTheyAre;
+    type Encoder = RawEncoder;
     type Decoder = <ProstCodec<Reply, Reply> as Codec>::Decoder;
 
     fn encoder(&mut self) -> Self::Encoder {
-        AsTheyAre
+        RawEncoder
     }
 
     fn decoder(&mut self) -> Self::Decoder {
@@ -295,9 +297,9 @@ impl<Reply: prost::Message + Default + Send + 'static> Codec for RequestAsBytes<
     }
 }
 
-struct AsTheyAre;
+struct RawEncoder;
 
-impl Encoder for AsTheyAre {
+impl Encoder for RawEncoder {
     type Item = Bytes;
     type Error = Status;
 

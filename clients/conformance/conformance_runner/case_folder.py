@@ -1,4 +1,4 @@
-"""The cases as they lie in their folder, and the arrays that they name."""
+"""Folder of cases: reads the cases, their files and arrays."""
 
 from __future__ import annotations
 
@@ -23,17 +23,19 @@ DEFAULT_DEADLINE_MS = 20_000
 
 @dataclass(frozen=True)
 class CaseFolder:
-    """A folder of cases."""
+    """Folder of cases."""
 
     root: Path
 
     def read(self, groups: Collection[str] = ()) -> list[Json]:
-        """Return the cases of all groups, or of these; raises ValueError for an unknown one."""
+        """Return the cases of these groups (all if empty). Raises ValueError for an unknown one."""
         index = json.loads((self.root / "index.json").read_text("utf-8"))
         documents = [json.loads((self.root / name).read_text("utf-8")) for name in index["groups"]]
         known = {document["group"] for document in documents}
         if unknown := set(groups) - known:
-            raise ValueError(f"no group {', '.join(sorted(unknown))}; there are {sorted(known)}")
+            raise ValueError(
+                f"unknown group {', '.join(sorted(unknown))}; available: {sorted(known)}"
+            )
         return [
             case
             for document in documents
@@ -46,14 +48,14 @@ class CaseFolder:
         return bytes(spec["zeros"]) if "zeros" in spec else self.file(spec["file"])
 
     def file(self, path: str) -> bytes:
-        """Return a file of the cases."""
+        """Return the contents of a file of the cases."""
         return (self.root / path).read_bytes()
 
     def tensor_bytes(self, tensor: Json) -> bytes:
-        """Return all bytes of a tensor."""
+        """Return all bytes of a tensor, repeats included."""
         return self.data(tensor["data"]) * int(tensor.get("repeat", 1))
 
     def array(self, tensor: Json) -> NDArray[Any]:
-        """Return a tensor whose bytes fit to its shape."""
+        """Return a tensor whose bytes match its shape."""
         flat: NDArray[Any] = np.frombuffer(self.tensor_bytes(tensor), DTYPES[tensor["dtype"]])
         return flat.reshape(tensor["shape"])

@@ -13,7 +13,7 @@ namespace {
 namespace v1 = latentserve::v1;
 using latentserve::Error;
 
-// The context of one call, with the trailers of its end.
+// Context of one call, with its trailers.
 class Context {
  public:
   Context(const latentserve::CallOptions& options, Trailers* trailers)
@@ -24,7 +24,7 @@ class Context {
 
   grpc::ClientContext* get() { return &context_; }
 
-  // Keeps the trailers; throws for a failed call.
+  // Stores the trailers; throws if the call failed.
   void End(const grpc::Status& status) {
     for (const auto& [key, value] : context_.GetServerTrailingMetadata()) {
       trailers_->emplace(std::string(key.data(), key.size()), std::string(value.data(), value.size()));
@@ -38,7 +38,7 @@ class Context {
   latentserve::CancellationScope scope_;
 };
 
-// An enum's value by its name without prefix, or a number that it lacks.
+// Returns an enum value by its name without prefix, or an unknown value by its number.
 template <typename Enum, typename Parse>
 Enum EnumOf(const json& object, const char* key, const std::string& prefix, Parse parse) {
   const std::string name = object.value(key, "UNSPECIFIED");
@@ -116,7 +116,7 @@ Part PartOfReply(const Reply& reply) {
   return part;
 }
 
-// Sends a request as it is, by whatever method, and returns the replies as they are.
+// Sends a raw request to any method and returns the raw replies.
 std::vector<grpc::ByteBuffer> CallBytes(const std::shared_ptr<grpc::Channel>& channel,
                                         const std::string& method, const std::string& body,
                                         Context* context) {
@@ -143,15 +143,16 @@ std::vector<grpc::ByteBuffer> CallBytes(const std::shared_ptr<grpc::Channel>& ch
   return replies;
 }
 
-Answer OfBytes(const latentserve::Client& client, const Folder& folder, const Case& test, Context* context) {
+CallResult OfBytes(const latentserve::Client& client, const Folder& folder, const Case& test,
+                   Context* context) {
   std::vector<Part> parts;
   for (const grpc::ByteBuffer& buffer :
        CallBytes(client.channel(), test.rpc(), folder.Bytes(test.whole.at("body")), context)) {
     grpc::Slice slice;
-    if (!buffer.DumpToSingleSlice(&slice).ok()) throw std::runtime_error("a reply cannot be read");
+    if (!buffer.DumpToSingleSlice(&slice).ok()) throw std::runtime_error("the reply cannot be parsed");
     v1::SampleResponse reply;
     if (test.method() != "Sample" || !reply.ParseFromArray(slice.begin(), static_cast<int>(slice.size()))) {
-      throw std::runtime_error(test.rpc() + " was answered, which this runner does not look at");
+      throw std::runtime_error(test.rpc() + " succeeded, but this runner checks only its errors");
     }
     parts.push_back(PartOfReply(reply));
   }
@@ -166,7 +167,7 @@ Reply Unary(Stub& stub, grpc::Status (Stub::*method)(grpc::ClientContext*, const
   return reply;
 }
 
-Answer OfStream(v1::GenerativeService::Stub& stub, const json& request, Context* context) {
+CallResult OfStream(v1::GenerativeService::Stub& stub, const json& request, Context* context) {
   auto message = DrawOf<v1::SampleStreamRequest>(request);
   message.set_chunk_rows(request.value("chunk_rows", 0));
   const auto reader = stub.SampleStream(context->get(), message);
@@ -182,8 +183,8 @@ Answer OfStream(v1::GenerativeService::Stub& stub, const json& request, Context*
 
 }  // namespace
 
-Answer CallBelow(const latentserve::Client& client, const Folder& folder, const Case& test,
-                 const latentserve::CallOptions& options, Trailers* trailers) {
+CallResult CallThroughStub(const latentserve::Client& client, const Folder& folder, const Case& test,
+                           const latentserve::CallOptions& options, Trailers* trailers) {
   Context context(options, trailers);
   if (test.through() == "bytes") return OfBytes(client, folder, test, &context);
   using Stub = v1::GenerativeService::Stub;
@@ -220,9 +221,9 @@ Answer CallBelow(const latentserve::Client& client, const Folder& folder, const 
     SetImages(request, folder, &message);
     Unary(stub, &Stub::Denoise, message, &context);
   } else {
-    throw std::runtime_error("this runner has no request of " + test.rpc());
+    throw std::runtime_error("this runner has no request message for " + test.rpc());
   }
-  throw std::runtime_error(test.rpc() + " was answered, which this runner does not look at");
+  throw std::runtime_error(test.rpc() + " succeeded, but this runner checks only its errors");
 }
 
 }  // namespace conformance

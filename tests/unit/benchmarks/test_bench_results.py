@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from bench import bare, sentences
-from bench.figures import Figures, median, parts, ratio, spread, times
+from bench.results import Results, median, parts, ratio, spread, times
 
 
-def cell(rows: int = 64, in_flight: int = 32, **who: dict[str, list[float]]) -> dict[str, Any]:
-    named = {name.replace("_", " "): figures for name, figures in who.items()}
+def cell(rows: int = 64, in_flight: int = 32, **measured: dict[str, list[float]]) -> dict[str, Any]:
+    named = {name.replace("_", " "): results for name, results in measured.items()}
     return {
         "model": "bench-mlp",
         "rpc": "Reconstruct",
@@ -23,13 +23,13 @@ def cell(rows: int = 64, in_flight: int = 32, **who: dict[str, list[float]]) -> 
     }
 
 
-def result(*found: dict[str, Any]) -> Figures:
+def result(*found: dict[str, Any]) -> Results:
     costs = [(1, [30.0]), (16, [90.0, 100.0, 110.0]), (64, [400.0])]
     runs = [
         {"model": "bench-mlp", "rpc": "Reconstruct", "rows": rows, "cpu_us": us}
         for rows, us in costs
     ]
-    return Figures({"cells": list(found), "bare": runs, "machine": {"cores": 2}, "missing": []})
+    return Results({"cells": list(found), "bare": runs, "machine": {"cores": 2}, "missing": []})
 
 
 def test_medians_are_over_the_rounds_and_absent_figures_are_dashes() -> None:
@@ -49,9 +49,9 @@ def test_a_ratio_is_by_the_sum_and_needs_all_of_it() -> None:
 
 def test_a_batch_between_those_that_were_measured_is_interpolated_and_shared() -> None:
     known = [(1, 30.0), (16, 100.0), (64, 400.0)]
-    assert bare.share_us(known, 16.0, 1) == pytest.approx(100 / 16)
-    assert bare.share_us(known, 40.0, 2) == pytest.approx(250 / 40 * 2)
-    assert bare.share_us(known, 64.0, 256) == pytest.approx(1600)
+    assert bare.call_share_us(known, 16.0, 1) == pytest.approx(100 / 16)
+    assert bare.call_share_us(known, 40.0, 2) == pytest.approx(250 / 40 * 2)
+    assert bare.call_share_us(known, 64.0, 256) == pytest.approx(1600)
 
 
 def test_the_cpu_of_a_call_is_model_transport_and_the_rest() -> None:
@@ -101,5 +101,5 @@ def test_every_load_at_which_a_peer_is_ahead_is_named() -> None:
 def test_of_a_lead_within_the_noise_it_is_said(highest: float, said: bool) -> None:
     ours = {"cpu_us": [490.0, 500.0, 510.0]}
     one = cell(cq=ours, triton={"cpu_us": [380.0, 400.0, highest]})
-    (line,) = result(one).slowest_lead()
+    (line,) = result(one).peers_ahead()
     assert line.endswith("(the ranges overlap)") is said

@@ -1,4 +1,4 @@
-"""Good requests to servers that cannot answer them: states, tokens, deadlines, retries."""
+"""Cases of valid requests that fail: server states, tokens, deadlines, retries."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def add(suite: Suite) -> None:
 
 
 def _states(suite: Suite) -> None:
-    """Servers that cannot answer: full, starting, draining, failing."""
+    """Add servers that refuse or fail calls: full, starting, draining, failing."""
     sample: Json = {"count": "1", "seed": "1"}
-    waiting = error("UNAVAILABLE", "NOT_READY", retry_info=True)
+    not_ready = error("UNAVAILABLE", "NOT_READY", retry_info=True)
     full = error(
         "RESOURCE_EXHAUSTED",
         "QUEUE_FULL",
@@ -29,13 +29,13 @@ def _states(suite: Suite) -> None:
     failing = error("INTERNAL", "ENGINE_FAILURE", message_lacks=["secret"])
     for name, server, expect in (
         ("queue-full", "full", full),
-        ("starting", "starting", waiting),
-        ("draining", "draining", waiting),
+        ("starting", "starting", not_ready),
+        ("draining", "draining", not_ready),
         ("internal", "failing", failing),
     ):
         for rpc, suffix in (("Sample", ""), ("SampleStream", "-stream")):
-            # Through the client, whose error must keep everything; and through the stub, where
-            # the trailer that tells gRPC when to retry can be seen.
+            # Through the client, whose error must contain all details; and through the stub, to
+            # check the trailer with the retry delay.
             for through in ("client", "stub"):
                 case = f"errors/{name}{suffix}{'' if through == 'client' else '-trailers'}"
                 suite.case(case, GENERATIVE + rpc, sample, expect, server=server, through=through)
@@ -72,14 +72,14 @@ def _tokens(suite: Suite) -> None:
 
 
 def _one_image(suite: Suite) -> Json:
-    """The good outcome of a Sample of one image with seed 1."""
+    """Return the expectation of Sample with one image and seed 1."""
     model = suite.models["mnist-vae"]
-    images = model.run("sample", model.draw(1, 0, 1))[0]
+    images = model.run("sample", model.sample_latents(1, 0, 1))[0]
     return ok(suite.served_by("mnist-vae"), images=suite.images("one", images), seed="1")
 
 
 def _deadlines(suite: Suite) -> None:
-    """A server whose engine never answers."""
+    """Add calls to a server whose engine never finishes."""
     sample: Json = {"count": "1", "seed": "1"}
     digits = {"images": {"tensor": suite.files.tensor("digits-0-2", suite.uint8(0, 2))}}
     for name, rpc, request in (
@@ -99,8 +99,8 @@ def _deadlines(suite: Suite) -> None:
         "deadlines/retries-stay-within",
         GENERATIVE + "Sample",
         sample,
-        # The pushback of 1 s lies behind the deadline: gRPC gives the failure at once, or the
-        # deadline when it comes.
+        # The pushback of 1 s exceeds the deadline: gRPC reports UNAVAILABLE at once, or
+        # DEADLINE_EXCEEDED at the deadline.
         {"error": {"codes": ["DEADLINE_EXCEEDED", "UNAVAILABLE"]}},
         server="starting",
         deadline_ms=_DEADLINE_MS,
@@ -108,7 +108,7 @@ def _deadlines(suite: Suite) -> None:
     )
     for name, rpc in (("sample", "Sample"), ("stream", "SampleStream")):
         suite.case(
-            f"deadlines/{name}-cancelled-by-its-caller",
+            f"deadlines/{name}-cancelled-by-the-client",
             GENERATIVE + rpc,
             sample,
             error("CANCELLED"),
@@ -119,7 +119,7 @@ def _deadlines(suite: Suite) -> None:
 
 
 def _retries(suite: Suite) -> None:
-    """A server that refuses the first attempts: `conformance-refuse: CODE TIMES`."""
+    """Add calls whose first attempts are refused: `conformance-refuse: CODE TIMES`."""
     sample: Json = {"count": "1", "seed": "1"}
     for name, refusal, rpc in (
         ("unavailable", "UNAVAILABLE 2", "Sample"),

@@ -1,4 +1,4 @@
-"""Writes the cases, or compares the committed ones with what is computed here."""
+"""Command line of the generator: writes the cases, or compares the committed ones."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from conformance_cases import descriptions, draws, good_calls, refusals, troubles
+from conformance_cases import bad_requests, descriptions, good_calls, sampling, server_states
 from conformance_cases.case_files import Json
-from conformance_cases.exported import read_exports
+from conformance_cases.exported_models import read_exports
 from conformance_cases.suite import Suite
 from latentserve_client import digits
 
@@ -32,7 +32,7 @@ _DTYPES = {".f32": "<f4", ".f16": "<f2", ".u8": "u1"}
 def compute(exports: Path = EXPORTS) -> tuple[dict[str, Json], dict[str, bytes]]:
     """Return the JSON documents by file name, and the binary files by path."""
     suite = Suite(read_exports(exports), digits.bundled().images)
-    for part in (good_calls, draws, refusals, troubles, descriptions):
+    for part in (good_calls, sampling, bad_requests, server_states, descriptions):
         part.add(suite)
     if set(suite.groups) != set(GROUPS):
         raise ValueError(f"the groups are {sorted(suite.groups)}, expected {sorted(GROUPS)}")
@@ -44,7 +44,7 @@ def compute(exports: Path = EXPORTS) -> tuple[dict[str, Json], dict[str, bytes]]
 
 
 def text(document: Json) -> str:
-    """Return a document as it is committed: one case per line, which differences show well."""
+    """Return the text of a document, with one case per line for readable diffs."""
     if "cases" not in document:
         return json.dumps(document, indent=2) + "\n"
     cases = ",\n".join(json.dumps(case) for case in document["cases"])
@@ -68,17 +68,17 @@ def write(folder: Path) -> None:
 
 
 def differences(folder: Path) -> list[str]:
-    """Return what is not as the generator computes it; other hardware may round otherwise."""
+    """Return the differences between a folder and the computed cases, within the tolerances."""
     documents, files = compute()
     committed = {path.name for path in folder.glob("*.json")}
-    found = [f"{name} should not be there" for name in committed - documents.keys()]
+    found = [f"{name} is not generated" for name in committed - documents.keys()]
     for name, document in documents.items():
         if name not in committed:
             found.append(f"{name} is missing")
         elif json.loads((folder / name).read_text("utf-8")) != json.loads(text(document)):
             found.append(f"{name} differs")
     have = {path.relative_to(folder).as_posix() for path in (folder / "data").iterdir()}
-    found += [f"{path} should not be there" for path in have - files.keys()]
+    found += [f"{path} is not generated" for path in have - files.keys()]
     tolerances = _tolerances(documents)
     for path, data in files.items():
         if path not in have:
@@ -89,20 +89,20 @@ def differences(folder: Path) -> list[str]:
 
 
 def _tolerances(documents: dict[str, Json]) -> dict[str, tuple[float, float]]:
-    """Return atol and rtol of every file of expected values."""
+    """Return atol and rtol of every file with expected values."""
     found: dict[str, tuple[float, float]] = {}
 
-    def look(value: Any) -> None:
+    def visit(value: Any) -> None:
         if isinstance(value, dict):
             if "atol" in value:
                 found[value["data"]["file"]] = (value["atol"], value["rtol"])
             for inner in value.values():
-                look(inner)
+                visit(inner)
         elif isinstance(value, list):
             for inner in value:
-                look(inner)
+                visit(inner)
 
-    look(documents)
+    visit(documents)
     return found
 
 
@@ -110,7 +110,7 @@ def _alike(path: str, data: bytes, other: bytes, tolerance: tuple[float, float] 
     suffix = Path(path).suffix
     if data == other:
         return True
-    if suffix in (".png", ".jpg") and "rubbish" not in path and "cut" not in path:
+    if suffix in (".png", ".jpg") and "corrupt" not in path and "cut" not in path:
         return _same_pixels(data, other)
     if tolerance is None or suffix not in _DTYPES or len(data) != len(other):
         return False
@@ -122,7 +122,7 @@ def _alike(path: str, data: bytes, other: bytes, tolerance: tuple[float, float] 
 
 
 def _same_pixels(data: bytes, other: bytes) -> bool:
-    """Whether two image files show the same; encoders differ between versions."""
+    """Whether the pixels of two image files agree; encoders differ between versions."""
     first, second = (
         np.asarray(PIL.Image.open(io.BytesIO(raw))).astype(np.int16) for raw in (data, other)
     )
@@ -130,14 +130,14 @@ def _same_pixels(data: bytes, other: bytes) -> bool:
 
 
 def main() -> int:
-    """Write the cases, or with --check say what differs."""
+    """Write the cases, or with --check print the differences."""
     parser = argparse.ArgumentParser(prog="generate.py", description=__doc__)
     parser.add_argument("--cases", type=Path, default=CASES)
-    parser.add_argument("--check", action="store_true", help="compare, write nothing")
+    parser.add_argument("--check", action="store_true", help="compare without writing")
     arguments = parser.parse_args()
     if not arguments.check:
         write(arguments.cases)
         return 0
     found = differences(arguments.cases)
-    print("\n".join(found) or "the cases are as the generator computes them")
+    print("\n".join(found) or "the cases are up to date")
     return int(bool(found))

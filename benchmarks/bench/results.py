@@ -14,7 +14,7 @@ PEERS = (TRITON, MLSERVER, MLSERVER_PLAIN, KSERVE)
 
 
 @dataclass(frozen=True)
-class Figures:
+class Results:
     """What was measured, by cell and server."""
 
     result: dict[str, Any]
@@ -33,22 +33,22 @@ class Figures:
 
     def bare_us(self, cell: dict[str, Any]) -> float | None:
         """Return the CPU microseconds of the bare run of a cell's rows."""
-        known = dict(bare.of_batches(self.result["bare"], cell["model"], cell["rpc"]))
+        known = dict(bare.batch_costs(self.result["bare"], cell["model"], cell["rpc"]))
         return known.get(cell["rows"])
 
-    def model_us(self, cell: dict[str, Any], who: str) -> float | None:
+    def model_us(self, cell: dict[str, Any], server: str) -> float | None:
         """Return what the bare run of the batches that the server formed costs per call."""
-        rows = median(cell, who, "batch_rows")
-        known = bare.of_batches(self.result["bare"], cell["model"], cell["rpc"])
+        rows = median(cell, server, "batch_rows")
+        known = bare.batch_costs(self.result["bare"], cell["model"], cell["rpc"])
         if rows is None or not known:
             return None
-        return bare.share_us(known, rows, cell["rows"])
+        return bare.call_share_us(known, rows, cell["rows"])
 
     def missing_peers(self, cell: dict[str, Any]) -> bool:
         """Whether no peer was measured in a cell."""
         return not any(name in cell["who"] for name in self.peers)
 
-    def slowest_lead(self) -> list[str]:
+    def peers_ahead(self) -> list[str]:
         """Say where a peer took no more CPU than our server, or answered as many calls.
 
         Where the ranges over the rounds overlap, that is said, too.
@@ -60,27 +60,27 @@ class Figures:
                     theirs, ours = median(cell, name, series), median(cell, CQ, series)
                     if theirs and ours and better * (ours - theirs) <= 0:
                         found.append(
-                            f"{name}, {load_text(cell)}: {word(series)} {theirs:,.0f}, "
-                            f"ours {ours:,.0f}{_noise(cell, name, series)}"
+                            f"{name}, {describe_load(cell)}: {series_label(series)} {theirs:,.0f}, "
+                            f"ours {ours:,.0f}{_overlap_note(cell, name, series)}"
                         )
         return found
 
 
-def median(cell: dict[str, Any], who: str, series: str) -> float | None:
+def median(cell: dict[str, Any], server: str, series: str) -> float | None:
     """Return the median of the rounds, None where there is none."""
-    values = cell["who"].get(who, {}).get(series)
+    values = cell["who"].get(server, {}).get(series)
     return statistics.median(values) if values else None
 
 
-def _noise(cell: dict[str, Any], name: str, series: str) -> str:
+def _overlap_note(cell: dict[str, Any], name: str, series: str) -> str:
     theirs, ours = cell["who"][name][series], cell["who"][CQ][series]
     overlap = min(theirs) <= max(ours) and min(ours) <= max(theirs)
     return " (the ranges overlap)" if overlap else ""
 
 
-def spread(cell: dict[str, Any], who: str, series: str) -> str:
+def spread(cell: dict[str, Any], server: str, series: str) -> str:
     """Return the median with the lowest and the highest, or a dash."""
-    values = cell["who"].get(who, {}).get(series)
+    values = cell["who"].get(server, {}).get(series)
     if not values:
         return "–"
     middle = f"{statistics.median(values):,.0f}"
@@ -95,22 +95,22 @@ def ratio(above: float | None, *below: float | None) -> str:
     return f"{above / sum(parts):.2f}"
 
 
-def number(value: float | None, form: str = "{:,.0f}") -> str:
+def format_number(value: float | None, form: str = "{:,.0f}") -> str:
     """Return a figure, or a dash."""
     return "–" if value is None else form.format(value)
 
 
-def load_text(cell: dict[str, Any]) -> str:
+def describe_load(cell: dict[str, Any]) -> str:
     """Return what a cell's load is, in words."""
-    return f"{cell['rpc']} of {cell['model']}, {rows_text(cell)}, {cell['in_flight']} in flight"
+    return f"{cell['rpc']} of {cell['model']}, {describe_rows(cell)}, {cell['in_flight']} in flight"
 
 
-def rows_text(cell: dict[str, Any]) -> str:
+def describe_rows(cell: dict[str, Any]) -> str:
     """Return the rows of a cell, in words."""
     return f"{cell['rows']} row{'s' if cell['rows'] > 1 else ''}"
 
 
-def word(series: str) -> str:
+def series_label(series: str) -> str:
     """Return what a series is called."""
     return {"cpu_us": "CPU µs per call", "calls_per_s": "calls/s"}[series]
 
@@ -122,25 +122,25 @@ def table(heads: Iterable[str], lines: Iterable[Iterable[str]]) -> list[str]:
     return [*found, *(f"| {' | '.join(line)} |" for line in lines), ""]
 
 
-def parts(figures: Figures, cell: dict[str, Any], who: str = CQ) -> dict[str, float] | None:
+def parts(results: Results, cell: dict[str, Any], server: str = CQ) -> dict[str, float] | None:
     """Take the CPU of one call apart: the model, the transport, the rest of the server.
 
     The model is the bare run of batches as large as the server formed, per call; the transport is
     the empty call of as many bytes under the same load. What remains can be negative: batches
     save calls to the transport's poller that the empty call makes.
     """
-    whole, empty = median(cell, who, "cpu_us"), median(cell, EMPTY, "cpu_us")
-    model = figures.model_us(cell, who)
+    whole, empty = median(cell, server, "cpu_us"), median(cell, EMPTY, "cpu_us")
+    model = results.model_us(cell, server)
     if whole is None or empty is None or model is None:
         return None
     return {"model": model, "transport": empty, "the rest": whole - model - empty}
 
 
-def times(figures: Figures, cell: dict[str, Any], who: str = CQ) -> dict[str, float] | None:
+def times(results: Results, cell: dict[str, Any], server: str = CQ) -> dict[str, float] | None:
     """Take the time of one call apart, one in flight: model, engine, queue, transport, the rest."""
     names = ("p50_us", "queue_us", "engine_us")
-    whole, queue, engine = (median(cell, who, name) for name in names)
-    empty, bare_us = median(cell, EMPTY, "p50_us"), figures.bare_us(cell)
+    whole, queue, engine = (median(cell, server, name) for name in names)
+    empty, bare_us = median(cell, EMPTY, "p50_us"), results.bare_us(cell)
     if whole is None or queue is None or engine is None or empty is None or bare_us is None:
         return None
     model = min(bare_us, engine)

@@ -1,12 +1,12 @@
-"""Draws a table of text."""
+"""Text table with aligned columns."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 
-def draw(corner: str, columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
-    """Return the lines of a table, columns aligned, the first one to the left."""
+def format_table(corner: str, columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
+    """Return the lines of a table; the first column is left-aligned, the others right-aligned."""
     table = [[corner, *columns], *([name, *cells] for name, cells in rows.items())]
     widths = [max(len(line[index]) for line in table) for index in range(len(columns) + 1)]
     lines = [

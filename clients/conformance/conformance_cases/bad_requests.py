@@ -1,4 +1,4 @@
-"""Requests that cannot be answered, each for another reason."""
+"""Cases of invalid requests, one for each reason of refusal."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import numpy as np
 
 from conformance_cases.case_files import Json, zeros
 from conformance_cases.suite import (
-    DRAW,
     GENERATIVE,
     MAX_REQUEST_ROWS,
     MAX_STREAM_ROWS,
     MODELS,
+    SAMPLE,
     Suite,
     error,
     ok,
@@ -26,7 +26,7 @@ def add(suite: Suite) -> None:
     _bad_tensors(suite)
     _bad_values(suite)
     _bad_files(suite)
-    _bad_draws(suite)
+    _bad_samples(suite)
     _bad_models(suite)
     _bad_bytes(suite)
 
@@ -98,7 +98,7 @@ def _bad_tensors(suite: Suite) -> None:
 
 
 def _bad_values(suite: Suite) -> None:
-    """Tensors of the right form that hold what no model can take."""
+    """Add tensors of valid shape and dtype whose values no model accepts."""
     for name, value in (("nan", np.nan), ("infinity", np.inf), ("0-to-255", 255.0)):
         images = np.zeros((2, 1, 28, 28), np.float32)
         images[1, 0, 3, 4] = value
@@ -139,14 +139,14 @@ def _bad_values(suite: Suite) -> None:
 def _bad_files(suite: Suite) -> None:
     files = suite.files
     good = files.image_file("digit-5", suite.digits[5])
-    rubbish = files.add("rubbish.png", b"\x89PNG\r\n\x1a\nrubbish")
+    corrupt = files.add("corrupt.png", b"\x89PNG\r\n\x1a\ncorrupt")
     cut = files.add("cut.png", files.contents[good][:60])
     large = files.image_file("large", np.zeros((32, 28), np.uint8))
     table = {
-        "unreadable": ([rubbish], [0]),
+        "unreadable": ([corrupt], [0]),
         "cut-short": ([good, cut], [1]),
         "wrong-size": ([good, large, good], [1]),
-        "two-bad": ([rubbish, good, large], [0, 2]),
+        "two-bad": ([corrupt, good, large], [0, 2]),
     }
     for name, (sent, bad) in table.items():
         suite.case(
@@ -165,7 +165,7 @@ def _bad_files(suite: Suite) -> None:
     )
 
 
-def _bad_draws(suite: Suite) -> None:
+def _bad_samples(suite: Suite) -> None:
     table: dict[str, tuple[Json, str]] = {
         "count-absent": ({}, "count"),
         "count-negative": ({"count": "-1"}, "count"),
@@ -212,7 +212,13 @@ def _bad_models(suite: Suite) -> None:
         ("denoise-on-a-vae", "Denoise", {"name": "mnist-vae"}, digits, lacking),
         ("sample-without-a-prior", "Sample", {"name": "mnist-dae"}, sample, lacking),
         ("stream-without-a-prior", "SampleStream", {"name": "mnist-dae"}, sample, lacking),
-        ("draw-without-variance", "Encode", {"name": "mnist-ae"}, {**digits, "seed": "1"}, lacking),
+        (
+            "seed-without-log-variance",
+            "Encode",
+            {"name": "mnist-ae"},
+            {**digits, "seed": "1"},
+            lacking,
+        ),
     ]
     for name, rpc, model, request, expect in calls:
         suite.case(f"errors/{name}", GENERATIVE + rpc, {"model": model, **request}, expect)
@@ -232,7 +238,7 @@ def _bad_models(suite: Suite) -> None:
 
 
 def _bad_bytes(suite: Suite) -> None:
-    """Requests as bytes: no message at all, fields of a later version, no such method."""
+    """Add requests as raw bytes: invalid messages, unknown fields, an unknown method."""
     broken = suite.files.add("no-message.bin", b"\xff\xff\xff")
     for rpc in ("Encode", "SampleStream"):
         suite.case(
@@ -251,7 +257,7 @@ def _bad_bytes(suite: Suite) -> None:
         through="bytes",
         body={"zeros": 0},
     )
-    # Larger than the server takes; gRPC itself answers, without details.
+    # Above the size limit of the server; the error comes from gRPC itself, without details.
     suite.case(
         "errors/message-too-large",
         GENERATIVE + "Encode",
@@ -266,16 +272,16 @@ def _bad_bytes(suite: Suite) -> None:
     request = pb.SampleRequest(
         model=tensor_pb2.ModelRef(name="mnist-vae"), count=2, seed=11, include_latents=True
     ).SerializeToString()
-    # Field 1000, a length of 5 bytes: what a client of a later version might send.
+    # Field 1000 with 5 bytes, as a client of a later version might send it.
     unknown = suite.files.add("unknown-field.bin", request + b"\xc2\x3e\x05hello")
-    latents = model.draw(11, 0, 2)
+    latents = model.sample_latents(11, 0, 2)
     suite.case(
         "forms/unknown-field-is-ignored",
         GENERATIVE + "Sample",
         None,
         ok(
             suite.served_by("mnist-vae"),
-            latents=suite.files.expected("unknown-field-latents", latents, DRAW),
+            latents=suite.files.expected("unknown-field-latents", latents, SAMPLE),
             images=suite.images("unknown-field-images", model.run("sample", latents)[0]),
             seed="11",
         ),

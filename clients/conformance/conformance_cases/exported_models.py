@@ -1,4 +1,4 @@
-"""The exported models run by ONNX Runtime directly, and draws from the documented generator."""
+"""Exported models, run directly in ONNX Runtime, and samples of the documented generator."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Floats = NDArray[np.float32]
 
 
 class ExportedModel:
-    """One version folder: its manifest, its graphs and its prior."""
+    """One model version: its manifest, its graphs and its prior."""
 
     def __init__(self, folder: Path) -> None:
         raw = (folder / "manifest.json").read_bytes()
@@ -31,7 +31,7 @@ class ExportedModel:
 
     @property
     def has_log_variance(self) -> bool:
-        """Whether `encode` gives one."""
+        """Whether `encode` returns a log variance."""
         encode = self.manifest["operations"].get("encode")
         return encode is not None and len(encode["outputs"]) == 2
 
@@ -47,16 +47,16 @@ class ExportedModel:
         )
         return outputs
 
-    def draw(self, seed: int, offset: int, rows: int, temperature: float = 1.0) -> Floats:
-        """Return the latents that Sample must draw, float32 [rows, dim]."""
+    def sample_latents(self, seed: int, offset: int, rows: int, temperature: float = 1.0) -> Floats:
+        """Return the expected latents of Sample, float32 [rows, dim]."""
         span = range(offset, offset + rows)
         latent = self.manifest["latent"]
         if latent["prior"] == "standard_normal":
-            drawn = [
+            latents = [
                 reference_draw.normal_row(seed, reference_draw.PRIOR, row, self.dim, temperature)
                 for row in span
             ]
-            return np.array(drawn, np.float64).astype(np.float32)
+            return np.array(latents, np.float64).astype(np.float32)
         with np.load(self._folder / latent["mixture"]["file"]) as mixture:
             weights, means = mixture["weights"].tolist(), mixture["means"].tolist()
             factors = mixture["factors"].tolist()
@@ -69,7 +69,7 @@ class ExportedModel:
         )
 
     def posterior(self, mean: Floats, log_variance: Floats, seed: int) -> Floats:
-        """Return the draw from q(z|x) that Encode with a seed must give, float32 [n, dim]."""
+        """Return the expected sample from q(z|x) of Encode with a seed, float32 [n, dim]."""
         noise = np.array(
             [
                 reference_draw.normal_row(seed, reference_draw.POSTERIOR, row, self.dim)
@@ -77,8 +77,8 @@ class ExportedModel:
             ],
             np.float64,
         ).astype(np.float32)
-        drawn = mean + np.exp(log_variance.astype(np.float64) / 2) * noise
-        return drawn.astype(np.float32)
+        latents = mean + np.exp(log_variance.astype(np.float64) / 2) * noise
+        return latents.astype(np.float32)
 
 
 def read_exports(root: Path) -> dict[str, ExportedModel]:
@@ -91,7 +91,7 @@ def read_exports(root: Path) -> dict[str, ExportedModel]:
 
 
 def to_uint8(images: Floats) -> NDArray[np.uint8]:
-    """Return images as the contract rounds them: 255 times, clamped, half to even."""
+    """Return images as 0 to 255: clamped, times 255, rounded half to even."""
     levels: NDArray[np.uint8] = np.rint(np.clip(images, 0, 1) * np.float32(255)).astype(np.uint8)
     return levels
 

@@ -1,4 +1,4 @@
-"""Seeded sampling, whole and in streams, with the exact latents."""
+"""Cases of Sample and SampleStream with exact latents."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from conformance_cases.case_files import Json
-from conformance_cases.suite import DRAW, GENERATIVE, MIXTURE_DRAW, Suite, ok
+from conformance_cases.suite import GENERATIVE, MIXTURE_SAMPLE, SAMPLE, Suite, ok
 
 _HUGE_OFFSET = 2**62
 
@@ -29,12 +29,12 @@ def _sample(suite: Suite) -> None:
     _sample_case(suite, "sample/offset", vae, count=2, seed=11, offset=5)
     _sample_case(suite, "sample/offset-above-2-to-53", vae, count=2, seed=11, offset=2**53 + 1)
     _sample_case(suite, "sample/offset-largest", vae, count=1, seed=11, offset=_HUGE_OFFSET)
-    for prefix, drawn_from in (("", vae), ("mixture-", mixture)):
+    for prefix, prior_model in (("", vae), ("mixture-", mixture)):
         _sample_case(
-            suite, f"sample/{prefix}temperature", drawn_from, count=2, seed=11, temperature=0.5
+            suite, f"sample/{prefix}temperature", prior_model, count=2, seed=11, temperature=0.5
         )
         _sample_case(
-            suite, f"sample/{prefix}temperature-0", drawn_from, count=2, seed=11, temperature=0.0
+            suite, f"sample/{prefix}temperature-0", prior_model, count=2, seed=11, temperature=0.0
         )
     _sample_case(suite, "sample/mixture-offset", mixture, count=3, seed=2**64 - 1, offset=1000)
     for form in ("FLOAT16", "UINT8", "PNG"):
@@ -49,7 +49,7 @@ def _sample(suite: Suite) -> None:
             suite.served_by(vae),
             images=suite.images(
                 "sample-without-latents-images",
-                suite.models[vae].run("sample", suite.models[vae].draw(11, 0, 1))[0],
+                suite.models[vae].run("sample", suite.models[vae].sample_latents(11, 0, 1))[0],
             ),
             latents=None,
             seed="11",
@@ -68,20 +68,20 @@ def _sample(suite: Suite) -> None:
     )
 
 
-def _drawn(suite: Suite, case: str, model: str, request: Json, *, images: bool = True) -> Json:
-    """Return the expected outputs of a draw; `images` False: only their shape."""
+def _expected(suite: Suite, case: str, model: str, request: Json, *, images: bool = True) -> Json:
+    """Return the expected outputs of a request; `images` False checks only their shape."""
     exported = suite.models[model]
     count = int(request["count"])
-    latents = exported.draw(
+    latents = exported.sample_latents(
         int(request["seed"]),
         int(request.get("offset", "0")),
         count,
-        # As the request carries it.
+        # The request has float32.
         float(np.float32(request.get("temperature", 1.0))),
     )
-    tolerance = DRAW
+    tolerance = SAMPLE
     if exported.manifest["latent"]["prior"] == "gaussian_mixture":
-        tolerance = MIXTURE_DRAW
+        tolerance = MIXTURE_SAMPLE
     stem = case.replace("/", "-")
     outputs: Json = {
         "latents": suite.files.expected(f"{stem}-latents", latents, tolerance),
@@ -97,7 +97,7 @@ def _drawn(suite: Suite, case: str, model: str, request: Json, *, images: bool =
 
 
 def _request(suite: Suite, model: str, **fields: Any) -> Json:
-    """Return a draw's request; 64-bit numbers become text."""
+    """Return a request; 64-bit integers become text."""
     request: Json = {"model": suite.ref(model), "include_latents": True}
     for key, value in fields.items():
         request[key] = str(value) if key in ("count", "seed", "offset") else value
@@ -108,7 +108,7 @@ def _sample_case(
     suite: Suite, case: str, model: str, *, images: bool = True, **fields: Any
 ) -> None:
     request = _request(suite, model, **fields)
-    outputs = _drawn(suite, case, model, request, images=images)
+    outputs = _expected(suite, case, model, request, images=images)
     suite.case(case, GENERATIVE + "Sample", request, ok(suite.served_by(model), **outputs))
 
 
@@ -122,14 +122,14 @@ def _stream_case(
     stream: Json | None = None,
     **fields: Any,
 ) -> None:
-    """Add a stream; `chunks`: the offset and rows of each message, None for any."""
+    """Add a stream; `chunks` holds the offset and rows of each message, None allows any."""
     request = _request(suite, model, **fields)
-    outputs = _drawn(suite, case, model, request, images=images)
+    outputs = _expected(suite, case, model, request, images=images)
     if chunks is not None:
         outputs["chunks"] = [{"offset": str(offset), "rows": rows} for offset, rows in chunks]
     extra: Json = {} if stream is None else {"stream": stream}
-    answer = ok(suite.served_by(model), **outputs)
-    suite.case(case, GENERATIVE + "SampleStream", request, answer, **extra)
+    expect = ok(suite.served_by(model), **outputs)
+    suite.case(case, GENERATIVE + "SampleStream", request, expect, **extra)
 
 
 def _stream(suite: Suite) -> None:
@@ -181,9 +181,9 @@ def _stream(suite: Suite) -> None:
             seed=13,
             chunk_rows=2,
         )
-    # Long enough that the server is still at work when its caller leaves.
+    # Long enough that the server is still sampling when the client cancels.
     request = _request(suite, gan, count=8, seed=14, chunk_rows=4)
-    outputs = _drawn(suite, "stream/long-one-cancelled", gan, request)
+    outputs = _expected(suite, "stream/long-one-cancelled", gan, request)
     outputs["chunks"] = [{"offset": "0", "rows": 4}, {"offset": "4", "rows": 4}]
     suite.case(
         "stream/long-one-cancelled",

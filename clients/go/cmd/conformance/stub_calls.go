@@ -16,9 +16,9 @@ import (
 	pb "github.com/latentserve/latentserve/clients/go/latentservev1"
 )
 
-// belowClient makes a call with a request that the client would not send, or to see the trailers:
-// as the generated stub does, or with bytes in place of the request.
-func (c *caller) belowClient(ctx context.Context, conn *grpc.ClientConn, test *testCase) (*answer, error) {
+// throughStub executes a call that bypasses the client, to send a request that the client refuses or
+// to check trailers. It uses the generated stub, or raw bytes as the request.
+func (c *caller) throughStub(ctx context.Context, conn *grpc.ClientConn, test *testCase) (*callResult, error) {
 	options := []grpc.CallOption{grpc.Trailer(&c.trailers)}
 	var request any
 	var err error
@@ -39,11 +39,11 @@ func (c *caller) belowClient(ctx context.Context, conn *grpc.ClientConn, test *t
 		}
 		parts, err := receive(stream, request)
 		c.trailers = stream.Trailer()
-		return &answer{parts: parts}, err
+		return &callResult{parts: parts}, err
 	}
 	reply, known := replies[test.method()]
 	if !known {
-		// No such method is such a case, too.
+		// This includes unknown methods.
 		reply = func() proto.Message { return &pb.SampleResponse{} }
 	}
 	message := reply()
@@ -51,10 +51,10 @@ func (c *caller) belowClient(ctx context.Context, conn *grpc.ClientConn, test *t
 		return nil, latentserve.FromError(err)
 	}
 	if sampled, ok := message.(*pb.SampleResponse); ok {
-		drawn, err := partOf(sampled)
-		return &answer{parts: []part{drawn}}, err
+		converted, err := partOf(sampled)
+		return &callResult{parts: []part{converted}}, err
 	}
-	return nil, fmt.Errorf("%s was answered, which this runner does not look at", test.RPC)
+	return nil, fmt.Errorf("%s succeeded, but this runner checks only its errors", test.RPC)
 }
 
 var replies = map[string]func() proto.Message{
@@ -94,7 +94,7 @@ func receive(stream grpc.ClientStream, request any) ([]part, error) {
 	}
 }
 
-// message returns the request of a case, whether a server could take it or not.
+// message returns the request message of a case, valid or not.
 func (c *caller) message(test *testCase) (proto.Message, error) {
 	r := test.Request
 	var ref *pb.ModelRef
@@ -140,7 +140,7 @@ func (c *caller) message(test *testCase) (proto.Message, error) {
 	case "ReloadModels":
 		return &pb.ReloadModelsRequest{Names: r.Names}, nil
 	default:
-		return nil, fmt.Errorf("this runner has no request of %s", test.RPC)
+		return nil, fmt.Errorf("this runner has no request message for %s", test.RPC)
 	}
 }
 
@@ -176,7 +176,7 @@ func (c *caller) tensorMessage(given *caseTensor) (*pb.Tensor, error) {
 	return &pb.Tensor{DataType: dtype, Shape: given.Shape, Data: data}, err
 }
 
-// enum returns an enum's value by its name without prefix, or a number that it lacks.
+// enum returns an enum value by its name without prefix, or an unknown value by its number.
 func enum[E ~int32](prefix, name string, values map[string]int32) (E, error) {
 	if name == "" {
 		return 0, nil
@@ -186,12 +186,12 @@ func enum[E ~int32](prefix, name string, values map[string]int32) (E, error) {
 	}
 	number, ok := values[prefix+name]
 	if !ok {
-		return 0, fmt.Errorf("no %s%s", prefix, name)
+		return 0, fmt.Errorf("unknown enum value %s%s", prefix, name)
 	}
 	return E(number), nil
 }
 
-type draw interface {
+type sampleReply interface {
 	GetImages() *pb.Images
 	GetLatents() *pb.Tensor
 	GetSeed() uint64
@@ -199,8 +199,8 @@ type draw interface {
 	GetTimings() *pb.Timings
 }
 
-// partOf returns a reply of Sample or SampleStream.
-func partOf(reply draw) (part, error) {
+// partOf converts a reply of Sample or SampleStream.
+func partOf(reply sampleReply) (part, error) {
 	by, timings := reply.GetServedBy(), reply.GetTimings()
 	result := part{
 		seed:     new(reply.GetSeed()),
@@ -229,12 +229,12 @@ func partOf(reply draw) (part, error) {
 
 func floats(message *pb.Tensor) (latentserve.Tensor, error) {
 	if message.GetDataType() != pb.DataType_DATA_TYPE_FLOAT32 {
-		return latentserve.Tensor{}, fmt.Errorf("a %v tensor, expected FLOAT32", message.GetDataType())
+		return latentserve.Tensor{}, fmt.Errorf("the tensor has data type %v, expected FLOAT32", message.GetDataType())
 	}
 	return decodeTensor("FLOAT32", message.GetShape(), message.GetData())
 }
 
-// requestAsBytes sends requests as they are, and reads replies as usual.
+// requestAsBytes is a codec that sends raw bytes and parses replies.
 type requestAsBytes struct{}
 
 func (requestAsBytes) Marshal(v any) (mem.BufferSlice, error) {

@@ -1,4 +1,4 @@
-"""Runs cases one after the other, prints and reports what came of them."""
+"""Command line of the Python runner: runs cases in sequence and reports results."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from conformance_runner.calls import Caller
-from conformance_runner.case_reading import CaseFolder, Json
-from conformance_runner.checks import Mismatch, check_answer, check_error
+from conformance_runner.case_folder import CaseFolder, Json
+from conformance_runner.checks import Mismatch, check_error, check_result
 from latentserve_client import LatentserveError
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a case ended; the reason is empty where it passed."""
+    """Result of a case; the reason is empty if it passed."""
 
     name: str
     reason: str
@@ -35,7 +35,7 @@ def run(
     *,
     asyncio_client: bool = False,
 ) -> list[Outcome]:
-    """Run the cases of a folder, of all groups or of these, through one of the two clients."""
+    """Run the cases of these groups (all if empty) through one of the two clients."""
     folder = CaseFolder(cases)
     caller = Caller(addresses, folder, asyncio_client=asyncio_client)
     try:
@@ -47,23 +47,23 @@ def run(
 
 
 def _reason(case: Json, caller: Caller, folder: CaseFolder) -> str:
-    """Run one case; return why it failed, or nothing."""
+    """Run one case; return why it failed, or an empty string."""
     try:
         try:
-            answer = caller.call(case)
+            result = caller.call(case)
         except LatentserveError as error:
             check_error(case, error)
         else:
-            check_answer(case, answer, folder)
+            check_result(case, result, folder)
     except Mismatch as mismatch:
         return str(mismatch)
-    except Exception as error:  # noqa: BLE001 - whatever goes wrong in a case fails that case alone
+    except Exception as error:  # noqa: BLE001 - an exception fails only its case
         return f"{type(error).__name__}: {error}"
     return ""
 
 
 def report(outcomes: list[Outcome], language: str = "python") -> Json:
-    """Return the report that README.md describes."""
+    """Return the report in the format of README.md."""
     groups: dict[str, dict[str, int]] = {}
     for outcome in outcomes:
         counts = groups.setdefault(outcome.group, {"passed": 0, "failed": 0})
@@ -81,11 +81,13 @@ def report(outcomes: list[Outcome], language: str = "python") -> Json:
 
 
 def main() -> int:
-    """Read the command line, run, and print."""
+    """Parse the command line, run the cases and print the results."""
     parser = argparse.ArgumentParser(prog="runner.py", description=__doc__)
     parser.add_argument("--cases", type=Path, required=True)
     parser.add_argument("--servers", type=Path, required=True)
-    parser.add_argument("--groups", default="", help="of cases, separated by commas; empty: all")
+    parser.add_argument(
+        "--groups", default="", help="groups of cases, separated by commas; all if empty"
+    )
     parser.add_argument("--client", choices=("sync", "asyncio"), default="sync")
     parser.add_argument("--report", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
