@@ -1,11 +1,10 @@
-"""An empty call: the least that a Python gRPC server can do, as what others are compared with.
+"""Server of empty calls: the minimum cost of a Python gRPC server, for comparison.
 
     python benchmarks/echo_server.py PORT
 
-One thread on grpcio's completion queue gives back every request as it came: no model, no
-message class, no checks, no metrics. A method `/reply/N` is answered with N bytes instead. It reads
-and writes its sockets on that thread, as the server does with `--transport cq`, unless
-GRPC_EXPERIMENTS says otherwise.
+One thread on grpcio's completion queue returns every request unchanged, without a model, message
+classes, checks or metrics. A method `/reply/N` returns N bytes instead. That thread also reads and
+writes the sockets, as in the server with `--transport cq`, unless GRPC_EXPERIMENTS is set.
 """
 
 from __future__ import annotations
@@ -33,8 +32,8 @@ def main() -> None:
         raise SystemExit(f"port {sys.argv[1]} is taken")
     server.start()
 
-    def ask() -> None:
-        server.request_call(queue, queue, arrived)
+    def accept_next() -> None:
+        server.request_call(queue, queue, on_call)
 
     replies: dict[bytes, bytes] = {}
 
@@ -45,14 +44,14 @@ def main() -> None:
             replies[method] = bytes(int(method.removeprefix(REPLY)))
         return replies[method]
 
-    def arrived(event: Any) -> None:
-        ask()
+    def on_call(event: Any) -> None:
+        accept_next()
         call = event.call
         reply = reply_of(event.call_details.method)
 
-        def received(event: Any) -> None:
+        def on_message(event: Any) -> None:
             message = event.batch_operations[0].message()
-            if message is None:  # the caller left
+            if message is None:  # the call was cancelled
                 return
             call.start_server_batch(
                 (
@@ -60,17 +59,17 @@ def main() -> None:
                     cygrpc.SendMessageOperation(message if reply is None else reply, 0),
                     cygrpc.SendStatusFromServerOperation((), 0, b"", 0),
                 ),
-                ended,
+                on_end,
             )
 
-        call.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(0),), ended)
-        call.start_server_batch((cygrpc.ReceiveMessageOperation(0),), received)
+        call.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(0),), on_end)
+        call.start_server_batch((cygrpc.ReceiveMessageOperation(0),), on_message)
 
-    def ended(event: Any) -> None:
+    def on_end(event: Any) -> None:
         pass
 
     for _ in range(OUTSTANDING):
-        ask()
+        accept_next()
     while True:
         event = queue.poll(time.time() + POLL_S)
         if event.completion_type != cygrpc.CompletionType.queue_timeout:

@@ -1,18 +1,18 @@
-"""Everything about a GPU in one command of under eight minutes: every gpu test, every figure.
+"""GPU tests and GPU benchmark in one command of less than eight minutes.
 
     python benchmarks/gpu.py --exports exports --model mnist-vae --out gpu-report
 
 Writes gpu-report/gpu.md and gpu.json:
 
-* what the tests marked `gpu` say;
-* the graph alone, at 1 to 4,096 rows: on data that lies on the device already (bare), with a plain
-  run, with IO binding, CUDA graphs, TF32, NHWC, and in float16;
+* the outcome of the tests marked `gpu`;
+* the graph alone, at 1 to 4,096 rows: on data on the device (bare), with a plain run, with IO
+  binding, CUDA graphs, TF32, NHWC, and in float16;
 * the server: rows per second with IO binding, CUDA graphs, TF32 and NHWC, with 1 to 8 workers on
-  one GPU, and what it adds to the bare run at 256 rows;
-* from the start of the process to the first answer, with each convolution search.
+  one GPU, and the time that it adds to the bare run at 256 rows;
+* the time from the start of the process to the first reply, with each convolution search.
 
-Without a GPU it runs on the CPU, at small sizes, and the report says what was not measured. It
-also says what the time did not suffice for.
+Without a GPU it runs on the CPU with small sizes. The report lists all measurements that are
+missing, also those for which the time did not suffice.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @dataclasses.dataclass
 class Bench:
-    """What is measured, how long for, and what came of it."""
+    """Model, sizes and time limit of the benchmark, and its results."""
 
     folder: Path
     on_gpu: bool
@@ -85,85 +85,87 @@ class Bench:
 
     @property
     def manifest(self) -> Manifest:
-        """Of the model."""
+        """Manifest of the model."""
         return read_manifest(self.folder)
 
-    def device(self, chosen: CudaOptions) -> device.Device:
-        """Return the GPU with these choices, or the CPU with buffers of the same sizes."""
-        on = device.cuda_device(chosen, max(self.rows))
+    def device(self, options: CudaOptions) -> device.Device:
+        """Return the GPU with these options, or the CPU with buffers of the same sizes."""
+        gpu = device.cuda_device(options, max(self.rows))
         if self.on_gpu:
-            return on
-        return dataclasses.replace(on, name="cpu", provider=device.CPU_PROVIDER, options={})
+            return gpu
+        return dataclasses.replace(gpu, name="cpu", provider=device.CPU_PROVIDER, options={})
 
-    def attempt(self, what: str, reserve_s: float, measure: Callable[[], Any]) -> Any:
-        """Measure where the time suffices; say what is missing where it does not, or fails."""
+    def attempt(self, name: str, reserve_s: float, measure: Callable[[], Any]) -> Any:
+        """Measure if `reserve_s` seconds are left; add a failed measurement to `missing`."""
         if time.monotonic() + reserve_s > self.end:
-            self.missing.append(f"{what}: out of time")
+            self.missing.append(f"{name}: out of time")
             return None
-        print(what, flush=True)
+        print(name, flush=True)
         try:
             return measure()
         except (LatentserveError, *gpu_load.FAILURES) as error:
-            self.missing.append(f"{what}: {str(error).splitlines()[0][:200]}")
+            self.missing.append(f"{name}: {str(error).splitlines()[0][:200]}")
             return None
 
 
 def main() -> int:
-    """Measure, and write the report; the exit status is that of the tests."""
-    parser = argparse.ArgumentParser(description="Every test and every figure about a GPU.")
+    """Measure and write the report; return the exit status of the tests."""
+    parser = argparse.ArgumentParser(description="Run all GPU tests and the GPU benchmark.")
     parser.add_argument("--exports", type=Path, default=Path("exports"))
-    parser.add_argument("--model", default="mnist-vae", help="with reconstruct")
+    parser.add_argument("--model", default="mnist-vae", help="a model with reconstruct")
     parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
     parser.add_argument("--out", type=Path, default=Path("gpu-report"))
-    parser.add_argument("--minutes", type=float, default=7.5, help="at most, for everything")
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each figure")
+    parser.add_argument("--minutes", type=float, default=7.5, help="time limit in total")
+    parser.add_argument("--seconds", type=float, default=1.0, help="per measurement")
     parser.add_argument("--rows", type=_numbers, help="(default: 1,4,16,64,256,1024,4096)")
     parser.add_argument("--workers", type=_numbers, help="(default: 1,2,4,8; CPU: 1,2)")
-    parser.add_argument("--no-tests", action="store_true", help="leave the tests out")
-    given = parser.parse_args()
-    problem = device.cuda_problem() if given.device != "cpu" else "--device cpu was asked for"
-    if given.device == "cuda" and problem:
-        raise SystemExit(f"--device cuda cannot be kept: {problem}")
+    parser.add_argument("--no-tests", action="store_true", help="skip the tests")
+    arguments = parser.parse_args()
+    problem = device.cuda_problem() if arguments.device != "cpu" else "--device cpu was given"
+    if arguments.device == "cuda" and problem:
+        raise SystemExit(f"--device cuda is not available: {problem}")
     on_gpu = problem is None
     if on_gpu:
         onnxruntime.preload_dlls()
-    versions = sorted((given.exports / given.model).glob("[1-9]*"), key=lambda each: int(each.name))
+    versions = sorted(
+        (arguments.exports / arguments.model).glob("[1-9]*"), key=lambda each: int(each.name)
+    )
     if not versions:
-        raise SystemExit(f"{given.exports} has no model {given.model}")
+        raise SystemExit(f"{arguments.exports} has no model {arguments.model}")
     started = time.monotonic()
     bench = Bench(
         versions[-1],
         on_gpu,
-        given.rows or ([1, 4, 16, 64, 256, 1024, 4096] if on_gpu else [1, 16, 64]),
-        given.workers or ([1, 2, 4, 8] if on_gpu else [1, 2]),
-        given.seconds,
-        started + 60 * given.minutes,
+        arguments.rows or ([1, 4, 16, 64, 256, 1024, 4096] if on_gpu else [1, 16, 64]),
+        arguments.workers or ([1, 2, 4, 8] if on_gpu else [1, 2]),
+        arguments.seconds,
+        started + 60 * arguments.minutes,
     )
     if problem:
-        bench.missing.append(f"everything on a GPU: {problem}")
+        bench.missing.append(f"all measurements on a GPU: {problem}")
     bench.result["machine"] = machine(bench)
-    status = 0 if given.no_tests else run_tests(bench)
+    status = 0 if arguments.no_tests else run_tests(bench)
     engines(bench)
     with tempfile.TemporaryDirectory() as folder:
         servers(bench, Path(folder))
     bench.result |= {"missing": bench.missing, "seconds": round(time.monotonic() - started, 1)}
-    given.out.mkdir(parents=True, exist_ok=True)
-    (given.out / "gpu.json").write_text(json.dumps(bench.result, indent=2) + "\n", "utf-8")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / "gpu.json").write_text(json.dumps(bench.result, indent=2) + "\n", "utf-8")
     report = gpu_report.markdown(bench.result)
-    (given.out / "gpu.md").write_text(report, "utf-8")
+    (arguments.out / "gpu.md").write_text(report, "utf-8")
     print(f"\n{report}")
     return status
 
 
 def machine(bench: Bench) -> dict[str, Any]:
-    """Say what was measured, and on what."""
+    """Return the properties of the machine and of the model."""
     gpu = ""
     if bench.on_gpu:
         query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
         try:
             gpu = subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
         except (OSError, subprocess.CalledProcessError):
-            gpu = "an NVIDIA GPU (nvidia-smi does not answer)"
+            gpu = "an NVIDIA GPU (nvidia-smi failed)"
     return {
         "date": time.strftime("%Y-%m-%d"),
         "gpu": gpu,
@@ -178,7 +180,7 @@ def machine(bench: Bench) -> dict[str, Any]:
 
 
 def run_tests(bench: Bench) -> int:
-    """Run every test that is marked gpu; return pytest's exit status."""
+    """Run all tests marked `gpu`; return the exit status of pytest."""
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", str(ROOT / "tests" / "gpu")]
     print("tests marked gpu", flush=True)
     try:
@@ -203,23 +205,23 @@ def run_tests(bench: Bench) -> int:
 
 
 def engines(bench: Bench) -> None:
-    """Measure one run of a batch in this process, in every way, at every number of rows."""
+    """Measure one run of a batch in this process, with all options and row counts."""
     table: dict[str, dict[int, float]] = {}
     bench.result["engine_ms"] = table
-    ways = (
+    options = (
         ENGINES if bench.on_gpu else {name: ENGINES[name] for name in ("plain run", "IO binding")}
     )
     reserve_s = len(bench.rows) * 2 * bench.seconds + 10.0
     bare = bench.attempt("bare run", reserve_s, lambda: bare_ms(bench))
     if bare is not None:
         table["bare run"] = bare
-    for name, chosen in ways.items():
+    for name, chosen in options.items():
         found = bench.attempt(name, reserve_s, lambda c=chosen: engine_ms(bench, bench.folder, c))
         if found is not None:
             table[name] = found
     if not bench.on_gpu:
-        left = [*(name for name in ENGINES if name not in ways), *HALF]
-        bench.missing.append(f"the graph alone: {'; '.join(left)} (a GPU is needed)")
+        missing = [*(name for name in ENGINES if name not in options), *HALF]
+        bench.missing.append(f"the graph alone: {'; '.join(missing)} (a GPU is needed)")
         return
     with tempfile.TemporaryDirectory() as folder:
         half = bench.attempt(
@@ -232,7 +234,7 @@ def engines(bench: Bench) -> None:
 
 
 def engine_ms(bench: Bench, folder: Path, chosen: CudaOptions) -> dict[int, float]:
-    """Return the median milliseconds of one batch by its rows, copies included."""
+    """Return the median milliseconds of one batch by its rows, including copies."""
     on = bench.device(chosen)
     kind = IoBindingEngine if chosen.io_binding else OnnxEngine
     engine = kind(read_manifest(folder), on, threads=1)
@@ -245,20 +247,20 @@ def engine_ms(bench: Bench, folder: Path, chosen: CudaOptions) -> dict[int, floa
 
 
 def bare_ms(bench: Bench) -> dict[int, float]:
-    """Return the median milliseconds of the graph on data that lies on the device already."""
+    """Return the median milliseconds of the graph by rows, with data on the device."""
     manifest, on = bench.manifest, bench.device(CudaOptions())
     spec, found = manifest.operations[OPERATION], {}
     session = open_session(manifest, spec, on, 1)
     for rows in bench.rows:
         shape = (rows, *engine_shape(bench))
         x = np.random.default_rng(rows).random(shape, dtype=np.float32)
-        given = onnxruntime.OrtValue.ortvalue_from_numpy(x, on.name, on.device_id)
-        taken = onnxruntime.OrtValue.ortvalue_from_shape_and_type(
+        input_value = onnxruntime.OrtValue.ortvalue_from_numpy(x, on.name, on.device_id)
+        output_value = onnxruntime.OrtValue.ortvalue_from_shape_and_type(
             shape, np.float32, on.name, on.device_id
         )
         binding = session.io_binding()
-        binding.bind_ortvalue_input(spec.inputs[0], given)
-        binding.bind_ortvalue_output(spec.outputs[0], taken)
+        binding.bind_ortvalue_input(spec.inputs[0], input_value)
+        binding.bind_ortvalue_output(spec.outputs[0], output_value)
         found[rows] = gpu_load.median_ms(
             lambda b=binding: session.run_with_iobinding(b), bench.seconds
         )
@@ -274,7 +276,7 @@ def engine_shape(bench: Bench) -> tuple[int, ...]:
 
 
 def servers(bench: Bench, scratch: Path) -> None:
-    """Measure rows per second of real servers of that model, and the time to the first answer."""
+    """Measure the rows per second of servers of the model, and the time to the first reply."""
     exports = scratch / "exports"
     shutil.copytree(bench.folder, exports / bench.folder.parent.name / bench.folder.name)
     flags = ["--device", "cuda" if bench.on_gpu else "cpu"]
@@ -288,9 +290,9 @@ def servers(bench: Bench, scratch: Path) -> None:
             return gpu_load.rows_per_s(address, model, shape, rows, bench.seconds, workers)
 
     reserve_s = 30.0 + 2 * bench.seconds
-    by_way: dict[str, float | None] = {}
+    by_options: dict[str, float | None] = {}
     for name, more in SERVERS.items() if bench.on_gpu else [("plain run", ())]:
-        by_way[name] = bench.attempt(f"server, {name}", reserve_s, lambda m=more: rate(*m))
+        by_options[name] = bench.attempt(f"server, {name}", reserve_s, lambda m=more: rate(*m))
     by_workers = {
         count: bench.attempt(f"{count} workers", reserve_s, lambda n=count: rate(workers=n))
         for count in bench.workers
@@ -299,7 +301,7 @@ def servers(bench: Bench, scratch: Path) -> None:
     for search in CONV_SEARCHES if bench.on_gpu else ("(CPU)",):
         more = ("--conv-search", search) if bench.on_gpu else ()
         first[search] = bench.attempt(
-            f"first answer, {search}",
+            f"first reply, {search}",
             reserve_s,
             lambda m=more: gpu_load.first_reply_s(
                 (*flags, *sizes, *m), scratch / "server.log", model, shape
@@ -307,12 +309,12 @@ def servers(bench: Bench, scratch: Path) -> None:
         )
     bench.result["server"] = {
         "rows_per_request": rows,
-        "rows_per_s": by_way,
+        "rows_per_s": by_options,
         "rows_per_s_by_workers": by_workers,
         "first_answer_s": first,
     }
     if not bench.on_gpu:
-        bench.missing.append("the server with every choice for CUDA (a GPU is needed)")
+        bench.missing.append("the server with the CUDA options (a GPU is needed)")
 
 
 def _numbers(text: str) -> list[int]:

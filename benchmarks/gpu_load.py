@@ -1,4 +1,4 @@
-"""What gpu.py measures with: a timer, real servers, clients in processes of their own."""
+"""Timers, servers and client processes of gpu.py."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from latentserve_server.engine.onnx import FAILURES as ENGINE_FAILURES
 START_TIMEOUT_S = 120.0
 CALL_TIMEOUT_S = 60.0
 CLIENTS = 3
-IN_FLIGHT = 3  # of each client
+IN_FLIGHT = 3  # per connection of each client
 RECONSTRUCT = "/latentserve.v1.GenerativeService/Reconstruct"
 _SERVES = re.compile(r"(?:workers are|latentserve \S+ is) serving on ([^\s,]+)")
 
 
 class NotMeasured(Exception):
-    """A figure could not be taken; the text says why."""
+    """A measurement failed; the text has the reason."""
 
 
 FAILURES = (*ENGINE_FAILURES, NotMeasured, OSError, grpc.RpcError, subprocess.SubprocessError)
 
 
 def median_ms(call: Callable[[], object], seconds: float) -> float:
-    """Return the median milliseconds of a call, repeated for that long after three to warm up."""
+    """Return the median milliseconds of a call, repeated for `seconds` after a warm-up."""
     for _ in range(3):
         call()
     times_ms: list[float] = []
@@ -50,13 +50,15 @@ def median_ms(call: Callable[[], object], seconds: float) -> float:
 
 
 def in_float16(folder: Path, scratch: Path) -> Path:
-    """Write a float16 copy of a version folder; raises NotMeasured without latentserve-training."""
+    """Write a float16 copy of a model folder; raises NotMeasured without latentserve-training."""
     try:
         import onnx
 
         from latentserve_training.graphs.float16 import to_float16
     except ImportError as error:
-        raise NotMeasured("latentserve-training, which converts to float16, is missing") from error
+        raise NotMeasured(
+            "latentserve-training, which converts to float16, is not installed"
+        ) from error
     copy = scratch / folder.parent.name / folder.name
     copy.mkdir(parents=True)
     document = json.loads((folder / "manifest.json").read_text("utf-8"))
@@ -74,7 +76,7 @@ def in_float16(folder: Path, scratch: Path) -> Path:
 
 @contextlib.contextmanager
 def serving(flags: Sequence[str], log: Path) -> Iterator[str]:
-    """Run a server with these flags; give its address once it serves."""
+    """Run a server with these flags; yield its address when it is serving."""
     command = [sys.executable, "-m", "latentserve_server", "--listen", "127.0.0.1:0", *flags]
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
@@ -83,7 +85,7 @@ def serving(flags: Sequence[str], log: Path) -> Iterator[str]:
         while not (found := _SERVES.findall(_serving_lines(log, flags))):
             if process.poll() is not None or time.monotonic() > end:
                 last = log.read_text("utf-8").splitlines()[-1:]
-                raise NotMeasured(f"the server does not serve: {' '.join(last)}")
+                raise NotMeasured(f"the server is not serving: {' '.join(last)}")
             time.sleep(0.01)
         yield found[-1]
     finally:
@@ -96,14 +98,14 @@ def serving(flags: Sequence[str], log: Path) -> Iterator[str]:
 
 
 def _serving_lines(log: Path, flags: Sequence[str]) -> str:
-    """Return the lines that may say that all serve: of several workers, only the supervisor's."""
+    """Return the log lines to search; with several workers, only those about all workers."""
     text = log.read_text("utf-8")
     alone = flags[-1] == "1" or "--workers" not in flags
     return text if alone else "\n".join(line for line in text.splitlines() if "workers are" in line)
 
 
 def request_of(model: str, shape: Sequence[int], rows: int) -> bytes:
-    """Return a Reconstruct request of random images, uint8 there and back."""
+    """Return a Reconstruct request of random images, with uint8 in the request and the reply."""
     whole = (rows, *shape)
     data = np.random.default_rng(0).integers(0, 256, whole, dtype=np.uint8).tobytes()
     tensor = tensor_pb2.Tensor(data_type=tensor_pb2.DATA_TYPE_UINT8, shape=whole, data=data)
@@ -115,7 +117,7 @@ def request_of(model: str, shape: Sequence[int], rows: int) -> bytes:
 
 
 def first_reply_s(flags: Sequence[str], log: Path, model: str, shape: Sequence[int]) -> float:
-    """Return the seconds from the start of a server to its first answer."""
+    """Return the seconds from the start of a server to its first reply."""
     request = request_of(model, shape, 1)
     started = time.monotonic()
     with serving(flags, log) as address, grpc.insecure_channel(address) as channel:
@@ -126,21 +128,21 @@ def first_reply_s(flags: Sequence[str], log: Path, model: str, shape: Sequence[i
 def rows_per_s(
     address: str, model: str, shape: Sequence[int], rows: int, seconds: float, workers: int
 ) -> float:
-    """Return the rows per second that clients in processes of their own get together.
+    """Return the total rows per second of clients in separate processes.
 
-    Every process makes as many connections as there are workers, which the kernel spreads.
+    Every process opens one connection per worker; the kernel distributes them.
     """
     command = [sys.executable, __file__, address, model, json.dumps(list(shape))]
     command += [str(rows), str(seconds), str(workers)]
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(_client(command)) for _ in range(CLIENTS)]
         for client in clients:
-            _line(client)  # it is connected, and has had a first answer
+            _line(client)  # it is connected and has received a first reply
         for client in clients:
             client.stdin.write("go\n")
             client.stdin.flush()
         counts: list[list[float]] = [json.loads(_line(client)) for client in clients]
-    # Only while all of them were at it.
+    # Count only the time in which all clients were calling.
     start, end = max(min(each) for each in counts), min(max(each) for each in counts)
     if end <= start:
         raise NotMeasured("the clients did not overlap; measure for more seconds")
@@ -162,14 +164,14 @@ def _client(command: Sequence[str]) -> Iterator[Any]:
 def _line(client: Any) -> str:
     line: str = client.stdout.readline()
     if not line:
-        raise NotMeasured(f"a client ended with {client.wait()}")
+        raise NotMeasured(f"a client exited with status {client.wait()}")
     return line
 
 
 def load(address: str, request: bytes, seconds: float, connections: int) -> list[float]:
-    """Call for that long, once told to; return when each answer came.
+    """Call for `seconds` after a line on stdin; return the time of each reply.
 
-    IN_FLIGHT calls at a time on each connection.
+    Makes IN_FLIGHT calls at a time on each connection.
     """
     ends: list[float] = []
     options = [("grpc.use_local_subchannel_pool", 1)]

@@ -1,4 +1,4 @@
-"""The Markdown of what gpu.py measured."""
+"""Markdown report of the results of gpu.py."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """Return the report of the result that gpu.json holds."""
+    """Return the report of the results in gpu.json."""
     machine, server = result["machine"], result["server"]
     return "\n".join(
         [
@@ -15,33 +15,37 @@ def markdown(result: dict[str, Any]) -> str:
             f"{machine['gpu'] or 'No GPU: the CPU provider'}, {machine['date']}; "
             f"{machine['cores']} cores, Python {machine['python']}, onnxruntime "
             f"{machine['onnxruntime']}, latentserve {machine['latentserve']}; {machine['model']}, "
-            f"{machine['operation']}. {result['seconds']:.0f} s for everything.",
+            f"{machine['operation']}. {result['seconds']:.0f} s in total.",
             "",
             *_tests(result.get("tests")),
             "## The graph alone",
             "",
-            "Median milliseconds of one batch. Bare: on data that lies on the device already; the "
-            "others with the copies there and back.",
+            "Median milliseconds of one batch. The bare run uses data on the device; the others "
+            "include the copies to and from the device.",
             "",
             *_engine(result["engine_ms"]),
             "## The server",
             "",
-            f"Requests of {server['rows_per_request']} rows, uint8 there and back, several in "
-            "flight from clients in processes of their own.",
+            f"Requests of {server['rows_per_request']} rows, uint8 images in requests and replies, "
+            "several in flight from clients in separate processes.",
             "",
             *_table(
-                "way", "rows per second", server["rows_per_s"], "{:,.0f}", *_bare(result, server)
+                "options",
+                "rows per second",
+                server["rows_per_s"],
+                "{:,.0f}",
+                *_bare(result, server),
             ),
             *_table("workers", "rows per second", server["rows_per_s_by_workers"], "{:,.0f}"),
             *_table(
                 "convolution search",
-                "seconds from the start to the first answer",
+                "seconds from the start to the first reply",
                 server["first_answer_s"],
                 "{:.2f}",
             ),
             "## Not measured",
             "",
-            *([f"* {each}" for each in result["missing"]] or ["Nothing was left out."]),
+            *([f"* {each}" for each in result["missing"]] or ["All measurements were made."]),
             "",
         ]
     )
@@ -66,7 +70,7 @@ def _engine(table: dict[str, dict[int, float]]) -> list[str]:
 
 
 def _bare(result: dict[str, Any], server: dict[str, Any]) -> list[str]:
-    """What the best server adds to the bare run of as many rows, where both were measured."""
+    """Compare the best server with the bare run of the same number of rows, if both exist."""
     rows = server["rows_per_request"]
     bare_ms = result["engine_ms"].get("bare run", {}).get(rows)
     rates = {name: rate for name, rate in server["rows_per_s"].items() if rate}
@@ -75,8 +79,8 @@ def _bare(result: dict[str, Any], server: dict[str, Any]) -> list[str]:
     bare = 1000 * rows / bare_ms
     name, rate = max(rates.items(), key=lambda each: each[1])
     return [
-        f"The bare run makes {bare:,.0f} rows per second; the best server ({name}) takes "
-        f"{100 * (bare / rate - 1):.0f} % more time for each."
+        f"The bare run reaches {bare:,.0f} rows per second; the best server ({name}) takes "
+        f"{100 * (bare / rate - 1):.0f} % more time per row."
     ]
 
 

@@ -1,6 +1,6 @@
-"""Loads a gRPC method with `h2load` of nghttp2: a client in C that costs little itself.
+"""Load on a gRPC method with `h2load` of nghttp2, a client in C with a low overhead.
 
-Debian and Ubuntu have it in the package nghttp2-client. The request is serialised once.
+Debian and Ubuntu have it in the package nghttp2-client. The request is serialized once.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ TIMEOUT_S = 120.0
 
 
 class CallsFailed(Exception):
-    """Some calls were not answered as expected; the text says what h2load said."""
+    """Some calls failed; the text has the output of h2load."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """What came of one run: calls per second, the median and the 99th percentile of a call."""
+    """Result of one run: calls per second, median and 99th percentile of the call duration."""
 
     calls_per_s: float
     p50_us: float
@@ -31,9 +31,9 @@ class Load:
 
 
 def check() -> None:
-    """End the program where h2load is not there."""
+    """Exit if h2load is not installed."""
     if shutil.which("h2load") is None:
-        raise SystemExit("h2load is not there; Debian has it in the package nghttp2-client")
+        raise SystemExit("h2load is not installed; Debian has it in the package nghttp2-client")
 
 
 def load(
@@ -46,10 +46,11 @@ def load(
     connections: int = 1,
     reply_bytes: int = 0,
 ) -> Load:
-    """Make `calls` calls of `method`, `in_flight` at a time, spread over the connections.
+    """Make `calls` calls of `method`, `in_flight` at a time, distributed over the connections.
 
-    Raises CallsFailed where one failed. HTTP knows nothing of gRPC's status, and a refused call
-    has an empty body: give `reply_bytes`, what a good reply has at least, to have it found out.
+    Raises CallsFailed if a call failed. h2load checks only the HTTP status, not that of gRPC, and
+    a refused call has an empty body: `reply_bytes`, the minimum size of a correct reply, detects
+    refused calls.
     """
     with tempfile.TemporaryDirectory() as folder:
         body, log = Path(folder) / "body", Path(folder) / "log"
@@ -70,10 +71,10 @@ def load(
             raise CallsFailed(f"h2load: calls failed:\n{ran.stdout}\n{ran.stderr}")
         if int(data.group(1)) < calls * reply_bytes:
             raise CallsFailed(
-                f"{method}: {calls} replies have {data.group(1)} bytes, expected {reply_bytes} "
-                "each at least: calls were refused"
+                f"{method}: {calls} replies have {data.group(1)} bytes, expected at least "
+                f"{reply_bytes} each: calls were refused"
             )
-        # Each line: the start, the HTTP status, the microseconds.
+        # Each line has the start time, the HTTP status and the microseconds.
         times_us = [int(line.split("\t")[2]) for line in log.read_text("ascii").splitlines()]
     p99_us = statistics.quantiles(times_us, n=100, method="inclusive")[98]
     return Load(float(finished.group(1)), statistics.median(times_us), p99_us)

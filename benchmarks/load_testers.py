@@ -1,13 +1,13 @@
-"""What a call costs the tester: `latentserve load` on both transports, beside ghz.
+"""CPU cost per call of load testers: `latentserve load` on both transports, and ghz.
 
     go install github.com/bojand/ghz/cmd/ghz@v0.120.0      # into your GOBIN
     python benchmarks/load_testers.py --exports exports --ghz ghz
 
-Starts a server and takes turns between the testers, so that all see the same machine. Each turn is
-Reconstruct of one image per call, from a message that was serialised once, over one connection.
-CPU is user and system time of the tester's process, without its start: ghz is started once more
-for few calls, and that is taken off; our own is from the report. Rates depend on what the server
-leaves of the cores; the CPU time is the steadier figure.
+Starts a server and measures the testers in turn, so that the state of the machine is the same for
+all. The load is Reconstruct of one image per call, from a message that was serialized once, over
+one connection. CPU is the user and system time of the tester's process without its start: for ghz,
+a second run with few calls is subtracted; ours is in the report. Rates depend on the CPU that the
+server uses on the same cores; CPU time varies less.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ FEW_CALLS = 200
 
 
 def children_cpu_s() -> float:
-    """Return the CPU seconds of all processes that were waited for."""
+    """Return the CPU seconds of all processes that have been waited for."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
 
 def ghz_cpu_s(arguments: argparse.Namespace, address: str, request: Path, calls: int) -> float:
-    """Make calls with ghz; return its CPU seconds, those of its start included."""
+    """Make calls with ghz; return its CPU seconds, including its start."""
     command = [arguments.ghz, "--insecure", "--import-paths", str(PROTO), "--proto"]
     command += ["latentserve/v1/generative_service.proto", "--call", METHOD, "-B", str(request)]
     command += ["-c", str(arguments.in_flight), "--connections", "1", "-n", str(calls)]
@@ -78,7 +78,7 @@ def ours_us(arguments: argparse.Namespace, address: str, transport: str) -> floa
 
 
 def one_image(model: str) -> bytes:
-    """Return a Reconstruct request of one digit, as FLOAT32."""
+    """Return a Reconstruct request of one digit in FLOAT32."""
     images = digits.bundled().images[:1] / 255
     base = ClientBase(
         "", timeout_s=1, model=model, wait_for_ready=False, max_message_bytes=2**20, metadata=()
@@ -92,14 +92,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="CPU per call of load testers.")
     parser.add_argument("--exports", type=Path, default=Path("exports"))
     parser.add_argument("--model", default="mnist-ae")
-    parser.add_argument("--ghz", default=shutil.which("ghz"), help="its program (default: PATH's)")
-    parser.add_argument("--calls", type=int, default=10_000, help="of ghz, in a turn")
-    parser.add_argument("--seconds", type=float, default=3.0, help="of `latentserve load`")
+    parser.add_argument("--ghz", default=shutil.which("ghz"), help="program (default: from PATH)")
+    parser.add_argument("--calls", type=int, default=10_000, help="calls of ghz per round")
+    parser.add_argument(
+        "--seconds", type=float, default=3.0, help="duration of `latentserve load` per round"
+    )
     parser.add_argument("--in-flight", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     if not arguments.ghz:
-        parser.error("there is no ghz: go install github.com/bojand/ghz/cmd/ghz@v0.120.0")
+        parser.error("ghz not found: go install github.com/bojand/ghz/cmd/ghz@v0.120.0")
     address = free_address()
     with (
         tempfile.NamedTemporaryFile() as request,
@@ -122,16 +124,16 @@ def main() -> None:
 
 
 def show(arguments: argparse.Namespace, found: dict[str, list[float]]) -> None:
-    """Print the medians with the lowest and the highest."""
+    """Print the medians with minimum and maximum."""
     version = subprocess.run(
         [arguments.ghz, "--version"], capture_output=True, text=True, check=False, timeout=30
     )
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
         f"grpcio {grpc.__version__}, ghz {(version.stdout or version.stderr).strip()}; "
-        f"{arguments.model}, one image a call, {arguments.in_flight} in flight, "
+        f"{arguments.model}, one image per call, {arguments.in_flight} in flight, "
         f"{arguments.rounds} rounds\n\n"
-        "| tester | CPU µs per call | calls per CPU second | of ghz's |\n|---|---|---|---|"
+        "| tester | CPU µs per call | calls per CPU second | relative to ghz |\n|---|---|---|---|"
     )
     ghz = statistics.median(found["ghz"])
     for name, values in found.items():

@@ -1,16 +1,16 @@
-"""What metrics and traces cost a call: nanoseconds of CPU, and as a share of what a call costs.
+"""CPU cost of metrics and traces per call, in nanoseconds and as a fraction of a call.
 
     python benchmarks/metrics_cost.py --exports exports --model mnist-ae
 
-Makes what the transport and the batcher make of one call, in a loop: it begins, its rows leave
-the queue, a batch runs, it ends. A batch of one call is the dearest case; with more calls in
-a batch its two values are shared. Folding and a scrape now and then are part of the loop.
+Repeats the updates by the transport and the batcher for one call: the call begins, its rows leave
+the queue, a batch runs, the call ends. A batch of one call is the most expensive case; several
+calls in a batch share its two values. The loop includes folding and a periodic scrape.
 
-Then the same with a trace of each call, into an exporter that throws it away, where the extra
-`tracing` is installed: a call under a caller that samples, and under one that does not.
+If the extra `tracing` is installed, the same is measured with a trace of each call and an exporter
+that discards it, for a client that samples and for one that does not.
 
-Beside it, the CPU of the server for one call: Reconstruct of one image over `--transport cq`,
-32 in flight, from /proc, the median of some rounds.
+For comparison, the CPU of the server for one call is measured: Reconstruct of one image over
+`--transport cq`, 32 in flight, from /proc, median over rounds.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ SCRAPE_EVERY = 100_000  # calls: at 10,000 calls/s, every ten seconds
 
 
 def metrics_ns(calls: int, calls_per_batch: int) -> float:
-    """Return the nanoseconds of CPU that the metrics of one call take."""
+    """Return the CPU nanoseconds of the metrics of one call."""
     metrics = Metrics(lambda: ())
     rpc = metrics.rpc(RECONSTRUCT, streaming=False)
     callbacks = metrics.callbacks("mnist-ae", 1)
@@ -68,18 +68,18 @@ def metrics_ns(calls: int, calls_per_batch: int) -> float:
 
 
 def trace_ns(calls: int, metadata: tuple[tuple[str, str], ...]) -> float:
-    """Return the nanoseconds of CPU that the trace of one call takes, the SDK's thread included."""
+    """Return the CPU nanoseconds of the trace of one call, including the thread of the SDK."""
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
     from latentserve_server.observability.opentelemetry import OpenTelemetry
 
-    class Nowhere(SpanExporter):
+    class DiscardingExporter(SpanExporter):
         def export(self, spans: object) -> SpanExportResult:
             return SpanExportResult.SUCCESS
 
     provider = TracerProvider(shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(Nowhere()))
+    provider.add_span_processor(BatchSpanProcessor(DiscardingExporter()))
     method = OpenTelemetry(provider).method(RECONSTRUCT)
     manifest = SimpleNamespace(name="mnist-ae", version=1)
     model: Any = SimpleNamespace(manifest=manifest, provider="CPUExecutionProvider")
@@ -88,7 +88,7 @@ def trace_ns(calls: int, metadata: tuple[tuple[str, str], ...]) -> float:
     for _ in range(calls):
         trace = method.begin(metadata)
         if trace is None:
-            raise SystemExit("no call can be traced")
+            raise SystemExit("calls cannot be traced")
         trace.record_work((model, "reconstruct", 1, completion))
         trace.end("OK", None)
     provider.shutdown()
@@ -102,7 +102,7 @@ def cpu_s(pid: int) -> float:
 
 
 def server_us(exports: Path, model: str, calls: int, rounds: int) -> list[float]:
-    """Return the server's microseconds of CPU per call, of each round."""
+    """Return the server's CPU microseconds per call for each round."""
     with tempfile.TemporaryFile("w+") as log:
         command = [sys.executable, "-m", "latentserve_server", "--exports", str(exports)]
         command += ["--listen", "127.0.0.1:0", "--device", "cpu", "--transport", "cq"]
@@ -125,25 +125,25 @@ def server_us(exports: Path, model: str, calls: int, rounds: int) -> list[float]
 
 
 def wait_for_address(process: subprocess.Popen[bytes], log: object) -> str:
-    """Return HOST:PORT once the server's log says that it serves."""
+    """Return HOST:PORT from the log line that reports that the server is serving."""
     end = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < end and process.poll() is None:
         log.seek(0)  # type: ignore[attr-defined]
-        _, there, rest = log.read().partition("is serving on ")  # type: ignore[attr-defined]
-        if there and " " in rest:
+        _, found, rest = log.read().partition("is serving on ")  # type: ignore[attr-defined]
+        if found and " " in rest:
             return str(rest.split(" ", 1)[0])
         time.sleep(0.05)
-    raise SystemExit(f"the server did not serve within {START_TIMEOUT_S:g} s")
+    raise SystemExit(f"the server was not serving within {START_TIMEOUT_S:g} s")
 
 
 def make_calls(call: grpc.UnaryUnaryMultiCallable, request: bytes, calls: int) -> None:
     """Make calls, 32 in flight."""
-    flying: collections.deque[grpc.Future] = collections.deque()
+    in_flight: collections.deque[grpc.Future] = collections.deque()
     for _ in range(calls):
-        if len(flying) == 32:
-            flying.popleft().result()
-        flying.append(call.future(request, timeout=10.0))
-    for future in flying:
+        if len(in_flight) == 32:
+            in_flight.popleft().result()
+        in_flight.append(call.future(request, timeout=10.0))
+    for future in in_flight:
         future.result()
 
 
@@ -163,11 +163,13 @@ def one_image(channel: grpc.Channel, model: str) -> bytes:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description="What the metrics cost a call.")
+    parser = argparse.ArgumentParser(description="CPU cost of metrics and traces per call.")
     parser.add_argument("--exports", type=Path, default=Path("exports"))
     parser.add_argument("--model", default="mnist-ae")
-    parser.add_argument("--loops", type=int, default=200_000, help="calls of the bare loop")
-    parser.add_argument("--calls", type=int, default=4000, help="calls of one round")
+    parser.add_argument(
+        "--loops", type=int, default=200_000, help="calls of the loop without a server"
+    )
+    parser.add_argument("--calls", type=int, default=4000, help="calls per round")
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     cost_ns = {
@@ -175,7 +177,7 @@ def main() -> None:
         for per_batch in (1, 16)
     }
     for per_batch, nanoseconds in cost_ns.items():
-        print(f"metrics, {per_batch} calls in a batch: {nanoseconds:.0f} ns of CPU per call")
+        print(f"metrics, {per_batch} calls per batch: {nanoseconds:.0f} ns of CPU per call")
     if importlib.util.find_spec("opentelemetry"):
         for flags, sampled in (("01", "sampled"), ("00", "not sampled")):
             parent = f"00-{'ab' * 16}-{'cd' * 8}-{flags}"
@@ -186,7 +188,7 @@ def main() -> None:
         found = server_us(arguments.exports, arguments.model, arguments.calls, arguments.rounds)
         whole = statistics.median(found)
         print(f"server, cq, 32 in flight: {whole:.0f} us ({min(found):.0f} to {max(found):.0f})")
-        print(f"share of the metrics, 1 call in a batch: {cost_ns[1] / whole / 10:.2f} %")
+        print(f"metrics, 1 call per batch: {cost_ns[1] / whole / 10:.2f} % of the server's CPU")
 
 
 if __name__ == "__main__":

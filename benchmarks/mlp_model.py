@@ -1,6 +1,6 @@
-"""Writes the model that servers are compared with: a 784-400-20-400-784 autoencoder.
+"""Export of the benchmark model, a 784-400-20-400-784 autoencoder with random weights.
 
-Its weights are random: only what a run costs matters. Needs `onnx`, which training installs.
+Only the cost of a run matters, not the output. Needs `onnx`, which training installs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PIXELS = SIDE * SIDE
 
 
 def write_export(root: Path, name: str = NAME, hidden: int = HIDDEN) -> Path:
-    """Write `root`/`name`/1, with so many hidden units, and return the folder."""
+    """Write `root`/`name`/1 with `hidden` hidden units, and return the folder."""
     folder = root / name / "1"
     folder.mkdir(parents=True)
     graph = folder / "reconstruct.onnx"

@@ -1,17 +1,17 @@
-"""pythae's VAEGAN on MNIST, measured as our own generators are.
+"""Quality metrics of pythae's VAEGAN on MNIST, for comparison with our generators.
 
-    # in an environment with pythae 0.1.2 (needs nothing of this project):
+    # in an environment with pythae 0.1.2 (without this project):
     python benchmarks/pythae_vaegan.py train --data MNIST --minutes 10 --out pythae.npz
     # in an environment with latentserve-training:
     python benchmarks/pythae_vaegan.py measure pythae.npz --data MNIST
 
-``train`` is pythae's own trainer with the configuration and the networks that pythae publishes for
+``train`` runs pythae's trainer with the configuration and the networks that pythae publishes for
 MNIST (examples/scripts/configs/mnist/vaegan_config.json and base_training_config.json), stopped
-after so many minutes of wall time on one CPU thread. Those networks have 28 million parameters, and
-a step takes seconds there; ``--narrower 8`` divides their widths, for about as many parameters as
-our own have. It writes 10,000 samples of the prior and the
-reconstructions of the test images. ``measure`` looks at them through the shipped classifier, with
-the functions behind ``test_frechet_distance`` and its companions.
+after ``--minutes`` of wall time on one CPU thread. These networks have 28 million parameters, and
+a step takes seconds there; ``--narrower 8`` divides their widths, which gives about as many
+parameters as our networks have. It writes 10,000 samples of the prior and the reconstructions of
+the test images. ``measure`` computes metrics of them with the shipped classifier, with the
+functions behind ``test_frechet_distance`` and the related metrics.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ BATCH = 100
 LEARNING_RATE = 1e-3
 EPOCHS = 100
 SAMPLES = 10_000
-VALIDATION_IMAGES = 3000  # as many as our own runs hold out
+VALIDATION_IMAGES = 3000  # the same number as in our runs
 DECODED_AT_ONCE = 500
 
 
 class TimeIsUpError(Exception):
-    """Ends pythae's training loop, which knows no limit but epochs."""
+    """Ends pythae's training loop, whose only limit is the number of epochs."""
 
 
 def read_images(folder: Path, name: str) -> np.ndarray:
-    """One IDX file of images, gzip or not, as float32 ``[n, 1, 28, 28]`` in [0, 1]."""
+    """Read an IDX file of images, gzip or not, as float32 ``[n, 1, 28, 28]`` in [0, 1]."""
     path = next(path for path in (folder / name, folder / f"{name}.gz") if path.is_file())
     content = path.read_bytes()
     content = gzip.decompress(content) if path.suffix == ".gz" else content
@@ -50,10 +50,10 @@ def read_images(folder: Path, name: str) -> np.ndarray:
 
 
 def narrow_networks(config: Any, narrower: int) -> tuple[Any, Any, Any]:
-    """Pythae's convolutional networks for MNIST with all widths divided by ``narrower``.
+    """Build pythae's convolutional networks for MNIST with all widths divided by ``narrower``.
 
     Returns:
-        Encoder, decoder and discriminator; the published ones for 1.
+        Encoder, decoder and discriminator; for 1, the published networks.
     """
     from pythae.models.base.base_utils import ModelOutput
     from pythae.models.nn.benchmarks.mnist import (
@@ -75,7 +75,7 @@ def narrow_networks(config: Any, narrower: int) -> tuple[Any, Any, Any]:
 
     class Decoder(Decoder_Conv_AE_MNIST):  # type: ignore[misc]  # pythae has no types
         def forward(self, z: Any, output_layer_levels: Any = None) -> Any:
-            """As pythae's, which has its width of 1024 in the code."""
+            """The same as in pythae, which has its width of 1024 as a constant."""
             features = self.layers[0](z).reshape(len(z), widths[-1], 4, 4)
             for layer in self.layers[1:]:
                 features = layer(features)
@@ -94,7 +94,7 @@ def narrow_networks(config: Any, narrower: int) -> tuple[Any, Any, Any]:
 
 
 def train(data: Path, minutes: float, seed: int, narrower: int, out: Path) -> None:
-    """Train for so long, then sample and reconstruct."""
+    """Train for ``minutes``, then sample and reconstruct."""
     import torch
     from pythae.data.datasets import BaseDataset
     from pythae.models import VAEGAN, VAEGANConfig
@@ -177,7 +177,7 @@ def train(data: Path, minutes: float, seed: int, narrower: int, out: Path) -> No
 
 
 def measure(path: Path, data: Path) -> dict[str, float]:
-    """The results of ``test_frechet_distance`` and its companions, and the squared error."""
+    """Compute ``test_frechet_distance``, the related metrics and the squared error."""
     import torch
 
     from latentserve_training.data import load_data
@@ -199,17 +199,17 @@ def measure(path: Path, data: Path) -> dict[str, float]:
     def shares(classes: torch.Tensor) -> torch.Tensor:
         return torch.bincount(classes, minlength=classifier.classes).double() / len(classes)
 
-    test, drawn = classifier.embed(images.test), classifier.embed(samples)
-    overlap = set_overlap(test.features, drawn.features, NEIGHBOURS)
-    covered = shares(drawn.classes) >= 0.1 / classifier.classes
+    test, sampled = classifier.embed(images.test), classifier.embed(samples)
+    overlap = set_overlap(test.features, sampled.features, NEIGHBOURS)
+    covered = shares(sampled.classes) >= 0.1 / classifier.classes
     return results | {
-        "frechet_distance": frechet_distance(test.features, drawn.features),
+        "frechet_distance": frechet_distance(test.features, sampled.features),
         "precision": overlap.precision,
         "recall": overlap.recall,
         "coverage": overlap.coverage,
         "classes_covered": float(covered.sum()),
         "histogram_kl": divergence(
-            shares(drawn.classes), shares(classifier.embed(images.all_train).classes)
+            shares(sampled.classes), shares(classifier.embed(images.all_train).classes)
         ),
         "reconstruction_frechet": frechet_distance(
             test.features, classifier.embed(rebuilt).features
@@ -219,12 +219,12 @@ def measure(path: Path, data: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    """Run one of the two steps."""
+    """Run one of the two subcommands."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     steps = parser.add_subparsers(dest="step", required=True)
     training = steps.add_parser("train", help="needs pythae")
     training.add_argument("--minutes", type=float, default=10.0)
-    training.add_argument("--narrower", type=int, default=1, help="divides the networks' widths")
+    training.add_argument("--narrower", type=int, default=1, help="divisor of the networks' widths")
     training.add_argument("--seed", type=int, default=0)
     training.add_argument("--out", type=Path, default=Path("pythae.npz"))
     measuring = steps.add_parser("measure", help="needs latentserve-training")

@@ -1,12 +1,13 @@
-"""What calls cost, beside the bare run, an empty call and other servers; one script, one report.
+"""Benchmark of calls: our server, a bare ONNX Runtime run, an empty call and other servers.
 
     python benchmarks/run.py [--quick] [--peers FOLDER]       # or `make bench`
-    python benchmarks/run.py --from benchmarks/results.json   # draws and writes, measures nothing
+    python benchmarks/run.py --from benchmarks/results.json   # renders without measuring
 
-Writes RESULTS.md, results.json and plots. All servers are up at once and take turns at every load,
-in rounds, so that all see the same machine; the client is h2load of nghttp2 with a request that
-was serialised once, for our server and for peers alike. bench/cells.py says which loads, and why.
-Needs h2load (Debian: nghttp2-client), Linux, and what `make train` installs (onnx, matplotlib).
+Writes RESULTS.md, results.json and plots. All servers run at the same time and are measured in turn
+at every load, in rounds, so that the state of the machine is the same for all; the client is h2load
+of nghttp2 with a request that was serialized once. bench/cells.py defines the loads and their
+purposes. Needs Linux, h2load (Debian: nghttp2-client), and the packages of `make train` (onnx,
+matplotlib).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-# Before numpy and ONNX Runtime: neither may take more threads than it is told to.
+# Before the import of numpy and ONNX Runtime, to limit their threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import h2load
@@ -40,12 +41,12 @@ from latentserve_client.load.report.environment import machine
 FORMAT = "latentserve-bench/1"
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("latentserve-server", "grpcio", "onnxruntime", "numpy", "protobuf")
-BARE_PART = 0.25  # of a turn's seconds
+BARE_PART = 0.25  # fraction of a turn's seconds
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured: rounds of turns of so many seconds, all in about so many minutes."""
+    """Size of a measurement: time limit, number of rounds, and seconds per load and server."""
 
     minutes: float
     rounds: int
@@ -60,7 +61,7 @@ TINY = Size(minutes=2.0, rounds=1, seconds=0.05, models=(1, 3), clients=(1, 4))
 
 
 def main() -> int:
-    """Measure or read, and write the report; with --check, return 1 where it is out of date."""
+    """Measure or read results and write the report; with --check, return 1 if it is out of date."""
     arguments = _arguments()
     if arguments.read is not None:
         result = json.loads(arguments.read.read_text("utf-8"))
@@ -79,7 +80,7 @@ def main() -> int:
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Measure everything that the time suffices for."""
+    """Run all measurements within the time limit; return the results."""
     h2load.check()
     size: Size = arguments.size
     started, before = time.monotonic(), machine()
@@ -95,7 +96,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         fresh = {name: processes.memory_mb(server.pids) for name, server in running.items()}
         idle = _idle_cpu(running, min(2.0, 4 * size.seconds))
         turns = Turns(plan, running, models, size.seconds)
-        _report_progress(f"{len(plan)} loads, {', '.join(running)}: trying each", started)
+        _report_progress(f"{len(plan)} loads, {', '.join(running)}: warm-up", started)
         turns.warm_up()
         bare_found, rounds = _rounds(turns, models, size, started, end)
         about = {
@@ -132,7 +133,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 def _rounds(
     turns: Turns, models: dict[str, Model], size: Size, started: float, end: float
 ) -> tuple[list[dict[str, Any]], int]:
-    """Make rounds until there are enough, or one more would be too late."""
+    """Run rounds until all are done, or the next one would exceed the time limit."""
     points = bare.points(turns.cells)
     found: list[dict[str, Any]] = [
         {"model": model, "rpc": rpc, "rows": rows, "cpu_us": []} for model, rpc, rows in points
@@ -160,7 +161,7 @@ def _start(
     missing: list[str],
     stack: contextlib.ExitStack,
 ) -> dict[str, Server]:
-    """Start all servers of the plan, one after the other; a peer that fails is missing."""
+    """Start all servers of the plan one after the other; add peers that fail to `missing`."""
     wanted = {name for cell in plan for name in cell.servers}
     running: dict[str, Server] = {}
     for name in (*TRANSPORTS, *pythons):
@@ -188,14 +189,14 @@ def _start(
 def _growth(
     size: Size, scratch: Path, models: dict[str, Model], soaks: Path, missing: list[str]
 ) -> dict[str, Any]:
-    """Measure how cost grows, before the other servers are up."""
+    """Measure the growth of cost, before the other servers start."""
     rounds, seconds = min(3, size.rounds), size.seconds
 
-    def attempt(what: str, measure_it: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    def attempt(name: str, measure: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
         try:
-            return measure_it()
+            return measure()
         except (servers.NotServing, *FAILURES) as error:
-            missing.append(f"growth with {what}: {error}")
+            missing.append(f"growth with {name}: {error}")
             return []
 
     exports = scratch / "exports"
@@ -212,12 +213,12 @@ def _growth(
         "hours": growth.hours(soaks),
     }
     if not found["hours"]:
-        missing.append("growth with hours: no soak-*.csv; `make soak` writes them")
+        missing.append("growth over time: no soak-*.csv; `make soak` writes them")
     return found
 
 
 def _idle_cpu(running: dict[str, Server], seconds: float) -> dict[str, float]:
-    """Return the share of a core that each server takes while nobody calls it."""
+    """Return the fraction of a core that each server uses without calls."""
     before = {name: processes.cpu_s(server.pids) for name, server in running.items()}
     time.sleep(seconds)
     return {
@@ -240,32 +241,36 @@ def _report_progress(text: str, started: float) -> None:
 
 
 def _check(out: Path, expected: str, plots: list[str]) -> int:
-    there = out / "RESULTS.md"
+    report = out / "RESULTS.md"
     problems = [f"plots/{name} is missing" for name in plots if not (out / "plots" / name).exists()]
-    if not there.exists() or there.read_text("utf-8") != expected:
-        problems.append(f"{there.name} is not what the results give")
+    if not report.exists() or report.read_text("utf-8") != expected:
+        problems.append(f"{report.name} differs from the rendered results")
     for problem in problems:
         print(f"{problem}; run benchmarks/run.py --from results.json", file=sys.stderr)
     return int(bool(problems))
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="What calls cost, and beside what.")
+    parser = argparse.ArgumentParser(description="Measure the cost of calls and of alternatives.")
     parser.add_argument("--exports", type=Path, default=ROOT / "exports")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks", help="of the report")
     parser.add_argument(
-        "--peers", type=Path, help="folder of virtual environments of other servers"
+        "--out", type=Path, default=ROOT / "benchmarks", help="folder of the report"
     )
-    parser.add_argument("--soaks", type=Path, default=ROOT / "runs", help="of soak-*.csv")
+    parser.add_argument(
+        "--peers", type=Path, help="folder with virtual environments of other servers"
+    )
+    parser.add_argument("--soaks", type=Path, default=ROOT / "runs", help="folder of soak-*.csv")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: 5 minutes")
-    parser.add_argument("--tiny", action="store_true", help="some seconds, to try the script")
-    parser.add_argument(
-        "--minutes", type=float, help="no further round than ends by then (24; quick: 5)"
-    )
+    parser.add_argument("--tiny", action="store_true", help="some seconds, to test the script")
+    parser.add_argument("--minutes", type=float, help="time limit (default: 24; quick: 5)")
     parser.add_argument("--rounds", type=int, help="(default: 7; quick: 3)")
-    parser.add_argument("--seconds", type=float, help="of a turn (default: 1; quick: 0.35)")
+    parser.add_argument(
+        "--seconds", type=float, help="per load and server (default: 1; quick: 0.35)"
+    )
     parser.add_argument("--from", dest="read", type=Path, help="results.json of an earlier run")
-    parser.add_argument("--check", action="store_true", help="with --from: is the report its own?")
+    parser.add_argument(
+        "--check", action="store_true", help="with --from: check that the report is current"
+    )
     arguments = parser.parse_args()
     if arguments.check and arguments.read is None:
         parser.error("--check needs --from")

@@ -1,18 +1,18 @@
-"""What a call costs the server over each transport, beside the bare run and an empty call.
+"""Server CPU per call over each transport, with the bare run and an empty call for comparison.
 
     python benchmarks/transports.py
 
-Reconstruct of a 784-400-20-400-784 autoencoder on one ONNX Runtime thread, FLOAT32 both ways,
-from a message that was serialised once. In every round these take turns, so that all see the
-same machine:
+Reconstruct of a 784-400-20-400-784 autoencoder on one ONNX Runtime thread, with FLOAT32 in requests
+and replies, from a message that was serialized once. Each round measures these in turn, so that
+the state of the machine is the same for all:
 
-* bare run: the graph alone in ONNX Runtime, in a process of its own: CPU time of a run;
-* empty call: `echo_server.py`, which gives the same bytes back;
+* bare run: the graph alone in ONNX Runtime, in a separate process: CPU time per run;
+* empty call: `echo_server.py`, which returns the same bytes;
 * grpc.aio and the completion queue: the server with `--transport aio` and `cq`.
 
-The server's CPU time, user and system mode, is read from /proc. Where the client shares the
-cores with the server, calls per second are those of both; CPU time is the steadier figure.
-Needs h2load (Debian: nghttp2-client) and onnx (`make test` installs it).
+The server's CPU time in user and system mode is read from /proc. If client and server share the
+cores, calls per second are the rate of both; CPU time varies less. Needs h2load (Debian:
+nghttp2-client) and onnx (`make test` installs it).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ CHECK = "/grpc.health.v1.Health/Check"
 RECONSTRUCT = "/latentserve.v1.GenerativeService/Reconstruct"
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
-# Rows of a request, calls in flight, calls of a round.
+# Rows per request, calls in flight, calls per round.
 CASES = ((1, 1, 3000), (1, 32, 12000), (1, 128, 12000), (16, 32, 5000), (64, 32, 2000))
 AIO, CQ, ECHO, BARE = "aio", "cq", "empty call", "bare run"
 
@@ -66,7 +66,7 @@ print((time.process_time() - started) / runs * 1e6)
 
 
 class Bench:
-    """The servers that take turns, and what was measured: case -> who -> one figure a round."""
+    """The measured servers, and the results: case -> server -> one value per round."""
 
     def __init__(self, exports: Path) -> None:
         self.graph = mlp_model.write_export(exports) / "reconstruct.onnx"
@@ -88,7 +88,7 @@ class Bench:
         )
 
     def wait(self) -> None:
-        """Wait until every server answers, and check that it answers a real call."""
+        """Wait until every server is serving, and check the reply to a call."""
         for name in (AIO, CQ):
             with grpc.insecure_channel(self.addresses[name]) as channel:
                 wait_until_serving(channel, self.processes[name])
@@ -97,10 +97,10 @@ class Bench:
                     channel.unary_unary(RECONSTRUCT)(request.SerializeToString(), timeout=10.0)
                 )
                 if list(reply.images.tensor.shape) != [3, 1, 28, 28]:
-                    raise SystemExit(f"{name} answers with {list(reply.images.tensor.shape)}")
+                    raise SystemExit(f"{name} replies with {list(reply.images.tensor.shape)}")
 
-    def round(self, *, counts: bool) -> None:
-        """Let all take turns once; the first round is for warming up."""
+    def round(self, *, record: bool) -> None:
+        """Measure all servers once; the first round is a warm-up and not recorded."""
         for rows, in_flight, calls in CASES:
             request = request_of(rows)
             for name, address in self.addresses.items():
@@ -109,12 +109,12 @@ class Bench:
                 before = cpu_s(pid)
                 load = h2load.load(address, method, request, calls=calls, in_flight=in_flight)
                 used_us = (cpu_s(pid) - before) / calls * 1e6
-                if counts:
+                if record:
                     self.cpu_us[rows, in_flight][name].append(used_us)
                     self.loads[rows, in_flight][name].append(load)
             command = [sys.executable, "-c", BARE_RUN, str(self.graph), str(rows), str(calls // 4)]
             ran = subprocess.run(command, capture_output=True, text=True, check=True)
-            if counts:
+            if record:
                 self.cpu_us[rows, in_flight][BARE].append(float(ran.stdout))
 
     def close(self) -> None:
@@ -126,7 +126,7 @@ class Bench:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
+    """Return a free port."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port: int = found.getsockname()[1]
@@ -146,7 +146,7 @@ def wait_until_serving(channel: grpc.Channel, process: subprocess.Popen[bytes]) 
         if reply.status == health_pb2.HealthCheckResponse.SERVING:
             return
         time.sleep(0.05)
-    raise SystemExit(f"a server did not serve within {START_TIMEOUT_S:g} s")
+    raise SystemExit(f"a server was not serving within {START_TIMEOUT_S:g} s")
 
 
 def cpu_s(pid: int) -> float:
@@ -167,16 +167,16 @@ def request_of(rows: int) -> bytes:
 
 
 def spread(values: list[float]) -> str:
-    """Return the median, with the lowest and the highest."""
+    """Return the median with minimum and maximum."""
     return f"{statistics.median(values):.0f} ({min(values):.0f}–{max(values):.0f})"
 
 
 def report(bench: Bench, rounds: int) -> None:
-    """Print Markdown tables: medians over the rounds, with the lowest and highest."""
+    """Print Markdown tables: medians over the rounds, with minimum and maximum."""
     versions = ", ".join(f"{name} {version(name)}" for name in ("grpcio", "onnxruntime"))
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
-        f"{versions}; {rounds} rounds, medians (lowest–highest)\n"
+        f"{versions}; {rounds} rounds, medians (minimum–maximum)\n"
     )
     print("Server CPU µs per call, and as a ratio:\n")
     print(
@@ -208,7 +208,7 @@ def main() -> None:
             bench.wait()
             for number in range(arguments.rounds + 1):
                 print(f"round {number} of {arguments.rounds}", file=sys.stderr, flush=True)
-                bench.round(counts=number > 0)
+                bench.round(record=number > 0)
         finally:
             bench.close()
     report(bench, arguments.rounds)

@@ -1,8 +1,8 @@
-"""The bare run: what a graph alone costs in ONNX Runtime, in a process of its own.
+"""CPU time of a graph alone in ONNX Runtime (the bare run), measured in a separate process.
 
     python -m bench.bare SECONDS '[["graph.onnx", "images", [1, 28, 28], 64], ...]'
 
-One thread. Prints a JSON list: for each graph and number of rows, microseconds of CPU per run.
+Uses one thread. Prints a JSON list with the CPU microseconds per run for each graph and row count.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from bench.cells import MLP, Cell
 from bench.models import Model, operation
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
-"""Batches that the server forms from small requests: their bare runs are measured as well."""
+"""Batch sizes that the server forms from small requests; their bare runs are measured as well."""
 TIMEOUT_S = 120.0
 
 
 def points(cells: list[Cell]) -> list[tuple[str, str, int]]:
-    """Return (model, operation's call, rows) of all that the cells need."""
+    """Return (model, call, rows) of all bare runs that the cells need."""
     found = {(cell.model, cell.rpc, cell.rows): None for cell in cells}
     small = [cell for cell in cells if cell.model == MLP and cell.rows == 1]
-    most = max((cell.in_flight for cell in small), default=0)
-    found |= {(MLP, "Reconstruct", rows): None for rows in BATCHES if rows <= most}
+    max_in_flight = max((cell.in_flight for cell in small), default=0)
+    found |= {(MLP, "Reconstruct", rows): None for rows in BATCHES if rows <= max_in_flight}
     return sorted(found)
 
 
 def cpu_us(
     models: dict[str, Model], wanted: list[tuple[str, str, int]], seconds: float
 ) -> list[float]:
-    """Return the CPU microseconds of one run of each point, measured for so long each."""
+    """Return the CPU microseconds per run of each point, each measured for `seconds`."""
     given = [
         [
             str(models[model].graph(rpc)),
@@ -69,7 +69,7 @@ def batch_costs(bare: list[dict[str, Any]], model: str, rpc: str) -> list[tuple[
 
 
 def call_share_us(known: list[tuple[int, float]], batch_rows: float, rows: int) -> float:
-    """Return what `rows` cost as their part of a batch, between the batches that were measured."""
+    """Return the share of `rows` in the cost of a batch, interpolated between measured batches."""
     batch_rows = max(batch_rows, 1.0)
     whole = np.interp(batch_rows, [each for each, _ in known], [us for _, us in known])
     return float(whole) / batch_rows * rows

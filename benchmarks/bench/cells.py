@@ -1,6 +1,6 @@
-"""What is measured: not every product of model, call, rows, calls in flight and server.
+"""Loads of the benchmark: selected combinations of model, call, rows, calls in flight and server.
 
-GROUPS says what each group of cells is for; a cell can be in several and is measured once.
+GROUPS describes the purpose of each group of cells; a cell in several groups is measured once.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ TRANSPORTS = {CQ: ("cq", 1), AIO: ("aio", 1), CQ2: ("cq", 2), AIO2: ("aio", 2)}
 TRITON, MLSERVER, KSERVE = "triton", "mlserver", "kserve"
 MLSERVER_PLAIN = "mlserver unbatched"
 MLP, CONV, GENERATOR, DENOISER = mlp_model.NAME, "mnist-ae", "mnist-vae-gan", "mnist-dae"
-CALLS_PER_CLIENT = 20  # at least, where connections are many: connecting is part of the CPU
-QUEUE_ROWS = 4096  # the server's default: more in flight would be refused
+CALLS_PER_CLIENT = 20  # minimum with many connections, because the CPU includes connection set-up
+QUEUE_ROWS = 4096  # default of the server; more queued rows would be refused
 
 GROUPS = {
-    "sizes": "1 to 256 rows with 1, 32 and 128 calls in flight, of the cheapest model, where what "
-    "is not the model weighs most. 64 and 256 rows stop at 32 and 16 in flight: 4,096 rows may "
-    "wait for a model, the rest is refused.",
-    "curve": "1 row with 1 to 128 calls in flight: the shape of throughput against latency. With "
-    "more rows the model decides, and the shapes become alike.",
-    "models": "a convolutional model and a generator at 1, 16 and 64 rows, 32 in flight: what "
-    "stays of the differences when the model costs more. Over cq alone: how transports differ is a "
-    "matter of bytes, and seen in the sizes.",
-    "calls": "each call once, with 16 rows and 32 in flight, over cq.",
-    "workers": "one and two processes, 8 connections, because the kernel spreads connections and "
-    "not calls; small and large requests.",
+    "sizes": "1 to 256 rows with 1, 32 and 128 calls in flight, with the cheapest model, for which "
+    "the overhead is largest. 64 and 256 rows end at 32 and 16 calls in flight, because a model "
+    "accepts 4,096 queued rows and refuses more.",
+    "curve": "1 row with 1 to 128 calls in flight: throughput against latency. With more rows, the "
+    "model dominates, and the curves become similar.",
+    "models": "a convolutional model and a generator at 1, 16 and 64 rows, 32 calls in flight: the "
+    "differences that remain with more expensive models. Only over cq, because the difference of "
+    "the transports depends on the bytes and is visible in the sizes.",
+    "calls": "each call once, with 16 rows and 32 calls in flight, over cq.",
+    "workers": "one and two worker processes with 8 connections, because the kernel distributes "
+    "connections and not calls; small and large requests.",
 }
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One load: this call with so many rows, so many in flight, on so many connections.
+    """One load: a call with its rows, calls in flight and connections.
 
-    `servers` are the servers that it is put on, `groups` what it is for.
+    `servers` are the servers that are measured with it, `groups` its purposes.
     """
 
     model: str
@@ -51,12 +51,12 @@ class Cell:
 
     @property
     def key(self) -> tuple[str, str, int, int, int]:
-        """What makes it the same load as another cell."""
+        """The identity of the load."""
         return (self.model, self.rpc, self.rows, self.in_flight, self.connections)
 
 
 def cells(peers: Sequence[str]) -> list[Cell]:
-    """Return all cells; the peers take part where a model of theirs is called."""
+    """Return all cells; peers are included for the models that they serve."""
     both, ours = (EMPTY, CQ, AIO), (EMPTY, CQ)
     sizes = [(1, 1), (1, 32), (1, 128), (16, 1), (16, 32), (16, 128)]
     sizes += [(64, 1), (64, 32), (256, 1), (256, 16)]
@@ -85,7 +85,7 @@ def cells(peers: Sequence[str]) -> list[Cell]:
 
 
 def tiny(peers: Sequence[str]) -> list[Cell]:
-    """Return a few cells, some of each group, to try everything out in seconds."""
+    """Return a few cells of each group, for a test of the benchmark within seconds."""
     few = [
         _cell("sizes", MLP, "Reconstruct", 1, 1, (EMPTY, CQ, AIO), peers),
         _cell("sizes", MLP, "Reconstruct", 1, 4, (EMPTY, CQ, AIO), peers),
@@ -101,7 +101,7 @@ def tiny(peers: Sequence[str]) -> list[Cell]:
 
 
 def merged(every: Iterable[Cell]) -> list[Cell]:
-    """Return each load once, with the servers and groups of all cells that ask for it."""
+    """Return each load once, with the servers and groups of all its cells."""
     found: dict[tuple[object, ...], Cell] = {}
     for cell in every:
         if cell.rows * cell.in_flight > QUEUE_ROWS:

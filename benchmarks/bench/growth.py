@@ -1,4 +1,4 @@
-"""How cost grows with the number of loaded models, with connections, and with hours."""
+"""Growth of cost with the number of loaded models, with connections and over time."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _SAMPLE_INTERVAL_S = 0.05
 def number_of_models(
     counts: Sequence[int], scratch: Path, rounds: int, seconds: float
 ) -> list[dict[str, Any]]:
-    """Measure servers that hold so many models, of which one is called, in turns."""
+    """Measure servers with different numbers of models, of which one is called, in turns."""
     with contextlib.ExitStack() as stack:
-        held: list[tuple[int, Server, Cell, requests.Prepared]] = []
+        running: list[tuple[int, Server, Cell, requests.Prepared]] = []
         for count in counts:
             root = scratch / f"models-{count}"
             first = write_copies(root, count)[0]
@@ -35,7 +35,7 @@ def number_of_models(
             stack.callback(server.stop)
             server.wait(_checked_call(server, first))
             prepared = requests.prepare(server.address, first, "Reconstruct", 1, peer=False)
-            held.append((count, server, _cell(first.name, 32, 1), prepared))
+            running.append((count, server, _cell(first.name, 32, 1), prepared))
         found: list[dict[str, Any]] = [
             {
                 "models": count,
@@ -43,16 +43,16 @@ def number_of_models(
                 "memory_mb": round(processes.memory_mb(server.pids), 1),
                 "cpu_us": [],
             }
-            for count, server, _, _ in held
+            for count, server, _, _ in running
         ]
-        _take_turns([each[1:] for each in held], found, rounds, seconds)
+        _take_turns([each[1:] for each in running], found, rounds, seconds)
     return found
 
 
 def number_of_clients(
     counts: Sequence[int], exports: Path, model: Model, scratch: Path, rounds: int, seconds: float
 ) -> list[dict[str, Any]]:
-    """Measure one server with so many connections, a call in flight on each."""
+    """Measure one server with different numbers of connections and one call in flight on each."""
     flags = ("--max-connections", str(max(counts) + 64))
     server = servers.own("clients", exports, scratch, "cq", 1, *flags)
     try:
@@ -60,8 +60,8 @@ def number_of_clients(
         prepared = requests.prepare(server.address, model, "Reconstruct", 1, peer=False)
         every = [(server, _cell(MLP, count, count), prepared) for count in counts]
         found: list[dict[str, Any]] = [{"clients": count, "cpu_us": []} for count in counts]
-        # The memory of all before the turns: it is not given back, so that the order counts, and
-        # what the first calls take must be taken before.
+        # Memory is measured before the turns and in ascending order, because it is not released;
+        # the first calls come before, because they allocate memory as well.
         turn(server, prepared, _cell(MLP, 1, 1), WARM_CALLS)
         for (_, cell, _), results in zip(every, found, strict=True):
             with _sample_memory(server) as largest:
@@ -74,7 +74,7 @@ def number_of_clients(
 
 
 def hours(folder: Path) -> list[dict[str, Any]]:
-    """Read the samples of soaks, `soak-*.csv`, if there are any; at most 200 points of each."""
+    """Read the samples of soak tests, `soak-*.csv`; at most 200 points of each."""
     found = []
     for path in sorted(folder.glob("soak-*.csv")):
         with path.open(encoding="utf-8", newline="") as file:
@@ -99,7 +99,7 @@ def _take_turns(
     least_calls: int = 4,
 ) -> None:
     rates: dict[int, float] = {}
-    for number in range(rounds + 1):  # the first one only says how many calls fit
+    for number in range(rounds + 1):  # the first round only determines the number of calls
         for index, (server, cell, prepared) in enumerate(every):
             wanted = rates[index] * seconds if number else PROBE_CALLS
             calls = max(int(wanted), least_calls * cell.in_flight)
@@ -119,17 +119,17 @@ def _cell(model: str, in_flight: int, connections: int) -> Cell:
 
 @contextlib.contextmanager
 def _sample_memory(server: Server) -> Iterator[list[float]]:
-    """Look at the server's memory while a load runs."""
-    seen, ended = [processes.resident_mb(server.pids)], threading.Event()
+    """Sample the server's resident memory while a load runs."""
+    samples, ended = [processes.resident_mb(server.pids)], threading.Event()
 
-    def look() -> None:
+    def sample() -> None:
         while not ended.wait(_SAMPLE_INTERVAL_S):
-            seen.append(processes.resident_mb(server.pids))
+            samples.append(processes.resident_mb(server.pids))
 
-    thread = threading.Thread(target=look)
+    thread = threading.Thread(target=sample)
     thread.start()
     try:
-        yield seen
+        yield samples
     finally:
         ended.set()
         thread.join()

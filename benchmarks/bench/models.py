@@ -1,4 +1,4 @@
-"""The models that are served: the MLP is written, the others are copied from the exports."""
+"""Models of the benchmark: a generated MLP, and copies of shipped exports."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ import mlp_model
 from bench.cells import CONV, DENOISER, GENERATOR
 
 OPERATIONS = {"SampleStream": "sample"}
-"""The operation of a call, where it is not the call's name in small letters."""
+"""Operation of a call, if it is not the call's name in lower case."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """A version folder, and what its manifest says."""
+    """A model folder and its manifest."""
 
     folder: Path
     manifest: dict[str, Any]
 
     @classmethod
     def read(cls, folder: Path) -> Model:
-        """Read the manifest of a version folder."""
+        """Read the manifest of a model folder."""
         return cls(folder, json.loads((folder / "manifest.json").read_text("utf-8")))
 
     @property
     def name(self) -> str:
-        """The name under which it is served."""
+        """The name of the served model."""
         return str(self.manifest["name"])
 
     def row_shape(self, rpc: str) -> tuple[int, ...]:
-        """Return the shape of one row that goes into the graph of a call."""
+        """Return the shape of one input row of a call's graph."""
         if operation(rpc) in ("decode", "sample"):
             return (int(self.manifest["latent"]["dim"]),)
         image = self.manifest["image"]
@@ -54,30 +54,31 @@ class Model:
 
     def rows(self, rpc: str, count: int) -> NDArray[np.float32]:
         """Return random rows for a call: images in [0, 1], or latents."""
-        draws, shape = np.random.default_rng(count), (count, *self.row_shape(rpc))
+        generator, shape = np.random.default_rng(count), (count, *self.row_shape(rpc))
         if operation(rpc) in ("decode", "sample"):
-            return draws.standard_normal(shape, dtype=np.float32)
-        return draws.random(shape, dtype=np.float32)
+            return generator.standard_normal(shape, dtype=np.float32)
+        return generator.random(shape, dtype=np.float32)
 
     def expected(self, rpc: str, count: int) -> NDArray[np.float32]:
-        """Return what the graph alone makes of these rows."""
+        """Return the output of the graph alone for these rows."""
         session = onnxruntime.InferenceSession(
             str(self.graph(rpc)), providers=["CPUExecutionProvider"]
         )
-        given, taken = self.tensors(rpc)
-        outputs: list[NDArray[np.float32]] = session.run([taken], {given: self.rows(rpc, count)})
+        input_name, output_name = self.tensors(rpc)
+        inputs = {input_name: self.rows(rpc, count)}
+        outputs: list[NDArray[np.float32]] = session.run([output_name], inputs)
         return outputs[0]
 
 
 def operation(rpc: str) -> str:
-    """Return the operation of a call, as the manifest has it."""
+    """Return the operation of a call, as named in the manifest."""
     return OPERATIONS.get(rpc, rpc.lower())
 
 
 def write_models(exports: Path, root: Path) -> dict[str, Model]:
-    """Write the folder that is served, `root`; return its models by name.
+    """Write the exports folder `root` of the server; return its models by name.
 
-    Raises SystemExit where `exports` lacks one of the shipped models.
+    Raises SystemExit if `exports` lacks one of the shipped models.
     """
     found = {mlp_model.NAME: Model.read(mlp_model.write_export(root))}
     for name in (CONV, GENERATOR, DENOISER):
@@ -91,7 +92,7 @@ def write_models(exports: Path, root: Path) -> dict[str, Model]:
 
 
 def write_copies(root: Path, count: int) -> list[Model]:
-    """Write as many small models: MLPs of 16 hidden units, which differ in their names only."""
+    """Write `count` small models: MLPs with 16 hidden units that differ only in their names."""
     return [
         Model.read(mlp_model.write_export(root, f"copy-{number}", hidden=16))
         for number in range(count)

@@ -1,4 +1,4 @@
-"""Other servers, each from its own virtual environment: see benchmarks/peers/README.md."""
+"""Other model servers, each in a separate virtual environment; see benchmarks/peers/README.md."""
 
 from __future__ import annotations
 
@@ -15,27 +15,29 @@ from bench.servers import Server
 
 FOLDER = Path(__file__).parents[1] / "peers"
 CALLED = {MLP: "Reconstruct", CONV: "Reconstruct", GENERATOR: "Decode"}
-"""The one graph of each model that the peers serve."""
+"""The call of each model whose graph the peers serve."""
 
 SETUPS = {
     TRITON: "tritonserver of the wheel nvidia-pytriton, Python backend; one instance of each "
-    "model, `dynamic_batching` without a delay (its documentation's first advice), batches of up "
-    "to 256 rows, the requests of a batch concatenated into one run; HTTP and metrics off.",
-    MLSERVER: "A custom runtime; `parallel_workers` 0, so that nothing goes to another "
-    "process; adaptive batching of up to 32 requests within 1 ms; metrics and debug off, log at "
-    "WARNING.",
-    MLSERVER_PLAIN: "The same without adaptive batching, which costs more than it saves where "
-    "requests are large or few: every request is a run.",
-    KSERVE: "A custom asynchronous model with raw tensors both ways; one worker; latency log "
-    "off, logs at WARNING. It has no batcher in the process: every request is a run.",
+    "model, `dynamic_batching` without a delay (the first recommendation of its documentation), "
+    "batches of up to 256 rows, the requests of a batch concatenated into one run; HTTP and "
+    "metrics off.",
+    MLSERVER: "A custom runtime; `parallel_workers` 0, so that inference runs in the process of "
+    "the server; adaptive batching of up to 32 requests within 1 ms; metrics and debug off, log "
+    "level WARNING.",
+    MLSERVER_PLAIN: "The same without adaptive batching, which costs more than it saves for large "
+    "or few requests: every request is a separate run.",
+    KSERVE: "A custom asynchronous model with raw tensors in requests and replies; one worker; "
+    "latency log off, log level WARNING. It has no batcher in the process: every request is a "
+    "separate run.",
 }
 VENVS = {MLSERVER_PLAIN: MLSERVER}
-"""The virtual environment, and the script, of a peer where they are not its name."""
+"""Name of the virtual environment and script of a peer, if it differs from the peer's name."""
 PACKAGES = {TRITON: "nvidia-pytriton", MLSERVER: "mlserver", KSERVE: "kserve"}
 
 
 def installed(folder: Path | None) -> dict[str, Path]:
-    """Return the Python of each peer that has a virtual environment in the folder."""
+    """Return the Python interpreter of each peer with a virtual environment in the folder."""
     if folder is None:
         return {}
     pythons = {name: (folder / _venv(name) / "bin" / "python").absolute() for name in SETUPS}
@@ -54,7 +56,7 @@ def versions(python: Path, name: str) -> str:
 
 
 def start(name: str, python: Path, models: dict[str, Model], scratch: Path) -> Server:
-    """Start a peer with the models that peers serve."""
+    """Start a peer with the models in `CALLED`."""
     folder = scratch / f"peer-{name.replace(' ', '-')}"
     folder.mkdir()
     listed = folder / "models.json"
@@ -68,10 +70,12 @@ def start(name: str, python: Path, models: dict[str, Model], scratch: Path) -> S
 
 
 def absent(pythons: Iterable[str], folder: Path | None) -> list[str]:
-    """Say which peers are not measured, and why."""
+    """Return the peers that are not measured, with the reason."""
     if folder is None:
-        return ["peers: not asked for (--peers)"]
-    return [f"{name}: no {folder / _venv(name)}" for name in SETUPS if name not in pythons]
+        return ["peers: not requested (--peers)"]
+    return [
+        f"{name}: {folder / _venv(name)} does not exist" for name in SETUPS if name not in pythons
+    ]
 
 
 def _venv(name: str) -> str:
@@ -80,12 +84,12 @@ def _venv(name: str) -> str:
 
 def _described(model: Model) -> dict[str, Any]:
     rpc = CALLED[model.name]
-    given, taken = model.tensors(rpc)
+    input_name, output_name = model.tensors(rpc)
     return {
         "name": model.name,
         "graph": str(model.graph(rpc).absolute()),
-        "input": given,
-        "output": taken,
+        "input": input_name,
+        "output": output_name,
         "input_shape": list(model.row_shape(rpc)),
         "output_shape": list(model.expected(rpc, 1).shape[1:]),
     }

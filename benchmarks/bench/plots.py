@@ -1,4 +1,4 @@
-"""Draws the plots of results.json; every one has a sentence in RESULTS.md."""
+"""Plots of results.json; each has a sentence in RESULTS.md."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ COLOURS = {
 }
 PARTS = {
     "model": "#1f77b4",
-    "around the model": "#6baed6",
+    "engine overhead": "#6baed6",
     "queue": "#ffbb78",
     "transport": "#b0b0b0",
-    "the rest": "#d62728",
+    "remainder": "#d62728",
 }
 _WIDTH, _HEIGHT, _DPI = 7.0, 4.0, 100
 
 
 def names(result: dict[str, Any]) -> list[str]:
-    """Return the files of all plots that the result has results for."""
+    """Return the file names of all plots for which the result has data."""
     return [f"{name}.png" for name, (has, _) in _PLOTS.items() if has(Results(result))]
 
 
 def draw_all(result: dict[str, Any], folder: Path) -> None:
-    """Write them."""
+    """Write all plots into a folder."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -64,7 +64,7 @@ def draw_all(result: dict[str, Any], folder: Path) -> None:
             continue
         figure = plt.figure(figsize=(_WIDTH, _HEIGHT), dpi=_DPI, layout="constrained")
         draw(results, figure)
-        # Without the version of matplotlib: the same results give the same file.
+        # Without the version of matplotlib, so that the same results give the same file.
         figure.savefig(target, metadata={"Software": None})
         plt.close(figure)
 
@@ -106,7 +106,7 @@ def _one_call(results: Results, figure: Any) -> None:
         and cell["in_flight"] == _busy_in_flight(cells, cell["rows"])
         and (found := parts(results, cell))
     ]
-    _stacked_bars(left, alone, "time, 1 call in flight")
+    _stacked_bars(left, alone, "duration, 1 call in flight")
     _stacked_bars(right, busy, "server CPU, many calls in flight")
     left.set_ylabel("% of one call")
     handles: dict[str, Any] = {}
@@ -121,7 +121,7 @@ def _single_call_times(results: Results, cell: dict[str, Any]) -> dict[str, floa
 
 
 def _busy_in_flight(cells: list[dict[str, Any]], rows: int) -> int:
-    """Return the calls in flight of the busy cell of that size: 32, or the most below."""
+    """Return the calls in flight of the busy cell of a size: 32, or the largest number below."""
     several = [cell["in_flight"] for cell in cells if cell["rows"] == rows]
     return max((each for each in several if each <= 32), default=0)
 
@@ -129,9 +129,9 @@ def _busy_in_flight(cells: list[dict[str, Any]], rows: int) -> int:
 def _stacked_bars(
     axis: Any, found: list[tuple[dict[str, Any], dict[str, float]]], title: str
 ) -> None:
-    """Draw shares; the microseconds of the whole call stand above each bar."""
+    """Draw parts in percent, with the total in microseconds above each bar."""
     ends, positions = np.zeros(len(found)), range(len(found))
-    # A rest below zero is no part of the bar.
+    # A negative remainder is not drawn.
     drawn = [{name: max(0.0, us) for name, us in taken.items()} for _, taken in found]
     for part in PARTS:
         if not any(part in each for each in drawn):
@@ -195,7 +195,7 @@ def _models(results: Results, figure: Any) -> None:
     series = {
         "start in s": [each["start_s"] for each in grown],
         "memory in MB": [each["memory_mb"] for each in grown],
-        "CPU µs per call of one": [_middle(each["cpu_us"]) for each in grown],
+        "CPU µs per call of one model": [_middle(each["cpu_us"]) for each in grown],
     }
     _panels(figure, counts, series, "models loaded")
 
@@ -204,9 +204,9 @@ def _clients(results: Results, figure: Any) -> None:
     grown = results.result["growth"]["clients"]
     series = {
         "CPU µs per call": [_middle(each["cpu_us"]) for each in grown],
-        "resident MB, at most": [each["resident_mb"] for each in grown],
+        "resident MB, maximum": [each["resident_mb"] for each in grown],
     }
-    _panels(figure, [each["clients"] for each in grown], series, "connections, a call on each")
+    _panels(figure, [each["clients"] for each in grown], series, "connections, one call on each")
 
 
 def _panels(figure: Any, counts: list[int], series: dict[str, list[float]], below: str) -> None:
@@ -223,11 +223,11 @@ def _panels(figure: Any, counts: list[int], series: dict[str, list[float]], belo
 def _hours(results: Results, figure: Any) -> None:
     axis = figure.subplots()
     for each in results.result["growth"]["hours"]:
-        # The control leaks on purpose.
+        # The control server leaks memory intentionally.
         colour = COLOURS.get(each["name"], "tab:red")
         minutes = np.array(each["seconds"]) / 60
         axis.plot(minutes, each["resident_mb"], color=colour, label=each["name"])
-    axis.set(xlabel="minutes of calls of every kind", ylabel="resident MB")
+    axis.set(xlabel="minutes, with all kinds of calls", ylabel="resident MB")
     axis.set_ylim(0, 1.15 * axis.dataLim.ymax)
     _finish(axis)
 

@@ -1,4 +1,4 @@
-"""What servers use, by /proc: the CPU time and the memory of a process and all its descendants."""
+"""CPU time and memory of a process and its descendants, read from /proc."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 def process_tree(pid: int) -> list[int]:
-    """Return a process and all its descendants, as far as they still run."""
+    """Return the ids of a process and of all its running descendants."""
     children: dict[int, list[int]] = {}
     for folder in PROC.glob("[0-9]*"):
         if (fields := _stat(int(folder.name))) is not None:
             children.setdefault(int(fields[1]), []).append(int(folder.name))
     found = [pid]
-    for each in found:  # grows while it is walked
+    for each in found:  # the list grows during the iteration
         found.extend(children.get(each, ()))
     return found
 
 
 def cpu_s(pids: list[int]) -> float:
-    """Return the CPU seconds of processes together, in user and system mode."""
+    """Return the total CPU seconds of processes, in user and system mode."""
     every = (_stat(pid) for pid in pids)
     ticks = sum(int(fields[11]) + int(fields[12]) for fields in every if fields is not None)
     return ticks / TICKS_PER_S
 
 
 def memory_mb(pids: list[int]) -> float:
-    """Return the megabytes (10^6 bytes) of processes together; shared pages count once.
+    """Return the total megabytes (10^6 bytes) of processes, with shared pages counted once.
 
-    That is the proportional set size. Where the kernel does not tell, the resident size.
+    This is the proportional set size, or the resident size if the kernel does not report it.
     """
     return sum(_field_kb(pid, "smaps_rollup", "Pss:") for pid in pids) * 1024 / 1e6
 
 
 def resident_mb(pids: list[int]) -> float:
-    """Return the resident megabytes of processes, shared pages counted in each: cheap to read."""
+    """Return the total resident megabytes, with shared pages counted in each process."""
     return sum(_field_kb(pid, "status", "VmRSS:") for pid in pids) * 1024 / 1e6
 
 

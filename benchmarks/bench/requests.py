@@ -1,4 +1,4 @@
-"""One call as bytes, of our own API and of the Open Inference Protocol, and what replies say."""
+"""Serialized requests of our API and of the Open Inference Protocol, and checks of replies."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ INFER = "/inference.GRPCInferenceService/ModelInfer"
 SEED = 7
 TOLERANCE = 1e-3
 CALL_TIMEOUT_S = 20.0
-# A reply's Timings and its squared errors take some bytes more or fewer.
+# The size of a reply's Timings and squared errors varies by some bytes.
 SPARE_BYTES = 32
 
 
 class WrongReply(Exception):
-    """A server does not answer what the graph alone gives; the text says how."""
+    """A reply differs from the output of the graph alone; the text describes the difference."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A serialised request, and the bytes of a good reply, all its messages together."""
+    """A serialized request, and the number of bytes of all messages of a correct reply."""
 
     method: str
     request: bytes
@@ -38,7 +38,7 @@ class Prepared:
 
 
 def own_request(model: Model, rpc: str, rows: int) -> bytes:
-    """Return a request of our own API: float32 both ways."""
+    """Return a request of our API, with float32 in the request and the reply."""
     ref = tensor_pb2.ModelRef(name=model.name)
     if rpc == "Sample":
         return generative.SampleRequest(model=ref, count=rows, seed=SEED).SerializeToString()
@@ -56,7 +56,7 @@ def own_request(model: Model, rpc: str, rows: int) -> bytes:
 
 
 def oip_request(model: Model, rpc: str, rows: int) -> bytes:
-    """Return a ModelInfer request for a model of a peer."""
+    """Return a ModelInfer request for a peer."""
     array = model.rows(rpc, rows)
     message = oip.ModelInferRequest(model_name=model.name)
     message.inputs.add(name=model.tensors(rpc)[0], datatype="FP32", shape=array.shape)
@@ -65,9 +65,9 @@ def oip_request(model: Model, rpc: str, rows: int) -> bytes:
 
 
 def prepare(address: str, model: Model, rpc: str, rows: int, *, peer: bool) -> Prepared:
-    """Make the call once with a real client, and check the answer.
+    """Make the call once with grpcio, and check the reply.
 
-    Raises WrongReply, or grpc.RpcError where there is none.
+    Raises WrongReply for a wrong reply, and grpc.RpcError if the call fails.
     """
     request = (oip_request if peer else own_request)(model, rpc, rows)
     method = INFER if peer else SERVICE + rpc
@@ -77,19 +77,19 @@ def prepare(address: str, model: Model, rpc: str, rows: int, *, peer: bool) -> P
             replies = list(stream)
         else:
             replies = [channel.unary_unary(method)(request, timeout=CALL_TIMEOUT_S)]
-    answers = [_read_oip(reply) if peer else _read_own(rpc, reply) for reply in replies]
-    _compare(np.concatenate(answers), model, rpc, rows)
+    arrays = [_read_oip(reply) if peer else _read_own(rpc, reply) for reply in replies]
+    _compare(np.concatenate(arrays), model, rpc, rows)
     return Prepared(method, request, sum(len(reply) + 5 for reply in replies))
 
 
 def empty(prepared: Prepared) -> Prepared:
-    """Return the empty call that carries as many bytes there and back."""
+    """Return the empty call with the same number of request and reply bytes."""
     length = prepared.reply_bytes - 5
     return Prepared(f"/reply/{length}", prepared.request, prepared.reply_bytes)
 
 
 def min_reply_bytes(prepared: Prepared) -> int:
-    """Return what a good reply has at least."""
+    """Return the minimum number of bytes of a correct reply."""
     return max(1, prepared.reply_bytes - SPARE_BYTES)
 
 
@@ -106,16 +106,16 @@ def _read_oip(reply: bytes) -> NDArray[Any]:
     return outputs[0]
 
 
-def _compare(answer: NDArray[Any], model: Model, rpc: str, rows: int) -> None:
-    if operation(rpc) == "sample":  # which latents were drawn is another test's concern
-        if len(answer) != rows:
-            raise WrongReply(f"{rpc} of {model.name}: {len(answer)} rows, expected {rows}")
+def _compare(reply: NDArray[Any], model: Model, rpc: str, rows: int) -> None:
+    if operation(rpc) == "sample":  # other tests check the sampled latents
+        if len(reply) != rows:
+            raise WrongReply(f"{rpc} of {model.name}: {len(reply)} rows, expected {rows}")
         return
     expected = model.expected(rpc, rows)
-    if answer.shape != expected.shape:
+    if reply.shape != expected.shape:
         raise WrongReply(
-            f"{rpc} of {model.name}: {list(answer.shape)}, expected {list(expected.shape)}"
+            f"{rpc} of {model.name}: {list(reply.shape)}, expected {list(expected.shape)}"
         )
-    off = float(np.abs(answer - expected).max())
+    off = float(np.abs(reply - expected).max())
     if not off <= TOLERANCE:
-        raise WrongReply(f"{rpc} of {model.name}: off by {off:g}, at most {TOLERANCE:g} expected")
+        raise WrongReply(f"{rpc} of {model.name}: off by {off:g}, the tolerance is {TOLERANCE:g}")

@@ -1,4 +1,4 @@
-"""Reads what results.json holds: medians over the rounds, spreads, ratios. Plots and tables do."""
+"""Access to results.json for tables and plots: medians over the rounds, spreads, ratios."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PEERS = (TRITON, MLSERVER, MLSERVER_PLAIN, KSERVE)
 
 @dataclass(frozen=True)
 class Results:
-    """What was measured, by cell and server."""
+    """The results by cell and server."""
 
     result: dict[str, Any]
 
@@ -28,7 +28,7 @@ class Results:
 
     @property
     def peers(self) -> list[str]:
-        """The other servers that were measured."""
+        """The measured servers of other projects."""
         return [name for name in PEERS if any(name in cell["who"] for cell in self.result["cells"])]
 
     def bare_us(self, cell: dict[str, Any]) -> float | None:
@@ -37,7 +37,7 @@ class Results:
         return known.get(cell["rows"])
 
     def model_us(self, cell: dict[str, Any], server: str) -> float | None:
-        """Return what the bare run of the batches that the server formed costs per call."""
+        """Return a call's share of the bare run of a batch of the mean size that was formed."""
         rows = median(cell, server, "batch_rows")
         known = bare.batch_costs(self.result["bare"], cell["model"], cell["rpc"])
         if rows is None or not known:
@@ -49,9 +49,9 @@ class Results:
         return not any(name in cell["who"] for name in self.peers)
 
     def peers_ahead(self) -> list[str]:
-        """Say where a peer took no more CPU than our server, or answered as many calls.
+        """Describe the loads at which a peer used no more CPU or reached at least our rate.
 
-        Where the ranges over the rounds overlap, that is said, too.
+        The text notes where the ranges over the rounds overlap.
         """
         found = []
         for cell in self.result["cells"]:
@@ -67,7 +67,7 @@ class Results:
 
 
 def median(cell: dict[str, Any], server: str, series: str) -> float | None:
-    """Return the median of the rounds, None where there is none."""
+    """Return the median over the rounds, None without values."""
     values = cell["who"].get(server, {}).get(series)
     return statistics.median(values) if values else None
 
@@ -79,7 +79,7 @@ def _overlap_note(cell: dict[str, Any], name: str, series: str) -> str:
 
 
 def spread(cell: dict[str, Any], server: str, series: str) -> str:
-    """Return the median with the lowest and the highest, or a dash."""
+    """Return the median with minimum and maximum, or a dash."""
     values = cell["who"].get(server, {}).get(series)
     if not values:
         return "–"
@@ -88,7 +88,7 @@ def spread(cell: dict[str, Any], server: str, series: str) -> str:
 
 
 def ratio(above: float | None, *below: float | None) -> str:
-    """Return a quotient by the sum of what is below, or a dash where something lacks."""
+    """Return the quotient of `above` and the sum of `below`, or a dash if a value is missing."""
     parts = [each for each in below if each is not None]
     if above is None or len(parts) < len(below) or not sum(parts):
         return "–"
@@ -96,22 +96,22 @@ def ratio(above: float | None, *below: float | None) -> str:
 
 
 def format_number(value: float | None, form: str = "{:,.0f}") -> str:
-    """Return a figure, or a dash."""
+    """Return the formatted value, or a dash."""
     return "–" if value is None else form.format(value)
 
 
 def describe_load(cell: dict[str, Any]) -> str:
-    """Return what a cell's load is, in words."""
+    """Return a description of the load of a cell."""
     return f"{cell['rpc']} of {cell['model']}, {describe_rows(cell)}, {cell['in_flight']} in flight"
 
 
 def describe_rows(cell: dict[str, Any]) -> str:
-    """Return the rows of a cell, in words."""
+    """Return a description of the rows of a cell."""
     return f"{cell['rows']} row{'s' if cell['rows'] > 1 else ''}"
 
 
 def series_label(series: str) -> str:
-    """Return what a series is called."""
+    """Return the label of a series."""
     return {"cpu_us": "CPU µs per call", "calls_per_s": "calls/s"}[series]
 
 
@@ -123,21 +123,21 @@ def table(heads: Iterable[str], lines: Iterable[Iterable[str]]) -> list[str]:
 
 
 def parts(results: Results, cell: dict[str, Any], server: str = CQ) -> dict[str, float] | None:
-    """Take the CPU of one call apart: the model, the transport, the rest of the server.
+    """Return the CPU of one call by part: model, transport and remainder, in microseconds.
 
-    The model is the bare run of batches as large as the server formed, per call; the transport is
-    the empty call of as many bytes under the same load. What remains can be negative: batches
-    save calls to the transport's poller that the empty call makes.
+    The model is a call's share of the bare run of batches of the size that the server formed; the
+    transport is the empty call with the same number of bytes under the same load. The remainder can
+    be negative, because batching saves transport work that empty calls need.
     """
     whole, empty = median(cell, server, "cpu_us"), median(cell, EMPTY, "cpu_us")
     model = results.model_us(cell, server)
     if whole is None or empty is None or model is None:
         return None
-    return {"model": model, "transport": empty, "the rest": whole - model - empty}
+    return {"model": model, "transport": empty, "remainder": whole - model - empty}
 
 
 def times(results: Results, cell: dict[str, Any], server: str = CQ) -> dict[str, float] | None:
-    """Take the time of one call apart, one in flight: model, engine, queue, transport, the rest."""
+    """Return the duration of one call by part, with one in flight, in microseconds."""
     names = ("p50_us", "queue_us", "engine_us")
     whole, queue, engine = (median(cell, server, name) for name in names)
     empty, bare_us = median(cell, EMPTY, "p50_us"), results.bare_us(cell)
@@ -146,8 +146,8 @@ def times(results: Results, cell: dict[str, Any], server: str = CQ) -> dict[str,
     model = min(bare_us, engine)
     return {
         "model": model,
-        "around the model": engine - model,
+        "engine overhead": engine - model,
         "queue": queue,
         "transport": empty,
-        "the rest": whole - engine - queue - empty,
+        "remainder": whole - engine - queue - empty,
     }

@@ -1,4 +1,4 @@
-"""What the results say, one sentence each, made from the results and from nothing else."""
+"""Sentences of the report, each generated from the results alone."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 from bench.cells import CALLS_PER_CLIENT, CQ, CQ2, EMPTY
 from bench.results import Results, describe_load, describe_rows, median, ratio
 
-TARGET_RATIO = 1.35  # times the CPU of the bare run, at 64 rows: what the project set out for
+TARGET_RATIO = 1.35  # target of the project: CPU of a call relative to the bare run, at 64 rows
 ONE_CALL = (
-    "Shares of the time and of the server's CPU of one call over cq, with the whole above: what a "
-    "call costs beside the model is paid once for all its rows, and bytes are paid for each."
+    "Parts of the duration and of the server CPU of one call over cq, with the total above each "
+    "bar: the costs per call are independent of its rows, the costs per byte grow with them."
 )
 
 
@@ -27,10 +27,10 @@ def short(results: Results) -> list[str]:
                 met = "met" if cq / bare <= TARGET_RATIO else "missed"
                 found.append(
                     f"64 rows, {cell['in_flight']} in flight: {cq / bare:.2f} times the CPU of the "
-                    f"bare run (the aim of {TARGET_RATIO:g} is {met}), "
-                    f"{ratio(cq, both)} times that of the bare run "
-                    "and an empty call of as many bytes together. These two alone are "
-                    f"{ratio(both, bare)} times the bare run."
+                    f"bare run (the target of {TARGET_RATIO:g} is {met}), and "
+                    f"{ratio(cq, both)} times the CPU of the bare run plus an empty call with the "
+                    f"same number of bytes. These two together are {ratio(both, bare)} times the "
+                    "bare run."
                 )
     busiest = max(
         (cell for cell in results.group("curve") if median(cell, CQ, "calls_per_s")),
@@ -39,31 +39,33 @@ def short(results: Results) -> list[str]:
     )
     if busiest:
         found.append(
-            f"At most {median(busiest, CQ, 'calls_per_s'):,.0f} calls per second of one row over "
-            f"cq ({busiest['in_flight']} in flight), {median(busiest, CQ, 'cpu_us'):,.0f} µs of "
-            f"server CPU each; an empty call takes {median(busiest, EMPTY, 'cpu_us') or 0:,.0f} µs."
+            f"Maximum rate over cq: {median(busiest, CQ, 'calls_per_s'):,.0f} calls per second of "
+            f"one row ({busiest['in_flight']} in flight), with "
+            f"{median(busiest, CQ, 'cpu_us'):,.0f} µs of server CPU per call; an empty call takes "
+            f"{median(busiest, EMPTY, 'cpu_us') or 0:,.0f} µs."
         )
     if results.peers:
-        behind = results.peers_ahead()
+        exceptions = results.peers_ahead()
         named = " and ".join(
             [", ".join(results.peers[:-1]), results.peers[-1]][-len(results.peers) :]
         )
-        if behind:
-            found.append(f"Ahead of {named}, in CPU and in calls per second, except:")
-            found[-1] += "".join(f"\n  * {each}" for each in behind)
+        better = f"Less CPU per call and more calls per second than {named}"
+        if exceptions:
+            found.append(f"{better}, except:")
+            found[-1] += "".join(f"\n  * {each}" for each in exceptions)
         else:
-            found.append(f"Ahead of {named} at every load, in CPU and in calls per second.")
+            found.append(f"{better} at every load.")
     return found
 
 
 def curve(results: Results) -> str:
-    """About throughput against latency."""
+    """Return the sentence about throughput and latency."""
     cells = [cell for cell in results.group("curve") if median(cell, CQ, "calls_per_s")]
     if not cells:
         return ""
     low, high = cells[0], cells[-1]
     return (
-        f"From {low['in_flight']} to {high['in_flight']} calls in flight the rate over cq goes "
+        f"From {low['in_flight']} to {high['in_flight']} calls in flight, the rate over cq changes "
         f"from {median(low, CQ, 'calls_per_s'):,.0f} to {median(high, CQ, 'calls_per_s'):,.0f} "
         f"calls per second, and p50 from {median(low, CQ, 'p50_us'):,.0f} to "
         f"{median(high, CQ, 'p50_us'):,.0f} µs."
@@ -71,21 +73,21 @@ def curve(results: Results) -> str:
 
 
 def workers(results: Results) -> str:
-    """About one and two workers."""
-    said = [
-        f"{two / one:.2f} times the calls of one at {describe_rows(cell)}"
+    """Return the sentence about one and two workers."""
+    ratios = [
+        f"{two / one:.2f} times the rate of one at {describe_rows(cell)}"
         for cell in results.group("workers")
         if (one := median(cell, CQ, "calls_per_s")) and (two := median(cell, CQ2, "calls_per_s"))
     ]
     cores = results.result["machine"]["cores"]
     return (
-        f"Two workers over cq make {' and '.join(said)}, on {cores} cores which they share with "
-        "the client."
+        f"Two workers over cq reach {' and '.join(ratios)}, on {cores} cores shared with the "
+        "client."
     )
 
 
 def rows(results: Results) -> str:
-    """About rows per request."""
+    """Return the sentence about rows per request."""
     cells = [cell for cell in results.group("sizes") if cell["in_flight"] > 1]
     ends = [cell for cell in cells if median(cell, CQ, "cpu_us")]
     if len(ends) < 2:
@@ -93,13 +95,13 @@ def rows(results: Results) -> str:
     low, high = ends[0], ends[-1]
     first, last = (_per_row(cell) for cell in (low, high))
     return (
-        f"Rows per request: server CPU of a row over cq goes from {first:,.1f} µs "
+        f"Rows per request: server CPU per row over cq changes from {first:,.1f} µs "
         f"({describe_load(low)}) to {last:,.1f} µs ({describe_load(high)})."
     )
 
 
 def models(results: Results) -> str:
-    """About the number of loaded models."""
+    """Return the sentence about the number of loaded models."""
     grown = results.result["growth"]["models"]
     if len(grown) < 2:
         return ""
@@ -108,14 +110,15 @@ def models(results: Results) -> str:
     each_mb = (high["memory_mb"] - low["memory_mb"]) / more
     each_ms = (high["start_s"] - low["start_s"]) / more * 1000
     return (
-        f"Models loaded, tiny copies of which one is called: each further one takes {each_mb:.2f} "
-        f"MB and {each_ms:.0f} ms of the start; a call costs {_middle(low):,.0f} µs of CPU with "
-        f"{low['models']} and {_middle(high):,.0f} µs with {high['models']}."
+        f"Loaded models (small copies, one of which is called): each additional model takes "
+        f"{each_mb:.2f} MB and {each_ms:.0f} ms of start-up time; a call takes "
+        f"{_middle(low):,.0f} µs of CPU with {low['models']} loaded and {_middle(high):,.0f} µs "
+        f"with {high['models']}."
     )
 
 
 def clients(results: Results) -> str:
-    """About the number of connections."""
+    """Return the sentence about the number of connections."""
     grown = results.result["growth"]["clients"]
     if len(grown) < 2:
         return ""
@@ -123,16 +126,16 @@ def clients(results: Results) -> str:
     more = high["clients"] - low["clients"]
     each_kb = (high["resident_mb"] - low["resident_mb"]) / more * 1000
     return (
-        f"Connections, with one call in flight and {CALLS_PER_CLIENT} calls or more on each, "
-        f"connecting included: from {low['clients']} to "
-        f"{high['clients']:,}, CPU per call goes from {_middle(low):,.0f} to {_middle(high):,.0f} "
-        f"µs, and each takes {each_kb:.0f} KB at most."
+        f"Connections, with one call in flight and at least {CALLS_PER_CLIENT} calls on each, "
+        f"including connection set-up: from {low['clients']} to {high['clients']:,} connections, "
+        f"CPU per call changes from {_middle(low):,.0f} to {_middle(high):,.0f} µs, and a "
+        f"connection takes at most {each_kb:.0f} KB."
     )
 
 
 def hours(results: Results) -> str:
-    """About the soak: how memory changes in its last two thirds."""
-    said = []
+    """Return the sentence about memory in the last two thirds of the soak tests."""
+    found = []
     for each in results.result["growth"]["hours"]:
         warm = [
             (calls, mb)
@@ -142,11 +145,11 @@ def hours(results: Results) -> str:
         if len({calls for calls, _ in warm}) < 3:
             continue
         slope = statistics.linear_regression(*zip(*warm, strict=True)).slope * 10_000
-        said.append(
-            f"{each['name']} {_minutes(each['seconds'][-1])} minutes and {each['calls'][-1]:,} "
-            f"calls, {slope:+.3f} MB per 10,000 calls after the first third"
+        found.append(
+            f"{each['name']} {slope:+.3f} MB per 10,000 calls after the first third of "
+            f"{_minutes(each['seconds'][-1])} minutes and {each['calls'][-1]:,} calls"
         )
-    return f"Hours, by a soak with calls of every kind: {'; '.join(said)}." if said else ""
+    return f"Memory in soak tests with all kinds of calls: {'; '.join(found)}." if found else ""
 
 
 def _per_row(cell: dict[str, Any]) -> float:

@@ -1,4 +1,4 @@
-"""The servers that take turns: each is started once, and stays until all is measured."""
+"""Server processes of the benchmark; each is started once and runs until the end."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ _TOTALS = {
 
 
 class NotServing(Exception):
-    """A server does not start; the text has its last words."""
+    """A server does not start; the text has the last lines of its log."""
 
 
 @dataclass
 class Server:
-    """A running server, its address, and how it was set up."""
+    """A running server, its address and its set-up."""
 
     name: str
     command: Sequence[str]
@@ -55,14 +55,14 @@ class Server:
                 self.command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
             )
 
-    def wait(self, answered: Callable[[], object]) -> None:
-        """Wait until a call is answered rightly; that is when the start is over.
+    def wait(self, checked_call: Callable[[], object]) -> None:
+        """Wait for the first correct reply, and set `start_s`.
 
-        Raises NotServing where that takes too long, where it has exited, or answers wrongly.
+        Raises NotServing after a timeout, a wrong reply, or if the process has exited.
         """
         while True:
             try:
-                answered()
+                checked_call()
             except grpc.RpcError as error:
                 problem = str(error.code() if isinstance(error, grpc.Call) else error)
             except WrongReply as error:
@@ -73,23 +73,23 @@ class Server:
             late = time.monotonic() - self.started > START_TIMEOUT_S
             if late or self.process.poll() is not None:
                 last = " | ".join(self.log.read_text("utf-8", "replace").splitlines()[-4:])
-                raise NotServing(f"{self.name} does not serve ({problem}): {last[-600:]}")
+                raise NotServing(f"{self.name} is not serving ({problem}): {last[-600:]}")
             time.sleep(0.02)
 
     def wait_for_line(self, pattern: str) -> None:
-        """Wait until the log has it; raises NotServing where it does not come."""
+        """Wait until the log matches a pattern; raises NotServing after a timeout."""
         while not re.search(pattern, self.log.read_text("utf-8", "replace")):
             if time.monotonic() - self.started > START_TIMEOUT_S or self.process.poll() is not None:
-                raise NotServing(f"{self.name}: its log does not say {pattern!r}")
+                raise NotServing(f"{self.name}: its log has no line {pattern!r}")
             time.sleep(0.02)
 
     @property
     def pids(self) -> list[int]:
-        """All its processes."""
+        """The process ids of the server and its descendants."""
         return processes.process_tree(self.process.pid)
 
     def totals(self) -> dict[str, float]:
-        """Return what its metrics add up to; nothing for servers that are not ours."""
+        """Return the sums of its metrics; empty for other servers than ours."""
         found = _METRICS_AT.search(self.log.read_text("utf-8", "replace"))
         if found is None:
             return {}
@@ -104,7 +104,7 @@ class Server:
         return sums
 
     def stop(self) -> None:
-        """Ask it to stop, and kill what is left of it after a while."""
+        """Terminate the server, and kill its processes after a timeout."""
         pids = self.pids
         self.process.terminate()
         try:
@@ -118,7 +118,7 @@ class Server:
 def own(
     name: str, exports: Path, scratch: Path, transport: str, workers: int = 1, *more: str
 ) -> Server:
-    """Start our server, with one thread for each model and else as it comes."""
+    """Start our server with one thread per model, otherwise with default settings."""
     address = free_address()
     flags = ["--device", "cpu", "--threads", "1", "--transport", transport, *more]
     flags += ["--workers", str(workers)]
@@ -133,18 +133,18 @@ def own(
 
 
 def empty(name: str, scratch: Path) -> Server:
-    """Start the server of empty calls."""
+    """Start the server for empty calls."""
     address = free_address()
     port = address.rpartition(":")[2]
     command = [sys.executable, str(ECHO), port]
     server = Server(name, command, address, scratch / "empty.log", "echo_server.py")
 
-    def answered() -> None:
+    def call() -> None:
         with grpc.insecure_channel(address) as channel:
             channel.unary_unary("/echo")(b"", timeout=1.0)
 
     with _stopped_on_failure(server):
-        server.wait(answered)
+        server.wait(call)
     return server
 
 
@@ -158,7 +158,7 @@ def _stopped_on_failure(server: Server) -> Iterator[None]:
 
 
 def free_address() -> str:
-    """Return an address of this machine that nobody listens on."""
+    """Return a free loopback address."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return f"127.0.0.1:{found.getsockname()[1]}"

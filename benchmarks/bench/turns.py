@@ -1,4 +1,4 @@
-"""Rounds in which all servers take turns at each cell, so that all see the same machine."""
+"""Measurement rounds in which all servers are measured in turn with each cell."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _SERIES = ("cpu_us", "calls_per_s", "p50_us", "p99_us", "queue_us", "engine_us",
 def turn(
     server: Server, prepared: Prepared, cell: Cell, calls: int
 ) -> tuple[dict[str, float], float]:
-    """Put one load on one server; return its results and the seconds that it took.
+    """Measure one server with one load; return the results and the duration in seconds.
 
-    CPU is of all the server's processes, per call. Raises CallsFailed where calls were refused.
+    CPU is that of all the server's processes, per call. Raises CallsFailed if calls were refused.
     """
     pids = server.pids
     totals, before = server.totals(), processes.cpu_s(pids)
@@ -59,7 +59,7 @@ def turn(
 
 
 class Turns:
-    """What the cells gave so far: results of each server in each round."""
+    """Runs the rounds, and holds the results of each cell and server."""
 
     def __init__(
         self,
@@ -78,20 +78,20 @@ class Turns:
         self._found: dict[tuple[object, ...], dict[str, list[float]]] = {}
 
     def warm_up(self) -> None:
-        """Check an answer of each kind, and learn how many calls fit into a turn."""
+        """Check a reply of each kind of call, and measure how many calls fit into a turn."""
         for cell in self.cells:
             for server_name in self._running(cell):
                 self._try(cell, server_name, self._probe)
 
     def round(self) -> None:
-        """Let all take one turn at each cell."""
+        """Measure all servers once with each cell."""
         for cell in self.cells:
             for server_name in self._running(cell):
                 if (cell.key, server_name) in self._rates:
                     self._try(cell, server_name, self._measure)
 
     def data(self) -> list[dict[str, Any]]:
-        """Return the cells with what was measured, as plain values."""
+        """Return the cells with their results as JSON values."""
         return [
             {
                 "model": cell.model,
@@ -151,7 +151,7 @@ class Turns:
 
     def _new(self, cell: Cell, server_name: str) -> Prepared:
         if server_name == EMPTY:
-            # As large as our own call, whichever server made that first.
+            # As large as the call of our server.
             own = next(each for each in self._running(cell) if each != EMPTY)
             return requests.empty(self._prepare(cell, own))
         server, model = self.servers[server_name], self._models[cell.model]

@@ -1,4 +1,4 @@
-"""An MLServer runtime that runs a graph in ONNX Runtime."""
+"""MLServer runtime for a graph in ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mlserver.types import InferenceRequest, InferenceResponse
 
 
 class OnnxRuntime(MLModel):
-    """One graph, one thread; batches are MLServer's."""
+    """One graph with one thread; MLServer forms the batches."""
 
     async def load(self) -> bool:
         """Open the graph."""
@@ -25,7 +25,7 @@ class OnnxRuntime(MLModel):
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         """Run one batch."""
         rows = NumpyCodec.decode_input(payload.inputs[0])
-        (answer,) = self._session.run([self._output], {self._input: rows})
+        (output,) = self._session.run([self._output], {self._input: rows})
         return InferenceResponse(
-            model_name=self.name, outputs=[NumpyCodec.encode_output(self._output, answer)]
+            model_name=self.name, outputs=[NumpyCodec.encode_output(self._output, output)]
         )

@@ -1,8 +1,8 @@
-"""Serves the benchmark's models with MLServer and a runtime of ours: becomes mlserver.
+"""Program that configures MLServer for the benchmark's models and executes it.
 
     VENV/bin/python serve_mlserver.py MODELS.json PORT SCRATCH [unbatched]
 
-MODELS.json is that of serve_triton.py; `unbatched` leaves adaptive batching out.
+MODELS.json has the format of serve_triton.py; `unbatched` disables adaptive batching.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from pathlib import Path
 SETTINGS = {
     "host": "127.0.0.1",
     "debug": False,
-    # Inference in the server's own process: the pool of workers costs a copy to another process.
+    # Inference in the process of the server: a pool of workers costs a copy to another process.
     "parallel_workers": 0,
     "metrics_endpoint": None,
     "use_structured_logging": False,
     "grpc_max_message_length": 64 * 2**20,
 }
 BATCHING = {"max_batch_size": 32, "max_batch_time": 0.001}
-# A line for every call otherwise.
+# Otherwise it logs a line per call.
 LOGGING = """[loggers]
 keys=root,mlserver
 [handlers]
@@ -49,7 +49,7 @@ format=%(message)s
 
 
 def main() -> None:
-    """Write the settings, and become mlserver."""
+    """Write the settings and replace this process by mlserver."""
     models, port, scratch = json.loads(Path(sys.argv[1]).read_text()), sys.argv[2], sys.argv[3]
     root = Path(scratch)
     shutil.copy(Path(__file__).with_name("mlserver_runtime.py"), root)
@@ -64,7 +64,7 @@ def main() -> None:
     for model in models:
         folder = root / model["name"]
         folder.mkdir()
-        written = {
+        model_settings = {
             "name": model["name"],
             "implementation": "mlserver_runtime.OnnxRuntime",
             "inputs": [_tensor(model["input"], model["input_shape"])],
@@ -72,7 +72,7 @@ def main() -> None:
             "parameters": {"uri": model["graph"]},
             **({} if "unbatched" in sys.argv else BATCHING),
         }
-        (folder / "model-settings.json").write_text(json.dumps(written), encoding="utf-8")
+        (folder / "model-settings.json").write_text(json.dumps(model_settings), encoding="utf-8")
     os.chdir(root)
     environment = {**os.environ, "PYTHONPATH": str(root)}
     program = str(Path(sys.executable).with_name("mlserver"))
@@ -80,7 +80,7 @@ def main() -> None:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on: the HTTP server cannot be left out."""
+    """Return a free port for the HTTP server, which cannot be disabled."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])

@@ -1,9 +1,9 @@
-"""Serves the benchmark's models with Triton and its Python backend: becomes tritonserver.
+"""Program that configures Triton for the benchmark's models and executes tritonserver.
 
     VENV/bin/python serve_triton.py MODELS.json PORT SCRATCH
 
-The wheel nvidia-pytriton carries tritonserver, which is started here directly. MODELS.json is a
-list of name, graph, input, output, and the shapes of one row.
+The wheel nvidia-pytriton contains tritonserver, which is started directly, with the Python backend.
+MODELS.json is a list of objects with name, graph, input, output, and the shapes of one row.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ parameters {{ key: "graph" value: {{ string_value: "{graph}" }} }}
 
 
 def main() -> None:
-    """Write the model repository, and become tritonserver."""
+    """Write the model repository and replace this process by tritonserver."""
     models, port, scratch = json.loads(Path(sys.argv[1]).read_text()), sys.argv[2], sys.argv[3]
     repository = Path(scratch) / "repository"
     for model in models:
@@ -40,12 +40,12 @@ def main() -> None:
         (repository / model["name"] / "config.pbtxt").write_text(config, encoding="utf-8")
     spec = find_spec("pytriton")
     if spec is None or spec.origin is None:
-        raise SystemExit("nvidia-pytriton is not installed here")
+        raise SystemExit("nvidia-pytriton is not installed")
     package = Path(spec.origin).parent
     triton = package / "tritonserver"
     version_name = f"{sys.version_info.major}.{sys.version_info.minor}"
     stub = triton / "python_backend_stubs" / version_name / "triton_python_backend_stub"
-    if stub.exists():  # the backend looks for the stub of this Python in its own folder
+    if stub.exists():  # the backend expects the stub of this Python version in its folder
         backends = Path(scratch) / "backends"
         shutil.copytree(triton / "backends", backends)
         shutil.copy(stub, backends / "python" / stub.name)

@@ -1,4 +1,4 @@
-"""A model of Triton's Python backend: one ONNX Runtime run for all requests of a batch."""
+"""Model for Triton's Python backend, with one ONNX Runtime run per batch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import triton_python_backend_utils as backend
 
 
 class TritonPythonModel:
-    """What Triton looks for in model.py."""
+    """The class that Triton expects in model.py."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Open the graph, with one thread."""
@@ -27,7 +27,7 @@ class TritonPythonModel:
         )
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Run what Triton has put together, and take the rows apart again."""
+        """Run the requests of a batch as one array, and split the output."""
         arrays = [
             backend.get_input_tensor_by_name(request, self._input).as_numpy()
             for request in requests

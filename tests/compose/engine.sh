@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Runs a command with a Docker engine and a Compose of version 2, which the tests of this folder
-# need:  tests/compose/engine.sh .venv/bin/python -m pytest -m compose tests/compose
+# Runs a command with a Docker engine and Compose version 2, which the tests of this folder need:
+#   tests/compose/engine.sh .venv/bin/python -m pytest -m compose tests/compose
 #
-# What is there is used. What is missing is brought where that can be done without asking: in CI
-# (CI=true), as root, on Debian or Ubuntu. Packages come from the distribution, Compose through
-# Go's module proxy. An engine that this script started is stopped by it. Where there is none in
-# the end, the command runs all the same, and the tests say why they are skipped.
+# Uses installed programs. In CI (CI=true), as root on Debian or Ubuntu, it installs missing ones:
+# packages from the distribution, Compose through Go's module proxy. It stops an engine that it
+# started. Without an engine, the command runs nevertheless, and the tests are skipped with the
+# reason.
 #
-# LATENTSERVE_ENGINE_DIR  where the engine, Compose and the base image are kept
+# LATENTSERVE_ENGINE_DIR  folder of the engine's data, Compose and the base image
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 kept="${LATENTSERVE_ENGINE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/latentserve-engine}"
@@ -19,7 +19,7 @@ may_install() { [ "${CI:-}" = true ] && [ "$(id -u)" = 0 ] && command -v apt-get
 install_packages() {
   say "installing docker.io, iptables, debootstrap and prometheus"
   apt-get update -qq
-  # No service may start: the engine below has a folder of its own.
+  # Prevent the start of services: the engine below uses a separate folder.
   local policy=/usr/sbin/policy-rc.d ours=
   if [ ! -e "$policy" ]; then
     ours=yes
@@ -55,7 +55,7 @@ stop_engine() {
 }
 
 build_compose() {
-  say "building Compose $compose_version from its Go module; this takes minutes the first time"
+  say "building Compose $compose_version from its Go module; the first build takes minutes"
   local source="$kept/compose-source"
   (
     set -e
@@ -64,7 +64,7 @@ build_compose() {
     rm -rf "$source" && cp -r "$folder" "$source" && chmod -R u+w "$source" && cd "$source"
     nice go build -buildvcs=false -trimpath -o "$kept/docker-compose" \
       -ldflags "-s -w -X github.com/docker/compose/v2/internal.Version=$compose_version" ./cmd
-  ) >"$kept/compose.log" 2>&1 || say "no Compose, see $kept/compose.log"
+  ) >"$kept/compose.log" 2>&1 || say "the build of Compose failed, see $kept/compose.log"
   rm -rf "$source"
 }
 

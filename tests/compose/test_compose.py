@@ -1,4 +1,4 @@
-"""`docker compose up`, run: called, killed, scaled, reloaded, watched, and gone without a trace.
+"""`docker compose up` on a real engine: calls, a killed server, scaling, reloads and metrics.
 
 The tests share one project and leave it with two healthy servers.
 """
@@ -26,10 +26,10 @@ from latentserve.v1 import generative_service_pb2
 from latentserve_client import Client, LatentserveError, Unauthenticated, Unavailable, digits
 
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(420)]
-# What needs nothing but one server with the shipped kinds of models.
+# The groups that need only one server with the shipped kinds of models.
 GROUPS = "decode,denoise,reconstruct,sample,stream"
 
-# Of the dashboard's queries: those about what need not happen, and what one process does not have.
+# Queries of the dashboard about events that may not occur, and metrics of workers.
 EVENTS = ("ALERTS", "state!=", "stalled", "rejected", "dropped", "failures", "outcomes", "restarts")
 ONLY_WITH_WORKERS = {"latentserve_worker_restarts"}
 
@@ -39,17 +39,17 @@ def test_all_five_calls_from_python(stack: Stack) -> None:
     with Client(stack.address, timeout_s=10) as client:
         z = client.encode(x, model="mnist-vae").latents
         y = client.decode(z, model="mnist-vae").images
-        again = client.reconstruct(x, model="mnist-vae")
+        reconstructed = client.reconstruct(x, model="mnist-vae")
         clean = client.denoise(x, model="mnist-dae").images
-        drawn = client.sample(4, model="mnist-vae", seed=7)
+        sampled = client.sample(4, model="mnist-vae", seed=7)
         chunks = list(client.sample_stream(4, model="mnist-vae", seed=7, chunk_rows=2))
     assert (z.shape, y.shape, clean.shape) == ((10, 20), (10, 1, 28, 28), (10, 1, 28, 28))
-    assert again.squared_error.mean() / x[0].size < 0.02
-    assert abs(again.images - y).max() < 1e-4
-    assert sum(len(chunk.images) for chunk in chunks) == len(drawn.images) == 4
+    assert reconstructed.squared_error.mean() / x[0].size < 0.02
+    assert abs(reconstructed.images - y).max() < 1e-4
+    assert sum(len(chunk.images) for chunk in chunks) == len(sampled.images) == 4
 
 
-@pytest.mark.skipif(not shutil.which("go"), reason="Go's client did not run: there is no go here")
+@pytest.mark.skipif(not shutil.which("go"), reason="the Go client needs go")
 def test_the_client_for_go(stack: Stack, tmp_path: Path) -> None:
     runner = tmp_path / "conformance"
     build = ["go", "build", "-o", str(runner), "./cmd/conformance"]
@@ -64,7 +64,7 @@ def test_the_client_for_go(stack: Stack, tmp_path: Path) -> None:
     assert set(groups) == set(GROUPS.split(",")), groups
 
 
-def test_grpc_web_from_a_page_of_this_machine_alone(stack: Stack) -> None:
+def test_grpc_web_is_allowed_for_local_pages_only(stack: Stack) -> None:
     message = generative_service_pb2.SampleRequest(count=1, seed=7).SerializeToString()
     url = f"http://{stack.address}/latentserve.v1.GenerativeService/Sample"
     headers = {
@@ -78,34 +78,34 @@ def test_grpc_web_from_a_page_of_this_machine_alone(stack: Stack) -> None:
         assert reply.headers["access-control-allow-origin"] == "http://localhost:5173"
         assert "grpc-status" in reply.headers["access-control-expose-headers"]
     flag, size = struct.unpack(">BI", body[:5])
-    answer = generative_service_pb2.SampleResponse.FromString(body[5 : 5 + size])
+    message_reply = generative_service_pb2.SampleResponse.FromString(body[5 : 5 + size])
     assert flag == 0
-    assert list(answer.images.tensor.shape) == [1, 1, 28, 28]
+    assert list(message_reply.images.tensor.shape) == [1, 1, 28, 28]
     assert b"grpc-status:0" in body[5 + size :]
 
-    asked = {
+    preflight = {
         "access-control-request-method": "POST",
         "access-control-request-headers": "x-grpc-web",
     }
     for origin, allowed in (("http://localhost:5173", True), ("https://example.org", False)):
-        question = urllib.request.Request(
-            url, headers={"origin": origin, **asked}, method="OPTIONS"
+        options = urllib.request.Request(
+            url, headers={"origin": origin, **preflight}, method="OPTIONS"
         )
         try:
-            with urllib.request.urlopen(question, timeout=10) as reply:  # noqa: S310
-                told = reply.headers["access-control-allow-origin"]
+            with urllib.request.urlopen(options, timeout=10) as reply:  # noqa: S310
+                returned = reply.headers["access-control-allow-origin"]
         except urllib.error.HTTPError as error:
-            told = error.headers["access-control-allow-origin"]
-        assert (told == origin) is allowed, origin
+            returned = error.headers["access-control-allow-origin"]
+        assert (returned == origin) is allowed, origin
 
 
-def test_what_is_in_the_image_and_what_it_may(stack: Stack) -> None:
+def test_the_image_is_minimal_and_the_container_is_restricted(stack: Stack) -> None:
     container = stack.containers()[0]
-    told = json.loads(run("docker", "inspect", container))[0]
-    assert told["HostConfig"]["ReadonlyRootfs"]
-    assert told["HostConfig"]["CapDrop"] == ["ALL"]
-    assert told["HostConfig"]["Memory"] == 2 << 30
-    assert told["Config"]["User"] == "10001:10001"
+    found = json.loads(run("docker", "inspect", container))[0]
+    assert found["HostConfig"]["ReadonlyRootfs"]
+    assert found["HostConfig"]["CapDrop"] == ["ALL"]
+    assert found["HostConfig"]["Memory"] == 2 << 30
+    assert found["Config"]["User"] == "10001:10001"
     for program in ("cc", "gcc", "g++", "pip", "pip3", "make"):
         assert run("docker", "exec", container, "sh", "-c", f"command -v {program} || true") == ""
     code = (
@@ -113,35 +113,40 @@ def test_what_is_in_the_image_and_what_it_may(stack: Stack) -> None:
         "print([m for m in ('torch', 'onnx', 'pip', 'setuptools') if u.find_spec(m)])"
     )
     assert run("docker", "exec", container, "python3", "-c", code).strip() == "[]"
-    # Nothing was written: neither into the image's layer nor into /tmp.
+    # The server has written nothing to /tmp.
     assert run("docker", "exec", container, "sh", "-c", "ls -A /tmp").strip() == ""
-    size = int(run("docker", "image", "inspect", "-f", "{{.Size}}", told["Image"]))
-    print(f"the image has {size / 1e6:.0f} MB")
+    size = int(run("docker", "image", "inspect", "-f", "{{.Size}}", found["Image"]))
+    print(f"size of the image: {size / 1e6:.0f} MB")
     assert size < 400e6
 
 
-def test_a_server_is_killed_under_load(stack: Stack, tmp_path: Path) -> None:
+def test_a_server_killed_under_load_is_replaced(stack: Stack, tmp_path: Path) -> None:
     victim = stack.containers()[0]
     pid = int(run("docker", "inspect", "-f", "{{.State.Pid}}", victim))
     before = _served(stack, victim)
     with Load(stack.address, tmp_path, 15, "--retries", "3") as load:
-        wait_until(lambda: _served(stack, victim) > before + 40, "the victim has load")
+        wait_until(lambda: _served(stack, victim) > before + 40, "the server has load")
         os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: _restarts(victim) == 1, "the engine starts the server again")
+        wait_until(lambda: _restarts(victim) == 1, "the engine restarts the server")
         wait_until(lambda: stack.healthy_servers() == 2, "Envoy finds it healthy again")
         calls, errors, printed = load.finish(60)
     assert calls == 600, printed
     assert errors == 0, printed
 
 
-def test_scaled_from_one_to_three_to_one_under_load(stack: Stack, tmp_path: Path) -> None:
+def test_scaling_from_one_to_three_to_one_under_load_fails_no_call(
+    stack: Stack, tmp_path: Path
+) -> None:
     stack.up(1)
-    # Not one call is tried again by its client: what fails is seen.
+    # The client does not retry, so that every failure is counted.
     with Load(stack.address, tmp_path, 30) as load:
         stack.up(3)
-        wait_until(lambda: all(_served(stack, c) > 20 for c in stack.containers()), "all serve")
+        wait_until(
+            lambda: all(_served(stack, c) > 20 for c in stack.containers()),
+            "all servers have calls",
+        )
         stack.up(1)
-        assert load.is_running(), "the load ended before the scaling did"
+        assert load.runs(), "the load ended before the scaling"
         calls, errors, printed = load.finish(60)
     stack.up(2)
     assert calls == 1200, printed
@@ -152,10 +157,10 @@ def test_a_model_is_reloaded_under_load(stack: Stack, tmp_path: Path) -> None:
     with Load(stack.address, tmp_path, 8) as load, Client(stack.address, timeout_s=10) as client:
         before = client.sample(1, model="mnist-vae").served_by.version
         add_version(stack.exports, "mnist-vae", 77)
-        told = stack.compose("run", "--rm", "--no-deps", "reload")
-        assert told.count(" loaded") == 2, told
+        output = stack.compose("run", "--rm", "--no-deps", "reload")
+        assert output.count(" loaded") == 2, output
         versions = {client.sample(1, model="mnist-vae").served_by.version for _ in range(20)}
-        assert load.is_running(), "the load ended before the reload did"
+        assert load.runs(), "the load ended before the reload"
         calls, errors, printed = load.finish(40)
     assert before < 77
     assert versions == {77}
@@ -163,9 +168,9 @@ def test_a_model_is_reloaded_under_load(stack: Stack, tmp_path: Path) -> None:
     assert errors == 0, printed
 
 
-def test_load_profile_leaves_its_report(stack: Stack) -> None:
+def test_the_load_profile_writes_its_report(stack: Stack) -> None:
     reports = [ROOT / "reports" / name for name in ("load.html", "load.json")]
-    kept = {path: path.read_bytes() for path in reports if path.exists()}
+    saved = {path: path.read_bytes() for path in reports if path.exists()}
     try:
         stack.compose(
             "run", "--rm", "--no-deps", "load", "--model", "mnist-vae", "--duration-s", "3"
@@ -177,11 +182,11 @@ def test_load_profile_leaves_its_report(stack: Stack) -> None:
     finally:
         for path in reports:
             path.unlink(missing_ok=True)
-        for path, content in kept.items():
+        for path, content in saved.items():
             path.write_bytes(content)
 
 
-def test_prometheus_sees_all_and_every_query_of_the_dashboard_answers(
+def test_prometheus_scrapes_all_and_every_query_of_the_dashboard_has_a_result(
     stack: Stack, tmp_path: Path
 ) -> None:
     wait_until(
@@ -195,14 +200,14 @@ def test_prometheus_sees_all_and_every_query_of_the_dashboard_answers(
     with Load(stack.address, tmp_path, 60):
         wait_until(lambda: stack.query(refused), "the refused call is counted")
         busy = 'sum(rate(grpc_server_handled_total{job="latentserve"}[1m])) > 1'
-        wait_until(lambda: stack.query(busy), "calls are seen")
+        wait_until(lambda: stack.query(busy), "calls are counted")
     known = stack.metric_names()
     for title, query in dashboard_queries():
         found = stack.query(query.replace("$__rate_interval", "5m").replace("$model", ".*"))
         names = set(re.findall(r"\b(?:latentserve|grpc_server|envoy|process)_\w+(?=\{)", query))
         unknown = {re.sub("_(bucket|sum|count|total)$", "", name) for name in names} - known
         assert unknown <= ONLY_WITH_WORKERS, f"{title}: {query}"
-        # Empty is right where nothing of the kind has happened.
+        # An empty result is correct for events that have not occurred.
         if not any(word in query for word in EVENTS):
             assert found, f"{title}: {query}"
     unhealthy = {"LatentserveDown", "EnvoyDown", "EnvoyNoHealthyServer", "LatentserveModelRefused"}
@@ -210,7 +215,7 @@ def test_prometheus_sees_all_and_every_query_of_the_dashboard_answers(
     assert not firing & unhealthy
 
 
-def test_exposed_with_tokens_and_tls(stack: Stack, tmp_path: Path) -> None:
+def test_the_overlays_for_tokens_and_tls(stack: Stack, tmp_path: Path) -> None:
     authority = trustme.CA()
     certificate = authority.issue_cert("localhost", "127.0.0.1")
     certificate.cert_chain_pems[0].write_to_path(tmp_path / "tls.crt")
@@ -243,11 +248,11 @@ def test_exposed_with_tokens_and_tls(stack: Stack, tmp_path: Path) -> None:
             assert len(client.sample(2).images) == 2
             with pytest.raises(Unauthenticated):
                 client.reload_models()
-        with Client(exposed.address, credentials=tls) as stranger, pytest.raises(Unauthenticated):
-            stranger.sample(2)
+        with Client(exposed.address, credentials=tls) as anonymous, pytest.raises(Unauthenticated):
+            anonymous.sample(2)
         with Client(exposed.address, metadata=token) as plain, pytest.raises(Unavailable):
             plain.sample(2)
-        # It has the other token.
+        # The reload service has the reload token.
         assert "unchanged" in exposed.compose("run", "--rm", "--no-deps", "reload")
     finally:
         exposed.compose("--profile", "*", "down", "--volumes", "--timeout", "5")
@@ -261,7 +266,7 @@ def test_no_log_line_is_an_error(stack: Stack) -> None:
 
 
 def _served(stack: Stack, container: str) -> float:
-    """Calls that ended at a server, by its own count."""
+    """Return the number of completed calls from the metrics of a server."""
     code = (
         "import urllib.request as r;"
         "t = r.urlopen('http://127.0.0.1:9464/metrics', timeout=5).read().decode();"

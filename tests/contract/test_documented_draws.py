@@ -1,4 +1,4 @@
-"""The programs and the example in docs/sampling.md draw what the server draws."""
+"""The programs and the example in docs/sampling.md give the same latents as the server."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EXAMPLE = {
 
 @pytest.fixture(scope="module")
 def page() -> dict[str, Any]:
-    """The names that the page's programs define."""
+    """The names that the programs of the page define."""
     names: dict[str, Any] = {}
     programs = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     assert len(programs) == 2

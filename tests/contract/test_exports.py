@@ -1,4 +1,4 @@
-"""The models that the repository ships keep the exports contract, and the server takes them."""
+"""The shipped models conform to the exports contract, and the server loads them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ RANDOM_OPERATORS = {
     "RandomUniform",
     "RandomUniformLike",
 }
-# Traces of the machine that exported: folders of a system, drives, stack traces of Python.
+# Paths of the machine that exported: system folders, drives, stack traces of Python.
 MACHINE_PATH = re.compile(
     r"/(?:root|home|Users|usr|opt|tmp|var|mnt|srv|private)/|\b[A-Z]:[\\/]|\.py\b|site-packages"
 )
@@ -48,16 +48,16 @@ def document_of(folder: Path) -> dict[str, Any]:
 
 
 def graphs_of(model: onnx.ModelProto) -> Iterator[onnx.GraphProto | onnx.FunctionProto]:
-    """The graph, those inside its nodes, and the model's functions."""
-    waiting: list[onnx.GraphProto | onnx.FunctionProto] = [model.graph, *model.functions]
-    while waiting:
-        graph = waiting.pop()
+    """Yield the graph, the graphs inside its nodes, and the functions of a model."""
+    pending: list[onnx.GraphProto | onnx.FunctionProto] = [model.graph, *model.functions]
+    while pending:
+        graph = pending.pop()
         yield graph
         for node in graph.node:
             for attribute in node.attribute:
                 if attribute.HasField("g"):
-                    waiting.append(attribute.g)
-                waiting.extend(attribute.graphs)
+                    pending.append(attribute.g)
+                pending.extend(attribute.graphs)
 
 
 def operators_of(model: onnx.ModelProto) -> set[str]:
@@ -65,7 +65,7 @@ def operators_of(model: onnx.ModelProto) -> set[str]:
 
 
 def texts_of(model: onnx.ModelProto) -> Iterator[str]:
-    """Every text of a model in which an exporter could leave a path."""
+    """Yield every text of a model that could contain a path."""
 
     def metadata(holder: Any) -> Iterable[str]:
         return (text for entry in holder.metadata_props for text in (entry.key, entry.value))
@@ -96,7 +96,7 @@ def test_at_least_one_model_is_shipped() -> None:
 
 
 @each_export
-def test_the_manifest_keeps_the_schema(folder: Path) -> None:
+def test_the_manifest_conforms_to_the_schema(folder: Path) -> None:
     schema = json.loads((EXPORTS / "manifest.schema.json").read_text("utf-8"))
     problems = [
         f"{error.json_path}: {error.message}"
@@ -129,7 +129,7 @@ def test_all_exports_together_are_small_enough_for_git() -> None:
 
 
 @each_export
-def test_no_graph_draws_random_numbers(folder: Path) -> None:
+def test_no_graph_generates_random_numbers(folder: Path) -> None:
     for file, model in models_of(folder).items():
         operators = operators_of(model)
         assert operators
@@ -169,7 +169,7 @@ def test_every_metric_says_how_it_was_computed_and_at_least_one_has_a_baseline(
 
 
 @each_export
-def test_the_server_takes_the_model_and_repeats_its_golden_outputs(folder: Path) -> None:
+def test_the_server_loads_the_model_and_reproduces_its_golden_outputs(folder: Path) -> None:
     manifest = read_manifest(folder)
     engine = OnnxEngine(manifest, CPU, threads=1)
     engine.warm_up((1, 3))
@@ -177,7 +177,7 @@ def test_the_server_takes_the_model_and_repeats_its_golden_outputs(folder: Path)
     assert engine.check_golden() <= manifest.golden.tolerance
 
 
-def test_these_checks_see_random_operators_and_paths_at_any_depth() -> None:
+def test_these_checks_find_random_operators_and_paths_at_any_depth() -> None:
     helper = onnx.helper
     inner = helper.make_graph(
         [helper.make_node("RandomNormal", [], ["noise"], shape=[1], doc_string="|tmp|a.py")],

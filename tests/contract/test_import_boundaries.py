@@ -1,4 +1,4 @@
-"""Packages that a module loads, found in a fresh process; import-linter checks the layers."""
+"""Packages that a module loads, checked in a new process; import-linter checks the layers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SERVER = ROOT / "server" / "latentserve_server"
 
-# Imports every module below a package but __main__, or one module, and prints what was loaded.
+# Imports all modules of a package except __main__, or one module, and prints the loaded packages.
 PROBE = """
 import importlib, json, pkgutil, sys, warnings
 warnings.simplefilter("ignore")
@@ -30,7 +30,7 @@ print(json.dumps([names, sorted({key.partition(".")[0] for key in sys.modules})]
 
 
 def loaded_by(name: str, *, whole: bool) -> tuple[list[str], set[str]]:
-    """Return the modules that were imported, and the top-level packages that this loaded."""
+    """Return the imported modules, and the top-level packages that they loaded."""
     result = subprocess.run(
         [sys.executable, "-c", PROBE, name, "whole" if whole else "alone"],
         capture_output=True,
@@ -46,7 +46,7 @@ def loaded_by(name: str, *, whole: bool) -> tuple[list[str], set[str]]:
 def test_the_server_loads_neither_torch_nor_onnx() -> None:
     imported, loaded = loaded_by("latentserve_server", whole=True)
     assert {"latentserve_server.app", "latentserve_server.engine.onnx"} <= set(imported)
-    assert {"grpc", "onnxruntime", "numpy"} <= loaded  # the probe sees what it loads
+    assert {"grpc", "onnxruntime", "numpy"} <= loaded  # the probe detects loaded packages
     assert not loaded & {"torch", "torchvision", "onnx", "onnxscript", "latentserve_training"}
 
 
@@ -73,14 +73,14 @@ def test_the_batcher_loads_neither_grpc_nor_onnxruntime() -> None:
 @pytest.mark.parametrize(
     "name", ["services.generative", "services.models", "codec.tensors", "status"]
 )
-def test_what_a_second_transport_needs_loads_no_grpc(name: str) -> None:
-    """Importing the service stubs would: they check grpc's version."""
+def test_modules_independent_of_the_transport_load_no_grpc(name: str) -> None:
+    """The generated service stubs must not be imported, because they import grpc."""
     _, loaded = loaded_by(f"latentserve_server.{name}", whole=False)
     assert "grpc" not in loaded
 
 
 def imports_of(path: Path) -> set[str]:
-    """Every module that a file imports, at any depth; `from a import b` gives a and a.b."""
+    """Return the modules that a file imports at any depth; `from a import b` gives a and a.b."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
@@ -115,29 +115,14 @@ def test_only_the_engine_imports_onnx_runtime() -> None:
     }
 
 
-def test_only_the_codec_turns_bytes_into_arrays_and_files_into_pixels() -> None:
+def test_only_the_codec_converts_bytes_to_arrays_and_files_to_pixels() -> None:
     importing = {path for path in modules() if violations(path, ("PIL",))}
     assert {path.relative_to(SERVER).parts[0] for path in importing} == {"codec"}
     reading = {path for path in modules() if "frombuffer" in path.read_text("utf-8")}
     assert {path.relative_to(SERVER).as_posix() for path in reading} == {"codec/tensors.py"}
 
 
-def test_the_unit_tests_of_the_server_need_no_training() -> None:
-    """Neither do the modules of tests/ that they import, at any depth."""
-    shared = {path.stem: path for path in (ROOT / "tests").glob("*.py")}
-    pending = sorted((ROOT / "tests" / "unit" / "server").rglob("*.py"))
-    assert len(pending) > 50
-    read: set[Path] = set()
-    while pending:
-        path = pending.pop()
-        if path not in read:
-            read.add(path)
-            assert "latentserve_training" not in path.read_text("utf-8"), path.name
-            pending += [shared[name] for name in imports_of(path) if name in shared]
-    assert shared["tiny_models"] in read
-
-
-def test_this_reader_of_imports_sees_those_inside_functions(tmp_path: Path) -> None:
+def test_imports_inside_functions_are_found(tmp_path: Path) -> None:
     path = tmp_path / "module.py"
     path.write_text("def f():\n    from latentserve.v1 import tensor_pb2\n    import grpc.aio\n")
     assert violations(path, ("grpc", "latentserve")) == {

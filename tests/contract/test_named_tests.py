@@ -1,4 +1,4 @@
-"""Tests that are named elsewhere exist: for every promise, and on every page of docs/."""
+"""Tests named in the table of promises and in docs/ exist."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "SECURITY.md"])
 
 
 def promises() -> dict[str, list[str]]:
-    """The table in test_promises.py, read and not imported: no server is needed here."""
+    """Parse the table in test_promises.py without importing it, which would need a server."""
     tree = ast.parse((TESTS / "integration" / "test_promises.py").read_text("utf-8"))
     (table,) = (
         node.value

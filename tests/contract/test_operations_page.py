@@ -1,4 +1,4 @@
-"""docs/operations.md says what the server does: every flag, exit status and metric."""
+"""docs/operations.md documents every flag, exit status and metric of the server."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ FLAGS = dict(re.findall(r"^\| (`--.*?) \| (.*?) \|", PAGE, re.MULTILINE))
 
 
 @pytest.mark.parametrize("field", dataclasses.fields(Settings), ids=lambda field: field.name)
-def test_every_flag_is_there_with_its_default(field: dataclasses.Field[object]) -> None:
+def test_every_flag_is_documented_with_its_default(field: dataclasses.Field[object]) -> None:
     flag = f"`--{field.name.replace('_', '-')}`"
     (default,) = [text for flags, text in FLAGS.items() if flag in flags.split(", ")]
     text = f"{field.default:g}" if isinstance(field.default, float) else str(field.default)
     assert default.strip("`") == (text or "none")
 
 
-def test_every_exit_status_is_there() -> None:
+def test_every_exit_status_is_documented() -> None:
     known = {value for name, value in vars(exit_status).items() if name.isupper()}
     table = PAGE.partition("| exit status |")[2].partition("\n\n")[0]
     assert {int(number) for number in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)} == known
@@ -43,14 +43,14 @@ METRICS = {
 }
 
 
-def test_every_metric_is_there_with_its_type_and_labels() -> None:
+def test_every_metric_is_documented_with_its_type_and_labels() -> None:
     metrics, registry = Metrics(lambda: ()), CollectorRegistry()
     workers = WorkerMetrics(registry)
     workers.update(serving=1)
     workers.restarted(1, 1)
     found = {}
     for metric in metrics.describe():
-        # A family without samples knows its labels all the same.
+        # A family without samples has its labels in a private attribute.
         found[_shown(metric)] = metric.type, list(vars(metric)["_labelnames"])
     for metric in registry.collect():
         found[_shown(metric)] = metric.type, list(metric.samples[0].labels)
@@ -62,7 +62,7 @@ def _shown(metric: Metric) -> str:
     return metric.name + ("_total" if metric.type == "counter" else "")
 
 
-def test_every_reason_and_state_is_there() -> None:
+def test_every_reason_and_state_is_documented() -> None:
     rows = {
         row.split("`")[1]: row for row in PAGE.splitlines() if row.startswith("| `latentserve_")
     }

@@ -1,4 +1,4 @@
-"""docs/reliability.md names a test for every fault, and every test of the fault suite."""
+"""docs/reliability.md names a test for every fault, and all tests of the fault suite."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def test_every_named_test_exists() -> None:
 
 
 def test_every_test_of_the_fault_suite_is_named() -> None:
-    there = {
+    present = {
         (f"faults/{path.name}", name)
         for path in (TESTS / "faults").glob("test_*.py")
         for name in names_in(path)
     }
-    assert len(there) > 10
-    assert there - set(NAMED) == set()
+    assert len(present) > 10
+    assert present - set(NAMED) == set()

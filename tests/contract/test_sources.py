@@ -1,4 +1,4 @@
-"""Rules for the repository as a whole: versions, sizes, copies, paths."""
+"""Rules for all files of the repository: versions, sizes, copies, paths."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ PACKAGES = (
 )
 MAX_LINES = 350
 
-# The home of a person or of a build machine. "https://host/home/x" is no such path, and
-# examples may use the home of somebody, who is nobody.
+# Home folders of users and build machines. "https://host/home/x" is not such a path, and examples
+# may use the home folder of the user "somebody".
 MACHINE_PATH = re.compile(r"(?<![\w.-])/(?:root|home|Users)/(?!somebody/)\w")
 
 
@@ -57,7 +57,7 @@ def test_the_workspace_lists_every_distribution() -> None:
 
 
 @pytest.mark.parametrize("member", ["server", "clients/python"])
-def test_who_speaks_the_wire_contract_wants_exactly_its_version(member: str) -> None:
+def test_users_of_the_wire_contract_require_exactly_its_version(member: str) -> None:
     assert f"latentserve-proto=={project('proto')['version']}" in project(member)["dependencies"]
 
 
@@ -90,7 +90,7 @@ def test_ruff_and_ci_take_the_oldest_supported_python() -> None:
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_a_version_that_a_package_states_is_that_of_its_distribution(package: str) -> None:
+def test_the_version_of_a_package_is_that_of_its_distribution(package: str) -> None:
     tree = ast.parse((ROOT / package / "__init__.py").read_text("utf-8"))
     stated = [
         node.value.value
@@ -119,7 +119,7 @@ def test_no_module_is_longer_than_350_lines() -> None:
 
 
 @pytest.mark.parametrize("package", [*PACKAGES, "proto/latentserve"])
-def test_every_package_says_that_it_is_typed(package: str) -> None:
+def test_every_package_has_a_py_typed_file(package: str) -> None:
     assert (ROOT / package / "py.typed").is_file()
 
 
@@ -130,7 +130,7 @@ def test_every_package_says_that_it_is_typed(package: str) -> None:
     "copy",
     ["server/latentserve_server", "training/latentserve_training"],
 )
-def test_the_copies_of_the_exports_contract_are_the_same_byte_for_byte(copy: str) -> None:
+def test_the_copies_of_the_exports_contract_are_identical(copy: str) -> None:
     contract = (ROOT / "exports" / "manifest.schema.json").read_bytes()
     assert (ROOT / copy / "manifest.schema.json").read_bytes() == contract
 
@@ -145,9 +145,9 @@ def test_pictures_by_clients_and_by_training_have_one_style() -> None:
 
 
 def git_files() -> list[Path]:
-    """Every file that is committed or would be by `git add .`."""
+    """Return every file that is committed or would be added by `git add .`."""
     if not (ROOT / ".git").exists():
-        pytest.skip("THIS IS NO GIT CHECKOUT: which files are committed cannot be known")
+        pytest.skip("NOT A GIT CHECKOUT: the committed files are not known")
     result = subprocess.run(
         ["git", "-c", "safe.directory=*", "ls-files", "-z", "-c", "-o", "--exclude-standard"],
         cwd=ROOT,
@@ -160,7 +160,7 @@ def git_files() -> list[Path]:
     return sorted(path for path in paths if path.is_file())
 
 
-def test_no_text_file_names_a_path_of_somebodys_machine() -> None:
+def test_no_text_file_contains_a_path_of_a_machine() -> None:
     found = []
     scanned = 0
     for path in git_files():
@@ -176,7 +176,7 @@ def test_no_text_file_names_a_path_of_somebodys_machine() -> None:
 
 
 def slashes(text: str) -> str:
-    """So that the samples below are no findings themselves."""
+    """Replace "|" by "/"; the samples below use "|", because this file is searched as well."""
     return text.replace("|", "/")
 
 

@@ -1,4 +1,4 @@
-"""The .proto files: clean, commented, and the committed Python stubs are made from them."""
+"""The .proto files pass the linter and are commented; the Python stubs are generated from them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PROTO = ROOT / "proto"
 
 @pytest.fixture(scope="module")
 def generate() -> ModuleType:
-    """proto/generate.py, which is a script and in no package."""
+    """Load proto/generate.py, a script outside any package."""
     spec = importlib.util.spec_from_file_location("latentserve_generate", PROTO / "generate.py")
     assert spec is not None
     assert spec.loader is not None
@@ -28,9 +28,9 @@ def generate() -> ModuleType:
 
 
 def buf(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the buf that is installed beside this Python, from the package buf-bin."""
+    """Run buf from the environment of this Python (package buf-bin)."""
     program = shutil.which("buf", path=str(Path(sys.executable).parent))
-    assert program is not None, "buf is not installed beside this Python: pip install --group lint"
+    assert program is not None, "buf is not installed in this environment: pip install --group lint"
     return subprocess.run(
         [program, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
     )
@@ -40,10 +40,10 @@ def test_the_committed_stubs_are_what_the_proto_files_give(generate: ModuleType)
     assert generate.differing() == [], "run `make proto`"
 
 
-def test_the_check_of_the_stubs_sees_a_changed_proto_file(
+def test_the_check_of_the_stubs_detects_a_changed_proto_file(
     generate: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Otherwise the test above could pass because nothing is compared at all."""
+    """Otherwise the test above could pass without comparing anything."""
     for root, package in generate.PACKAGES.items():
         shutil.copytree(ROOT / root / package, tmp_path / root / package)
     monkeypatch.setattr(generate, "REPOSITORY", tmp_path)
@@ -58,7 +58,7 @@ def test_the_check_of_the_stubs_sees_a_changed_proto_file(
     assert "proto/latentserve/v1/left_over_pb2.py" in generate.differing()
 
 
-def test_the_exact_generator_is_what_lint_installs(generate: ModuleType) -> None:
+def test_lint_installs_the_version_of_the_generator(generate: ModuleType) -> None:
     pinned = re.search(r'"grpcio-tools==([\d.]+)"', (ROOT / "pyproject.toml").read_text("utf-8"))
     assert pinned is not None
     assert pinned[1] == generate.TOOLS_VERSION
@@ -74,7 +74,7 @@ def test_buf_format_is_clean() -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_lint_asks_for_a_comment_on_everything_and_excepts_nothing() -> None:
+def test_lint_requires_comments_without_exceptions() -> None:
     config = (PROTO / "buf.yaml").read_text("utf-8")
     rules = re.search(r"^lint:\n  use:\n((?:    - \w+\n)+)", config, re.MULTILINE)
     assert rules is not None

@@ -1,4 +1,4 @@
-"""A float16 export is served like any other: float32 on the wire, and close to its float32 twin."""
+"""A float16 export is served with float32 on the wire, close to the float32 export."""
 
 import json
 
@@ -19,8 +19,8 @@ def test_float16_beside_float32_from_training_to_the_reply(tmp_path, monkeypatch
     assert main(["train", "--config", "mnist-linear", *overrides]) == 0
     assert main(["export", "runs/mnist-linear"]) == 0
     assert main(["export", "runs/mnist-linear", "--precision", "float16"]) == 0
-    assert "version 2" in (said := capsys.readouterr().out)
-    assert "float16" in said
+    assert "version 2" in (output := capsys.readouterr().out)
+    assert "float16" in output
     half = json.loads((tmp_path / "exports/mnist-linear/2/manifest.json").read_text("utf-8"))
 
     images = np.random.default_rng(0).random((5, 1, 28, 28), dtype=np.float32)
@@ -44,6 +44,6 @@ def test_float16_beside_float32_from_training_to_the_reply(tmp_path, monkeypatch
         assert server.stop() == 0
     assert described.description.endswith("computes in float16.")
     assert {reply.data_type for reply in replies.values()} == {tensor_pb2.DATA_TYPE_FLOAT32}
-    full, halved = (np.frombuffer(replies[version].data, np.float32) for version in (1, 2))
-    difference = np.abs(full - halved).max()
+    float32, float16 = (np.frombuffer(replies[version].data, np.float32) for version in (1, 2))
+    difference = np.abs(float32 - float16).max()
     assert 0.0 < difference <= half["golden"]["tolerance"] <= 0.1

@@ -1,4 +1,4 @@
-"""From a folder of colour pictures to a served graph, for every kind, through the command line."""
+"""From a folder of colour pictures to an export through the command line, for every kind."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ SETTINGS = ["training.epochs=1", "data.test_fraction=0.2", f"data.image_size={SI
 
 @pytest.fixture
 def pictures(tmp_path):
-    """Two classes of 24×20 pictures: red or blue blobs at any place."""
+    """Two classes of 24×20 pictures: red or blue blobs at random positions."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:24, :20]
     for name, colour in (("red", (255, 60, 30)), ("blue", (20, 90, 255))):
@@ -34,7 +34,7 @@ def pictures(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", sorted(KINDS))
-def test_colour_pictures_become_an_export(kind, pictures, tmp_path, monkeypatch, capsys):
+def test_colour_pictures_are_trained_and_exported(kind, pictures, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     preset = tmp_path / "own.toml"
     preset.write_text(f'name = "own"\nkind = "{kind}"\n', encoding="utf-8")
@@ -56,13 +56,13 @@ def test_colour_pictures_become_an_export(kind, pictures, tmp_path, monkeypatch,
         zeros = np.zeros((2, *graph_input.shape[1:]), np.float32)
         for output in session.run(None, {graph_input.name: zeros}):
             assert np.isfinite(output).all()
-    figures = [path for path in (tmp_path / "runs" / "own").glob("*.png") if path.stem != "curves"]
-    assert figures
-    for path in figures:
+    grids = [path for path in (tmp_path / "runs" / "own").glob("*.png") if path.stem != "curves"]
+    assert grids
+    for path in grids:
         pixels = imread(path)[..., :3]
         assert (pixels.max(2) - pixels.min(2)).max() > 0, f"{path.name} is grey"
 
-    # The hash is that of the pictures: another one is another data set.
+    # The hash covers the pictures: a changed picture gives a different data set.
     assert main([*command, "--resume"]) == 0
     changed = pictures / "red" / training_picture(pictures)
     Image.fromarray(np.asarray(Image.open(changed)) ^ 255).save(changed)
@@ -71,6 +71,6 @@ def test_colour_pictures_become_an_export(kind, pictures, tmp_path, monkeypatch,
 
 
 def training_picture(folder):
-    """The red one that is read last: the first fifth of all is held out."""
+    """Return the red picture that is read last; the first fifth of all is held out."""
     names = [path.name for path in (folder / "red").iterdir()]
     return max(names, key=lambda name: hashlib.sha256(f"red/{name}".encode()).digest())

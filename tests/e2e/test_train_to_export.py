@@ -1,4 +1,4 @@
-"""From nothing to a model repository through the command line, as a user does it."""
+"""Training and export of presets through the command line."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ QUICK = ["training.epochs=1", "data.max_train_images=300", "data.max_test_images
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("preset", "figures"),
+    ("preset", "grids"),
     [
         ("mnist-ae", {"reconstructions", "samples"}),
         ("mnist-contractive", {"reconstructions"}),
@@ -26,15 +26,13 @@ QUICK = ["training.epochs=1", "data.max_train_images=300", "data.max_test_images
         ("mnist-vae", {"reconstructions", "samples"}),
     ],
 )
-def test_a_user_trains_and_exports_without_a_network(
-    preset, figures, tmp_path, monkeypatch, capsys
-):
+def test_a_user_trains_and_exports_without_a_network(preset, grids, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     overrides = [argument for each in QUICK for argument in ("--set", each)]
     assert main(["train", "--config", preset, *overrides]) == 0
     assert f"next: latentserve-training export runs/{preset}" in capsys.readouterr().out
-    drawn = {path.stem for path in (tmp_path / "runs" / preset).glob("*.png")}
-    assert drawn == figures | {"curves", "latents", "interpolation"}
+    written = {path.stem for path in (tmp_path / "runs" / preset).glob("*.png")}
+    assert written == grids | {"curves", "latents", "interpolation"}
 
     assert main(["export", f"runs/{preset}"]) == 0
     folder = tmp_path / "exports" / preset / "1"

@@ -1,5 +1,6 @@
-/* Preloaded into a server: its wall clock is off by as many seconds as the file says that
- * FAULTS_CLOCK names, a double that may change at any time. The monotonic clock is left alone. */
+/* Library that is preloaded into a server to shift its wall clock. The file named by FAULTS_CLOCK
+ * contains the offset in seconds, a double that may change at any time. The monotonic clock is not
+ * changed. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -27,7 +28,7 @@ int clock_gettime(clockid_t clock, struct timespec *now) {
     int result = real(clock, now);
     if (result || !offset_s || (clock != CLOCK_REALTIME && clock != CLOCK_REALTIME_COARSE))
         return result;
-    double offset = *offset_s; /* once: it changes meanwhile */
+    double offset = *offset_s; /* read once, because it may change */
     double seconds = floor(offset);
     long nanoseconds = now->tv_nsec + (long)((offset - seconds) * 1e9);
     now->tv_sec += (time_t)seconds + nanoseconds / 1000000000;

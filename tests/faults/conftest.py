@@ -1,4 +1,4 @@
-"""Faults that are made on purpose, over real connections to real server processes."""
+"""Fixtures of the fault tests, which inject faults into real server processes and connections."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import tiny_models
 
 @pytest.fixture(scope="session", params=["aio", "cq"], autouse=True)
 def transport(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The transport of every server that is started, by its environment."""
+    """Set the transport of every started server in its environment."""
     name: str = request.param
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LATENTSERVE_TRANSPORT", name)

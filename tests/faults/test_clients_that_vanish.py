@@ -1,4 +1,4 @@
-"""Callers that die, freeze, stop reading, or connect and say nothing: nobody else notices."""
+"""Clients that are killed, freeze, stop reading or send nothing do not affect other clients."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vitals import Vitals, eventually
 
 VICTIM = Path(__file__).parent / "victim.py"
 METRICS = ("--metrics-listen", "127.0.0.1:0")
-# What an idle server's memory moves by, from one look to the next.
+# Variation of an idle server's resident memory between two readings.
 MARGIN_MB = 8.0
 SAMPLED = {"operation": "sample"}
 
@@ -39,13 +39,13 @@ VICTIMS = 10
 
 @contextlib.contextmanager
 def victim(server: Server, task: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A client process that is at its task."""
+    """Run a client process, and yield it when its task has started."""
     process = subprocess.Popen(
         [sys.executable, str(VICTIM), server.address, task], stdout=subprocess.PIPE
     )
     try:
         assert process.stdout is not None
-        assert process.stdout.readline() == b"at it\n"
+        assert process.stdout.readline() == b"started\n"
         yield process
     finally:
         process.kill()
@@ -55,7 +55,7 @@ def victim(server: Server, task: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def in_flight(server: Server, **labels: str) -> float:
-    """Calls that began and have not ended."""
+    """Return the number of calls that have started and not ended."""
     labels |= CALLS
     found = scrape(server)
     started, handled = (
@@ -79,9 +79,11 @@ def test_a_client_killed_in_the_middle_of_its_calls_is_forgotten(
                 load.wait_for(6)
                 process.kill()
                 load.wait_for(6)
-            eventually(lambda: in_flight(server, grpc_method=method) == 0, "a call is left")
+            eventually(
+                lambda: in_flight(server, grpc_method=method) == 0, "a call remains in flight"
+            )
             if value(server, "grpc_server_handled_total", **found):
-                break  # it was killed while a call was in flight, and not between two
+                break  # it was killed during a call, not between two calls
         else:
             pytest.fail(f"none of {VICTIMS} clients was killed while a call was in flight")
         load.finish()
@@ -92,7 +94,7 @@ def test_a_client_killed_in_the_middle_of_its_calls_is_forgotten(
 
 
 def test_a_client_that_does_not_read_its_stream_costs_a_bounded_buffer(server: Server) -> None:
-    """A million images of 64 bytes are 64 MB, which nothing but flow control keeps back."""
+    """A million images of 64 bytes are 64 MB, which only flow control limits."""
     with CheckedLoad(server) as load:
         load.wait_for(50)
         before_mb = Vitals.of(server.process.pid).resident_mb
@@ -112,24 +114,34 @@ def test_connections_that_say_nothing_or_rubbish_harm_nobody(server: Server) -> 
     host, _, port = server.address.rpartition(":")
     with CheckedLoad(server) as load, contextlib.ExitStack() as stack:
         load.wait_for(20)
-        for said in (b"", b"PRI * HTTP/2.0\r\n", b"GET / HTTP/1.1\r\n\r\n", bytes(range(256)) * 64):
+        for greeting in (
+            b"",
+            b"PRI * HTTP/2.0\r\n",
+            b"GET / HTTP/1.1\r\n\r\n",
+            bytes(range(256)) * 64,
+        ):
             for _ in range(20):
                 half_open = stack.enter_context(socket.create_connection((host, int(port))))
-                half_open.sendall(said)
+                half_open.sendall(greeting)
         load.wait_for(100)
-        held = Vitals.of(server.process.pid).files
+        files = Vitals.of(server.process.pid).files
     eventually(
-        lambda: Vitals.of(server.process.pid).files <= held - 20, "its sockets were not closed"
+        lambda: Vitals.of(server.process.pid).files <= files - 20, "its sockets were not closed"
     )
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_a_peer_that_went_without_a_word_is_hung_up_on(server: Server) -> None:
-    """A frozen process answers no ping, as a machine that lost its power; see `listening`."""
+    """A frozen process does not reply to pings, like a machine without power.
+
+    See `transport/server_options`.
+    """
     with victim(server, "stream") as process:
         os.kill(process.pid, signal.SIGSTOP)
         assert in_flight(server, grpc_method="SampleStream") == 1
         eventually(
-            lambda: in_flight(server, grpc_method="SampleStream") == 0, "it is kept", limit_s=120
+            lambda: in_flight(server, grpc_method="SampleStream") == 0,
+            "it is not closed",
+            limit_s=120,
         )

@@ -1,8 +1,8 @@
-"""The wall clock of a server jumps by hours while calls are in flight: nobody notices.
+"""Jumps of the wall clock of a server by hours while calls are in flight have no effect.
 
-gRPC sends a deadline as the time that is left (`grpc-timeout`), and its core keeps it on the
-monotonic clock. Only grpcio's Python layer turns it into a time of day for us, and we turn that
-back at once. So what must not happen is that the two conversions read different clocks.
+gRPC sends a deadline as the remaining time (`grpc-timeout`), and its core keeps it on the monotonic
+clock. Only grpcio's Python layer converts it to wall-clock time, and the server converts it back at
+once. The two conversions must therefore read the same clock.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ SetClock = Callable[[float], None]
 
 @pytest.fixture(scope="session")
 def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The library that makes a wall clock jump, compiled."""
+    """Compile the library that changes the wall clock of a process."""
     if COMPILER is None:
-        pytest.skip("there is no C compiler (cc) for clock.c")
+        pytest.skip("needs a C compiler (cc) for clock.c")
     built = tmp_path_factory.mktemp("clock") / "clock.so"
     source = Path(__file__).parent / "clock.c"
     command = [COMPILER, "-shared", "-fPIC", "-O1", "-o", str(built), str(source), "-ldl", "-lm"]
@@ -43,7 +43,7 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def set_clock(shim: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SetClock]:
-    """Sets how many seconds the wall clock of the servers that are started now is off."""
+    """Return a function that sets the wall-clock offset, in seconds, of servers started later."""
     path = tmp_path / "offset"
     path.write_bytes(struct.pack("d", 0.0))
     monkeypatch.setenv("LD_PRELOAD", str(shim))
@@ -78,12 +78,12 @@ def jump_in_the_middle_of_calls(stub: Any, jump: Callable[[], None]) -> None:
     stream = stub.SampleStream(streamed, timeout=TIMEOUT_S)
     next(stream)
     running = stub.Sample.future(request, timeout=TIMEOUT_S)
-    waiting = stub.Sample.future(request, timeout=TIMEOUT_S)
+    queued = stub.Sample.future(request, timeout=TIMEOUT_S)
     jump()
     assert len(list(stream)) == 2
     running.result()
-    waiting.result()
-    stub.Sample(request, timeout=TIMEOUT_S)  # and one that begins after the jump
+    queued.result()
+    stub.Sample(request, timeout=TIMEOUT_S)  # a call that begins after the jump
     with pytest.raises(grpc.RpcError) as caught:
         stub.Sample(request, timeout=0.03)
     assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
@@ -92,7 +92,7 @@ def jump_in_the_middle_of_calls(stub: Any, jump: Callable[[], None]) -> None:
 def test_a_clock_that_jumps_all_the_time_disturbs_nobody(
     exports: Path, tmp_path: Path, set_clock: SetClock
 ) -> None:
-    """Forwards and backwards by an hour, thousands of times, so that some meet a conversion."""
+    """Forwards and backwards by an hour, thousands of times, to hit a conversion."""
     with served(exports, tmp_path / "log") as server, CheckedLoad(server) as load:
         wanted = load.completed + 1000
         jumps, end = 0, time.monotonic() + TIMEOUT_S

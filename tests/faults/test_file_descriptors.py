@@ -1,4 +1,4 @@
-"""A process that has no file descriptor left takes no new connection, and recovers by itself."""
+"""A process without free file descriptors accepts no new connections, and recovers by itself."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_connections_beyond_the_limit_wait_and_the_others_are_served(
                 stack.enter_context(socket.create_connection((host, int(port))))
             eventually(lambda: Vitals.of(pid).files >= limit, "the limit was not reached")
             load.wait_for(100)
-            # What needs a file is refused for that reason, and what is served stays.
+            # A reload needs a file and is refused for that reason; the served models stay.
             with pytest.raises(grpc.RpcError) as caught:
                 models.ReloadModels(models_pb.ReloadModelsRequest(), timeout=TIMEOUT_S)
             assert caught.value.code() == grpc.StatusCode.FAILED_PRECONDITION

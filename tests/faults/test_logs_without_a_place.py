@@ -1,4 +1,4 @@
-"""A full disk under the log, or nobody at the other end of its pipe: only lines are lost."""
+"""A log on a full disk or a closed pipe loses only log lines."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from served import BEFORE_ANY_TRANSPORT, EITHER_TRANSPORT, Server
 from vitals import eventually
 
 TWO = ("--workers", "2")
-# A test may run without the buffer that everybody else has.
+# Python with its default buffering of stdout and stderr, also where the test runs without it.
 ENVIRONMENT = {key: text for key, text in os.environ.items() if key != "PYTHONUNBUFFERED"}
 
 
 def full_disk() -> int:
-    """Where writing fails with ENOSPC."""
+    """Return a file descriptor to which writes fail with ENOSPC."""
     return os.open("/dev/full", os.O_WRONLY)
 
 
 def closed_pipe() -> int:
-    """Where writing fails with EPIPE."""
+    """Return a file descriptor to which writes fail with EPIPE."""
     reader, writer = os.pipe()
     os.close(reader)
     return writer
@@ -43,7 +43,7 @@ def free_address() -> str:
 
 @contextlib.contextmanager
 def started(target: int, *flags: str) -> Iterator[subprocess.Popen[bytes]]:
-    """The real program, with stdout and stderr on a descriptor that is ours to close."""
+    """Run the server program with stdout and stderr on a descriptor, which is then closed here."""
     try:
         process = subprocess.Popen(
             [sys.executable, "-m", "latentserve_server", *flags],
@@ -60,36 +60,38 @@ def started(target: int, *flags: str) -> Iterator[subprocess.Popen[bytes]]:
         process.wait(10)
 
 
-@pytest.mark.parametrize("place", [full_disk, closed_pipe])
+@pytest.mark.parametrize("open_target", [full_disk, closed_pipe])
 def test_a_log_that_cannot_be_written_loses_nothing_but_lines(
-    exports: Path, tmp_path: Path, place: Callable[[], int]
+    exports: Path, tmp_path: Path, open_target: Callable[[], int]
 ) -> None:
-    check_answers(exports, tmp_path, place)
+    check_replies(exports, tmp_path, open_target)
 
 
 @EITHER_TRANSPORT
 def test_logs_of_several_workers_that_cannot_be_written(exports: Path, tmp_path: Path) -> None:
-    check_answers(exports, tmp_path, full_disk, *TWO)
+    check_replies(exports, tmp_path, full_disk, *TWO)
 
 
-def check_answers(exports: Path, tmp_path: Path, place: Callable[[], int], *workers: str) -> None:
-    """Good and bad calls get what they must, and the exit status is that of an orderly stop."""
+def check_replies(
+    exports: Path, tmp_path: Path, open_target: Callable[[], int], *workers: str
+) -> None:
+    """Check the replies of valid and invalid calls, and the exit status of a normal stop."""
     address = free_address()
     flags = ("--exports", str(exports), "--listen", address, "--log-requests", "yes", *workers)
-    with started(place(), *flags) as process:
+    with started(open_target(), *flags) as process:
         server = Server(process, tmp_path / "log", address)
         with server.channel() as channel:
             grpc.channel_ready_future(channel).result(20)
         with server.generative() as stub:
             request = pb.SampleRequest(count=1)
 
-            def answered() -> bool:
+            def succeeds() -> bool:
                 with contextlib.suppress(grpc.RpcError):
                     stub.Sample(request, timeout=5)
                     return True
                 return False
 
-            eventually(answered)
+            eventually(succeeds)
             with pytest.raises(grpc.RpcError) as caught:
                 stub.Sample(pb.SampleRequest(count=0), timeout=5)
             assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT

@@ -1,4 +1,4 @@
-"""A model folder swapped, cut short or deleted under a server, which goes on as it was."""
+"""A model folder that is swapped, truncated or deleted does not affect the served models."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def swap_with_another_model(folder: Path) -> str:
 
 
 def swap_weights(folder: Path) -> str:
-    """The graph of another model under the name that the manifest lists, of the same length."""
+    """Replace a graph by other content of the same length."""
     graph = folder / "reconstruct.onnx"
     graph.write_bytes(graph.read_bytes()[::-1])
     return "reconstruct.onnx has SHA-256"
@@ -87,7 +87,7 @@ def delete_manifest(folder: Path) -> str:
 
 
 def make_unreadable(folder: Path) -> str:
-    """A file that is a folder: root may read whatever the mode says."""
+    """Replace a file by a folder, because root can read files with any mode."""
     (folder / "manifest.json").unlink()
     (folder / "manifest.json").mkdir()
     return "manifest.json cannot be read: it is not a regular file"
@@ -114,14 +114,14 @@ def test_a_spoilt_folder_changes_no_answer_and_is_told_everywhere(
     with CheckedLoad(server) as load:
         for count, spoil in enumerate(SPOILS, start=1):
             reason = spoil(folder)
-            action, told = reload(server)[1]
-            assert (action, reason in told) == ("ACTION_REFUSED", True), (spoil, told)
+            action, reported = reload(server)[1]
+            assert (action, reason in reported) == ("ACTION_REFUSED", True), (spoil, reported)
             found = model(server)
-            assert (found.state, found.reason) == (models_pb.Model.STATE_READY, told)
+            assert (found.state, found.reason) == (models_pb.Model.STATE_READY, reported)
             assert found.digest == served_before
-            assert told in server.log
+            assert reported in server.log
             assert value(server, "latentserve_reload_outcomes_total", action="refused") == count
-            assert str(tmp_path) not in told
+            assert str(tmp_path) not in reported
             load.wait_for(20)
             shutil.rmtree(folder)
             shutil.copytree(tmp_path / "good", folder)
@@ -131,7 +131,7 @@ def test_a_spoilt_folder_changes_no_answer_and_is_told_everywhere(
 
 @EITHER_TRANSPORT
 def test_a_root_that_is_gone_leaves_everything_as_it_is(server: Server, exports: Path) -> None:
-    """An unmounted volume, which leaves an empty mount point, is no order to unload all models."""
+    """An unmounted volume, which leaves an empty mount point, must not unload all models."""
     aside = exports.with_name("aside")
     with CheckedLoad(server) as load:
         exports.rename(aside)
@@ -167,7 +167,7 @@ def test_polling_survives_whatever_happens_to_the_folder(exports: Path, tmp_path
         reason = truncate_graph(folder)
         eventually(lambda: reason in model(server).reason)
         failures = value(server, "latentserve_reload_failures_total")
-        # Told once, and not at every look.
+        # Reported once, not at every poll.
         assert value(server, "latentserve_reload_outcomes_total", action="refused") == 1
         assert failures == 1
         shutil.rmtree(folder)
@@ -180,7 +180,7 @@ def test_polling_survives_whatever_happens_to_the_folder(exports: Path, tmp_path
 def test_reloads_that_take_long_keep_no_large_request_waiting(
     exports: Path, tmp_path: Path
 ) -> None:
-    """Neither those who wait for their turn nor the one that loads may hold what others need."""
+    """Neither queued reloads nor the running one may block threads that calls need."""
     limits = ("--max-request-rows", "5000", "--queue-rows", "10000")
     flags = (*METRICS, *limits)
     with launched(exports, tmp_path / "log", *flags, warm_up_delay_s=0.7) as server:
@@ -191,7 +191,9 @@ def test_reloads_that_take_long_keep_no_large_request_waiting(
         with server.models() as models, server.generative() as stub:
             request = models_pb.ReloadModelsRequest()
             reloads = [models.ReloadModels.future(request, timeout=TIMEOUT_S) for _ in range(3)]
-            check_reconstruct(stub, 5000, seed=1)  # 320 kB, which are parsed off the loop
+            check_reconstruct(
+                stub, 5000, seed=1
+            )  # 320 kB, which are parsed on another thread than the event loop
             assert not any(reload.done() for reload in reloads)
             actions = {reload.result().outcomes[0].action for reload in reloads}
         assert actions == {ACTION.Value("ACTION_LOADED"), ACTION.Value("ACTION_UNCHANGED")}
@@ -199,7 +201,7 @@ def test_reloads_that_take_long_keep_no_large_request_waiting(
 
 @EITHER_TRANSPORT
 def test_the_other_models_stay_when_one_is_deleted(server: Server, exports: Path) -> None:
-    """Deleting is how a model is taken away; who asks for it then is told what there is."""
+    """A model is removed by deleting its folder; the error then lists the available models."""
     tiny_models.write_model(exports, "tiny-gan", kind="gan")
     reload(server)
     with CheckedLoad(server) as load:

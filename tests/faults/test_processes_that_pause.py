@@ -1,4 +1,4 @@
-"""SIGSTOP and SIGCONT, as a debugger, a paused container or a moved machine does it."""
+"""Processes paused by SIGSTOP and SIGCONT, as by a debugger, a paused container or a migration."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def health(channel: grpc.Channel) -> Any:
 
 @contextlib.contextmanager
 def stopped(*pids: int) -> Iterator[None]:
-    """Stop processes, and let them go on at the end."""
+    """Stop processes, and continue them at the end."""
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     eventually(lambda: all(state(pid) == "T" for pid in pids))
@@ -45,7 +45,7 @@ def stopped(*pids: int) -> Iterator[None]:
 def test_a_server_that_was_stopped_and_goes_on_answers_as_before(
     exports: Path, tmp_path: Path
 ) -> None:
-    """Work that waited only because nothing ran at all is no reason to call an engine stuck."""
+    """The watchdog must not report an engine as stuck because the whole process was paused."""
     flags = ("--watchdog-s", "0.8", "--watchdog-exit", "yes", "--metrics-listen", "127.0.0.1:0")
     with (
         served(exports, tmp_path / "log", *flags, delay_s=1.4) as server,
@@ -54,7 +54,7 @@ def test_a_server_that_was_stopped_and_goes_on_answers_as_before(
         call = stub.Sample.future(pb.SampleRequest(count=1), timeout=30)
         eventually(lambda: value(server, "latentserve_stalled_seconds") > 0)
         with stopped(server.process.pid), pytest.raises(grpc.RpcError) as caught:
-            # The call has been running for longer than the watchdog waits when all goes on.
+            # When the process continues, the call has run for longer than the watchdog's limit.
             stub.Sample(pb.SampleRequest(count=1), timeout=1.0)
         assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
         call.result()
@@ -88,10 +88,10 @@ def test_a_whole_group_that_was_stopped_loses_no_worker(exports: Path, tmp_path:
         with CheckedLoad(server) as load:
             load.wait_for(50)
             with stopped(*before.values()):
-                time.sleep(WATCHDOG_S / 3)  # the supervisor has asked them for a sign of life
+                time.sleep(WATCHDOG_S / 3)  # the supervisor has sent them a ping
                 with stopped(server.process.pid):
                     time.sleep(PAUSE_S)
-                time.sleep(0.1)  # it goes on a moment earlier than they do
+                time.sleep(0.1)  # the supervisor continues shortly before the workers
             load.wait_for(50)
         assert server.worker_pids() == before
         assert value(server, "latentserve_worker_restarts_total") == 0

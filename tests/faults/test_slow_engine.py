@@ -1,4 +1,4 @@
-"""An engine that is slow but well: what cannot be served in time is told when to return."""
+"""With a slow engine, calls that cannot be served in time fail with a retry delay."""
 
 from __future__ import annotations
 
@@ -40,16 +40,18 @@ def test_a_full_queue_says_when_to_return_and_calls_out_of_time_never_run(
         served(exports, tmp_path / "log", *flags, delay_s=DELAY_S) as server,
         server.generative() as stub,
     ):
-        stub.Sample(pb.SampleRequest(count=4, seed=1), timeout=TIMEOUT_S)  # it knows its rate now
+        stub.Sample(
+            pb.SampleRequest(count=4, seed=1), timeout=TIMEOUT_S
+        )  # the server has now measured its service rate
         request = pb.SampleRequest(count=4, seed=1)
         calls = [stub.Sample.future(request, timeout=TIMEOUT_S) for _ in range(12)]
         failures = [error for call in calls if (error := call.exception()) is not None]
-        good = [call.result() for call in calls if call.exception() is None]
+        replies = [call.result() for call in calls if call.exception() is None]
         assert {error.code() for error in failures} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
-        assert len(good) >= 2
-        assert len({reply.images.tensor.data for reply in good}) == 1
+        assert len(replies) >= 2
+        assert len({reply.images.tensor.data for reply in replies}) == 1
         for error in failures:
-            # 8 rows at 4 in 0.15 s; never less than 10 ms, never more than 5 s.
+            # 8 rows at 4 rows per 0.15 s; at least 10 ms, at most 5 s.
             assert 10 <= pushback_ms(error) <= 5000
             assert abs(pushback_ms(error) - retry_delay_ms(error)) <= 1
         refused = value(server, "latentserve_rejected_total", reason="queue_full")
@@ -61,11 +63,13 @@ def test_a_full_queue_says_when_to_return_and_calls_out_of_time_never_run(
         assert {call.exception().code() for call in late} == {grpc.StatusCode.DEADLINE_EXCEEDED}
         first.result()
         eventually(lambda: value(server, "latentserve_queue_rows") == 0)
-        assert value(server, "latentserve_batch_rows_sum") - ran <= 8  # one of the late at most
+        assert (
+            value(server, "latentserve_batch_rows_sum") - ran <= 8
+        )  # at most one of the late calls
 
         with Client(server.address, timeout_s=TIMEOUT_S) as client:
             try:
-                assert client.sample(8, seed=1).images.shape[0] == 8  # it waits as it was told
+                assert client.sample(8, seed=1).images.shape[0] == 8  # it retries after the delay
             except QueueFull as error:
                 raise AssertionError("four attempts were not enough on an idle server") from error
         assert "is stuck" not in server.log

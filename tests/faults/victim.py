@@ -1,4 +1,4 @@
-"""A client that will be killed or frozen: `victim.py ADDRESS TASK`; it says when it is at it."""
+"""Client that a test kills or stops: `victim.py ADDRESS TASK`; it prints when it has started."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ CHUNK_ROWS = 1000
 
 
 def stream(stub: generative_service_pb2_grpc.GenerativeServiceStub) -> None:
-    """Read one chunk after the other, for longer than it will live."""
+    """Read one chunk after the other, for longer than the test runs."""
     request = pb.SampleStreamRequest(count=ROWS, chunk_rows=10, seed=1)
     for _ in stub.SampleStream(request):
-        print("at it", flush=True)
+        print("started", flush=True)
 
 
 def unread(stub: generative_service_pb2_grpc.GenerativeServiceStub) -> None:
-    """Take the first chunk of a stream of 64 MB, and no other."""
+    """Read only the first chunk of a stream of 64 MB."""
     replies = stub.SampleStream(pb.SampleStreamRequest(count=ROWS, chunk_rows=CHUNK_ROWS, seed=1))
     next(replies)
-    print("at it", flush=True)
+    print("started", flush=True)
     time.sleep(600)
 
 
 def unary(stub: generative_service_pb2_grpc.GenerativeServiceStub) -> None:
-    """Have calls in flight at all times."""
-    waiting = [stub.Sample.future(pb.SampleRequest(count=5)) for _ in range(8)]
+    """Keep calls in flight at all times."""
+    in_flight = [stub.Sample.future(pb.SampleRequest(count=5)) for _ in range(8)]
     while True:
-        print("at it", flush=True)
-        waiting.pop(0).result()
-        waiting.append(stub.Sample.future(pb.SampleRequest(count=5)))
+        print("started", flush=True)
+        in_flight.pop(0).result()
+        in_flight.append(stub.Sample.future(pb.SampleRequest(count=5)))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""A coverage-guided fuzzer of what callers send: `python tests/fuzz/fuzz_requests.py [FLAGS]`.
+"""Coverage-guided fuzzer of requests: `python tests/fuzz/fuzz_requests.py [FLAGS]`.
 
-It needs atheris (`pip install --group fuzz`), runs until it is stopped or finds something, and
-ends with the input that did it in a file `crash-...`. The flags are libFuzzer's: with
+It needs atheris (`pip install --group fuzz`), runs until it is stopped or finds a failure, and
+writes the failing input to a file `crash-...`. The flags are those of libFuzzer: with
 `-max_total_time=300` it ends after five minutes, with `FILE` it repeats one input. The seeds are
-good requests of every method, written anew at each start.
+valid requests of every method, which are written at each start.
 
-The first byte of an input chooses a method and how the rest is meant: as the bytes of the request,
-as an image file in one, or as the chunks of a PNG, whose checksums are made right. What is read in
-place must mean what the generated classes say.
+The first byte of an input selects a method and the meaning of the rest: the bytes of the request,
+an image file in a request, or the chunks of a PNG, whose checksums are computed. Zero-copy parsing
+must give the same result as the generated classes.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def selector(method: str, meaning: int) -> bytes:
-    """The first byte of an input."""
+    """Return the first byte of an input."""
     return bytes([METHODS.index(method) + len(METHODS) * meaning])
 
 
 def request_of(data: bytes) -> tuple[str, bytes]:
-    """Return the method and the request's bytes that an input stands for."""
+    """Return the method and the serialized request of an input."""
     meaning, index = divmod(data[0] % (3 * len(METHODS)), len(METHODS))
     rest = data[1:]
     if meaning == AS_BYTES:
@@ -60,7 +60,7 @@ def request_of(data: bytes) -> tuple[str, bytes]:
 
 
 def seeds() -> list[bytes]:
-    """Inputs to begin with."""
+    """Return the inputs of the initial corpus."""
     found = [
         selector(method, AS_BYTES) + message.SerializeToString()
         for method, messages in request_target.valid_requests().items()
@@ -74,7 +74,7 @@ def seeds() -> list[bytes]:
 
 
 def _png_of(data: bytes) -> bytes:
-    """Return a PNG of chunks that are written as name, length in two bytes, content."""
+    """Return a PNG from chunks with a name, a length of two bytes, and content."""
     source, out = io.BytesIO(data), [_SIGNATURE]
     while name := source.read(4):
         content = source.read(int.from_bytes(source.read(2)))
@@ -84,7 +84,7 @@ def _png_of(data: bytes) -> bytes:
 
 
 def _chunks_of(png: bytes) -> bytes:
-    """The reverse of `_png_of`."""
+    """Return the chunks of a PNG; the inverse of `_png_of`."""
     out, start = [], len(_SIGNATURE)
     while start < len(png):
         size = int.from_bytes(png[start : start + 4])
@@ -96,7 +96,7 @@ def _chunks_of(png: bytes) -> bytes:
 
 def main() -> None:
     """Fuzz until stopped."""
-    # Pillow warns of what it makes good; that is no finding.
+    # Warnings of Pillow about recoverable errors are not failures.
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
     with tempfile.TemporaryDirectory() as temporary:
@@ -117,7 +117,7 @@ def main() -> None:
                 expected = request_target.outcome(plain.call(method, request))
                 assert request_target.outcome(found) == expected, method
 
-        # Flags that are given come last, and count.
+        # Flags of the command line come last, so that they override the defaults.
         defaults = ["-max_len=4096", "-rss_limit_mb=1024", "-timeout=10"]
         flags = [sys.argv[0], *defaults, *sys.argv[1:]]
         repeats = any(Path(argument).is_file() for argument in sys.argv[1:])

@@ -1,4 +1,4 @@
-"""The fuzz target runs, from its seeds on; a finding in some seconds would be a shame."""
+"""Short run of the fuzzer from its seeds, which must find no failure."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ pytestmark = [
 ]
 
 
-# What libFuzzer takes for the fuzzer's memory is at least what this process had when it started
-# it: Linux keeps the highest resident size over exec.
+# libFuzzer measures at least the memory of the process that started it, because Linux keeps the
+# maximum resident size over exec.
 MEMORY_FLAG = "-rss_limit_mb=4096"
 
 
@@ -34,7 +34,7 @@ def fuzz(folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_nothing_is_found_in_a_few_seconds(tmp_path: Path) -> None:
+def test_a_short_run_finds_no_failure(tmp_path: Path) -> None:
     run = fuzz(tmp_path, f"-max_total_time={SECONDS}", "-print_final_stats=1")
     assert run.returncode == 0, run.stderr[-3000:]
     runs = re.search(r"Done (\d+) runs", run.stderr)

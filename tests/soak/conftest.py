@@ -1,4 +1,4 @@
-"""The soak takes minutes: it runs only where it is asked for, with `-m soak`."""
+"""Deselects the soak tests, which take minutes, unless a run selects them with `-m soak`."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import pytest
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the soak out of runs that do not name it."""
+    """Deselect the soak tests in runs without `-m soak`."""
     if "soak" in (config.getoption("-m") or ""):
         return
-    left_out = [item for item in items if item.get_closest_marker("soak")]
-    if left_out:
-        config.hook.pytest_deselected(items=left_out)
+    deselected = [item for item in items if item.get_closest_marker("soak")]
+    if deselected:
+        config.hook.pytest_deselected(items=deselected)
         items[:] = [item for item in items if not item.get_closest_marker("soak")]

@@ -1,6 +1,6 @@
-"""A real server that leaks on purpose: it keeps 1 KB of every batch that it runs, for ever.
+"""Server with an intentional memory leak of 1 KB per batch, which the soak test must detect.
 
-A batch holds one call or several, so that this is less than 1 KB for each. The soak must see it.
+A batch has one or more calls, so that the leak is at most 1 KB per call.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ KEPT: list[bytes] = []
 
 
 class LeakyEngine(OnnxEngine):
-    """Keeps something of every run."""
+    """Keeps 1 KB for every run."""
 
     def run(
         self, operation: str, inputs: Sequence[NDArray[np.float32]]

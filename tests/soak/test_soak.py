@@ -1,8 +1,8 @@
-"""Minutes of calls of every kind, with reloads: every answer is right, and nothing grows.
+"""Soak test: minutes of all kinds of calls with reloads; replies are correct, nothing grows.
 
     LATENTSERVE_TEST_SOAK_S=180 python -m pytest -m soak tests/soak -s
 
-It prints the figures, and writes the samples to runs/soak-TRANSPORT.csv for a plot.
+It prints the measurements, and writes the samples to runs/soak-TRANSPORT.csv for a plot.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ACTION = models_pb.ReloadOutcome
 CALLERS = 4
 RELOAD_EVERY_S = 0.5
 SAMPLE_EVERY_S = 0.25
-# Long enough for 1 KB a batch to stand out of the noise.
+# Long enough for a leak of 1 KB per batch to exceed the noise.
 CONTROL_S = min(SOAK_S, 40.0)
 LEAKY_SERVER = Path(__file__).parent / "leaky_server.py"
 RUNS = Path(__file__).resolve().parents[2] / "runs"
@@ -51,15 +51,15 @@ def exports(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The transport, by the environment of the server."""
+    """Set the transport in the environment of the server."""
     name: str = request.param
     monkeypatch.setenv("LATENTSERVE_TRANSPORT", name)
     return name
 
 
-def soak(server: Server, exports: Path, seconds: float) -> tuple[list[Sample], list[Client]]:
-    """Call and reload for so long; return what was seen."""
-    callers = [Client(server, number) for number in range(CALLERS)]
+def soak(server: Server, exports: Path, seconds: float) -> tuple[list[Sample], list[Caller]]:
+    """Call and reload for `seconds`; return the samples and the callers."""
+    callers = [Caller(server, number) for number in range(CALLERS)]
     samples: list[Sample] = []
     started = time.monotonic()
     for caller in callers:
@@ -79,12 +79,12 @@ def soak(server: Server, exports: Path, seconds: float) -> tuple[list[Sample], l
         caller.request_stop()
     for caller in callers:
         caller.join(TIMEOUT_S)
-        assert not caller.is_alive(), "a call hangs"
+        assert not caller.is_alive(), "a call did not end"
     return samples, callers
 
 
 def reload(server: Server, exports: Path, number: int) -> None:
-    """Publish another state of a version, every fourth time a broken one, and have it looked at."""
+    """Change the files of a version, every fourth time to invalid ones, and reload it."""
     folder = exports / "tiny-vae" / "1"
     manifest = tiny_models.read_manifest(folder)
     manifest["description"] = f"Reload {number}."
@@ -100,8 +100,8 @@ def reload(server: Server, exports: Path, number: int) -> None:
     assert actions[1] == (ACTION.ACTION_REFUSED if broken else ACTION.ACTION_LOADED), reply
 
 
-def tell(name: str, samples: list[Sample], callers: list[Client]) -> Verdict:
-    """Print and write what was seen; return the verdict."""
+def report(name: str, samples: list[Sample], callers: list[Caller]) -> Verdict:
+    """Print and write the measurements; return the verdict."""
     verdict = Verdict.of(samples)
     write_csv(RUNS / f"soak-{name}.csv", samples)
     kinds: Counter[str] = Counter()
@@ -119,20 +119,20 @@ def tell(name: str, samples: list[Sample], callers: list[Client]) -> Verdict:
 
 
 @pytest.mark.parametrize("transport", ["aio", "cq"], indirect=True)
-def test_every_answer_is_right_and_nothing_grows(
+def test_every_reply_is_correct_and_nothing_grows(
     transport: str, exports: Path, tmp_path: Path
 ) -> None:
     with served(exports, tmp_path / "log", *FLAGS) as server:
         samples, callers = soak(server, exports, SOAK_S)
         assert [caller.failure for caller in callers if caller.failure] == []
-        verdict = tell(transport, samples, callers)
+        verdict = report(transport, samples, callers)
         assert verdict.problems == []
         eventually(
             lambda: (
                 value(server, "grpc_server_started_total")
                 == value(server, "grpc_server_handled_total")
             ),
-            "a call never ended",
+            "a call did not end",
         )
         for code in ("INTERNAL", "UNKNOWN", "UNAVAILABLE"):
             assert value(server, "grpc_server_handled_total", grpc_code=code) == 0
@@ -142,11 +142,9 @@ def test_every_answer_is_right_and_nothing_grows(
 
 
 @pytest.mark.parametrize("transport", ["aio"], indirect=True)
-def test_a_server_that_leaks_on_purpose_is_caught(
-    transport: str, exports: Path, tmp_path: Path
-) -> None:
+def test_an_intentional_leak_is_detected(transport: str, exports: Path, tmp_path: Path) -> None:
     with served(exports, tmp_path / "log", *FLAGS, program=[str(LEAKY_SERVER)]) as server:
         samples, callers = soak(server, exports, CONTROL_S)
     assert [caller.failure for caller in callers if caller.failure] == []
-    verdict = tell("control", samples, callers)
+    verdict = report("control", samples, callers)
     assert any("memory grows" in problem for problem in verdict.problems), verdict

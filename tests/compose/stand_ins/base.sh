@@ -1,7 +1,7 @@
 #!/bin/sh
-# Prints the tar of a minimal Debian, in place of an image that no registry can be asked for.
+# Prints the tar of a minimal Debian, as a substitute for an image when no registry is reachable.
 #   base.sh SUITE FOLDER
-# What slim images leave out is left out, and this machine's certificate authorities are in it.
+# It lacks the files that slim images lack, and has this machine's certificate authorities.
 set -eu
 rm -rf "$2"
 debootstrap --variant=minbase --include=ca-certificates "$1" "$2" >"$2.log" 2>&1 || { tail -5 "$2.log" >&2; exit 1; }

@@ -1,4 +1,4 @@
-"""The loads of the benchmark: bounded, each measured once, and such that peers can take them."""
+"""Loads of the benchmark: bounded, unique, and limited to the calls that peers serve."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def cell(rows: int, in_flight: int, group: str, *servers: str) -> Cell:
 
 
 @pytest.mark.parametrize("plan", [cells, tiny])
-def test_every_group_is_there_and_no_load_is_refused(plan: object) -> None:
+def test_every_group_has_cells_and_no_load_exceeds_the_queue(plan: object) -> None:
     found = cells(["triton"]) if plan is cells else tiny(["triton"])
     assert {group for each in found for group in each.groups} == set(GROUPS)
     assert len({each.key for each in found}) == len(found)
@@ -23,7 +23,7 @@ def test_every_group_is_there_and_no_load_is_refused(plan: object) -> None:
         assert each.in_flight % each.connections == 0
 
 
-def test_all_that_the_report_promises_is_covered() -> None:
+def test_the_cells_cover_all_sizes_calls_and_servers_of_the_report() -> None:
     found = cells([])
     assert {each.rows for each in found} == {1, 16, 64, 256}
     assert {1, 32, 128} <= {each.in_flight for each in found}
@@ -32,18 +32,18 @@ def test_all_that_the_report_promises_is_covered() -> None:
     assert {"cq", "aio", "cq × 2", "aio × 2"} <= {name for each in found for name in each.servers}
 
 
-def test_peers_are_given_the_calls_alone_that_they_serve() -> None:
+def test_peers_are_only_measured_with_the_calls_that_they_serve() -> None:
     for each in cells(list(peers.SETUPS)):
         if set(each.servers) & set(peers.SETUPS):
             assert peers.CALLED[each.model] == each.rpc
 
 
-def test_a_load_that_two_groups_ask_for_is_measured_once_on_the_servers_of_both() -> None:
+def test_a_load_in_two_groups_is_measured_once_with_the_servers_of_both() -> None:
     (found,) = merged([cell(1, 32, "sizes", "cq", "aio"), cell(1, 32, "curve", "cq", "triton")])
     assert found.servers == ("cq", "aio", "triton")
     assert found.groups == ("sizes", "curve")
 
 
-def test_a_load_beyond_the_queue_is_refused_when_the_plan_is_made() -> None:
+def test_a_load_that_exceeds_the_queue_is_refused_in_the_plan() -> None:
     with pytest.raises(ValueError, match="4096 rows"):
         merged([cell(64, 128, "sizes", "cq")])

@@ -1,4 +1,4 @@
-"""What the benchmark measures with: whole families of processes, and replies that are replies."""
+"""Measurement of process trees, and checks of replies."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ child.wait()
 """
 
 
-def test_the_children_of_a_server_are_counted_with_it() -> None:
+def test_the_descendants_of_a_server_are_included() -> None:
     with subprocess.Popen(
         [sys.executable, "-c", PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as parent:
@@ -37,8 +37,8 @@ def test_the_children_of_a_server_are_counted_with_it() -> None:
     assert processes.cpu_s([child]) == 0
 
 
-@pytest.mark.skipif(shutil.which("h2load") is None, reason="H2LOAD IS NOT THERE")
-def test_calls_that_are_answered_with_nothing_are_no_good_calls(tmp_path: Path) -> None:
+@pytest.mark.skipif(shutil.which("h2load") is None, reason="H2LOAD IS NOT INSTALLED")
+def test_calls_with_empty_replies_fail(tmp_path: Path) -> None:
     server = servers.empty("empty call", tmp_path)
     try:
         found = h2load.load(
@@ -51,7 +51,7 @@ def test_calls_that_are_answered_with_nothing_are_no_good_calls(tmp_path: Path) 
         server.stop()
 
 
-def test_a_server_that_exits_is_said_not_to_serve_with_its_last_words(tmp_path: Path) -> None:
+def test_the_error_of_a_server_that_exits_has_its_last_log_lines(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "raise SystemExit('no model fits')"]
     server = servers.Server("peer", command, servers.free_address(), tmp_path / "log")
     missing = Model(tmp_path, {"name": "m", "image": {"channels": 1, "height": 1, "width": 1}})
@@ -59,7 +59,7 @@ def test_a_server_that_exits_is_said_not_to_serve_with_its_last_words(tmp_path: 
         server.wait(lambda: requests.prepare(server.address, missing, "Encode", 1, peer=False))
 
 
-def test_an_answer_that_is_not_that_of_the_graph_is_refused(
+def test_a_reply_that_differs_from_the_graph_is_an_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     expected = np.full((2, 3), 0.5, dtype=np.float32)

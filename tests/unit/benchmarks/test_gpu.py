@@ -1,4 +1,4 @@
-"""benchmarks/gpu.py, at tiny sizes on the CPU: with a GPU at hand it must not be found broken."""
+"""benchmarks/gpu.py with tiny sizes on the CPU, so that it works when a GPU is available."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def exports(tmp_path: Path) -> Path:
 
 
 @pytest.mark.usefixtures("exports")
-def test_everything_that_the_cpu_has_is_measured_and_the_rest_is_said_to_be_missing(
+def test_cpu_measurements_are_made_and_gpu_measurements_are_listed_as_missing(
     tmp_path: Path,
 ) -> None:
     sizes = ("--rows", "1,3", "--workers", "2", "--seconds", "0.3", "--no-tests")
@@ -45,7 +45,7 @@ def test_everything_that_the_cpu_has_is_measured_and_the_rest_is_said_to_be_miss
     assert server["rows_per_s_by_workers"]["2"] > 0
     assert server["first_answer_s"]["(CPU)"] > 0
     missing = " ".join(found["missing"])
-    for part in ("--device cpu was asked for", "TF32", "NHWC", "CUDA graphs", "float16"):
+    for part in ("--device cpu was given", "TF32", "NHWC", "CUDA graphs", "float16"):
         assert part in missing
     report = (tmp_path / "out" / "gpu.md").read_text("utf-8")
     assert report in done.stdout
@@ -56,7 +56,7 @@ def test_everything_that_the_cpu_has_is_measured_and_the_rest_is_said_to_be_miss
 
 
 @pytest.mark.usefixtures("exports")
-def test_what_the_time_does_not_suffice_for_is_said_to_be_missing(tmp_path: Path) -> None:
+def test_measurements_beyond_the_time_limit_are_listed_as_missing(tmp_path: Path) -> None:
     done = run(tmp_path, "--minutes", "0.01", "--no-tests")
     assert done.returncode == 0, done.stderr
     report = (tmp_path / "out" / "gpu.md").read_text("utf-8")
@@ -64,7 +64,7 @@ def test_what_the_time_does_not_suffice_for_is_said_to_be_missing(tmp_path: Path
     assert "* server, plain run: out of time" in report
 
 
-def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_missing_model(tmp_path: Path) -> None:
     done = run(tmp_path)
     assert done.returncode == 1
     assert "has no model tiny" in done.stderr

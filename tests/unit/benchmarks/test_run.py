@@ -1,4 +1,4 @@
-"""benchmarks/run.py, at tiny sizes: whoever has a quiet machine must not find it broken."""
+"""benchmarks/run.py with tiny sizes, so that it works on a machine for measurements."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def run(*flags: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a report that was measured."""
+    """The folder of a measured report."""
     if shutil.which("h2load") is None:
-        pytest.skip("H2LOAD IS NOT THERE (Debian: nghttp2-client): the benchmark is not tried out")
+        pytest.skip("H2LOAD IS NOT INSTALLED (Debian: nghttp2-client): run.py is not tested")
     folder = tmp_path_factory.mktemp("bench")
     soaks = folder / "soaks"
     soaks.mkdir()
@@ -42,8 +42,8 @@ def result(out: Path) -> dict[str, Any]:
     return found
 
 
-def test_every_load_is_put_on_every_server_that_it_is_for(result: dict[str, Any]) -> None:
-    assert result["missing"] == ["peers: not asked for (--peers)"]
+def test_every_load_is_measured_with_all_its_servers(result: dict[str, Any]) -> None:
+    assert result["missing"] == ["peers: not requested (--peers)"]
     assert {group for cell in result["cells"] for group in cell["groups"]} == set(result["groups"])
     for cell in result["cells"]:
         assert set(cell["who"]) >= {"empty call", "cq"}, cell
@@ -53,7 +53,7 @@ def test_every_load_is_put_on_every_server_that_it_is_for(result: dict[str, Any]
     assert all(each["cpu_us"][0] > 0 for each in result["bare"])
 
 
-def test_a_server_of_several_processes_is_looked_at_whole(result: dict[str, Any]) -> None:
+def test_all_processes_of_a_server_are_measured(result: dict[str, Any]) -> None:
     assert result["servers"]["cq"]["processes"] == 1
     assert result["servers"]["cq × 2"]["processes"] == 3
     assert all(each["start_s"] > 0 and each["used_mb"] > 5 for each in result["servers"].values())
@@ -84,14 +84,14 @@ def test_the_report_has_every_plot_with_a_sentence(out: Path, result: dict[str, 
     assert "+0.100 MB per 10,000 calls" in report
 
 
-def test_report_and_plots_are_made_again_without_measuring(out: Path, tmp_path: Path) -> None:
-    results = str(out / "results.json")
-    assert run("--from", results, "--out", str(tmp_path)).returncode == 0
+def test_report_and_plots_are_rendered_again_without_measuring(out: Path, tmp_path: Path) -> None:
+    path = str(out / "results.json")
+    assert run("--from", path, "--out", str(tmp_path)).returncode == 0
     for path in sorted(path for path in out.rglob("*") if path.suffix in (".md", ".png", ".json")):
         assert (tmp_path / path.relative_to(out)).read_bytes() == path.read_bytes(), path.name
 
 
-def test_a_report_that_is_out_of_date_is_found(out: Path, tmp_path: Path) -> None:
+def test_a_report_that_is_out_of_date_is_detected(out: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(out, copy)
     checked = ("--from", str(copy / "results.json"), "--out", str(copy), "--check")
@@ -101,13 +101,13 @@ def test_a_report_that_is_out_of_date_is_found(out: Path, tmp_path: Path) -> Non
     (copy / "plots" / "workers.png").unlink()
     done = run(*checked)
     assert done.returncode == 1
-    assert "RESULTS.md is not what the results give" in done.stderr
+    assert "RESULTS.md differs from the rendered results" in done.stderr
     assert "workers.png is missing" in done.stderr
 
 
-def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_missing_model(tmp_path: Path) -> None:
     if shutil.which("h2load") is None:
-        pytest.skip("H2LOAD IS NOT THERE")
+        pytest.skip("H2LOAD IS NOT INSTALLED")
     done = run("--tiny", "--exports", str(tmp_path), "--out", str(tmp_path / "out"))
     assert done.returncode == 1
     assert "has no model mnist-ae" in done.stderr
