@@ -1,19 +1,19 @@
-# The commands of a person; CI calls the same ones.
+# Development commands; CI runs the same targets.
 #
-#   make demo     set up serving and the client (no torch), run all five RPCs, draw demo.png
-#   make test     set up everything and run every test
+#   make demo     install the server and the client (no torch), call all five RPCs, write demo.png
+#   make test     install everything and run all tests
 #
-# PYTHON chooses the interpreter (3.11 to 3.13), DEVICE=cpu or gpu the onnxruntime build.
+# PYTHON chooses the interpreter (3.11 to 3.14), DEVICE=cpu or gpu the onnxruntime build.
 
 PYTHON ?= python3
 VENV ?= .venv
 MODEL ?= mnist-vae
 LISTEN ?= 127.0.0.1:50051
 SOAK_S ?= 180
-# An NVIDIA driver that answers means the gpu extra; anything else means cpu.
+# gpu if nvidia-smi finds a GPU, otherwise cpu.
 DEVICE ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 
-# Test files are spread over the cores; PARALLEL= runs them one after the other.
+# Test files run in parallel; PARALLEL= runs them one after the other.
 PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile
 
 BIN := $(VENV)/bin
@@ -30,17 +30,17 @@ TYPED := proto/generate.py server/latentserve_server training/latentserve_traini
 help:
 	@sed -n '3,4p' Makefile | cut -c3-
 	@echo "  make serve    serve exports/ on $(LISTEN)"
-	@echo "  make load     [ARGS='--rate 200']: serve exports/ for some seconds and load it"
+	@echo "  make load     [ARGS='--rate 200']: serve exports/ and run the load tester"
 	@echo "  make train    MODEL=$(MODEL) [ARGS='--data DIR']: train a preset into runs/"
-	@echo "  make evaluate MODEL=$(MODEL) [ARGS='--data DIR']: measure runs/MODEL by all that there is"
+	@echo "  make evaluate MODEL=$(MODEL) [ARGS='--data DIR']: compute all metrics of runs/MODEL"
 	@echo "  make export   MODEL=$(MODEL): export runs/MODEL into exports/"
-	@echo "  make conformance [ARGS=--broken]: the clients of all languages agree"
-	@echo "  make measure-clients: what a call costs through each of them"
-	@echo "  make lint     ruff, mypy, buf, stubs in sync"
-	@echo "  make soak     SOAK_S=$(SOAK_S): calls of every kind for so many seconds; nothing may grow"
-	@echo "  make compose-test  docker-compose.yml on a real engine: balanced, killed, scaled, reloaded"
-	@echo "  make bench    [ARGS=--quick]: what calls cost, beside the bare run and an empty call"
-	@echo "  make proto    write the Python stubs anew"
+	@echo "  make conformance [ARGS=--broken]: check that the clients of all languages agree"
+	@echo "  make measure-clients: measure the cost of a call with each client"
+	@echo "  make lint     ruff, mypy, buf, check of the generated stubs"
+	@echo "  make soak     SOAK_S=$(SOAK_S): all kinds of calls for SOAK_S seconds; memory must not grow"
+	@echo "  make compose-test  test docker-compose.yml on a real engine: balancing, kill, scale, reload"
+	@echo "  make bench    [ARGS=--quick]: measure calls, a bare ONNX Runtime loop and an empty call"
+	@echo "  make proto    regenerate the Python stubs"
 
 demo: $(SERVING)
 	$(BIN)/python -m latentserve_client.demo --exports exports --out demo.png
@@ -66,7 +66,7 @@ test: $(TESTING)
 soak: $(TESTING)
 	LATENTSERVE_TEST_SOAK_S=$(SOAK_S) $(BIN)/python -m pytest -m soak -s tests/soak $(ARGS)
 
-# CI=true: as root on Debian, install what is missing and start an engine for the time of the test.
+# CI=true: as root on Debian, install missing packages and start an engine during the test.
 compose-test: $(TESTING)
 	tests/compose/engine.sh $(BIN)/python -m pytest -m compose -s tests/compose $(ARGS)
 
@@ -80,6 +80,7 @@ lint: $(LINTING) $(TRAINING)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(TYPED)
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/buf lint proto
 	$(BIN)/buf format --diff --exit-code proto
 	$(BIN)/python proto/generate.py --check
@@ -98,22 +99,22 @@ proto: $(LINTING)
 clean:
 	rm -rf $(VENV) runs demo.png
 
-# --- setting up -----------------------------------------------------------------------------
+# --- installation ---------------------------------------------------------------------------
 
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
-	  { echo "latentserve needs Python 3.11 to 3.13; $(PYTHON) is `$(PYTHON) --version 2>&1`. Choose one: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' || \
+	  { echo "latentserve needs Python 3.11 to 3.14; $(PYTHON) is `$(PYTHON) --version 2>&1`. Choose one: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 $(SERVING): $(BIN)/python $(MEMBERS)
-	@echo "setting up the server and the client with the $(DEVICE) build of onnxruntime"
-	@# Both builds own the module onnxruntime: the other one must go first.
+	@echo "installing the server and the client with the $(DEVICE) build of onnxruntime"
+	@# Both builds provide the module onnxruntime: uninstall the other one first.
 	@$(PIP) uninstall --quiet --yes onnxruntime onnxruntime-gpu 2>/dev/null || true
 	$(PIP) install --quiet -e proto -e 'server[$(DEVICE)]' -e clients/python
 	@rm -f $(VENV)/.serving-* && touch $@
 
 $(TRAINING): $(SERVING) training/pyproject.toml
-	@echo "setting up training; torch is large, the first time takes minutes"
+	@echo "installing training; torch is large, so the first installation takes minutes"
 	$(PIP) install --quiet -e 'training[$(DEVICE)]'
 	@touch $@
 

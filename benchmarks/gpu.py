@@ -37,13 +37,13 @@ import onnxruntime
 import gpu_load
 import gpu_report
 import latentserve_server
-from latentserve_server import device
-from latentserve_server.bound_engine import BoundEngine
-from latentserve_server.cuda_options import CONV_SEARCHES, CudaOptions
-from latentserve_server.engine import OnnxEngine
+from latentserve_server.engine import device
+from latentserve_server.engine.cuda_options import CONV_SEARCHES, CudaOptions
+from latentserve_server.engine.io_binding import IoBindingEngine
+from latentserve_server.engine.onnx import OnnxEngine
+from latentserve_server.engine.session import open_session
 from latentserve_server.errors import LatentserveError
-from latentserve_server.graph_session import open_session
-from latentserve_server.manifest import Manifest, read_manifest
+from latentserve_server.manifest.reader import Manifest, read_manifest
 
 OPERATION = "reconstruct"
 SATURATED_ROWS = 256
@@ -234,7 +234,7 @@ def engines(bench: Bench) -> None:
 def engine_ms(bench: Bench, folder: Path, chosen: CudaOptions) -> dict[int, float]:
     """Return the median milliseconds of one batch by its rows, copies included."""
     on = bench.device(chosen)
-    kind = BoundEngine if chosen.io_binding else OnnxEngine
+    kind = IoBindingEngine if chosen.io_binding else OnnxEngine
     engine = kind(read_manifest(folder), on, threads=1)
     shape = engine_shape(bench)
     found = {}
@@ -301,7 +301,7 @@ def servers(bench: Bench, scratch: Path) -> None:
         first[search] = bench.attempt(
             f"first answer, {search}",
             reserve_s,
-            lambda m=more: gpu_load.first_answer_s(
+            lambda m=more: gpu_load.first_reply_s(
                 (*flags, *sizes, *m), scratch / "server.log", model, shape
             ),
         )

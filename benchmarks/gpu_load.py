@@ -19,10 +19,10 @@ import grpc
 import numpy as np
 
 from latentserve.v1 import generative_service_pb2, tensor_pb2
-from latentserve_server.engine import FAILURES as ENGINE_FAILURES
+from latentserve_server.engine.onnx import FAILURES as ENGINE_FAILURES
 
-START_LIMIT_S = 120.0
-CALL_LIMIT_S = 60.0
+START_TIMEOUT_S = 120.0
+CALL_TIMEOUT_S = 60.0
 CLIENTS = 3
 IN_FLIGHT = 3  # of each client
 RECONSTRUCT = "/latentserve.v1.GenerativeService/Reconstruct"
@@ -54,7 +54,7 @@ def in_float16(folder: Path, scratch: Path) -> Path:
     try:
         import onnx
 
-        from latentserve_training.half_precision import to_float16
+        from latentserve_training.graphs.float16 import to_float16
     except ImportError as error:
         raise NotMeasured("latentserve-training, which converts to float16, is missing") from error
     copy = scratch / folder.parent.name / folder.name
@@ -79,8 +79,8 @@ def serving(flags: Sequence[str], log: Path) -> Iterator[str]:
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
     try:
-        end = time.monotonic() + START_LIMIT_S
-        while not (found := _SERVES.findall(_said(log, flags))):
+        end = time.monotonic() + START_TIMEOUT_S
+        while not (found := _SERVES.findall(_serving_lines(log, flags))):
             if process.poll() is not None or time.monotonic() > end:
                 last = log.read_text("utf-8").splitlines()[-1:]
                 raise NotMeasured(f"the server does not serve: {' '.join(last)}")
@@ -95,7 +95,7 @@ def serving(flags: Sequence[str], log: Path) -> Iterator[str]:
             process.wait()
 
 
-def _said(log: Path, flags: Sequence[str]) -> str:
+def _serving_lines(log: Path, flags: Sequence[str]) -> str:
     """Return the lines that may say that all serve: of several workers, only the supervisor's."""
     text = log.read_text("utf-8")
     alone = flags[-1] == "1" or "--workers" not in flags
@@ -114,12 +114,12 @@ def request_of(model: str, shape: Sequence[int], rows: int) -> bytes:
     ).SerializeToString()
 
 
-def first_answer_s(flags: Sequence[str], log: Path, model: str, shape: Sequence[int]) -> float:
+def first_reply_s(flags: Sequence[str], log: Path, model: str, shape: Sequence[int]) -> float:
     """Return the seconds from the start of a server to its first answer."""
     request = request_of(model, shape, 1)
     started = time.monotonic()
     with serving(flags, log) as address, grpc.insecure_channel(address) as channel:
-        channel.unary_unary(RECONSTRUCT)(request, timeout=CALL_LIMIT_S)
+        channel.unary_unary(RECONSTRUCT)(request, timeout=CALL_TIMEOUT_S)
         return time.monotonic() - started
 
 
@@ -178,7 +178,7 @@ def load(address: str, request: bytes, seconds: float, connections: int) -> list
             stack.enter_context(grpc.insecure_channel(address, options)) for _ in range(connections)
         ]
         for channel in channels:
-            channel.unary_unary(RECONSTRUCT)(request, timeout=CALL_LIMIT_S)
+            channel.unary_unary(RECONSTRUCT)(request, timeout=CALL_TIMEOUT_S)
         print("ready", flush=True)
         sys.stdin.readline()
         last = time.monotonic() + seconds
@@ -186,7 +186,7 @@ def load(address: str, request: bytes, seconds: float, connections: int) -> list
         def caller(channel: grpc.Channel) -> None:
             call = channel.unary_unary(RECONSTRUCT)
             while not ends or time.monotonic() < last:
-                call(request, timeout=CALL_LIMIT_S)
+                call(request, timeout=CALL_TIMEOUT_S)
                 ends.append(time.monotonic())
 
         threads = [

@@ -81,9 +81,9 @@ def _bare(result: dict[str, Any], server: dict[str, Any]) -> list[str]:
 
 
 def _table(
-    first: str, second: str, figures: dict[Any, float | None], form: str, *below: str
+    first: str, second: str, results: dict[Any, float | None], form: str, *below: str
 ) -> list[str]:
     lines = [f"| {first} | {second} |", "|---|---|"]
-    for name, figure in figures.items():
+    for name, figure in results.items():
         lines.append(f"| {name} | {'–' if figure is None else form.format(figure)} |")
     return [*lines, "", *below, *([""] if below else [])]

@@ -14,7 +14,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-LIMIT_S = 120.0
+TIMEOUT_S = 120.0
 
 
 class CallsFailed(Exception):
@@ -60,7 +60,7 @@ def load(
         command += ["--log-file", str(log), f"http://{address}{method}"]
         try:
             ran = subprocess.run(
-                command, capture_output=True, text=True, timeout=LIMIT_S, check=True
+                command, capture_output=True, text=True, timeout=TIMEOUT_S, check=True
             )
         except subprocess.SubprocessError as error:
             raise CallsFailed(f"h2load: {error}") from error

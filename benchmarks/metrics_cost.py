@@ -33,13 +33,13 @@ import numpy as np
 from prometheus_client import generate_latest
 
 from latentserve.v1 import generative_service_pb2, model_service_pb2, tensor_pb2
-from latentserve_server.metrics import Metrics
-from latentserve_server.ticket import Completion
+from latentserve_server.batching.request import Completion
+from latentserve_server.observability.metrics import Metrics
 
 RECONSTRUCT = "/latentserve.v1.GenerativeService/Reconstruct"
 GET_MODEL = "/latentserve.v1.ModelService/GetModel"
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-START_LIMIT_S = 60.0
+START_TIMEOUT_S = 60.0
 SCRAPE_EVERY = 100_000  # calls: at 10,000 calls/s, every ten seconds
 
 
@@ -47,13 +47,13 @@ def metrics_ns(calls: int, calls_per_batch: int) -> float:
     """Return the nanoseconds of CPU that the metrics of one call take."""
     metrics = Metrics(lambda: ())
     rpc = metrics.rpc(RECONSTRUCT, streaming=False)
-    observer = metrics.observer("mnist-ae", 1)
+    callbacks = metrics.callbacks("mnist-ae", 1)
     started = time.thread_time_ns()
     for number in range(1, calls + 1):
         rpc.begin()
-        observer.waited("reconstruct", 0.0002)
+        callbacks.waited("reconstruct", 0.0002)
         if number % calls_per_batch == 0:
-            observer.ran("reconstruct", calls_per_batch, 0.0007)
+            callbacks.ran("reconstruct", calls_per_batch, 0.0007)
         rpc.end("OK", 0.0013)
         if number % SCRAPE_EVERY == 0:
             generate_latest(metrics.registry)
@@ -72,7 +72,7 @@ def trace_ns(calls: int, metadata: tuple[tuple[str, str], ...]) -> float:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
-    from latentserve_server.otel import OpenTelemetry
+    from latentserve_server.observability.opentelemetry import OpenTelemetry
 
     class Nowhere(SpanExporter):
         def export(self, spans: object) -> SpanExportResult:
@@ -89,7 +89,7 @@ def trace_ns(calls: int, metadata: tuple[tuple[str, str], ...]) -> float:
         trace = method.begin(metadata)
         if trace is None:
             raise SystemExit("no call can be traced")
-        trace.worked((model, "reconstruct", 1, completion))
+        trace.record_work((model, "reconstruct", 1, completion))
         trace.end("OK", None)
     provider.shutdown()
     return (time.process_time_ns() - started) / calls
@@ -126,14 +126,14 @@ def server_us(exports: Path, model: str, calls: int, rounds: int) -> list[float]
 
 def wait_for_address(process: subprocess.Popen[bytes], log: object) -> str:
     """Return HOST:PORT once the server's log says that it serves."""
-    end = time.monotonic() + START_LIMIT_S
+    end = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < end and process.poll() is None:
         log.seek(0)  # type: ignore[attr-defined]
         _, there, rest = log.read().partition("is serving on ")  # type: ignore[attr-defined]
         if there and " " in rest:
             return str(rest.split(" ", 1)[0])
         time.sleep(0.05)
-    raise SystemExit(f"the server did not serve within {START_LIMIT_S:g} s")
+    raise SystemExit(f"the server did not serve within {START_TIMEOUT_S:g} s")
 
 
 def make_calls(call: grpc.UnaryUnaryMultiCallable, request: bytes, calls: int) -> None:

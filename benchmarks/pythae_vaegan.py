@@ -177,24 +177,24 @@ def train(data: Path, minutes: float, seed: int, narrower: int, out: Path) -> No
 
 
 def measure(path: Path, data: Path) -> dict[str, float]:
-    """The figures of ``test_frechet_distance`` and its companions, and the squared error."""
+    """The results of ``test_frechet_distance`` and its companions, and the squared error."""
     import torch
 
-    from latentserve_training.classifier import load_classifier
-    from latentserve_training.comparison import NEIGHBOURS
-    from latentserve_training.config import DataConfig
     from latentserve_training.data import load_data
-    from latentserve_training.frechet import frechet_distance
-    from latentserve_training.generative_metrics import divergence
-    from latentserve_training.neighbours import set_overlap
-    from latentserve_training.scaling import to_float
+    from latentserve_training.data.config import DataConfig
+    from latentserve_training.evaluate.features import NEIGHBOURS
+    from latentserve_training.evaluate.generation import divergence
+    from latentserve_training.metrics.classifier import load_classifier
+    from latentserve_training.metrics.frechet import frechet_distance
+    from latentserve_training.metrics.neighbours import set_overlap
+    from latentserve_training.pixels import to_float
 
     images, classifier = load_data(DataConfig(), 0, data), load_classifier()
     with np.load(path) as arrays:
         samples, rebuilt = (
             torch.from_numpy(arrays[name]) for name in ("samples", "reconstructions")
         )
-        figures = {name: float(arrays[name]) for name in ("seconds", "steps", "parameters")}
+        results = {name: float(arrays[name]) for name in ("seconds", "steps", "parameters")}
 
     def shares(classes: torch.Tensor) -> torch.Tensor:
         return torch.bincount(classes, minlength=classifier.classes).double() / len(classes)
@@ -202,7 +202,7 @@ def measure(path: Path, data: Path) -> dict[str, float]:
     test, drawn = classifier.embed(images.test), classifier.embed(samples)
     overlap = set_overlap(test.features, drawn.features, NEIGHBOURS)
     covered = shares(drawn.classes) >= 0.1 / classifier.classes
-    return figures | {
+    return results | {
         "frechet_distance": frechet_distance(test.features, drawn.features),
         "precision": overlap.precision,
         "recall": overlap.recall,

@@ -35,7 +35,7 @@ from bench.models import Model, write_models
 from bench.requests import prepare
 from bench.servers import Server
 from bench.turns import FAILURES, Turns
-from latentserve_client.load.machine import machine
+from latentserve_client.load.report.environment import machine
 
 FORMAT = "latentserve-bench/1"
 ROOT = Path(__file__).resolve().parents[1]
@@ -93,13 +93,17 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         grown = _growth(size, scratch, models, arguments.soaks, missing)
         running = _start(plan, scratch, models, pythons, missing, stack)
         fresh = {name: processes.memory_mb(server.pids) for name, server in running.items()}
-        idle = _idle(running, min(2.0, 4 * size.seconds))
+        idle = _idle_cpu(running, min(2.0, 4 * size.seconds))
         turns = Turns(plan, running, models, size.seconds)
-        _say(f"{len(plan)} loads, {', '.join(running)}: trying each", started)
+        _report_progress(f"{len(plan)} loads, {', '.join(running)}: trying each", started)
         turns.warm_up()
         bare_found, rounds = _rounds(turns, models, size, started, end)
         about = {
-            name: {**_about(server), "fresh_mb": round(fresh[name], 1), "idle_share": idle[name]}
+            name: {
+                **_server_facts(server),
+                "fresh_mb": round(fresh[name], 1),
+                "idle_share": idle[name],
+            }
             for name, server in running.items()
         }
     if rounds < size.rounds:
@@ -138,7 +142,7 @@ def _rounds(
         began = time.monotonic()
         if number and began + longest_s > end:
             return found, number
-        _say(f"round {number + 1} of {size.rounds}", started)
+        _report_progress(f"round {number + 1} of {size.rounds}", started)
         for each, us in zip(
             found, bare.cpu_us(models, points, BARE_PART * size.seconds), strict=True
         ):
@@ -157,7 +161,7 @@ def _start(
     stack: contextlib.ExitStack,
 ) -> dict[str, Server]:
     """Start all servers of the plan, one after the other; a peer that fails is missing."""
-    wanted = {who for cell in plan for who in cell.who}
+    wanted = {name for cell in plan for name in cell.servers}
     running: dict[str, Server] = {}
     for name in (*TRANSPORTS, *pythons):
         if name not in wanted:
@@ -212,7 +216,7 @@ def _growth(
     return found
 
 
-def _idle(running: dict[str, Server], seconds: float) -> dict[str, float]:
+def _idle_cpu(running: dict[str, Server], seconds: float) -> dict[str, float]:
     """Return the share of a core that each server takes while nobody calls it."""
     before = {name: processes.cpu_s(server.pids) for name, server in running.items()}
     time.sleep(seconds)
@@ -222,7 +226,7 @@ def _idle(running: dict[str, Server], seconds: float) -> dict[str, float]:
     }
 
 
-def _about(server: Server) -> dict[str, Any]:
+def _server_facts(server: Server) -> dict[str, Any]:
     return {
         "setup": server.setup,
         "start_s": round(server.start_s, 3),
@@ -231,7 +235,7 @@ def _about(server: Server) -> dict[str, Any]:
     }
 
 
-def _say(text: str, started: float) -> None:
+def _report_progress(text: str, started: float) -> None:
     print(f"[{time.monotonic() - started:5.0f} s] {text}", file=sys.stderr, flush=True)
 
 
@@ -239,7 +243,7 @@ def _check(out: Path, expected: str, plots: list[str]) -> int:
     there = out / "RESULTS.md"
     problems = [f"plots/{name} is missing" for name in plots if not (out / "plots" / name).exists()]
     if not there.exists() or there.read_text("utf-8") != expected:
-        problems.append(f"{there.name} is not what the figures give")
+        problems.append(f"{there.name} is not what the results give")
     for problem in problems:
         print(f"{problem}; run benchmarks/run.py --from results.json", file=sys.stderr)
     return int(bool(problems))

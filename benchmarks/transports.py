@@ -38,7 +38,7 @@ import h2load
 import mlp_model
 from latentserve.v1 import generative_service_pb2, tensor_pb2
 
-START_LIMIT_S = 60.0
+START_TIMEOUT_S = 60.0
 CHECK = "/grpc.health.v1.Health/Check"
 RECONSTRUCT = "/latentserve.v1.GenerativeService/Reconstruct"
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -135,7 +135,7 @@ def free_port() -> int:
 
 def wait_until_serving(channel: grpc.Channel, process: subprocess.Popen[bytes]) -> None:
     """Wait until health is SERVING."""
-    end = time.monotonic() + START_LIMIT_S
+    end = time.monotonic() + START_TIMEOUT_S
     check = channel.unary_unary(CHECK)
     while time.monotonic() < end and process.poll() is None:
         try:
@@ -146,7 +146,7 @@ def wait_until_serving(channel: grpc.Channel, process: subprocess.Popen[bytes]) 
         if reply.status == health_pb2.HealthCheckResponse.SERVING:
             return
         time.sleep(0.05)
-    raise SystemExit(f"a server did not serve within {START_LIMIT_S:g} s")
+    raise SystemExit(f"a server did not serve within {START_TIMEOUT_S:g} s")
 
 
 def cpu_s(pid: int) -> float:

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Calls ReloadModels of every server, and not only of the one that a proxy picks.
+# Calls ReloadModels on every server; through a proxy, the call would reach only one.
 set -eu
 servers=$(getent ahostsv4 "${SERVERS:-server}" | awk '$2 == "STREAM" {print $1}' | sort -u)
 if [ -z "$servers" ]; then
-  echo "reload: no server answers to the name ${SERVERS:-server}" >&2
+  echo "reload: the name ${SERVERS:-server} resolves to no server" >&2
   exit 1
 fi
 failed=0

@@ -1,6 +1,6 @@
-"""A real server whose engine takes its time: `slow_server.py DELAY_S WARM_UP_DELAY_S [flags]`.
+"""Server with a slow engine: `slow_server.py DELAY_S WARM_UP_DELAY_S [flags]`.
 
-With --workers it is started again for each of them, as `... --worker FD NUMBER`.
+With --workers, it is started again for each worker, as `... --worker FD NUMBER`.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from latentserve_server import logs
 from latentserve_server.config import read_settings
-from latentserve_server.device import Device
-from latentserve_server.engine import OnnxEngine
+from latentserve_server.engine.device import Device
+from latentserve_server.engine.onnx import OnnxEngine
 from latentserve_server.errors import EngineStuck
 from latentserve_server.exit_status import end_stuck
-from latentserve_server.manifest import Manifest
+from latentserve_server.manifest.reader import Manifest
+from latentserve_server.observability import log_format
 from latentserve_server.process import serve
-from latentserve_server.supervisor import supervise
-from latentserve_server.worker import run_worker
+from latentserve_server.supervisor.control_loop import supervise
+from latentserve_server.supervisor.worker import run_worker
 
 DELAY_S, WARM_UP_DELAY_S = map(float, sys.argv[1:3])
 
 
 class SlowEngine(OnnxEngine):
-    """Sleeps before every run, as a large model would compute; fails for a first pixel of 0.5."""
+    """Sleeps before every run, like a large model; fails if the first pixel is 0.5."""
 
     delay_s = 0.0
 
@@ -39,7 +39,7 @@ class SlowEngine(OnnxEngine):
     def warm_up(self, batch_rows: Iterable[int]) -> list[tuple[str, int, float]]:
         super().warm_up(batch_rows)
         self.delay_s = DELAY_S
-        return []  # how long a batch takes now is not known yet
+        return []  # the durations without the delay would be wrong
 
     def run(
         self, operation: str, inputs: Sequence[NDArray[np.float32]]
@@ -58,7 +58,7 @@ def main(arguments: list[str]) -> int:
     if arguments[:1] == ["--worker"]:
         return run_worker(int(arguments[1]), int(arguments[2]), slow_engine)
     settings = read_settings(arguments)
-    logs.configure(
+    log_format.configure(
         settings.log_format, settings.log_level, log_requests=settings.log_requests == "yes"
     )
     if settings.workers > 1:

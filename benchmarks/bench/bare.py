@@ -22,7 +22,7 @@ from bench.models import Model, operation
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 """Batches that the server forms from small requests: their bare runs are measured as well."""
-LIMIT_S = 120.0
+TIMEOUT_S = 120.0
 
 
 def points(cells: list[Cell]) -> list[tuple[str, str, int]]:
@@ -53,13 +53,13 @@ def cpu_us(
         capture_output=True,
         text=True,
         check=True,
-        timeout=LIMIT_S,
+        timeout=TIMEOUT_S,
     )
     found: list[float] = json.loads(ran.stdout)
     return found
 
 
-def of_batches(bare: list[dict[str, Any]], model: str, rpc: str) -> list[tuple[int, float]]:
+def batch_costs(bare: list[dict[str, Any]], model: str, rpc: str) -> list[tuple[int, float]]:
     """Return (rows, median CPU microseconds) of the bare runs of a call, in order."""
     return sorted(
         (each["rows"], float(np.median(each["cpu_us"])))
@@ -68,7 +68,7 @@ def of_batches(bare: list[dict[str, Any]], model: str, rpc: str) -> list[tuple[i
     )
 
 
-def share_us(known: list[tuple[int, float]], batch_rows: float, rows: int) -> float:
+def call_share_us(known: list[tuple[int, float]], batch_rows: float, rows: int) -> float:
     """Return what `rows` cost as their part of a batch, between the batches that were measured."""
     batch_rows = max(batch_rows, 1.0)
     whole = np.interp(batch_rows, [each for each, _ in known], [us for _, us in known])

@@ -38,7 +38,7 @@ GROUPS = {
 class Cell:
     """One load: this call with so many rows, so many in flight, on so many connections.
 
-    `who` are the servers that it is put on, `groups` what it is for.
+    `servers` are the servers that it is put on, `groups` what it is for.
     """
 
     model: str
@@ -46,7 +46,7 @@ class Cell:
     rows: int
     in_flight: int
     connections: int
-    who: tuple[str, ...]
+    servers: tuple[str, ...]
     groups: tuple[str, ...]
 
     @property
@@ -109,7 +109,7 @@ def merged(every: Iterable[Cell]) -> list[Cell]:
         before = found.get(cell.key, cell)
         found[cell.key] = dataclasses.replace(
             before,
-            who=tuple(dict.fromkeys((*before.who, *cell.who))),
+            servers=tuple(dict.fromkeys((*before.servers, *cell.servers))),
             groups=tuple(dict.fromkeys((*before.groups, *cell.groups))),
         )
     return list(found.values())
@@ -121,8 +121,8 @@ def _cell(
     rpc: str,
     rows: int,
     in_flight: int,
-    who: Sequence[str],
+    servers: Sequence[str],
     peers: Sequence[str] = (),
     connections: int = 1,
 ) -> Cell:
-    return Cell(model, rpc, rows, in_flight, connections, (*who, *peers), (group,))
+    return Cell(model, rpc, rows, in_flight, connections, (*servers, *peers), (group,))

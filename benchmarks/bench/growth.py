@@ -18,7 +18,7 @@ from bench.turns import PROBE_CALLS, turn
 MODELS = (1, 10, 100)
 CLIENTS = (1, 10, 100, 1000)
 WARM_CALLS = 500
-_LOOK_S = 0.05
+_SAMPLE_INTERVAL_S = 0.05
 
 
 def number_of_models(
@@ -33,7 +33,7 @@ def number_of_models(
             flags = ("--max-versions", str(max(64, count)))
             server = servers.own(f"{count} models", root, scratch, "cq", 1, *flags)
             stack.callback(server.stop)
-            server.wait(_answer(server, first))
+            server.wait(_checked_call(server, first))
             prepared = requests.prepare(server.address, first, "Reconstruct", 1, peer=False)
             held.append((count, server, _cell(first.name, 32, 1), prepared))
         found: list[dict[str, Any]] = [
@@ -56,17 +56,17 @@ def number_of_clients(
     flags = ("--max-connections", str(max(counts) + 64))
     server = servers.own("clients", exports, scratch, "cq", 1, *flags)
     try:
-        server.wait(_answer(server, model))
+        server.wait(_checked_call(server, model))
         prepared = requests.prepare(server.address, model, "Reconstruct", 1, peer=False)
         every = [(server, _cell(MLP, count, count), prepared) for count in counts]
         found: list[dict[str, Any]] = [{"clients": count, "cpu_us": []} for count in counts]
         # The memory of all before the turns: it is not given back, so that the order counts, and
         # what the first calls take must be taken before.
         turn(server, prepared, _cell(MLP, 1, 1), WARM_CALLS)
-        for (_, cell, _), figures in zip(every, found, strict=True):
-            with _largest(server) as largest:
+        for (_, cell, _), results in zip(every, found, strict=True):
+            with _sample_memory(server) as largest:
                 turn(server, prepared, cell, max(PROBE_CALLS, 10 * cell.in_flight))
-            figures["resident_mb"] = round(max(largest), 1)
+            results["resident_mb"] = round(max(largest), 1)
         _take_turns(every, found, rounds, seconds, CALLS_PER_CLIENT)
     finally:
         server.stop()
@@ -103,13 +103,13 @@ def _take_turns(
         for index, (server, cell, prepared) in enumerate(every):
             wanted = rates[index] * seconds if number else PROBE_CALLS
             calls = max(int(wanted), least_calls * cell.in_flight)
-            figures, took_s = turn(server, prepared, cell, calls)
+            results, took_s = turn(server, prepared, cell, calls)
             rates[index] = calls / took_s
             if number:
-                found[index]["cpu_us"].append(float(f"{figures['cpu_us']:.5g}"))
+                found[index]["cpu_us"].append(float(f"{results['cpu_us']:.5g}"))
 
 
-def _answer(server: Server, model: Model) -> Callable[[], object]:
+def _checked_call(server: Server, model: Model) -> Callable[[], object]:
     return lambda: requests.prepare(server.address, model, "Reconstruct", 1, peer=False)
 
 
@@ -118,12 +118,12 @@ def _cell(model: str, in_flight: int, connections: int) -> Cell:
 
 
 @contextlib.contextmanager
-def _largest(server: Server) -> Iterator[list[float]]:
+def _sample_memory(server: Server) -> Iterator[list[float]]:
     """Look at the server's memory while a load runs."""
     seen, ended = [processes.resident_mb(server.pids)], threading.Event()
 
     def look() -> None:
-        while not ended.wait(_LOOK_S):
+        while not ended.wait(_SAMPLE_INTERVAL_S):
             seen.append(processes.resident_mb(server.pids))
 
     thread = threading.Thread(target=look)

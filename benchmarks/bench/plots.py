@@ -19,7 +19,7 @@ from bench.cells import (
     MLSERVER_PLAIN,
     TRITON,
 )
-from bench.figures import PEERS, Figures, median, parts, rows_text, times
+from bench.results import PEERS, Results, describe_rows, median, parts, times
 
 COLOURS = {
     "bare run": "#7f7f7f",
@@ -44,8 +44,8 @@ _WIDTH, _HEIGHT, _DPI = 7.0, 4.0, 100
 
 
 def names(result: dict[str, Any]) -> list[str]:
-    """Return the files of all plots that the result has figures for."""
-    return [f"{name}.png" for name, (has, _) in _PLOTS.items() if has(Figures(result))]
+    """Return the files of all plots that the result has results for."""
+    return [f"{name}.png" for name, (has, _) in _PLOTS.items() if has(Results(result))]
 
 
 def draw_all(result: dict[str, Any], folder: Path) -> None:
@@ -56,53 +56,58 @@ def draw_all(result: dict[str, Any], folder: Path) -> None:
     import matplotlib.pyplot as plt
 
     folder.mkdir(parents=True, exist_ok=True)
-    figures = Figures(result)
+    results = Results(result)
     for name, (has, draw) in _PLOTS.items():
         target = folder / f"{name}.png"
-        if not has(figures):
+        if not has(results):
             target.unlink(missing_ok=True)
             continue
         figure = plt.figure(figsize=(_WIDTH, _HEIGHT), dpi=_DPI, layout="constrained")
-        draw(figures, figure)
-        # Without the version of matplotlib: the same figures give the same file.
+        draw(results, figure)
+        # Without the version of matplotlib: the same results give the same file.
         figure.savefig(target, metadata={"Software": None})
         plt.close(figure)
 
 
-def _throughput_latency(figures: Figures, figure: Any) -> None:
+def _throughput_latency(results: Results, figure: Any) -> None:
     axis = figure.subplots()
-    cells = figures.group("curve")
-    for who in (EMPTY, CQ, AIO, *PEERS):
+    cells = results.group("curve")
+    for server in (EMPTY, CQ, AIO, *PEERS):
         found = [
-            (rate, median(cell, who, "p50_us"), median(cell, who, "p99_us"))
+            (rate, median(cell, server, "p50_us"), median(cell, server, "p99_us"))
             for cell in cells
-            if (rate := median(cell, who, "calls_per_s")) is not None
+            if (rate := median(cell, server, "calls_per_s")) is not None
         ]
         if not found:
             continue
         rates = [rate for rate, _, _ in found]
         axis.plot(
-            rates, [_ms(p50) for _, p50, _ in found], "o-", ms=4, color=COLOURS[who], label=who
+            rates,
+            [_ms(p50) for _, p50, _ in found],
+            "o-",
+            ms=4,
+            color=COLOURS[server],
+            label=server,
         )
-        axis.plot(rates, [_ms(p99) for _, _, p99 in found], ":", color=COLOURS[who], lw=1)
+        axis.plot(rates, [_ms(p99) for _, _, p99 in found], ":", color=COLOURS[server], lw=1)
     axis.set(xscale="log", yscale="log", xlabel="calls per second", ylabel="latency in ms")
     axis.set_title("One row, 1 to 128 calls in flight: p50 (lines), p99 (dots)", fontsize=10)
     _finish(axis)
 
 
-def _one_call(figures: Figures, figure: Any) -> None:
+def _one_call(results: Results, figure: Any) -> None:
     left, right = figure.subplots(1, 2)
-    cells = figures.group("sizes")
-    alone = [(cell, found) for cell in cells if (found := _alone(figures, cell))]
+    cells = results.group("sizes")
+    alone = [(cell, found) for cell in cells if (found := _single_call_times(results, cell))]
     busy = [
         (cell, found)
         for cell in cells
         if cell["in_flight"] > 1
-        and cell["in_flight"] == _usual(cells, cell["rows"])
-        and (found := parts(figures, cell))
+        and cell["in_flight"] == _busy_in_flight(cells, cell["rows"])
+        and (found := parts(results, cell))
     ]
-    _stack(left, alone, "time, 1 call in flight")
-    _stack(right, busy, "server CPU, many calls in flight")
+    _stacked_bars(left, alone, "time, 1 call in flight")
+    _stacked_bars(right, busy, "server CPU, many calls in flight")
     left.set_ylabel("% of one call")
     handles: dict[str, Any] = {}
     for axis in (left, right):
@@ -111,17 +116,19 @@ def _one_call(figures: Figures, figure: Any) -> None:
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5, fontsize=8)
 
 
-def _alone(figures: Figures, cell: dict[str, Any]) -> dict[str, float] | None:
-    return times(figures, cell) if cell["in_flight"] == 1 else None
+def _single_call_times(results: Results, cell: dict[str, Any]) -> dict[str, float] | None:
+    return times(results, cell) if cell["in_flight"] == 1 else None
 
 
-def _usual(cells: list[dict[str, Any]], rows: int) -> int:
+def _busy_in_flight(cells: list[dict[str, Any]], rows: int) -> int:
     """Return the calls in flight of the busy cell of that size: 32, or the most below."""
     several = [cell["in_flight"] for cell in cells if cell["rows"] == rows]
     return max((each for each in several if each <= 32), default=0)
 
 
-def _stack(axis: Any, found: list[tuple[dict[str, Any], dict[str, float]]], title: str) -> None:
+def _stacked_bars(
+    axis: Any, found: list[tuple[dict[str, Any], dict[str, float]]], title: str
+) -> None:
     """Draw shares; the microseconds of the whole call stand above each bar."""
     ends, positions = np.zeros(len(found)), range(len(found))
     # A rest below zero is no part of the bar.
@@ -135,51 +142,55 @@ def _stack(axis: Any, found: list[tuple[dict[str, Any], dict[str, float]]], titl
     for position, (_, taken) in zip(positions, found, strict=True):
         whole = f"{sum(taken.values()):,.0f} µs"
         axis.annotate(whole, (position, 100), ha="center", va="bottom", fontsize=8)
-    axis.set_xticks(positions, [rows_text(cell) for cell, _ in found], fontsize=8)
+    axis.set_xticks(positions, [describe_rows(cell) for cell, _ in found], fontsize=8)
     axis.set(ylim=(0, 110))
     axis.set_title(title, fontsize=9)
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def _workers(figures: Figures, figure: Any) -> None:
-    cells = figures.group("workers")
+def _workers(results: Results, figure: Any) -> None:
+    cells = results.group("workers")
     axes = figure.subplots(1, len(cells), squeeze=False)[0]
     for axis, cell in zip(axes, cells, strict=True):
         for number, (one, two) in enumerate(((CQ, CQ2), (AIO, AIO2))):
-            rates = [median(cell, who, "calls_per_s") or 0.0 for who in (one, two)]
+            rates = [median(cell, server, "calls_per_s") or 0.0 for server in (one, two)]
             if not any(rates):
                 continue
             at = [0 + 0.4 * number, 1.2 + 0.4 * number]
             bars = axis.bar(at, rates, 0.38, color=COLOURS[one], label=one)
             axis.bar_label(bars, fmt="{:,.0f}", fontsize=8)
         axis.set_xticks([0.2, 1.4], ["1 worker", "2 workers"])
-        axis.set_title(f"{rows_text(cell)}, {cell['in_flight']} in flight", fontsize=10)
+        axis.set_title(f"{describe_rows(cell)}, {cell['in_flight']} in flight", fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("calls per second")
     axes[0].legend(fontsize=8)
 
 
-def _rows(figures: Figures, figure: Any) -> None:
+def _rows(results: Results, figure: Any) -> None:
     axis = figure.subplots()
-    cells = figures.group("sizes")
-    busy = [cell for cell in cells if cell["in_flight"] == _usual(cells, cell["rows"])]
-    for who in ("bare run", EMPTY, CQ, AIO, *PEERS):
+    cells = results.group("sizes")
+    busy = [cell for cell in cells if cell["in_flight"] == _busy_in_flight(cells, cell["rows"])]
+    for server in ("bare run", EMPTY, CQ, AIO, *PEERS):
         found = [
             (cell["rows"], us)
             for cell in busy
-            if (us := figures.bare_us(cell) if who == "bare run" else median(cell, who, "cpu_us"))
+            if (
+                us := results.bare_us(cell)
+                if server == "bare run"
+                else median(cell, server, "cpu_us")
+            )
         ]
         if found:
-            style = "--" if who in ("bare run", EMPTY) else "o-"
-            axis.plot(*zip(*found, strict=True), style, ms=4, color=COLOURS[who], label=who)
+            style = "--" if server in ("bare run", EMPTY) else "o-"
+            axis.plot(*zip(*found, strict=True), style, ms=4, color=COLOURS[server], label=server)
     axis.set(xscale="log", yscale="log", xlabel="rows per request", ylabel="server CPU µs per call")
     axis.set_xticks([cell["rows"] for cell in busy], [str(cell["rows"]) for cell in busy])
     axis.minorticks_off()
     _finish(axis)
 
 
-def _models(figures: Figures, figure: Any) -> None:
-    grown = figures.result["growth"]["models"]
+def _models(results: Results, figure: Any) -> None:
+    grown = results.result["growth"]["models"]
     counts = [each["models"] for each in grown]
     series = {
         "start in s": [each["start_s"] for each in grown],
@@ -189,8 +200,8 @@ def _models(figures: Figures, figure: Any) -> None:
     _panels(figure, counts, series, "models loaded")
 
 
-def _clients(figures: Figures, figure: Any) -> None:
-    grown = figures.result["growth"]["clients"]
+def _clients(results: Results, figure: Any) -> None:
+    grown = results.result["growth"]["clients"]
     series = {
         "CPU µs per call": [_middle(each["cpu_us"]) for each in grown],
         "resident MB, at most": [each["resident_mb"] for each in grown],
@@ -209,9 +220,9 @@ def _panels(figure: Any, counts: list[int], series: dict[str, list[float]], belo
         axis.spines[["top", "right"]].set_visible(False)
 
 
-def _hours(figures: Figures, figure: Any) -> None:
+def _hours(results: Results, figure: Any) -> None:
     axis = figure.subplots()
-    for each in figures.result["growth"]["hours"]:
+    for each in results.result["growth"]["hours"]:
         # The control leaks on purpose.
         colour = COLOURS.get(each["name"], "tab:red")
         minutes = np.array(each["seconds"]) / 60
@@ -235,10 +246,10 @@ def _middle(values: list[float]) -> float:
     return float(np.median(values)) if values else float("nan")
 
 
-_PLOTS: dict[str, tuple[Callable[[Figures], bool], Callable[[Figures, Any], None]]] = {
+_PLOTS: dict[str, tuple[Callable[[Results], bool], Callable[[Results, Any], None]]] = {
     "throughput-latency": (lambda f: bool(f.group("curve")), _throughput_latency),
     "one-call": (
-        lambda f: any(parts(f, cell) or _alone(f, cell) for cell in f.group("sizes")),
+        lambda f: any(parts(f, cell) or _single_call_times(f, cell) for cell in f.group("sizes")),
         _one_call,
     ),
     "workers": (lambda f: bool(f.group("workers")), _workers),

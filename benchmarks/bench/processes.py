@@ -9,7 +9,7 @@ PROC = Path("/proc")
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
-def family(pid: int) -> list[int]:
+def process_tree(pid: int) -> list[int]:
     """Return a process and all its descendants, as far as they still run."""
     children: dict[int, list[int]] = {}
     for folder in PROC.glob("[0-9]*"):

@@ -6,12 +6,12 @@ from typing import Any
 
 from bench import plots, sentences
 from bench.cells import AIO, AIO2, CQ, CQ2, EMPTY
-from bench.figures import (
+from bench.results import (
     PEERS,
-    Figures,
-    load_text,
+    Results,
+    describe_load,
+    format_number,
     median,
-    number,
     parts,
     ratio,
     spread,
@@ -21,7 +21,7 @@ from bench.figures import (
 
 HOW = """\
 All servers are up at once and take turns at every load, in rounds, so that all see the same
-machine; figures are medians over the rounds, with the lowest and the highest. The client of all is
+machine; results are medians over the rounds, with the lowest and the highest. The client of all is
 h2load with a request that was serialised once, on the same cores as the servers: **calls per second
 are what client and server reach together; server CPU per call is the steadier figure.** It is
 user and system time of all the server's processes, from /proc. Every kind of call was answered
@@ -37,30 +37,30 @@ that refused calls are found out.
 
 def markdown(result: dict[str, Any]) -> str:
     """Return the report."""
-    figures = Figures(result)
+    results = Results(result)
     there = set(plots.names(result))
     body = [
         *_head(result),
-        *_short(figures),
+        *_short(results),
         "## Requests of every size",
         "",
-        *_sizes(figures),
-        *_plot(there, "throughput-latency", sentences.curve(figures)),
+        *_sizes(results),
+        *_plot(there, "throughput-latency", sentences.curve(results)),
         "## Where the microseconds of one call go",
         "",
-        *_parts(figures),
+        *_parts(results),
         *_plot(there, "one-call", sentences.ONE_CALL),
         "## Other models, and every call",
         "",
-        *_models(figures),
-        *_workers(figures, there),
-        *_peers(figures),
+        *_models(results),
+        *_workers(results, there),
+        *_peers(results),
         "## How cost grows",
         "",
-        *_plot(there, "growth-rows", sentences.rows(figures)),
-        *_plot(there, "growth-models", sentences.models(figures)),
-        *_plot(there, "growth-clients", sentences.clients(figures)),
-        *_plot(there, "growth-hours", sentences.hours(figures)),
+        *_plot(there, "growth-rows", sentences.rows(results)),
+        *_plot(there, "growth-models", sentences.models(results)),
+        *_plot(there, "growth-clients", sentences.clients(results)),
+        *_plot(there, "growth-hours", sentences.hours(results)),
         *_start(result),
         "## What was chosen, and what was not measured",
         "",
@@ -92,23 +92,23 @@ def _head(result: dict[str, Any]) -> list[str]:
     ]
 
 
-def _short(figures: Figures) -> list[str]:
-    found = [f"* {line}" for line in sentences.short(figures)]
+def _short(results: Results) -> list[str]:
+    found = [f"* {line}" for line in sentences.short(results)]
     return ["## In short", "", *found, ""] if found else []
 
 
-def _sizes(figures: Figures) -> list[str]:
-    cells = figures.group("sizes")
+def _sizes(results: Results) -> list[str]:
+    cells = results.group("sizes")
     heads = ["rows, in flight", "bare run", "empty call", "cq", "aio"]
     heads += ["cq / bare", "cq / empty", "cq / (bare + empty)", "aio / cq"]
     lines = []
     for cell in cells:
-        bare, empty, cq = figures.bare_us(cell), median(cell, EMPTY, "cpu_us"), _cpu(cell, CQ)
+        bare, empty, cq = results.bare_us(cell), median(cell, EMPTY, "cpu_us"), _cpu(cell, CQ)
         lines.append(
             [
                 f"{cell['rows']}, {cell['in_flight']}",
-                number(bare),
-                *(spread(cell, who, "cpu_us") for who in (EMPTY, CQ, AIO)),
+                format_number(bare),
+                *(spread(cell, server, "cpu_us") for server in (EMPTY, CQ, AIO)),
                 ratio(cq, bare),
                 ratio(cq, empty),
                 ratio(cq, bare, empty),
@@ -126,37 +126,36 @@ def _sizes(figures: Figures) -> list[str]:
     ]
 
 
-def _rates(cells: list[dict[str, Any]], who: tuple[str, ...]) -> list[str]:
-    heads = ["rows, in flight", *(f"{each}, calls/s" for each in who)]
-    heads += [f"{each}, p50 / p99 µs" for each in who]
+def _rates(cells: list[dict[str, Any]], servers: tuple[str, ...]) -> list[str]:
+    heads = ["rows, in flight", *(f"{each}, calls/s" for each in servers)]
+    heads += [f"{each}, p50 / p99 µs" for each in servers]
     lines = [
         [
             f"{cell['rows']}, {cell['in_flight']}",
-            *(spread(cell, each, "calls_per_s") for each in who),
-            *(
-                f"{number(median(cell, each, 'p50_us'))} / {number(median(cell, each, 'p99_us'))}"
-                for each in who
-            ),
+            *(spread(cell, each, "calls_per_s") for each in servers),
+            *(_p50_p99(cell, each) for each in servers),
         ]
         for cell in cells
     ]
     return table(heads, lines)
 
 
-def _parts(figures: Figures) -> list[str]:
+def _parts(results: Results) -> list[str]:
     alone, busy = [], []
-    for cell in figures.group("sizes"):
-        if cell["in_flight"] == 1 and (found := times(figures, cell)):
+    for cell in results.group("sizes"):
+        if cell["in_flight"] == 1 and (found := times(results, cell)):
             whole = median(cell, CQ, "p50_us")
-            alone.append([str(cell["rows"]), number(whole), *map(number, found.values())])
-        if taken := parts(figures, cell):
+            alone.append(
+                [str(cell["rows"]), format_number(whole), *map(format_number, found.values())]
+            )
+        if taken := parts(results, cell):
             batch = median(cell, CQ, "batch_rows")
             busy.append(
                 [
                     f"{cell['rows']}, {cell['in_flight']}",
-                    number(batch, "{:.1f}"),
-                    number(_cpu(cell, CQ)),
-                    *map(number, taken.values()),
+                    format_number(batch, "{:.1f}"),
+                    format_number(_cpu(cell, CQ)),
+                    *map(format_number, taken.values()),
                 ]
             )
     heads = ["rows", "p50", "model", "around the model", "queue", "transport", "the rest"]
@@ -175,75 +174,72 @@ def _parts(figures: Figures) -> list[str]:
     ]
 
 
-def _models(figures: Figures) -> list[str]:
+def _models(results: Results) -> list[str]:
     heads = ["call", "bare run", "empty call", "cq", "cq / bare", "cq / (bare + empty)"]
     heads += ["cq, calls/s", "cq, p50 µs"]
     lines = []
-    for cell in [*figures.group("models"), *figures.group("calls")]:
-        bare, empty, cq = figures.bare_us(cell), median(cell, EMPTY, "cpu_us"), _cpu(cell, CQ)
+    for cell in [*results.group("models"), *results.group("calls")]:
+        bare, empty, cq = results.bare_us(cell), median(cell, EMPTY, "cpu_us"), _cpu(cell, CQ)
         line = [
-            load_text(cell),
-            number(bare),
-            *(spread(cell, who, "cpu_us") for who in (EMPTY, CQ)),
+            describe_load(cell),
+            format_number(bare),
+            *(spread(cell, server, "cpu_us") for server in (EMPTY, CQ)),
             ratio(cq, bare),
             ratio(cq, bare, empty),
-            number(median(cell, CQ, "calls_per_s")),
-            number(median(cell, CQ, "p50_us")),
+            format_number(median(cell, CQ, "calls_per_s")),
+            format_number(median(cell, CQ, "p50_us")),
         ]
         if line not in lines:  # a cell of both groups
             lines.append(line)
     return ["Server CPU µs per call:", "", *table(heads, lines)]
 
 
-def _workers(figures: Figures, there: set[str]) -> list[str]:
-    who = (CQ, CQ2, AIO, AIO2)
-    cells = figures.group("workers")
-    heads = ["rows, in flight", *(f"{each}, CPU µs" for each in who)]
-    heads += [f"{each}, calls/s" for each in who]
+def _workers(results: Results, there: set[str]) -> list[str]:
+    servers = (CQ, CQ2, AIO, AIO2)
+    cells = results.group("workers")
+    heads = ["rows, in flight", *(f"{each}, CPU µs" for each in servers)]
+    heads += [f"{each}, calls/s" for each in servers]
     lines = [
         [
             f"{cell['rows']}, {cell['in_flight']}",
-            *(spread(cell, each, "cpu_us") for each in who),
-            *(spread(cell, each, "calls_per_s") for each in who),
+            *(spread(cell, each, "cpu_us") for each in servers),
+            *(spread(cell, each, "calls_per_s") for each in servers),
         ]
         for cell in cells
     ]
-    said = sentences.workers(figures)
+    said = sentences.workers(results)
     return ["## Workers", "", *table(heads, lines), *_plot(there, "workers", said)]
 
 
-def _peers(figures: Figures) -> list[str]:
-    if not figures.peers:
+def _peers(results: Results) -> list[str]:
+    if not results.peers:
         return []
-    who = (CQ, *figures.peers)
-    cells = [cell for cell in figures.result["cells"] if not figures.missing_peers(cell)]
-    heads = ["call", *(f"{each}, CPU µs" for each in who)]
-    heads += [f"{each} / cq" for each in figures.peers]
+    servers = (CQ, *results.peers)
+    cells = [cell for cell in results.result["cells"] if not results.missing_peers(cell)]
+    heads = ["call", *(f"{each}, CPU µs" for each in servers)]
+    heads += [f"{each} / cq" for each in results.peers]
     cpu = [
         [
-            load_text(cell),
-            *(spread(cell, each, "cpu_us") for each in who),
-            *(ratio(_cpu(cell, each), _cpu(cell, CQ)) for each in figures.peers),
+            describe_load(cell),
+            *(spread(cell, each, "cpu_us") for each in servers),
+            *(ratio(_cpu(cell, each), _cpu(cell, CQ)) for each in results.peers),
         ]
         for cell in cells
     ]
-    heads_rates = ["call", *(f"{each}, calls/s" for each in who)]
-    heads_rates += [f"{each}, p50 / p99 µs" for each in who]
+    heads_rates = ["call", *(f"{each}, calls/s" for each in servers)]
+    heads_rates += [f"{each}, p50 / p99 µs" for each in servers]
     rates = [
         [
-            load_text(cell),
-            *(number(median(cell, each, "calls_per_s")) for each in who),
-            *(
-                f"{number(median(cell, each, 'p50_us'))} / {number(median(cell, each, 'p99_us'))}"
-                for each in who
-            ),
+            describe_load(cell),
+            *(format_number(median(cell, each, "calls_per_s")) for each in servers),
+            *(_p50_p99(cell, each) for each in servers),
         ]
         for cell in cells
     ]
     setups = [
-        f"* {name} ({figures.result['versions'].get(name, '?')}): "
-        f"{figures.result['servers'][name]['setup']}"
-        for name in figures.peers
+        f"* {name} ({results.result['versions'].get(name, '?')}): "
+        f"{results.result['servers'][name]['setup']}"
+        for name in results.peers
     ]
     return [
         "## Other servers",
@@ -253,7 +249,7 @@ def _peers(figures: Figures) -> list[str]:
         "advice ([benchmarks/peers](peers)):",
         "",
         *setups,
-        f"* ours: `{figures.result['servers'][CQ]['setup']}`, and nothing tuned.",
+        f"* ours: `{results.result['servers'][CQ]['setup']}`, and nothing tuned.",
         "",
         *table(heads, cpu),
         *table(heads_rates, rates),
@@ -290,5 +286,10 @@ def _plot(there: set[str], name: str, sentence: str) -> list[str]:
     return [f"![{sentence}](plots/{name}.png)", "", sentence, ""]
 
 
-def _cpu(cell: dict[str, Any], who: str) -> float | None:
-    return median(cell, who, "cpu_us")
+def _cpu(cell: dict[str, Any], server: str) -> float | None:
+    return median(cell, server, "cpu_us")
+
+
+def _p50_p99(cell: dict[str, Any], server: str) -> str:
+    p50, p99 = (format_number(median(cell, server, name)) for name in ("p50_us", "p99_us"))
+    return f"{p50} / {p99}"

@@ -19,12 +19,12 @@ SERVICE = "/latentserve.v1.GenerativeService/"
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 SEED = 7
 TOLERANCE = 1e-3
-CALL_LIMIT_S = 20.0
+CALL_TIMEOUT_S = 20.0
 # A reply's Timings and its squared errors take some bytes more or fewer.
 SPARE_BYTES = 32
 
 
-class WrongAnswer(Exception):
+class WrongReply(Exception):
     """A server does not answer what the graph alone gives; the text says how."""
 
 
@@ -67,16 +67,16 @@ def oip_request(model: Model, rpc: str, rows: int) -> bytes:
 def prepare(address: str, model: Model, rpc: str, rows: int, *, peer: bool) -> Prepared:
     """Make the call once with a real client, and check the answer.
 
-    Raises WrongAnswer, or grpc.RpcError where there is none.
+    Raises WrongReply, or grpc.RpcError where there is none.
     """
     request = (oip_request if peer else own_request)(model, rpc, rows)
     method = INFER if peer else SERVICE + rpc
     with grpc.insecure_channel(address) as channel:
         if rpc == "SampleStream":
-            stream = channel.unary_stream(method)(request, timeout=CALL_LIMIT_S)
+            stream = channel.unary_stream(method)(request, timeout=CALL_TIMEOUT_S)
             replies = list(stream)
         else:
-            replies = [channel.unary_unary(method)(request, timeout=CALL_LIMIT_S)]
+            replies = [channel.unary_unary(method)(request, timeout=CALL_TIMEOUT_S)]
     answers = [_read_oip(reply) if peer else _read_own(rpc, reply) for reply in replies]
     _compare(np.concatenate(answers), model, rpc, rows)
     return Prepared(method, request, sum(len(reply) + 5 for reply in replies))
@@ -88,7 +88,7 @@ def empty(prepared: Prepared) -> Prepared:
     return Prepared(f"/reply/{length}", prepared.request, prepared.reply_bytes)
 
 
-def least_bytes(prepared: Prepared) -> int:
+def min_reply_bytes(prepared: Prepared) -> int:
     """Return what a good reply has at least."""
     return max(1, prepared.reply_bytes - SPARE_BYTES)
 
@@ -102,20 +102,20 @@ def _read_own(rpc: str, reply: bytes) -> NDArray[Any]:
 def _read_oip(reply: bytes) -> NDArray[Any]:
     outputs = [value for name, value in read_infer(reply).items() if name.startswith("output ")]
     if len(outputs) != 1 or not isinstance(outputs[0], np.ndarray):
-        raise WrongAnswer(f"{len(outputs)} outputs, expected one array")
+        raise WrongReply(f"{len(outputs)} outputs, expected one array")
     return outputs[0]
 
 
 def _compare(answer: NDArray[Any], model: Model, rpc: str, rows: int) -> None:
     if operation(rpc) == "sample":  # which latents were drawn is another test's concern
         if len(answer) != rows:
-            raise WrongAnswer(f"{rpc} of {model.name}: {len(answer)} rows, expected {rows}")
+            raise WrongReply(f"{rpc} of {model.name}: {len(answer)} rows, expected {rows}")
         return
     expected = model.expected(rpc, rows)
     if answer.shape != expected.shape:
-        raise WrongAnswer(
+        raise WrongReply(
             f"{rpc} of {model.name}: {list(answer.shape)}, expected {list(expected.shape)}"
         )
     off = float(np.abs(answer - expected).max())
     if not off <= TOLERANCE:
-        raise WrongAnswer(f"{rpc} of {model.name}: off by {off:g}, at most {TOLERANCE:g} expected")
+        raise WrongReply(f"{rpc} of {model.name}: off by {off:g}, at most {TOLERANCE:g} expected")

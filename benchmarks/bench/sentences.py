@@ -1,4 +1,4 @@
-"""What the figures say, one sentence each, made from the figures and from nothing else."""
+"""What the results say, one sentence each, made from the results and from nothing else."""
 
 from __future__ import annotations
 
@@ -6,34 +6,34 @@ import statistics
 from typing import Any
 
 from bench.cells import CALLS_PER_CLIENT, CQ, CQ2, EMPTY
-from bench.figures import Figures, load_text, median, ratio, rows_text
+from bench.results import Results, describe_load, describe_rows, median, ratio
 
-REACH_BARE = 1.35  # times the CPU of the bare run, at 64 rows: what the project set out for
+TARGET_RATIO = 1.35  # times the CPU of the bare run, at 64 rows: what the project set out for
 ONE_CALL = (
     "Shares of the time and of the server's CPU of one call over cq, with the whole above: what a "
     "call costs beside the model is paid once for all its rows, and bytes are paid for each."
 )
 
 
-def short(figures: Figures) -> list[str]:
+def short(results: Results) -> list[str]:
     """Return the lines of the summary."""
     found = []
-    for cell in figures.group("sizes"):
+    for cell in results.group("sizes"):
         if cell["rows"] == 64 and cell["in_flight"] > 1:
-            cq, bare = median(cell, CQ, "cpu_us"), figures.bare_us(cell)
+            cq, bare = median(cell, CQ, "cpu_us"), results.bare_us(cell)
             empty = median(cell, EMPTY, "cpu_us")
             if cq and bare:
                 both = None if empty is None else bare + empty
-                met = "met" if cq / bare <= REACH_BARE else "missed"
+                met = "met" if cq / bare <= TARGET_RATIO else "missed"
                 found.append(
                     f"64 rows, {cell['in_flight']} in flight: {cq / bare:.2f} times the CPU of the "
-                    f"bare run (the aim of {REACH_BARE:g} is {met}), "
+                    f"bare run (the aim of {TARGET_RATIO:g} is {met}), "
                     f"{ratio(cq, both)} times that of the bare run "
                     "and an empty call of as many bytes together. These two alone are "
                     f"{ratio(both, bare)} times the bare run."
                 )
     busiest = max(
-        (cell for cell in figures.group("curve") if median(cell, CQ, "calls_per_s")),
+        (cell for cell in results.group("curve") if median(cell, CQ, "calls_per_s")),
         key=lambda cell: median(cell, CQ, "calls_per_s") or 0.0,
         default=None,
     )
@@ -43,10 +43,10 @@ def short(figures: Figures) -> list[str]:
             f"cq ({busiest['in_flight']} in flight), {median(busiest, CQ, 'cpu_us'):,.0f} µs of "
             f"server CPU each; an empty call takes {median(busiest, EMPTY, 'cpu_us') or 0:,.0f} µs."
         )
-    if figures.peers:
-        behind = figures.slowest_lead()
+    if results.peers:
+        behind = results.peers_ahead()
         named = " and ".join(
-            [", ".join(figures.peers[:-1]), figures.peers[-1]][-len(figures.peers) :]
+            [", ".join(results.peers[:-1]), results.peers[-1]][-len(results.peers) :]
         )
         if behind:
             found.append(f"Ahead of {named}, in CPU and in calls per second, except:")
@@ -56,9 +56,9 @@ def short(figures: Figures) -> list[str]:
     return found
 
 
-def curve(figures: Figures) -> str:
+def curve(results: Results) -> str:
     """About throughput against latency."""
-    cells = [cell for cell in figures.group("curve") if median(cell, CQ, "calls_per_s")]
+    cells = [cell for cell in results.group("curve") if median(cell, CQ, "calls_per_s")]
     if not cells:
         return ""
     low, high = cells[0], cells[-1]
@@ -70,23 +70,23 @@ def curve(figures: Figures) -> str:
     )
 
 
-def workers(figures: Figures) -> str:
+def workers(results: Results) -> str:
     """About one and two workers."""
     said = [
-        f"{two / one:.2f} times the calls of one at {rows_text(cell)}"
-        for cell in figures.group("workers")
+        f"{two / one:.2f} times the calls of one at {describe_rows(cell)}"
+        for cell in results.group("workers")
         if (one := median(cell, CQ, "calls_per_s")) and (two := median(cell, CQ2, "calls_per_s"))
     ]
-    cores = figures.result["machine"]["cores"]
+    cores = results.result["machine"]["cores"]
     return (
         f"Two workers over cq make {' and '.join(said)}, on {cores} cores which they share with "
         "the client."
     )
 
 
-def rows(figures: Figures) -> str:
+def rows(results: Results) -> str:
     """About rows per request."""
-    cells = [cell for cell in figures.group("sizes") if cell["in_flight"] > 1]
+    cells = [cell for cell in results.group("sizes") if cell["in_flight"] > 1]
     ends = [cell for cell in cells if median(cell, CQ, "cpu_us")]
     if len(ends) < 2:
         return ""
@@ -94,13 +94,13 @@ def rows(figures: Figures) -> str:
     first, last = (_per_row(cell) for cell in (low, high))
     return (
         f"Rows per request: server CPU of a row over cq goes from {first:,.1f} µs "
-        f"({load_text(low)}) to {last:,.1f} µs ({load_text(high)})."
+        f"({describe_load(low)}) to {last:,.1f} µs ({describe_load(high)})."
     )
 
 
-def models(figures: Figures) -> str:
+def models(results: Results) -> str:
     """About the number of loaded models."""
-    grown = figures.result["growth"]["models"]
+    grown = results.result["growth"]["models"]
     if len(grown) < 2:
         return ""
     low, high = grown[0], grown[-1]
@@ -114,9 +114,9 @@ def models(figures: Figures) -> str:
     )
 
 
-def clients(figures: Figures) -> str:
+def clients(results: Results) -> str:
     """About the number of connections."""
-    grown = figures.result["growth"]["clients"]
+    grown = results.result["growth"]["clients"]
     if len(grown) < 2:
         return ""
     low, high = grown[0], grown[-1]
@@ -130,10 +130,10 @@ def clients(figures: Figures) -> str:
     )
 
 
-def hours(figures: Figures) -> str:
+def hours(results: Results) -> str:
     """About the soak: how memory changes in its last two thirds."""
     said = []
-    for each in figures.result["growth"]["hours"]:
+    for each in results.result["growth"]["hours"]:
         warm = [
             (calls, mb)
             for calls, mb in zip(each["calls"], each["resident_mb"], strict=True)

@@ -16,10 +16,10 @@ from pathlib import Path
 import grpc
 
 from bench import processes
-from bench.requests import WrongAnswer
+from bench.requests import WrongReply
 
-START_LIMIT_S = 90.0
-STOP_LIMIT_S = 40.0
+START_TIMEOUT_S = 90.0
+STOP_TIMEOUT_S = 40.0
 ECHO = Path(__file__).parents[1] / "echo_server.py"
 _METRICS_AT = re.compile(r"metrics are at (http://\S+)")
 _TOTALS = {
@@ -65,12 +65,12 @@ class Server:
                 answered()
             except grpc.RpcError as error:
                 problem = str(error.code() if isinstance(error, grpc.Call) else error)
-            except WrongAnswer as error:
+            except WrongReply as error:
                 raise NotServing(f"{self.name}: {error}") from error
             else:
                 self.start_s = time.monotonic() - self.started
                 return
-            late = time.monotonic() - self.started > START_LIMIT_S
+            late = time.monotonic() - self.started > START_TIMEOUT_S
             if late or self.process.poll() is not None:
                 last = " | ".join(self.log.read_text("utf-8", "replace").splitlines()[-4:])
                 raise NotServing(f"{self.name} does not serve ({problem}): {last[-600:]}")
@@ -79,14 +79,14 @@ class Server:
     def wait_for_line(self, pattern: str) -> None:
         """Wait until the log has it; raises NotServing where it does not come."""
         while not re.search(pattern, self.log.read_text("utf-8", "replace")):
-            if time.monotonic() - self.started > START_LIMIT_S or self.process.poll() is not None:
+            if time.monotonic() - self.started > START_TIMEOUT_S or self.process.poll() is not None:
                 raise NotServing(f"{self.name}: its log does not say {pattern!r}")
             time.sleep(0.02)
 
     @property
     def pids(self) -> list[int]:
         """All its processes."""
-        return processes.family(self.process.pid)
+        return processes.process_tree(self.process.pid)
 
     def totals(self) -> dict[str, float]:
         """Return what its metrics add up to; nothing for servers that are not ours."""
@@ -108,7 +108,7 @@ class Server:
         pids = self.pids
         self.process.terminate()
         try:
-            self.process.wait(STOP_LIMIT_S)
+            self.process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             for pid in pids:
                 subprocess.run(["kill", "-9", str(pid)], check=False, stderr=subprocess.DEVNULL)

@@ -16,14 +16,14 @@ from bench.requests import Prepared
 from bench.servers import Server
 
 PROBE_CALLS = 64
-FAILURES = (h2load.CallsFailed, requests.WrongAnswer, grpc.RpcError, OSError)
+FAILURES = (h2load.CallsFailed, requests.WrongReply, grpc.RpcError, OSError)
 _SERIES = ("cpu_us", "calls_per_s", "p50_us", "p99_us", "queue_us", "engine_us", "batch_rows")
 
 
 def turn(
     server: Server, prepared: Prepared, cell: Cell, calls: int
 ) -> tuple[dict[str, float], float]:
-    """Put one load on one server; return its figures and the seconds that it took.
+    """Put one load on one server; return its results and the seconds that it took.
 
     CPU is of all the server's processes, per call. Raises CallsFailed where calls were refused.
     """
@@ -37,11 +37,11 @@ def turn(
         calls=calls,
         in_flight=cell.in_flight,
         connections=cell.connections,
-        reply_bytes=requests.least_bytes(prepared),
+        reply_bytes=requests.min_reply_bytes(prepared),
     )
     took_s = time.monotonic() - started
     used_s = processes.cpu_s(pids) - before
-    figures = {
+    results = {
         "cpu_us": used_s / calls * 1e6,
         "calls_per_s": load.calls_per_s,
         "p50_us": load.p50_us,
@@ -52,14 +52,14 @@ def turn(
         more = {name: after[name] - totals[name] for name in totals}
         if more["calls"] < calls:
             raise h2load.CallsFailed(f"{more['calls']:.0f} of {calls} calls were admitted")
-        figures["queue_us"] = more["queue_s"] / more["calls"] * 1e6
-        figures["engine_us"] = more["engine_s"] / calls * 1e6
-        figures["batch_rows"] = more["rows"] / max(more["batches"], 1)
-    return figures, took_s
+        results["queue_us"] = more["queue_s"] / more["calls"] * 1e6
+        results["engine_us"] = more["engine_s"] / calls * 1e6
+        results["batch_rows"] = more["rows"] / max(more["batches"], 1)
+    return results, took_s
 
 
 class Turns:
-    """What the cells gave so far: figures of each server in each round."""
+    """What the cells gave so far: results of each server in each round."""
 
     def __init__(
         self,
@@ -80,15 +80,15 @@ class Turns:
     def warm_up(self) -> None:
         """Check an answer of each kind, and learn how many calls fit into a turn."""
         for cell in self.cells:
-            for who in self._who(cell):
-                self._attempt(cell, who, self._probe)
+            for server_name in self._running(cell):
+                self._try(cell, server_name, self._probe)
 
     def round(self) -> None:
         """Let all take one turn at each cell."""
         for cell in self.cells:
-            for who in self._who(cell):
-                if (cell.key, who) in self._rates:
-                    self._attempt(cell, who, self._measure)
+            for server_name in self._running(cell):
+                if (cell.key, server_name) in self._rates:
+                    self._try(cell, server_name, self._measure)
 
     def data(self) -> list[dict[str, Any]]:
         """Return the cells with what was measured, as plain values."""
@@ -101,56 +101,58 @@ class Turns:
                 "connections": cell.connections,
                 "groups": list(cell.groups),
                 "who": {
-                    who: self._found[cell.key, who]
-                    for who in cell.who
-                    if (cell.key, who) in self._found
+                    server_name: self._found[cell.key, server_name]
+                    for server_name in cell.servers
+                    if (cell.key, server_name) in self._found
                 },
             }
             for cell in self.cells
         ]
 
-    def _who(self, cell: Cell) -> list[str]:
-        return [who for who in cell.who if who in self.servers]
+    def _running(self, cell: Cell) -> list[str]:
+        return [server_name for server_name in cell.servers if server_name in self.servers]
 
-    def _attempt(self, cell: Cell, who: str, measure: Callable[[Cell, str], None]) -> None:
+    def _try(self, cell: Cell, server_name: str, measure: Callable[[Cell, str], None]) -> None:
         try:
-            measure(cell, who)
+            measure(cell, server_name)
         except FAILURES as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-            self._rates.pop((cell.key, who), None)
+            self._rates.pop((cell.key, server_name), None)
             self.missing[
-                f"{who}, {cell.rpc} of {cell.model}, {cell.rows} rows, {cell.in_flight} in "
+                f"{server_name}, {cell.rpc} of {cell.model}, {cell.rows} rows, {cell.in_flight} in "
                 f"flight: {reason}"
             ] = None
 
-    def _probe(self, cell: Cell, who: str) -> None:
+    def _probe(self, cell: Cell, server_name: str) -> None:
         calls = max(PROBE_CALLS, 2 * cell.in_flight)
-        _, took_s = turn(self.servers[who], self._prepare(cell, who), cell, calls)
-        self._rates[cell.key, who] = calls / took_s
+        _, took_s = turn(self.servers[server_name], self._prepare(cell, server_name), cell, calls)
+        self._rates[cell.key, server_name] = calls / took_s
 
-    def _measure(self, cell: Cell, who: str) -> None:
-        calls = self._calls(cell, who)
-        figures, took_s = turn(self.servers[who], self._prepare(cell, who), cell, calls)
-        self._rates[cell.key, who] = calls / took_s
-        found = self._found.setdefault((cell.key, who), {})
+    def _measure(self, cell: Cell, server_name: str) -> None:
+        calls = self._calls(cell, server_name)
+        results, took_s = turn(
+            self.servers[server_name], self._prepare(cell, server_name), cell, calls
+        )
+        self._rates[cell.key, server_name] = calls / took_s
+        found = self._found.setdefault((cell.key, server_name), {})
         for name in _SERIES:
-            if name in figures:
-                found.setdefault(name, []).append(float(f"{figures[name]:.5g}"))
+            if name in results:
+                found.setdefault(name, []).append(float(f"{results[name]:.5g}"))
 
-    def _calls(self, cell: Cell, who: str) -> int:
-        wanted = int(self._rates[cell.key, who] * self.seconds)
+    def _calls(self, cell: Cell, server_name: str) -> int:
+        wanted = int(self._rates[cell.key, server_name] * self.seconds)
         return max(wanted, 4 * cell.in_flight)
 
-    def _prepare(self, cell: Cell, who: str) -> Prepared:
-        key = (who, cell.model, cell.rpc, cell.rows)
+    def _prepare(self, cell: Cell, server_name: str) -> Prepared:
+        key = (server_name, cell.model, cell.rpc, cell.rows)
         if key not in self._prepared:
-            self._prepared[key] = self._new(cell, who)
+            self._prepared[key] = self._new(cell, server_name)
         return self._prepared[key]
 
-    def _new(self, cell: Cell, who: str) -> Prepared:
-        if who == EMPTY:
+    def _new(self, cell: Cell, server_name: str) -> Prepared:
+        if server_name == EMPTY:
             # As large as our own call, whichever server made that first.
-            own = next(each for each in self._who(cell) if each != EMPTY)
+            own = next(each for each in self._running(cell) if each != EMPTY)
             return requests.empty(self._prepare(cell, own))
-        server, model = self.servers[who], self._models[cell.model]
+        server, model = self.servers[server_name], self._models[cell.model]
         return requests.prepare(server.address, model, cell.rpc, cell.rows, peer=server.peer)

@@ -1,4 +1,4 @@
-"""The command line: `latentserve-server` or `python -m latentserve_server`."""
+"""Command line of the server: `latentserve-server` or `python -m latentserve_server`."""
 
 from __future__ import annotations
 
@@ -7,26 +7,27 @@ import logging
 import os
 import sys
 
-from latentserve_server import __version__, exit_status, grpc_core, logs
+from latentserve_server import __version__, exit_status, grpc_environment
 from latentserve_server.config import Settings, read_settings
 from latentserve_server.errors import EngineStuck, SettingsError, StartupError
+from latentserve_server.observability import log_format
 
 log = logging.getLogger("latentserve_server")
 
 
 def main() -> int:
-    """Serve until a signal; return the exit status, see `exit_status`."""
-    logs.lose_quietly()
+    """Serve until a signal arrives, and return the exit status (see `exit_status`)."""
+    log_format.ignore_write_errors_at_exit()
     try:
         settings = read_settings(sys.argv[1:])
     except SettingsError as error:
-        with contextlib.suppress(OSError):  # the exit status says it, too
+        with contextlib.suppress(OSError):  # stderr may be closed; the exit status is enough
             print(f"latentserve-server: {error}", file=sys.stderr)
         return exit_status.SETTINGS
-    logs.configure(
+    log_format.configure(
         settings.log_format,
         settings.log_level,
-        worker=logs.SUPERVISOR if settings.workers > 1 else None,
+        worker=log_format.SUPERVISOR if settings.workers > 1 else None,
         log_requests=settings.log_requests == "yes",
     )
     log.info("latentserve %s: %s", __version__, settings.describe())
@@ -40,10 +41,10 @@ def main() -> int:
 
 
 def _serve(settings: Settings) -> int:
-    grpc_core.prepare(settings.transport, os.environ)
-    # Imported late: a supervisor needs neither gRPC nor ONNX Runtime.
+    grpc_environment.prepare(settings.transport, os.environ)
+    # Imported here, because a supervisor needs neither gRPC nor ONNX Runtime.
     if settings.workers > 1:
-        from latentserve_server.supervisor import supervise
+        from latentserve_server.supervisor.control_loop import supervise
 
         return supervise(settings)
     import asyncio

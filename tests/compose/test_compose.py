@@ -141,7 +141,7 @@ def test_scaled_from_one_to_three_to_one_under_load(stack: Stack, tmp_path: Path
         stack.up(3)
         wait_until(lambda: all(_served(stack, c) > 20 for c in stack.containers()), "all serve")
         stack.up(1)
-        assert load.runs(), "the load ended before the scaling did"
+        assert load.is_running(), "the load ended before the scaling did"
         calls, errors, printed = load.finish(60)
     stack.up(2)
     assert calls == 1200, printed
@@ -155,7 +155,7 @@ def test_a_model_is_reloaded_under_load(stack: Stack, tmp_path: Path) -> None:
         told = stack.compose("run", "--rm", "--no-deps", "reload")
         assert told.count(" loaded") == 2, told
         versions = {client.sample(1, model="mnist-vae").served_by.version for _ in range(20)}
-        assert load.runs(), "the load ended before the reload did"
+        assert load.is_running(), "the load ended before the reload did"
         calls, errors, printed = load.finish(40)
     assert before < 77
     assert versions == {77}

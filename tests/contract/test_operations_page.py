@@ -12,10 +12,10 @@ from prometheus_client.core import Metric
 
 from latentserve_server import exit_status
 from latentserve_server.config import Settings
-from latentserve_server.entry import State
-from latentserve_server.metrics import Metrics
-from latentserve_server.repository import Action
-from latentserve_server.worker_metrics import WorkerMetrics
+from latentserve_server.observability.metrics import Metrics
+from latentserve_server.repository.lifecycle import Action
+from latentserve_server.repository.model_version import State
+from latentserve_server.supervisor.worker_metrics import WorkerMetrics
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "operations.md").read_text("utf-8")
 FLAGS = dict(re.findall(r"^\| (`--.*?) \| (.*?) \|", PAGE, re.MULTILINE))

@@ -1,4 +1,4 @@
-"""docker-compose.yml and .env.example say the same, and nothing that a server does not know."""
+"""Consistency of docker-compose.yml, .env.example and the settings of the server."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ COMPOSE = yaml.safe_load(TEXT)
 SERVERS = ("server", "server-gpu")
 
 
-def test_example_of_the_environment_has_every_variable_with_its_default() -> None:
+def test_env_example_has_every_variable_with_its_default() -> None:
     used = dict(re.findall(r"\$\{(\w+):?-([^}]*)\}", TEXT + OVERLAYS))
     example = (ROOT / ".env.example").read_text("utf-8")
-    said = dict(re.findall(r"^#(\w+)=(\S*)", example, re.MULTILINE))
-    # How a GPU is chosen is no default.
-    del said["COMPOSE_PROFILES"]
-    said["LATENTSERVE_SERVERS"] = re.findall(r"^#LATENTSERVE_SERVERS=(\S+)", example, re.M)[0]
-    assert said == used
+    documented = dict(re.findall(r"^#(\w+)=(\S*)", example, re.MULTILINE))
+    # The selection of a GPU is not a default.
+    del documented["COMPOSE_PROFILES"]
+    documented["LATENTSERVE_SERVERS"] = re.findall(r"^#LATENTSERVE_SERVERS=(\S+)", example, re.M)[0]
+    assert documented == used
 
 
 @pytest.mark.parametrize("service", SERVERS)
-def test_settings_are_settings_of_the_server(service: str) -> None:
+def test_environment_variables_are_settings_of_the_server(service: str) -> None:
     environment = {
         name: re.sub(r"\$\{\w+:?-([^}]*)\}", r"\1", value)
         for name, value in COMPOSE["services"][service]["environment"].items()
@@ -42,7 +42,7 @@ def test_settings_are_settings_of_the_server(service: str) -> None:
     assert settings.drain_delay_s + settings.grace_s + 30 <= stop_s
 
 
-def test_services_are_hardened_and_bounded() -> None:
+def test_services_are_hardened_and_have_limits() -> None:
     for name, service in COMPOSE["services"].items():
         assert service["read_only"], name
         assert service["cap_drop"] == ["ALL"], name
@@ -65,7 +65,7 @@ def test_images_are_pinned_by_version() -> None:
         assert name.startswith("latentserve") or re.search(r"\d+\.\d+", tag), image
 
 
-def test_ports_are_on_loopback_unless_asked_otherwise() -> None:
+def test_ports_are_on_loopback_by_default() -> None:
     ports = _published()
     assert ports
     for port in ports:

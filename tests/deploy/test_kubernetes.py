@@ -1,4 +1,4 @@
-"""The manifests of Kubernetes, by the published schemas, and whether they fit together."""
+"""Kubernetes manifests: validation against the published schemas, and consistency."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from deploy_files import DEPLOY
 yaml = pytest.importorskip("yaml")
 BASE = DEPLOY / "kubernetes" / "base"
 GPU = DEPLOY / "kubernetes" / "overlays" / "gpu"
-# The oldest version that still gets fixes when this was written, and the newest.
+# The oldest maintained version at the time of writing, and the newest.
 VERSIONS = ("1.34", "1.37")
 
 
@@ -31,10 +31,10 @@ def _one(folder: Path, kind: str) -> Any:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_every_manifest_keeps_the_schema(version: str) -> None:
+def test_every_manifest_conforms_to_the_schema(version: str) -> None:
     validate = pytest.importorskip(
         "kubernetes_validate",
-        reason="no schema looked at the manifests: pip install kubernetes-validate",
+        reason="needs the schemas: pip install kubernetes-validate",
     )
     found = list(_documents(BASE))
     assert len(found) == 6
@@ -43,16 +43,16 @@ def test_every_manifest_keeps_the_schema(version: str) -> None:
             validate.validate(document, version, strict=True)
         except validate.ValidationError as error:
             pytest.fail(f"{name}: {error.message}")
-    # A patch is no whole object, but what it says of an autoscaler is.
+    # The patch of a Deployment is not a complete object, but that of the autoscaler is.
     validate.validate(_one(GPU, "HorizontalPodAutoscaler"), version, strict=True)
 
 
 @pytest.mark.skipif(
     not shutil.which("kustomize"),
-    reason="kustomize did not put the manifests together: there is none here",
+    reason="needs kustomize",
 )
 @pytest.mark.parametrize("folder", [BASE, GPU], ids=["base", "gpu"])
-def test_what_kustomize_makes_of_them_keeps_the_schema(folder: Path) -> None:
+def test_the_output_of_kustomize_conforms_to_the_schema(folder: Path) -> None:
     validate = pytest.importorskip("kubernetes_validate")
     done = subprocess.run(
         ["kustomize", "build", str(folder)], capture_output=True, text=True, timeout=60
@@ -73,14 +73,14 @@ def test_what_kustomize_makes_of_them_keeps_the_schema(folder: Path) -> None:
 
 @pytest.mark.parametrize("folder", [BASE, GPU], ids=["base", "gpu"])
 def test_kustomization_names_all_files(folder: Path) -> None:
-    said = yaml.safe_load((folder / "kustomization.yaml").read_text("utf-8"))
-    local = {r for r in said["resources"] if not r.startswith("..")}
-    named = local | {patch["path"] for patch in said.get("patches", [])}
-    there = {path.name for path in folder.glob("*.yaml")} - {"kustomization.yaml"}
-    assert named == there
+    kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text("utf-8"))
+    local = {r for r in kustomization["resources"] if not r.startswith("..")}
+    named = local | {patch["path"] for patch in kustomization.get("patches", [])}
+    present = {path.name for path in folder.glob("*.yaml")} - {"kustomization.yaml"}
+    assert named == present
 
 
-def test_patches_meet_what_they_change() -> None:
+def test_patches_match_their_targets() -> None:
     for name, patch in _documents(GPU):
         target = _one(BASE, patch["kind"])
         assert patch["metadata"]["name"] == target["metadata"]["name"], name
@@ -93,7 +93,7 @@ def _containers(folder: Path) -> list[Any]:
     return found
 
 
-def test_all_select_the_same_pods() -> None:
+def test_all_selectors_match_the_pods() -> None:
     pods = _one(BASE, "Deployment")["spec"]["template"]["metadata"]["labels"]
     selectors = [
         _one(BASE, "Deployment")["spec"]["selector"]["matchLabels"],
@@ -104,7 +104,7 @@ def test_all_select_the_same_pods() -> None:
     assert all(selector.items() <= pods.items() for selector in selectors)
 
 
-def test_pods_are_hardened_and_bounded() -> None:
+def test_pods_are_hardened_and_have_limits() -> None:
     pod = _one(BASE, "Deployment")["spec"]["template"]["spec"]
     assert pod["securityContext"]["runAsNonRoot"]
     assert pod["securityContext"]["runAsUser"] == 10001
@@ -121,32 +121,32 @@ def test_pods_are_hardened_and_bounded() -> None:
     assert policy["egress"] == []
 
 
-def test_servers_of_compose_have_no_way_out() -> None:
+def test_servers_of_compose_are_on_an_internal_network() -> None:
     compose = yaml.safe_load((DEPLOY.parent / "docker-compose.yml").read_text("utf-8"))
     assert compose["networks"]["back"] == {"internal": True}
     for name in ("server", "server-gpu", "load", "reload", "train"):
         assert list(compose["services"][name]["networks"]) == ["back"]
 
 
-def test_a_drain_fits_into_the_time_that_a_pod_has() -> None:
+def test_a_drain_fits_into_the_termination_grace_period() -> None:
     pod = _one(BASE, "Deployment")["spec"]["template"]["spec"]
-    said = yaml.safe_load((BASE / "kustomization.yaml").read_text("utf-8"))
-    settings = dict(x.split("=", 1) for x in said["configMapGenerator"][0]["literals"])
+    kustomization = yaml.safe_load((BASE / "kustomization.yaml").read_text("utf-8"))
+    settings = dict(x.split("=", 1) for x in kustomization["configMapGenerator"][0]["literals"])
     drain_s, grace_s = (
         float(settings[f"LATENTSERVE_{name}"]) for name in ("DRAIN_DELAY_S", "GRACE_S")
     )
     assert drain_s + grace_s + 30 <= pod["terminationGracePeriodSeconds"]
     probe = pod["containers"][0]["livenessProbe"]
-    # Health is off while it drains: that must not count as dead.
+    # Health is NOT_SERVING during a drain, which must not fail the liveness probe.
     assert probe["periodSeconds"] * probe["failureThreshold"] > drain_s + grace_s
 
 
-def test_settings_are_settings_of_the_server() -> None:
+def test_config_map_literals_are_settings_of_the_server() -> None:
     from latentserve_server.config import read_settings
 
     for folder in (BASE, GPU):
-        said = yaml.safe_load((folder / "kustomization.yaml").read_text("utf-8"))
-        settings = dict(x.split("=", 1) for x in said["configMapGenerator"][0]["literals"])
+        kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text("utf-8"))
+        settings = dict(x.split("=", 1) for x in kustomization["configMapGenerator"][0]["literals"])
         known = vars(read_settings(["--exports", str(DEPLOY)], {}))
         assert {x.removeprefix("LATENTSERVE_").lower() for x in settings} <= set(known)
         read_settings(["--exports", str(DEPLOY)], settings)

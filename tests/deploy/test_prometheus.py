@@ -1,4 +1,4 @@
-"""Prometheus' configuration and alerts by promtool; the dashboard by Grafana's own schema."""
+"""Prometheus configuration and alerts checked by promtool; dashboard checked by Grafana's types."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OPERATIONS = (DEPLOY.parent / "docs" / "operations.md").read_text("utf-8")
 DASHBOARD = json.loads((DEPLOY / "grafana/dashboards/latentserve.json").read_text("utf-8"))
 NEEDS_PROMTOOL = pytest.mark.skipif(
     not shutil.which("promtool"),
-    reason="promtool did not look at the alerts: there is none, install Prometheus",
+    reason="needs promtool: install Prometheus",
 )
 
 
@@ -27,12 +27,12 @@ def _promtool(*arguments: str) -> None:
 
 
 @NEEDS_PROMTOOL
-def test_configuration_is_accepted() -> None:
+def test_the_configuration_is_accepted() -> None:
     _promtool("check", "config", str(DEPLOY / "prometheus" / "prometheus.yml"))
 
 
 @NEEDS_PROMTOOL
-def test_each_alert_fires_when_it_should_and_not_before() -> None:
+def test_each_alert_fires_at_the_expected_time() -> None:
     _promtool("test", "rules", str(DEPLOY / "prometheus" / "alerts.test.yml"))
 
 
@@ -40,26 +40,26 @@ def _alerts() -> set[str]:
     return set(re.findall(r"- alert: (\w+)", ALERTS.read_text("utf-8")))
 
 
-def test_every_alert_has_a_test_and_a_line_in_the_manual() -> None:
+def test_every_alert_has_a_test_and_is_documented() -> None:
     tests = (DEPLOY / "prometheus" / "alerts.test.yml").read_text("utf-8")
     fired = set(re.findall(r"alertname: (\w+)\n\s+exp_alerts", tests))
     explained = set(re.findall(r"^\| `((?:Latentserve|Envoy)\w+)` \|", OPERATIONS, re.MULTILINE))
     assert _alerts() == fired == explained
 
 
-def test_only_metrics_that_there_are() -> None:
+def test_alerts_and_dashboard_use_documented_metrics_only() -> None:
     documented = set(re.findall(r"^\| `((?:latentserve|grpc)_\w+)` \|", OPERATIONS, re.MULTILINE))
-    asked = ALERTS.read_text("utf-8") + " ".join(query for _, query in dashboard_queries())
-    names = set(re.findall(r"\b(?:latentserve|grpc_server)_[a-z_]+\b(?=[\[{ )])", asked))
+    queries = ALERTS.read_text("utf-8") + " ".join(query for _, query in dashboard_queries())
+    names = set(re.findall(r"\b(?:latentserve|grpc_server)_[a-z_]+\b(?=[\[{ )])", queries))
     parts = re.compile(r"_(?:bucket|sum|count)$")
     assert names, "no metric was found"
     assert {parts.sub("", name) for name in names} <= documented
 
 
-def test_dashboard_keeps_every_field_through_grafanas_own_types() -> None:
+def test_every_field_of_the_dashboard_is_known_to_grafanas_types() -> None:
     sdk = pytest.importorskip(
         "grafana_foundation_sdk.models.dashboard",
-        reason="Grafana's types did not look at the dashboard: pip install grafana-foundation-sdk",
+        reason="needs Grafana's types: pip install grafana-foundation-sdk",
     )
     from grafana_foundation_sdk.cog import encoder, plugins
 
@@ -70,7 +70,7 @@ def test_dashboard_keeps_every_field_through_grafanas_own_types() -> None:
 
 
 def _lost(ours: Any, theirs: Any, path: str = "") -> Any:
-    """Paths at which what came back lacks something or differs."""
+    """Yield the paths of missing or different fields after a round trip."""
     if isinstance(ours, dict):
         for key, value in ours.items():
             if not isinstance(theirs, dict) or key not in theirs:
@@ -84,7 +84,7 @@ def _lost(ours: Any, theirs: Any, path: str = "") -> Any:
         yield path
 
 
-def test_panels_neither_overlap_nor_leave_the_grid() -> None:
+def test_panels_do_not_overlap_and_are_inside_the_grid() -> None:
     taken: dict[tuple[int, int], str] = {}
     for panel in DASHBOARD["panels"]:
         at = panel["gridPos"]

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from latentserve_server import logs
 from latentserve_server.config import read_settings
-from latentserve_server.device import Device
-from latentserve_server.engine import OnnxEngine
-from latentserve_server.manifest import Manifest
+from latentserve_server.engine.device import Device
+from latentserve_server.engine.onnx import OnnxEngine
+from latentserve_server.manifest.reader import Manifest
+from latentserve_server.observability import log_format
 from latentserve_server.process import serve
 
 KEPT: list[bytes] = []
@@ -39,5 +39,5 @@ def leaky_engine(manifest: Manifest, device: Device, threads: int) -> LeakyEngin
 
 if __name__ == "__main__":
     settings = read_settings(sys.argv[1:])
-    logs.configure(settings.log_format, settings.log_level)
+    log_format.configure(settings.log_format, settings.log_level)
     asyncio.run(serve(settings, leaky_engine))

@@ -18,7 +18,7 @@ import tiny_models
 from latentserve.v1 import model_service_pb2 as models_pb
 from scraped import value
 from served import Server, served
-from soak_calls import TIMEOUT_S, Caller
+from soak_calls import TIMEOUT_S, Client
 from soak_samples import Sample, Verdict, write_csv
 from vitals import Vitals, eventually
 
@@ -57,9 +57,9 @@ def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     return name
 
 
-def soak(server: Server, exports: Path, seconds: float) -> tuple[list[Sample], list[Caller]]:
+def soak(server: Server, exports: Path, seconds: float) -> tuple[list[Sample], list[Client]]:
     """Call and reload for so long; return what was seen."""
-    callers = [Caller(server, number) for number in range(CALLERS)]
+    callers = [Client(server, number) for number in range(CALLERS)]
     samples: list[Sample] = []
     started = time.monotonic()
     for caller in callers:
@@ -76,7 +76,7 @@ def soak(server: Server, exports: Path, seconds: float) -> tuple[list[Sample], l
         samples.append(Sample(passed_s, calls, vitals.resident_mb, vitals.threads, vitals.files))
         time.sleep(SAMPLE_EVERY_S)
     for caller in callers:
-        caller.ask_to_stop()
+        caller.request_stop()
     for caller in callers:
         caller.join(TIMEOUT_S)
         assert not caller.is_alive(), "a call hangs"
@@ -100,7 +100,7 @@ def reload(server: Server, exports: Path, number: int) -> None:
     assert actions[1] == (ACTION.ACTION_REFUSED if broken else ACTION.ACTION_LOADED), reply
 
 
-def tell(name: str, samples: list[Sample], callers: list[Caller]) -> Verdict:
+def tell(name: str, samples: list[Sample], callers: list[Client]) -> Verdict:
     """Print and write what was seen; return the verdict."""
     verdict = Verdict.of(samples)
     write_csv(RUNS / f"soak-{name}.csv", samples)

@@ -13,7 +13,7 @@ import pytest
 import h2load
 from bench import processes, requests, servers
 from bench.models import Model
-from bench.requests import WrongAnswer
+from bench.requests import WrongReply
 
 PARENT = """
 import subprocess, sys
@@ -29,11 +29,11 @@ def test_the_children_of_a_server_are_counted_with_it() -> None:
     ) as parent:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
-        assert processes.family(parent.pid) == [parent.pid, child]
+        assert processes.process_tree(parent.pid) == [parent.pid, child]
         assert processes.memory_mb([parent.pid, child]) > 0
         assert processes.cpu_s([parent.pid, child]) >= 0
         parent.communicate("\n", timeout=30)
-    assert processes.family(child) == [child]
+    assert processes.process_tree(child) == [child]
     assert processes.cpu_s([child]) == 0
 
 
@@ -66,9 +66,9 @@ def test_an_answer_that_is_not_that_of_the_graph_is_refused(
     monkeypatch.setattr(Model, "expected", lambda *_: expected)
     model = Model(tmp_path, {"name": "m"})
     requests._compare(expected + np.float32(1e-5), model, "Reconstruct", 2)
-    with pytest.raises(WrongAnswer, match=r"off by 0\.1"):
+    with pytest.raises(WrongReply, match=r"off by 0\.1"):
         requests._compare(expected + np.float32(0.1), model, "Reconstruct", 2)
-    with pytest.raises(WrongAnswer, match="off by nan"):
+    with pytest.raises(WrongReply, match="off by nan"):
         requests._compare(expected * np.float32(np.nan), model, "Reconstruct", 2)
-    with pytest.raises(WrongAnswer, match=r"\[2, 3\]"):
+    with pytest.raises(WrongReply, match=r"\[2, 3\]"):
         requests._compare(expected[:, :2], model, "Reconstruct", 2)

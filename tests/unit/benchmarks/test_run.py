@@ -47,8 +47,8 @@ def test_every_load_is_put_on_every_server_that_it_is_for(result: dict[str, Any]
     assert {group for cell in result["cells"] for group in cell["groups"]} == set(result["groups"])
     for cell in result["cells"]:
         assert set(cell["who"]) >= {"empty call", "cq"}, cell
-        for figures in cell["who"].values():
-            assert all(each > 0 for each in figures["calls_per_s"] + figures["p50_us"])
+        for results in cell["who"].values():
+            assert all(each > 0 for each in results["calls_per_s"] + results["p50_us"])
         assert cell["who"]["cq"]["batch_rows"][0] >= 1
     assert all(each["cpu_us"][0] > 0 for each in result["bare"])
 
@@ -85,8 +85,8 @@ def test_the_report_has_every_plot_with_a_sentence(out: Path, result: dict[str, 
 
 
 def test_report_and_plots_are_made_again_without_measuring(out: Path, tmp_path: Path) -> None:
-    figures = str(out / "results.json")
-    assert run("--from", figures, "--out", str(tmp_path)).returncode == 0
+    results = str(out / "results.json")
+    assert run("--from", results, "--out", str(tmp_path)).returncode == 0
     for path in sorted(path for path in out.rglob("*") if path.suffix in (".md", ".png", ".json")):
         assert (tmp_path / path.relative_to(out)).read_bytes() == path.read_bytes(), path.name
 
@@ -101,7 +101,7 @@ def test_a_report_that_is_out_of_date_is_found(out: Path, tmp_path: Path) -> Non
     (copy / "plots" / "workers.png").unlink()
     done = run(*checked)
     assert done.returncode == 1
-    assert "RESULTS.md is not what the figures give" in done.stderr
+    assert "RESULTS.md is not what the results give" in done.stderr
     assert "workers.png is missing" in done.stderr
 
 

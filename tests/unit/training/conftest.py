@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from latentserve_training.classifier_training import load_classifier_config, train_classifier
 from latentserve_training.config import parse_config
 from latentserve_training.data import ImageData, Labels
-from latentserve_training.export import export_run
-from latentserve_training.loops import train
-from latentserve_training.report import finish_run
-from latentserve_training.run_folder import RunFolder
+from latentserve_training.evaluate.train_classifier import load_classifier_config, train_classifier
+from latentserve_training.export.publish import export_run
+from latentserve_training.report.finish_run import finish_run
+from latentserve_training.train.loop import train
+from latentserve_training.train.run_folder import RunFolder
 
 SIZE = 12
 CONVOLUTIONAL = {"latent_dim": 3, "channels": [4, 6]}

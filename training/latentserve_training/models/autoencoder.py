@@ -10,14 +10,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from latentserve_training.losses import cross_entropy, squared_error
-from latentserve_training.models.base import (
-    Graph,
-    ImageShape,
-    LatentModel,
-    autoencoder_graphs,
-)
-from latentserve_training.models.networks import NetworkConfig, build_decoder, build_encoder
+from latentserve_training.graphs.spec import Graph
+from latentserve_training.models.base import LatentModel, autoencoder_graphs
+from latentserve_training.nn.losses import cross_entropy, squared_error
+from latentserve_training.nn.networks import NetworkConfig, build_decoder, build_encoder
+from latentserve_training.pixels import ImageShape
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,17 +8,15 @@ with a single loss implement :meth:`LatentModel.losses`; adversarial kinds also 
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from latentserve_training import distributed
-from latentserve_training.errors import NonFiniteLossError
-from latentserve_training.mixture import LatentMixture
-from latentserve_training.scaling import to_float
+from latentserve_training.graphs.spec import Graph, GraphModule
+from latentserve_training.nn.gaussian_mixture import LatentMixture
+from latentserve_training.optim.optimizer import OptimizerConfig, minimise
+from latentserve_training.pixels import ImageShape, to_float
 
 VALIDATION_BATCH = 500
 SAMPLE_METRICS = (  # keys of evaluate.METRICS for kinds with a prior
@@ -31,60 +29,6 @@ SAMPLE_METRICS = (  # keys of evaluate.METRICS for kinds with a prior
     "test_histogram_kl",
 )
 
-ImageShape = tuple[int, int, int]
-"""Channels, height, width."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class OptimizerConfig:
-    """The fields of the ``[optimizer]`` table."""
-
-    learning_rate: float = 2e-3  # at the peak: it rises for warmup_steps, then falls as a cosine
-    warmup_steps: int = 200
-    beta1: float = 0.9
-    beta2: float = 0.999
-    max_gradient_norm: float = 0.0  # 0 turns clipping off
-
-    def __post_init__(self) -> None:
-        if not self.learning_rate > 0:
-            raise ValueError("learning_rate must be above 0")
-        if self.warmup_steps < 0:
-            raise ValueError("warmup_steps must be 0 or more")
-        if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
-            raise ValueError("beta1 and beta2 must lie in [0, 1)")
-        if self.max_gradient_norm < 0:
-            raise ValueError("max_gradient_norm must be 0 (off) or more")
-
-
-@dataclass(frozen=True)
-class Graph:
-    """One ONNX file: a module with one input, and the operations that it answers."""
-
-    file: str
-    module: nn.Module
-    input_name: str  # "images" or "latents"
-    output_names: tuple[str, ...]
-    operations: tuple[str, ...]
-
-    def evaluating(self) -> "Graph":
-        """The same graph, its module in evaluation mode."""
-        self.module.eval()
-        return self
-
-
-class GraphModule(nn.Module):
-    """One method of a model as a module, which is what the ONNX exporter takes."""
-
-    def __init__(self, model: "LatentModel", method: str) -> None:
-        super().__init__()
-        self.model = model
-        self.method = method
-
-    def forward(self, batch: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Call the method."""
-        result: Tensor | tuple[Tensor, ...] = getattr(self.model, self.method)(batch)
-        return result
-
 
 class LatentModel(nn.Module, ABC):
     """A model of images in [0, 1], float ``[n, c, h, w]``, with latents ``[n, latent_dim]``."""
@@ -92,12 +36,12 @@ class LatentModel(nn.Module, ABC):
     kind: ClassVar[str]
     title: str  # how the kind is called in a sentence
     # Why no mixture can be fitted to the codes of this kind; "" where one can.
-    no_sampler_because: ClassVar[str] = ""
+    sampler_unsupported_reason: ClassVar[str] = ""
     # These three are the kind's, until a mixture gives the model a prior or its configuration says
     # what else to measure.
     prior: str = "none"  # what Sample draws from: "standard_normal", "gaussian_mixture" or "none"
     metrics: tuple[str, ...] = ("test_mse",)  # what evaluate.metric_function takes
-    figures: tuple[str, ...] = ("reconstructions", "latents", "interpolation")  # of figures.FIGURES
+    plots: tuple[str, ...] = ("reconstructions", "latents", "interpolation")  # of figures.FIGURES
 
     def __init__(self, image_shape: ImageShape, latent_dim: int) -> None:
         super().__init__()
@@ -105,14 +49,14 @@ class LatentModel(nn.Module, ABC):
         self.latent_dim = latent_dim
         self.mixture: LatentMixture | None = None
 
-    def use_mixture(self, mixture: LatentMixture) -> None:
+    def set_mixture(self, mixture: LatentMixture) -> None:
         """Sample from a mixture that was fitted to the codes; its figures come on top."""
         self.mixture = mixture
         self.prior = "gaussian_mixture"
         self.metrics = (*type(self).metrics, "test_code_log_likelihood_nats")
-        self.figures = (*type(self).figures, "samples")
+        self.plots = (*type(self).plots, "samples")
 
-    def prepare(self, images: Tensor) -> None:
+    def initialise_from_data(self, images: Tensor) -> None:
         """Look at the training images, uint8 ``[n, c, h, w]``, once before the first step.
 
         For what is computed and not learned, such as a mean; it belongs into buffers or weights,
@@ -128,7 +72,7 @@ class LatentModel(nn.Module, ABC):
         """
 
     @property
-    def numbers_per_image(self) -> int:
+    def nonzero_latents_per_image(self) -> int:
         """How many numbers a code holds that are not zero: what PCA gets as well, as a baseline."""
         return self.latent_dim
 
@@ -179,14 +123,14 @@ class LatentModel(nn.Module, ABC):
         """What the linear probe classifies, ``[n, d]``: the mean, unless a kind says more."""
         return self.posterior(images)[0]
 
-    def draw_latents(self, count: int, generator: torch.Generator) -> Tensor:
+    def sample_latents(self, count: int, generator: torch.Generator) -> Tensor:
         """Draw ``[count, d]`` from the prior, on the CPU, as Sample does.
 
         Raises:
             ValueError: If the model has no prior.
         """
         if self.mixture is not None:
-            return self.mixture.draw(count, generator)
+            return self.mixture.sample(count, generator)
         if self.prior != "standard_normal":
             raise ValueError(f"a model of kind {self.kind} has no prior to draw from")
         return torch.randn(count, self.latent_dim, generator=generator)
@@ -249,86 +193,3 @@ def autoencoder_graphs(model: LatentModel, code: tuple[str, ...] = ("mean",)) ->
             ("reconstruct",),
         ),
     )
-
-
-def minimise(
-    loss: Tensor,
-    optimizer: torch.optim.Optimizer,
-    max_gradient_norm: float,
-    terms: Mapping[str, Tensor] | None = None,
-) -> None:
-    """Take one step of ``optimizer`` down the gradient of ``loss``.
-
-    Args:
-        loss: Scalar.
-        optimizer: Of the weights to change.
-        max_gradient_norm: See :func:`take_step`.
-        terms: What the loss consists of, by name: an error then says which of them is not finite.
-
-    Raises:
-        NonFiniteLossError: If the loss or its gradient is NaN or infinite; no weight has changed.
-    """
-    optimizer.zero_grad(set_to_none=True)
-    if not bool(torch.isfinite(loss)):
-        _refuse_everywhere(optimizer, max_gradient_norm)
-        raise NonFiniteLossError(f"the loss is {loss.item()}{_name_bad_terms(terms or {})}")
-    loss.backward()  # type: ignore[no-untyped-call]
-    take_step(optimizer, max_gradient_norm)
-
-
-def take_step(optimizer: torch.optim.Optimizer, max_gradient_norm: float) -> None:
-    """Step with the gradients that are there, at most ``max_gradient_norm`` long (0: any).
-
-    Every kind's steps come through here: where several processes train the model, the gradients
-    are averaged over them first. So all must come here alike; what decides whether there is a step
-    must be the same in every process.
-
-    Raises:
-        NonFiniteLossError: If the gradient is NaN or infinite; no weight has changed.
-    """
-    parameters = _parameters(optimizer)
-    distributed.average_gradients(parameters)
-    limit = max_gradient_norm if max_gradient_norm > 0 else float("inf")
-    norm = nn.utils.clip_grad_norm_(parameters, limit)
-    if not bool(torch.isfinite(norm)):  # the same in every process, so they need not ask each other
-        raise NonFiniteLossError(f"the gradient is {norm.item()}")
-    optimizer.step()
-
-
-def _refuse_everywhere(optimizer: torch.optim.Optimizer, max_gradient_norm: float) -> None:
-    """Let the other processes, which wait for this one's gradients, skip the step as well."""
-    if distributed.size() == 1:
-        return
-    for parameter in _parameters(optimizer):
-        parameter.grad = torch.full_like(parameter, float("nan"))
-    with suppress(NonFiniteLossError):  # the loss that the caller tells of is what caused it
-        take_step(optimizer, max_gradient_norm)
-    optimizer.zero_grad(set_to_none=True)
-
-
-def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
-    return [each for group in optimizer.param_groups for each in group["params"]]
-
-
-def _name_bad_terms(terms: Mapping[str, Tensor]) -> str:
-    bad = [
-        f"{name} {value.item()}"
-        for name, value in terms.items()
-        if name != "loss" and not bool(torch.isfinite(value).all())
-    ]
-    return f" ({', '.join(bad)})" if bad else ""
-
-
-def require_finite(what: str, value: Tensor) -> None:
-    """Raise unless every element is finite, in every process that trains this model.
-
-    To be called by all of them alike, and so not in validation, which the first one does alone.
-
-    Raises:
-        NonFiniteLossError: Naming ``what``.
-    """
-    bad = value.detach()[~torch.isfinite(value.detach())]
-    if not distributed.is_true_of_all(not len(bad)):
-        raise NonFiniteLossError(
-            f"{what} is {bad[0].item() if len(bad) else 'not finite in another process'}"
-        )

@@ -19,9 +19,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from latentserve_training.losses import squared_error
-from latentserve_training.models.base import Graph, ImageShape, LatentModel, autoencoder_graphs
-from latentserve_training.models.blocks import ConvPair, TiedLayer
+from latentserve_training.graphs.spec import Graph
+from latentserve_training.models.base import LatentModel, autoencoder_graphs
+from latentserve_training.nn.blocks import ConvPair, TiedLayer
+from latentserve_training.nn.losses import squared_error
+from latentserve_training.pixels import ImageShape
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from latentserve_training.graphs.spec import Graph
 from latentserve_training.models.autoencoder import Autoencoder, AutoencoderConfig
-from latentserve_training.models.base import Graph, ImageShape
+from latentserve_training.pixels import ImageShape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +60,7 @@ class DenoisingAutoencoder(Autoencoder):
     kind = "denoising"
     title = "Denoising autoencoder"
     metrics: tuple[str, ...] = ("test_psnr_db", "test_psnr_clipped_input_db")
-    figures = ("denoised", "latents", "interpolation")
+    plots = ("denoised", "latents", "interpolation")
 
     def __init__(self, image_shape: ImageShape, config: DenoisingConfig) -> None:
         super().__init__(image_shape, config)

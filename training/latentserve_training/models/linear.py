@@ -16,15 +16,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from latentserve_training.baselines import fit_pca, mean_row
-from latentserve_training.losses import squared_error
-from latentserve_training.models.base import (
-    Graph,
-    ImageShape,
-    LatentModel,
-    OptimizerConfig,
-    autoencoder_graphs,
-)
+from latentserve_training.graphs.spec import Graph
+from latentserve_training.metrics.baselines import fit_pca, mean_row
+from latentserve_training.models.base import LatentModel, autoencoder_graphs
+from latentserve_training.nn.losses import squared_error
+from latentserve_training.optim.optimizer import OptimizerConfig
+from latentserve_training.pixels import ImageShape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +55,7 @@ class LinearAutoencoder(LatentModel):
         self.decoder = nn.Linear(config.latent_dim, pixels, bias=False)
         self.register_buffer("mean", torch.zeros(pixels))
 
-    def prepare(self, images: Tensor) -> None:
+    def initialise_from_data(self, images: Tensor) -> None:
         """Set μ to the mean image, and the matrices where they are fitted in closed form."""
         self.mean.copy_(torch.from_numpy(mean_row(images)))
         if self.fit == "closed_form":

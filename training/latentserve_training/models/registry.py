@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from latentserve_training.models.autoencoder import Autoencoder, AutoencoderConfig
-from latentserve_training.models.base import ImageShape, LatentModel
+from latentserve_training.models.base import LatentModel
 from latentserve_training.models.contractive import ContractiveAutoencoder, ContractiveConfig
 from latentserve_training.models.denoising import DenoisingAutoencoder, DenoisingConfig
 from latentserve_training.models.gan import GAN, GANConfig
@@ -13,6 +13,7 @@ from latentserve_training.models.linear import LinearAutoencoder, LinearConfig
 from latentserve_training.models.sparse import SparseAutoencoder, SparseConfig
 from latentserve_training.models.vae import VAE, VAEConfig
 from latentserve_training.models.vae_gan import VAEGAN, VAEGANConfig
+from latentserve_training.pixels import ImageShape
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from latentserve_training.baselines import fit_pca
-from latentserve_training.classifier import Classifier, load_classifier
-from latentserve_training.frechet import frechet_distance
-from latentserve_training.models.base import ImageShape
-from latentserve_training.neighbours import set_overlap
-from latentserve_training.scaling import to_float
+from latentserve_training.metrics.baselines import fit_pca
+from latentserve_training.metrics.classifier import Classifier, load_classifier
+from latentserve_training.metrics.frechet import frechet_distance
+from latentserve_training.metrics.neighbours import set_overlap
+from latentserve_training.pixels import ImageShape, to_float
 
 MonitorFeatures = Literal["pixels", "classifier"]
 
@@ -43,7 +42,7 @@ class SampleQuality:
     classes_covered: int | None  # with the classifier
     classes: int | None
 
-    def complaints(self) -> list[str]:
+    def collapse_reasons(self) -> list[str]:
         """What has collapsed."""
         found = []
         if self.classes is not None and self.classes_covered != self.classes:
@@ -54,7 +53,7 @@ class SampleQuality:
 
     def warn(self) -> None:
         """Log a warning if the samples have collapsed."""
-        if found := self.complaints():
+        if found := self.collapse_reasons():
             logger.warning("the samples have collapsed: %s", " and ".join(found))
 
     def as_losses(self) -> dict[str, float]:

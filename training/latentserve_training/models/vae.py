@@ -27,28 +27,24 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from latentserve_training.losses import (
-    importance_weighted_bound,
-    kl_by_latent,
-    log_prior_over_posterior,
-)
-from latentserve_training.models.base import (
-    SAMPLE_METRICS,
-    Graph,
-    ImageShape,
-    LatentModel,
-    OptimizerConfig,
-    autoencoder_graphs,
-)
-from latentserve_training.models.binarisation import Binarisation, dynamic_bits, static_bits
-from latentserve_training.models.likelihoods import (
+from latentserve_training.graphs.spec import Graph
+from latentserve_training.models.base import SAMPLE_METRICS, LatentModel, autoencoder_graphs
+from latentserve_training.nn.binarisation import Binarisation, dynamic_bits, static_bits
+from latentserve_training.nn.likelihoods import (
     MINIMUM_SIGMA,
     BernoulliLikelihood,
     GaussianLikelihood,
     Likelihood,
     SigmaMode,
 )
-from latentserve_training.models.networks import NetworkConfig, build_decoder, build_encoder
+from latentserve_training.nn.losses import (
+    importance_weighted_bound,
+    kl_by_latent,
+    log_prior_over_posterior,
+)
+from latentserve_training.nn.networks import NetworkConfig, build_decoder, build_encoder
+from latentserve_training.optim.optimizer import OptimizerConfig
+from latentserve_training.pixels import ImageShape
 
 # exp stays finite, and a posterior as narrow as e^-5 or as wide as e^5 σ of the prior is enough.
 LOG_VARIANCE_LIMIT = 10.0
@@ -110,7 +106,7 @@ class VAE(LatentModel):
         "test_mse",
         *SAMPLE_METRICS,
     )
-    figures = ("reconstructions", "samples", "latents", "interpolation")
+    plots = ("reconstructions", "samples", "latents", "interpolation")
 
     steps: Tensor
     binarisation_seed: Tensor
@@ -198,7 +194,7 @@ class VAE(LatentModel):
     ) -> dict[str, Tensor]:
         """A step as usual, and counted: the count is a buffer, so a resumed run goes on with it."""
         losses = super().training_step(images, optimizers, generator, config)
-        self.observation.follow(losses, int(self.steps))
+        self.observation.update_sigma(losses, int(self.steps))
         self.steps += 1
         return losses
 

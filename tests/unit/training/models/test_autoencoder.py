@@ -1,13 +1,13 @@
 import pytest
 import torch
 
-from latentserve_training.evaluate import evaluate
-from latentserve_training.loops import train
-from latentserve_training.losses import cross_entropy, squared_error
+from latentserve_training.evaluate.suite import evaluate
 from latentserve_training.models.autoencoder import Autoencoder, AutoencoderConfig
-from latentserve_training.models.base import OptimizerConfig
-from latentserve_training.report import load_model
-from latentserve_training.run_folder import RunFolder
+from latentserve_training.nn.losses import cross_entropy, squared_error
+from latentserve_training.optim.optimizer import OptimizerConfig
+from latentserve_training.train.loop import train
+from latentserve_training.train.run_folder import RunFolder
+from latentserve_training.train.trained_model import load_model
 
 
 def build(**fields):

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from latentserve_training.errors import NonFiniteLossError
-from latentserve_training.mixture import LatentMixture
 from latentserve_training.models.autoencoder import Autoencoder, AutoencoderConfig
-from latentserve_training.models.base import OptimizerConfig, take_step
+from latentserve_training.nn.gaussian_mixture import LatentMixture
+from latentserve_training.optim.optimizer import OptimizerConfig
 
 
 @pytest.fixture
@@ -33,26 +33,9 @@ def test_a_non_finite_gradient_is_refused(model):
         )
 
 
-@pytest.mark.parametrize(("max_norm", "expected"), [(0.0, 5.0), (1.0, 1.0), (10.0, 5.0)])
-def test_gradients_are_clipped_only_above_the_limit(max_norm, expected):
-    weight = torch.nn.Parameter(torch.zeros(2))
-    weight.grad = torch.tensor([3.0, 4.0])
-    take_step(torch.optim.SGD([weight], lr=1.0), max_norm)
-    assert weight.norm().item() == pytest.approx(expected, rel=1e-4)
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [{"learning_rate": 0.0}, {"warmup_steps": -1}, {"beta1": 1.0}, {"max_gradient_norm": -1.0}],
-)
-def test_impossible_optimizers_are_refused(fields):
-    with pytest.raises(ValueError, match=next(iter(fields))):
-        OptimizerConfig(**fields)
-
-
 def test_the_prior_is_drawn_from_only_where_there_is_one(model):
     with pytest.raises(ValueError, match="autoencoder has no prior"):
-        model.draw_latents(3, torch.Generator())
+        model.sample_latents(3, torch.Generator())
 
 
 def test_a_mixture_gives_a_prior_and_the_operation_sample(model):
@@ -62,13 +45,13 @@ def test_a_mixture_gives_a_prior_and_the_operation_sample(model):
         np.ones(1), np.full((1, 2), 7, np.float32), 0.01 * np.eye(2, dtype=np.float32)[None]
     )
     for _ in range(2):  # a second one replaces the first
-        model.use_mixture(mixture)
+        model.set_mixture(mixture)
     assert model.prior == "gaussian_mixture"
     operations = [each for graph in model.graphs() for each in graph.operations]
     assert operations == ["encode", "decode", "sample", "reconstruct"]
     assert model.metrics == ("test_mse", "test_code_log_likelihood_nats")
-    assert model.figures == ("reconstructions", "latents", "interpolation", "samples")
-    drawn = model.draw_latents(5, torch.Generator().manual_seed(0))
+    assert model.plots == ("reconstructions", "latents", "interpolation", "samples")
+    drawn = model.sample_latents(5, torch.Generator().manual_seed(0))
     torch.testing.assert_close(drawn, torch.full((5, 2), 7.0), rtol=0, atol=0.1)
     assert Autoencoder.prior == "none", "other models of the kind keep theirs"
 

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from latentserve_training.graphs import check_parity, convert
-from latentserve_training.losses import squared_error
-from latentserve_training.models.base import OptimizerConfig
+from latentserve_training.graphs.conversion import check_parity, convert
 from latentserve_training.models.contractive import ContractiveAutoencoder, ContractiveConfig
+from latentserve_training.nn.losses import squared_error
+from latentserve_training.optim.optimizer import OptimizerConfig
 
 ENCODERS = ["one_layer", "convolutional"]
 SHAPE = (1, 4, 8)

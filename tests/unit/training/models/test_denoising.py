@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from latentserve_training.models.base import OptimizerConfig
 from latentserve_training.models.denoising import DenoisingAutoencoder, DenoisingConfig
+from latentserve_training.optim.optimizer import OptimizerConfig
 
 IMAGES = torch.full((400, 1, 8, 8), 0.5)
 

@@ -8,9 +8,9 @@ import math
 import pytest
 import torch
 
-from latentserve_training.models.base import OptimizerConfig
 from latentserve_training.models.gan import GAN, GANConfig
-from latentserve_training.schedule import learning_rate_factor
+from latentserve_training.optim.lr_schedule import learning_rate_factor
+from latentserve_training.optim.optimizer import OptimizerConfig
 
 MODES, RADIUS, SIGMA = 8, 0.4, 0.03
 STEPS, BATCH, SAMPLES = 4000, 128, 2500
@@ -69,6 +69,6 @@ def test_all_modes_of_the_ring_are_found():
         for scheduler in schedulers:
             scheduler.step()
     with torch.inference_mode():
-        found = hits(model.decode(model.draw_latents(SAMPLES, generator)))
+        found = hits(model.decode(model.sample_latents(SAMPLES, generator)))
     assert (found >= 0.02 * SAMPLES).all(), found  # an even share would be 0.125
     assert found.sum() >= 0.9 * SAMPLES, found

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from latentserve_training.data import ImageData
-from latentserve_training.evaluate import evaluate
-from latentserve_training.loops import train
+from latentserve_training.evaluate.suite import evaluate
 from latentserve_training.models.linear import LinearAutoencoder, LinearConfig
-from latentserve_training.run_folder import RunFolder
-from latentserve_training.scaling import to_float
+from latentserve_training.pixels import to_float
+from latentserve_training.train.loop import train
+from latentserve_training.train.run_folder import RunFolder
 
 DIM = 3
 
@@ -39,7 +39,7 @@ def largest_angle_degrees(first, second):
 
 def fitted(images, fit):
     model = LinearAutoencoder((1, 6, 8), LinearConfig(latent_dim=DIM, fit=fit))
-    model.prepare(images)
+    model.initialise_from_data(images)
     return model
 
 

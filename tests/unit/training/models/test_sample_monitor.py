@@ -3,10 +3,10 @@ import logging
 import pytest
 import torch
 
-from latentserve_training.classifier import load_classifier
-from latentserve_training.frechet import frechet_distance
+from latentserve_training.metrics.classifier import load_classifier
+from latentserve_training.metrics.frechet import frechet_distance
 from latentserve_training.models.sample_monitor import SampleMonitor
-from latentserve_training.scaling import to_float
+from latentserve_training.pixels import to_float
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,11 @@ import math
 import pytest
 import torch
 
-from latentserve_training.graphs import check_parity, convert
-from latentserve_training.losses import kl_to_standard_normal, log_prior_over_posterior
-from latentserve_training.models.base import OptimizerConfig
-from latentserve_training.models.likelihoods import MINIMUM_SIGMA
+from latentserve_training.graphs.conversion import check_parity, convert
 from latentserve_training.models.vae import LOG_VARIANCE_LIMIT, VAE, VAEConfig, with_free_bits
+from latentserve_training.nn.likelihoods import MINIMUM_SIGMA
+from latentserve_training.nn.losses import kl_to_standard_normal, log_prior_over_posterior
+from latentserve_training.optim.optimizer import OptimizerConfig
 
 SHAPE = (1, 4, 4)
 BITS = {"likelihood": "bernoulli", "binarisation": "dynamic"}

@@ -1,0 +1,54 @@
+"""Model version: its state, manifest and loaded model."""
+
+from __future__ import annotations
+
+import enum
+import weakref
+from dataclasses import dataclass
+
+from latentserve_server.batching.batcher import Batcher
+from latentserve_server.manifest.reader import Manifest
+from latentserve_server.sampling.prior import Prior
+
+
+class State(enum.Enum):
+    """The state of a model version."""
+
+    LOADING = "loading"
+    READY = "ready"
+    REFUSED = "refused"
+
+
+class LoadedModel:
+    """A loaded and warmed-up version that serves calls.
+
+    Each call holds a reference to its model. After a version was replaced or removed, its engine
+    ends when the last call releases it. So a replacement fails no call, not even a long stream.
+    """
+
+    def __init__(
+        self, manifest: Manifest, provider: str, batcher: Batcher, prior: Prior | None
+    ) -> None:
+        self.manifest = manifest
+        self.provider = provider
+        self.prior = prior
+        self.batcher = batcher
+        # The serialised ServedBy message by its field number in the reply.
+        self.served_by: dict[int, bytes] = {}
+        weakref.finalize(self, batcher.shutdown).atexit = False
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """One version; `reason` says why it, or a newer state of its folder, was refused.
+
+    `max_batch_rows` is the limit for the version, set before it is loaded; 0 without a manifest.
+    """
+
+    name: str
+    version: int
+    state: State
+    reason: str = ""
+    manifest: Manifest | None = None
+    model: LoadedModel | None = None
+    max_batch_rows: int = 0

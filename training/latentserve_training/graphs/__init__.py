@@ -1,0 +1,4 @@
+"""ONNX graphs: what a model exports, conversion, parity checks, float16.
+
+A torch module comes in, a checked ONNX graph goes out. Knows no kind of model.
+"""
