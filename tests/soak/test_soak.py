@@ -24,7 +24,7 @@ from vitals import Vitals, eventually
 
 SOAK_S = float(os.environ.get("LATENTSERVE_TEST_SOAK_S", "180"))
 ACTION = models_pb.ReloadOutcome
-CALLERS = 4
+CLIENTS = 4
 RELOAD_EVERY_S = 0.5
 SAMPLE_EVERY_S = 0.25
 # Long enough for a leak of 1 KB per batch to exceed the noise.
@@ -57,30 +57,30 @@ def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     return name
 
 
-def soak(server: Server, exports: Path, seconds: float) -> tuple[list[Sample], list[Caller]]:
-    """Call and reload for `seconds`; return the samples and the callers."""
-    callers = [Caller(server, number) for number in range(CALLERS)]
+def soak(server: Server, exports: Path, seconds: float) -> tuple[list[Sample], list[Client]]:
+    """Call and reload for `seconds`; return the samples and the clients."""
+    clients = [Client(server, number) for number in range(CLIENTS)]
     samples: list[Sample] = []
     started = time.monotonic()
-    for caller in callers:
+    for caller in clients:
         caller.start()
     reloads = 0
     while (passed_s := time.monotonic() - started) < seconds:
-        if any(caller.failure for caller in callers):
+        if any(caller.failure for caller in clients):
             break
         if passed_s >= reloads * RELOAD_EVERY_S:
             reloads += 1
             reload(server, exports, reloads)
         vitals = Vitals.of(server.process.pid)
-        calls = sum(caller.calls for caller in callers)
+        calls = sum(caller.calls for caller in clients)
         samples.append(Sample(passed_s, calls, vitals.resident_mb, vitals.threads, vitals.files))
         time.sleep(SAMPLE_EVERY_S)
-    for caller in callers:
+    for caller in clients:
         caller.request_stop()
-    for caller in callers:
+    for caller in clients:
         caller.join(TIMEOUT_S)
         assert not caller.is_alive(), "a call did not end"
-    return samples, callers
+    return samples, clients
 
 
 def reload(server: Server, exports: Path, number: int) -> None:
@@ -100,12 +100,12 @@ def reload(server: Server, exports: Path, number: int) -> None:
     assert actions[1] == (ACTION.ACTION_REFUSED if broken else ACTION.ACTION_LOADED), reply
 
 
-def report(name: str, samples: list[Sample], callers: list[Caller]) -> Verdict:
+def report(name: str, samples: list[Sample], clients: list[Client]) -> Verdict:
     """Print and write the measurements; return the verdict."""
     verdict = Verdict.of(samples)
     write_csv(RUNS / f"soak-{name}.csv", samples)
     kinds: Counter[str] = Counter()
-    for caller in callers:
+    for caller in clients:
         kinds.update(caller.by_kind)
     last = samples[-1]
     print(
@@ -123,9 +123,9 @@ def test_every_reply_is_correct_and_nothing_grows(
     transport: str, exports: Path, tmp_path: Path
 ) -> None:
     with served(exports, tmp_path / "log", *FLAGS) as server:
-        samples, callers = soak(server, exports, SOAK_S)
-        assert [caller.failure for caller in callers if caller.failure] == []
-        verdict = report(transport, samples, callers)
+        samples, clients = soak(server, exports, SOAK_S)
+        assert [caller.failure for caller in clients if caller.failure] == []
+        verdict = report(transport, samples, clients)
         assert verdict.problems == []
         eventually(
             lambda: (
@@ -144,7 +144,7 @@ def test_every_reply_is_correct_and_nothing_grows(
 @pytest.mark.parametrize("transport", ["aio"], indirect=True)
 def test_an_intentional_leak_is_detected(transport: str, exports: Path, tmp_path: Path) -> None:
     with served(exports, tmp_path / "log", *FLAGS, program=[str(LEAKY_SERVER)]) as server:
-        samples, callers = soak(server, exports, CONTROL_S)
-    assert [caller.failure for caller in callers if caller.failure] == []
-    verdict = report("control", samples, callers)
+        samples, clients = soak(server, exports, CONTROL_S)
+    assert [caller.failure for caller in clients if caller.failure] == []
+    verdict = report("control", samples, clients)
     assert any("memory grows" in problem for problem in verdict.problems), verdict
