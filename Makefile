@@ -3,7 +3,7 @@
 #   make demo     install the server and the client (no torch), call all five RPCs, write demo.png
 #   make test     install everything and run all tests
 #
-# PYTHON chooses the interpreter (3.11 to 3.13), DEVICE=cpu or gpu the onnxruntime build.
+# PYTHON chooses the interpreter (3.11 to 3.14), DEVICE=cpu or gpu the onnxruntime build.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -80,6 +80,7 @@ lint: $(LINTING) $(TRAINING)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(TYPED)
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/buf lint proto
 	$(BIN)/buf format --diff --exit-code proto
 	$(BIN)/python proto/generate.py --check
@@ -101,8 +102,8 @@ clean:
 # --- installation ---------------------------------------------------------------------------
 
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
-	  { echo "latentserve needs Python 3.11 to 3.13; $(PYTHON) is `$(PYTHON) --version 2>&1`. Choose one: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' || \
+	  { echo "latentserve needs Python 3.11 to 3.14; $(PYTHON) is `$(PYTHON) --version 2>&1`. Choose one: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 $(SERVING): $(BIN)/python $(MEMBERS)

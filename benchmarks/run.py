@@ -36,7 +36,7 @@ from bench.models import Model, write_models
 from bench.requests import prepare
 from bench.servers import Server
 from bench.turns import FAILURES, Turns
-from latentserve_client.load.machine import machine
+from latentserve_client.load.report.environment import machine
 
 FORMAT = "latentserve-bench/1"
 ROOT = Path(__file__).resolve().parents[1]

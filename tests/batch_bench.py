@@ -1,4 +1,4 @@
-"""A batcher by hand: the engine is a fake, the clock too, and batches are cut only when told to."""
+"""Batcher with a fake engine and a manual clock; batches run only when the test calls for them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ START_NS = 1_000_000_000
 
 
 class FakeEngine:
-    """Doubles its input, remembers every batch, and fails where a row is POISON.
+    """Doubles its input, records every batch, and fails if a row is POISON.
 
-    It has memory for `fitting_rows`, and a batch takes `seconds(operation, rows)` of the clock.
+    It has memory for `fitting_rows`. A batch advances the clock by `seconds(operation, rows)`.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -45,7 +45,7 @@ class FakeEngine:
 
 
 class Clock:
-    """Nanoseconds that pass only by hand."""
+    """Manual clock in nanoseconds."""
 
     def __init__(self) -> None:
         self.ns = START_NS
@@ -61,8 +61,8 @@ class Clock:
         self.ns += round(seconds * 1e9)
 
 
-class Heard(BatcherCallbacks):
-    """Writes down what it hears, but not how long it took."""
+class EventRecorder(BatcherCallbacks):
+    """Records all events, without their durations."""
 
     def __init__(self) -> None:
         self.events: list[tuple[str, ...]] = []
@@ -87,37 +87,40 @@ class Heard(BatcherCallbacks):
 
 
 class Bench:
-    """A batcher without a thread, and what its callers were told."""
+    """A batcher without a thread, and the completions of its requests."""
 
     def __init__(self, *, max_batch_rows: int = 8, queue_rows: int = 16, **options: Any) -> None:
         self.clock: Clock = options.pop("clock_ns", None) or Clock()
         self.engine = FakeEngine(self.clock)
-        self.heard = Heard()
+        self.recorder = EventRecorder()
         self.batcher = Batcher(
             self.engine,
             name="fake",
             max_batch_rows=max_batch_rows,
             queue_rows=queue_rows,
-            callbacks=self.heard,
+            callbacks=self.recorder,
             clock_ns=self.clock,
             **options,
         )
-        self.told: dict[int, list[Completion]] = {}
+        self.completions: dict[int, list[Completion]] = {}
         self._numbers = itertools.count()
 
     def submit(
         self, *values: float, operation: str = "decode", deadline: float | None = None
     ) -> tuple[int, QueuedRequest]:
-        """Submit a request with one row per value; return its number and its ticket."""
+        """Submit a request with one row per value; return its number and the request."""
         number = next(self._numbers)
         rows = Rows(np.array(values, dtype=np.float32).reshape(-1, 1))
         request = self.batcher.submit(
-            operation, (rows,), deadline, lambda c: self.told.setdefault(number, []).append(c)
+            operation,
+            (rows,),
+            deadline,
+            lambda c: self.completions.setdefault(number, []).append(c),
         )
         return number, request
 
     def runs_next(self) -> bool:
-        """Let the batcher run what is due now; whether it was anything."""
+        """Run the batches that are due; return whether there was one."""
         before = len(self.engine.batches)
         self.batcher.run_next()
         return len(self.engine.batches) > before
@@ -127,11 +130,11 @@ class Bench:
             pass
 
     def values(self, number: int) -> list[float]:
-        """The answer of a request, which must have come exactly once and be no error."""
-        (completion,) = self.told[number]
+        """Return the outputs of a request, which must have completed once and without an error."""
+        (completion,) = self.completions[number]
         assert completion.error is None
         return list(completion.outputs[0][:, 0].tolist())
 
     def error(self, number: int) -> Exception | None:
-        (completion,) = self.told[number]
+        (completion,) = self.completions[number]
         return completion.error

@@ -1,4 +1,4 @@
-"""Callers whose every answer is compared with the one that it must be."""
+"""Load generator that compares every reply with the expected one."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from served import Server
 from vitals import eventually
 
 TIMEOUT_S = 30.0
-PAUSE_S = 0.002  # there are others on this machine
+PAUSE_S = 0.002  # leaves CPU time to other tests
 CALLS = {"grpc_service": "latentserve.v1.GenerativeService"}
 
 
 def images_of(tensor: Any) -> tiny_models.Floats:
-    """The array of a Tensor of floats."""
+    """Return the array of a float32 Tensor."""
     return np.frombuffer(tensor.data, np.float32).reshape(tensor.shape)
 
 
 def tensor(array: tiny_models.Floats) -> tensor_pb2.Tensor:
-    """A Tensor of float32."""
+    """Return a float32 Tensor."""
     return tensor_pb2.Tensor(
         data_type=tensor_pb2.DATA_TYPE_FLOAT32, shape=array.shape, data=array.tobytes()
     )
 
 
 def check_reconstruct(stub: Any, rows: int, seed: int, timeout_s: float = TIMEOUT_S) -> None:
-    """One Reconstruct of random images; fails unless the answer is that of these images."""
+    """Reconstruct random images, and fail unless the reply belongs to these images."""
     x = tiny_models.images(rows, seed)
     request = pb.ReconstructRequest(images=tensor_pb2.Images(tensor=tensor(x)))
     reply = stub.Reconstruct(request, timeout=timeout_s)
@@ -41,20 +41,20 @@ def check_reconstruct(stub: Any, rows: int, seed: int, timeout_s: float = TIMEOU
 
 
 class CheckedLoad:
-    """Reconstruct, one call after the other from each of several connections, while it is open.
+    """Context manager that sends Reconstruct calls sequentially on each of several connections.
 
-    Every caller sends images of its own, so that an answer that went astray is noticed. It tries
-    nothing again: each failed call is in `failures`.
+    Every client sends different images, so that a reply to the wrong client is detected. Calls
+    are not retried: each failed call is in `failures`.
     """
 
-    def __init__(self, server: Server, callers: int = 3) -> None:
+    def __init__(self, server: Server, clients: int = 3) -> None:
         self.failures: list[str] = []
-        self.answered = 0
+        self.completed = 0
         self._server = server
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._threads = [
-            threading.Thread(target=self._call, args=(number,)) for number in range(callers)
+            threading.Thread(target=self._call, args=(number,)) for number in range(clients)
         ]
 
     def _call(self, number: int) -> None:
@@ -69,13 +69,13 @@ class CheckedLoad:
                     return
                 else:
                     with self._lock:
-                        self.answered += 1
+                        self.completed += 1
                 self._stop.wait(PAUSE_S)
 
     def wait_for(self, calls: int) -> None:
-        """Wait until so many more calls were answered."""
-        wanted = self.answered + calls
-        eventually(lambda: self.answered >= wanted or self.failures, "the load stands still")
+        """Wait until this number of additional calls completed."""
+        target = self.completed + calls
+        eventually(lambda: self.completed >= target or self.failures, "no call completes")
         assert not self.failures, self.failures[:3]
 
     def __enter__(self) -> CheckedLoad:
@@ -84,7 +84,7 @@ class CheckedLoad:
         return self
 
     def finish(self) -> None:
-        """Make no more calls, and fail where any has failed."""
+        """Stop sending calls, and fail if any call failed."""
         self._stop.set()
         for thread in self._threads:
             thread.join(TIMEOUT_S)

@@ -1,4 +1,4 @@
-"""Drives docker-compose.yml on a real engine, for the tests of `tests/compose`."""
+"""Driver of docker-compose.yml on a real Docker engine, for `tests/compose`."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ from typing import Any, Self
 
 ROOT = Path(__file__).parents[1]
 STAND_INS = Path(__file__).parent / "compose" / "stand_ins"
-# Of what grafana would be: there is no stand-in for it.
+# Without grafana, which has no stand-in.
 SERVICES = ("server", "envoy", "prometheus")
-PATIENCE_S = 60.0
+# The Debian of the Dockerfiles' base image, by the name that debootstrap takes.
+SUITE = "trixie"
+WAIT_LIMIT_S = 60.0
 
 
 def run(*command: str, timeout_s: float = 300, **more: Any) -> str:
-    """Run a command and return its standard output; fails with all that it wrote."""
+    """Run a command and return its standard output; on failure, raise with all its output."""
     done: subprocess.CompletedProcess[str] = subprocess.run(
         command, capture_output=True, text=True, timeout=timeout_s, **more
     )
@@ -39,18 +41,18 @@ def run(*command: str, timeout_s: float = 300, **more: Any) -> str:
 
 @functools.cache
 def missing() -> str:
-    """Say why there is no engine, empty where there is one."""
+    """Return the reason why no Docker engine can be used, or ""."""
     if not os.environ.get("LATENTSERVE_COMPOSE"):
         return (
             "no Compose of version 2; run tests/compose/engine.sh COMMAND, as `make compose-test`"
         )
     if subprocess.run(["docker", "info"], capture_output=True).returncode:
-        return "no Docker engine answers; see tests/compose/engine.sh"
+        return "no Docker engine is running; see tests/compose/engine.sh"
     return ""
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that are free now."""
+    """Return free ports of 127.0.0.1."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [s.getsockname()[1] for s in sockets]
     for s in sockets:
@@ -58,25 +60,25 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def wait_until(what: Callable[[], object], why: str, limit_s: float = PATIENCE_S) -> None:
-    """Ask until the answer is true; fails with `why` and the last answer after the limit."""
+def wait_until(condition: Callable[[], object], why: str, limit_s: float = WAIT_LIMIT_S) -> None:
+    """Poll a condition; after the limit, fail with `why` and the last result."""
     end = time.monotonic() + limit_s
-    answer: object = None
+    result: object = None
     while time.monotonic() < end:
         try:
-            answer = what()
+            result = condition()
         except (OSError, AssertionError) as error:
-            answer = error
+            result = error
         else:
-            if answer:
+            if result:
                 return
         time.sleep(0.2)
-    raise AssertionError(f"not within {limit_s} s: {why}; the last answer: {answer!r}")
+    raise AssertionError(f"not within {limit_s} s: {why}; the last result: {result!r}")
 
 
 @dataclass
 class Stack:
-    """One project of docker-compose.yml, with a folder of models and ports of its own."""
+    """One project of docker-compose.yml, with a separate model folder and separate ports."""
 
     project: str
     exports: Path
@@ -87,14 +89,14 @@ class Stack:
 
     @property
     def address(self) -> str:
-        """Where Envoy listens."""
+        """Address that Envoy listens on."""
         return f"127.0.0.1:{self.port}"
 
     def compose(self, *arguments: str, timeout_s: float = 300) -> str:
-        """Run Compose and return what it printed."""
+        """Run Compose and return its standard output."""
         environment = {
             **os.environ,
-            # Where there is no buildx; the Dockerfiles ask for nothing that needs it.
+            # Works without buildx, which the Dockerfiles do not need.
             "DOCKER_BUILDKIT": "0",
             "COMPOSE_PROJECT_NAME": self.project,
             "LATENTSERVE_IMAGE": f"{self.project}-server:cpu",
@@ -106,11 +108,11 @@ class Stack:
         }
         compose = shlex.split(os.environ["LATENTSERVE_COMPOSE"])
         files = [part for file in self.files for part in ("-f", str(ROOT / file))]
-        where = ["--project-directory", str(ROOT), *files]
-        return run(*compose, *where, *arguments, timeout_s=timeout_s, env=environment, cwd=ROOT)
+        project = ["--project-directory", str(ROOT), *files]
+        return run(*compose, *project, *arguments, timeout_s=timeout_s, env=environment, cwd=ROOT)
 
     def up(self, servers: int) -> None:
-        """Bring up, or scale to, so many servers, and wait until Envoy finds all healthy."""
+        """Start, or scale to, this number of servers, and wait until Envoy finds all healthy."""
         self.compose(
             *("up", "--detach", "--no-build", "--no-recreate", "--pull", "never"),
             *("--scale", f"server={servers}", *SERVICES),
@@ -120,17 +122,17 @@ class Stack:
         )
 
     def containers(self, service: str = "server") -> list[str]:
-        """Ids of the service's running containers."""
+        """Return the ids of the service's running containers."""
         return self.compose("ps", "--quiet", service).split()
 
     def healthy_servers(self) -> int:
-        """How many servers Envoy finds healthy."""
+        """Return the number of servers that Envoy finds healthy."""
         page = self.inside("envoy", 9902, "/stats/prometheus")
         line = 'envoy_cluster_membership_healthy{envoy_cluster_name="servers"} '
         return next(int(x.removeprefix(line)) for x in page.splitlines() if x.startswith(line))
 
     def inside(self, host: str, port: int, path: str) -> str:
-        """Get a page that only the project's own network shows, from one of its servers."""
+        """Return a page of the project's internal network, requested from one of its servers."""
         code = (
             "import sys, urllib.request as r;"
             f"sys.stdout.write(r.urlopen('http://{host}:{port}{path}', timeout=5).read().decode())"
@@ -138,25 +140,25 @@ class Stack:
         return run("docker", "exec", self.containers()[0], "python3", "-c", code)
 
     def query(self, expression: str) -> list[dict[str, Any]]:
-        """Ask Prometheus; fails where the expression is not one."""
+        """Query Prometheus; fails for an invalid expression."""
         found: list[dict[str, Any]] = self._prometheus("query", query=expression)["result"]
         return found
 
     def metric_names(self) -> set[str]:
-        """All metrics that were scraped, with samples or without; of counters without _total."""
+        """Return the names of all scraped metrics, without the suffix _total of counters."""
         return {name.removesuffix("_total") for name in self._prometheus("metadata")}
 
-    def _prometheus(self, what: str, **options: str) -> Any:
-        page = f"http://127.0.0.1:{self.prometheus_port}/api/v1/{what}?"
+    def _prometheus(self, endpoint: str, **options: str) -> Any:
+        page = f"http://127.0.0.1:{self.prometheus_port}/api/v1/{endpoint}?"
         url = page + urllib.parse.urlencode(options)
         with urllib.request.urlopen(url, timeout=10) as reply:  # noqa: S310
-            answer = json.load(reply)
-        assert answer["status"] == "success", answer
-        return answer["data"]
+            result = json.load(reply)
+        assert result["status"] == "success", result
+        return result["data"]
 
 
 class Load:
-    """`latentserve load` as a process of its own, against an address, without client retries."""
+    """A process of `latentserve load` against an address, without client retries."""
 
     def __init__(self, address: str, folder: Path, duration_s: float, *options: str) -> None:
         self._report = folder / "load.json"
@@ -176,16 +178,16 @@ class Load:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.runs():
+        if self.is_running():
             self._process.kill()
         self._process.communicate()
 
-    def runs(self) -> bool:
-        """Whether it still sends."""
+    def is_running(self) -> bool:
+        """Return whether the process is running."""
         return self._process.poll() is None
 
     def finish(self, limit_s: float) -> tuple[int, int, str]:
-        """Wait for its end; return calls, errors and what it printed."""
+        """Wait for the end; return the number of calls, of errors, and the output."""
         printed, _ = self._process.communicate(timeout=limit_s)
         assert self._process.returncode in (0, 1), printed
         report = json.loads(self._report.read_text("utf-8"))["runs"][0]
@@ -193,7 +195,7 @@ class Load:
 
 
 def add_version(exports: Path, model: str, version: int) -> None:
-    """Put a copy of a model's highest version into the folder under a new number, at once."""
+    """Add a copy of a model's highest version to the folder under a new number, atomically."""
     newest = max((p for p in (exports / model).iterdir() if p.name.isdecimal()), key=_number)
     fresh = exports / model / "incoming"
     shutil.copytree(newest, fresh)
@@ -207,8 +209,8 @@ def _number(folder: Path) -> int:
     return int(folder.name)
 
 
-def bring_image(name: str, stand_in: Callable[[str], None]) -> str:
-    """Have an image under its name; return `pulled`, `kept` or `stand-in`, as it came."""
+def ensure_image(name: str, stand_in: Callable[[str], None]) -> str:
+    """Ensure that an image exists; return its origin: `pulled`, `kept` or `stand-in`."""
     if not subprocess.run(["docker", "image", "inspect", name], capture_output=True).returncode:
         return "kept"
     pulled = subprocess.run(["docker", "pull", "-q", name], capture_output=True, timeout=300)
@@ -220,18 +222,18 @@ def bring_image(name: str, stand_in: Callable[[str], None]) -> str:
 
 def import_base(name: str) -> None:
     """Make a minimal Debian with debootstrap, once, and import it under an image's name."""
-    kept = Path(os.environ["LATENTSERVE_ENGINE_DIR"]) / "base.tar"
+    kept = Path(os.environ["LATENTSERVE_ENGINE_DIR"]) / f"{SUITE}.tar"
     if not kept.exists():
         unfinished = kept.with_suffix(".part")
         with unfinished.open("wb") as out:
-            script = [str(STAND_INS / "base.sh"), "bookworm", str(kept.with_suffix(""))]
+            script = [str(STAND_INS / "base.sh"), SUITE, str(kept.with_suffix(""))]
             subprocess.run(["sh", *script], stdout=out, check=True, timeout=300)
         unfinished.rename(kept)
     run("docker", "import", str(kept), name)
 
 
 def wrap_program(name: str, program: Path, base: str, folder: Path) -> None:
-    """Put a program of this machine into an image of that name."""
+    """Build an image with a program of this machine."""
     folder.mkdir()
     shutil.copy(STAND_INS / "Dockerfile", folder)
     shutil.copy(program, folder / "program")

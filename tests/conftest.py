@@ -1,4 +1,4 @@
-"""How many examples property tests try: few and always the same, or many with `fuzz`."""
+"""Hypothesis profiles: few deterministic examples, or many with `fuzz`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ settings.register_profile(
     max_examples=200,
     derandomize=True,
     database=None,
-    deadline=None,  # nothing asserts a timing
+    deadline=None,  # no test asserts a duration
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 # pytest --hypothesis-profile=fuzz

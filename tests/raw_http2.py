@@ -1,4 +1,4 @@
-"""An HTTP/2 client that does what a well-made one would not: frames over a plain socket."""
+"""HTTP/2 client that sends arbitrary frames over a plain socket."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REFUSED_STREAM, ENHANCE_YOUR_CALM = 7, 11
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame (RFC 9113, section 4.1)."""
+    """One HTTP/2 frame (RFC 9113, section 4.1)."""
 
     type: int
     flags: int
@@ -25,23 +25,23 @@ class Frame:
 
     @property
     def error_code(self) -> int:
-        """The error code of a RST_STREAM or a GOAWAY."""
+        """Error code of a RST_STREAM or a GOAWAY."""
         return int.from_bytes(self.payload[:4] if self.type == RST_STREAM else self.payload[4:8])
 
 
 class Connection:
-    """A connection whose frames are written and read one by one."""
+    """A connection that writes and reads single frames."""
 
     def __init__(self, opened: socket.socket, stream: BufferedReader) -> None:
         self.socket = opened
         self._stream = stream
 
-    def greet(self) -> None:
-        """Send the preface with empty settings, and acknowledge the server's."""
+    def handshake(self) -> None:
+        """Send the preface with empty settings, and acknowledge the server's settings."""
         self.socket.sendall(PREFACE + _frame(SETTINGS) + _frame(SETTINGS, ACK))
 
     def ping(self, times: int) -> None:
-        """Send PINGs at once."""
+        """Send PINGs without a pause."""
         self.socket.sendall(_frame(PING, payload=bytes(8)) * times)
 
     def open_stream(self, number: int, path: str) -> None:
@@ -56,13 +56,13 @@ class Connection:
         self.socket.sendall(_frame(HEADERS, END_HEADERS, number, block))
 
     def frames(self) -> Iterator[Frame]:
-        """What the server sends, until it closes the connection."""
+        """Yield the server's frames until it closes the connection."""
         while head := self._stream.read(9):
             payload = self._stream.read(int.from_bytes(head[:3]))
             yield Frame(head[3], head[4], int.from_bytes(head[5:]) & 0x7FFFFFFF, payload)
 
     def wait_for_close(self) -> None:
-        """Read until the server closes; TimeoutError where it does not."""
+        """Read until the server closes the connection. Raises TimeoutError."""
         with contextlib.suppress(ConnectionResetError):
             while self._stream.read1():
                 pass
@@ -70,7 +70,7 @@ class Connection:
 
 @contextlib.contextmanager
 def connected(address: str, limit_s: float = 10.0) -> Iterator[Connection]:
-    """Connect to HOST:PORT; every read and write may take `limit_s`."""
+    """Connect to HOST:PORT, with a timeout of `limit_s` for each read and write."""
     host, _, port = address.rpartition(":")
     with (
         socket.create_connection((host, int(port)), limit_s) as opened,
@@ -85,6 +85,6 @@ def _frame(kind: int, flags: int = 0, stream: int = 0, payload: bytes = b"") -> 
 
 
 def _literal(name: int, value: str) -> bytes:
-    """A header of the static table's name `name`, neither indexed nor compressed (RFC 7541)."""
+    """Return a literal header with entry `name` of the static table as its name (RFC 7541)."""
     index = bytes([name]) if name < 15 else bytes([15, name - 15])
     return index + bytes([len(value)]) + value.encode()

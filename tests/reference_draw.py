@@ -1,6 +1,6 @@
-"""The draws of docs/sampling.md, written from that page in plain Python: slow, and nobody's code.
+"""Reference implementation of docs/sampling.md in plain Python: slow, independent of our code.
 
-What the server and the training give is compared with it.
+Tests compare the samples of the server and of the training with it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def philox_block(counter: int, seed: int, domain: int) -> list[int]:
 def normal_row(
     seed: int, domain: int, index: int, dim: int, temperature: float = 1.0
 ) -> list[float]:
-    """One row of standard-normal values, times the temperature, not yet rounded to float32."""
+    """Return one row of standard-normal values times the temperature, not rounded to float32."""
     blocks = -(-dim // 4)
     values: list[float] = []
     for block in range(index * blocks, (index + 1) * blocks):
@@ -42,7 +42,7 @@ def normal_row(
 
 
 def component_of(weights: Sequence[float], seed: int, index: int) -> int:
-    """Which component of a mixture the row takes."""
+    """Return the component of a mixture for one row."""
     u = (philox_block(index, seed, MIXTURE)[0] >> 11) / 2**53
     cumulative = 0.0
     for component, weight in enumerate(weights):
@@ -60,7 +60,7 @@ def mixture_row(
     index: int,
     temperature: float = 1.0,
 ) -> list[float]:
-    """One row of latents of a Gaussian mixture, rounded to float32."""
+    """Return one row of latents of a Gaussian mixture, rounded to float32."""
     component = component_of(weights, seed, index)
     mean, factor = means[component], factors[component]
     dim = len(mean)

@@ -1,4 +1,4 @@
-"""What a refused caller is told: the details of an error, and that no secrets are among them."""
+"""Parser of the details of an error status, with a check that they contain no secrets."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import grpc
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
-# An absolute path, a stack trace, or a source file of ours or of a library.
+# An absolute path, a stack trace, or a source file.
 SECRETS = re.compile(r"(?<![\w./])/[\w.~-]+/[\w.~-]+|Traceback|\.py\b")
 _METHOD = re.compile(r"/(latentserve|grpc)\.[\w.]+/\w+")
 
 
 @dataclass
 class Refusal:
-    """An error, taken apart."""
+    """Parsed error status of a call."""
 
     code: str
     message: str
@@ -30,7 +30,7 @@ class Refusal:
 
     @classmethod
     def of(cls, error: Any) -> Refusal:
-        """Take the error of a call apart; details that contradict it, or tell too much, fail."""
+        """Parse the error of a call; fail if its details contradict it or contain a secret."""
         refusal = cls(error.code().name, error.details())
         trailers = dict(error.trailing_metadata() or ())
         if packed := trailers.get("grpc-status-details-bin"):
@@ -64,17 +64,17 @@ class Refusal:
 
 
 def secrets_of(text: str) -> list[str]:
-    """Return what a caller should not be told; names of methods are no paths."""
+    """Return the parts of a text that must not be sent to a client; RPC names are no paths."""
     return [found.group() for found in SECRETS.finditer(_METHOD.sub("", text))]
 
 
 def refused(call: Any, *args: Any, **kwargs: Any) -> Refusal:
-    """Make a call that must fail."""
+    """Make a call that must fail, and return its error."""
     try:
         call(*args, **kwargs)
     except grpc.RpcError as error:
         return Refusal.of(error)
-    raise AssertionError("the call was answered")
+    raise AssertionError("the call did not fail")
 
 
 def _unpacked(detail: Any, message: Message) -> bool:

@@ -1,7 +1,7 @@
-"""Requests as bytes go in at the services' public methods: a reply, or a CallError, comes out.
+"""Test target for serialised requests: the services' public methods, without a network.
 
-What property tests and the fuzz target share. No network, an engine of numpy, and every batch runs
-on the thread that asks.
+Property tests and the fuzz target share it. Each call gives a reply or a CallError. The engine is
+numpy code, and every batch runs on the calling thread.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from latentserve.v1 import generative_service_pb2 as pb
 from latentserve.v1 import model_service_pb2 as models_pb
 from latentserve.v1 import tensor_pb2
 from latentserve_server.batching.batcher import Batcher
-from latentserve_server.codec.request_parser import Form, RequestParser
+from latentserve_server.codec.request_parser import ParsedRequest, RequestParser, parse
 from latentserve_server.engine.device import CPU_PROVIDER
 from latentserve_server.errors import CallError, EngineFailure
 from latentserve_server.manifest.reader import Manifest
 from latentserve_server.model_limits import Limits
 from latentserve_server.repository.lifecycle import Outcome, Repository
 from latentserve_server.repository.loader import Loader
-from latentserve_server.services.call import Reply, parse
+from latentserve_server.services.call import Reply
 from latentserve_server.services.generative import GenerativeService
 from latentserve_server.services.models import ModelService
 from latentserve_server.status import explain
@@ -38,11 +38,11 @@ MAX_REQUEST_ROWS = 64
 MAX_BATCH_ROWS = 16  # smaller than a request: its rows span several batches
 TIMEOUT_S = 5.0
 MAX_STREAM_ROWS = 100
-STREAM_CHUNKS = 2  # of a stream, that are asked for
+STREAM_CHUNKS = 2  # requested chunks of a stream
 _MAX_TRAILER_BYTES = 8 * 2**10
 
 Floats = NDArray[np.float32]
-# What a method of a service answers with.
+# Reply message of each method.
 RESPONSES: dict[str, type[Message]] = {
     "Encode": pb.EncodeResponse,
     "Decode": pb.DecodeResponse,
@@ -66,15 +66,15 @@ REQUESTS: dict[str, type[Message]] = {
     "ReloadModels": models_pb.ReloadModelsRequest,
 }
 
-READ_IN_PLACE = ("Encode", "Decode", "Reconstruct", "Denoise")
+ZERO_COPY_METHODS = ("Encode", "Decode", "Reconstruct", "Denoise")
 
 
-class Strict(Exception):
-    """The engine was given what should have been refused."""
+class InvalidInput(Exception):
+    """The engine got input that should have been refused."""
 
 
 class NumpyEngine:
-    """Gives what the tiny models give, and is strict about what it is asked."""
+    """Computes the outputs of the tiny models, and checks its input."""
 
     provider = CPU_PROVIDER
 
@@ -85,9 +85,11 @@ class NumpyEngine:
         """Run one batch."""
         (rows,) = inputs
         if rows.dtype != np.float32 or rows.shape[1:] != self._manifest.input_shape(operation):
-            raise Strict(f"{operation} got {rows.dtype} {rows.shape}")
+            raise InvalidInput(f"{operation} got {rows.dtype} {rows.shape}")
         if not np.isfinite(rows).all() or not 1 <= len(rows) <= MAX_BATCH_ROWS:
-            raise Strict(f"{operation} got {len(rows)} rows, finite: {np.isfinite(rows).all()}")
+            raise InvalidInput(
+                f"{operation} got {len(rows)} rows, finite: {np.isfinite(rows).all()}"
+            )
         with np.errstate(over="ignore", invalid="ignore"):
             if operation in ("decode", "sample"):
                 return [np.nan_to_num(tiny_models.decode(np.clip(rows, -9, 9)))]
@@ -105,31 +107,31 @@ class NumpyEngine:
         return 0.0
 
 
-class PlainReader:
-    """Reads requests with the generated classes alone, and remembers nothing."""
+class ReferenceParser:
+    """Parses requests with the generated classes only, without a cache."""
 
-    def __init__(self, reader: RequestParser) -> None:
-        self._type = reader._type
+    def __init__(self, parser: RequestParser) -> None:
+        self._type = parser._type
 
-    def read(self, request: bytes) -> Form:
-        """Return the form of a request."""
-        return Form(parse(self._type, request))
+    def read(self, request: bytes) -> ParsedRequest:
+        """Return the parsed request."""
+        return ParsedRequest(parse(self._type, request))
 
 
 class Target:
-    """The methods of both services over tiny models, written to `root`.
+    """The methods of both services over tiny models, which are written to `root`.
 
-    `plain`: nothing is read in place, as a reference for what is.
+    If `reference`, requests are parsed with the generated classes only, for comparison.
     """
 
-    def __init__(self, root: Path, *, plain: bool = False) -> None:
+    def __init__(self, root: Path, *, reference: bool = False) -> None:
         self._offered: list[Batcher] = []
         for kind in tiny_models.KINDS:
             tiny_models.write_model(root, kind, kind=kind)
         loader = Loader(
             NumpyEngine,
             limits=lambda name: Limits(MAX_BATCH_ROWS, MAX_REQUEST_ROWS),
-            offer=self._take,
+            inline_hook=self._take,
         )
         self.repository = Repository(root, loader, default_model="vae", max_versions=10)
         self.repository.scan()
@@ -140,11 +142,11 @@ class Target:
             max_stream_rows=MAX_STREAM_ROWS,
             chunk_rows=MAX_BATCH_ROWS,
         )
-        if plain:
-            readers = {n: r for n, r in vars(generative).items() if isinstance(r, RequestParser)}
-            assert len(readers) == 4
-            for name, reader in readers.items():
-                setattr(generative, name, PlainReader(reader))
+        if reference:
+            parsers = {n: p for n, p in vars(generative).items() if isinstance(p, RequestParser)}
+            assert len(parsers) == 4
+            for name, parser in parsers.items():
+                setattr(generative, name, ReferenceParser(parser))
         models = ModelService(
             self.repository,
             max_request_rows=MAX_REQUEST_ROWS,
@@ -155,11 +157,11 @@ class Target:
         self._stream = generative.sample_stream
 
     def close(self) -> None:
-        """End the threads of the models."""
+        """Stop the threads of the models."""
         self.repository.close(timeout_s=5)
 
     def _take(self, batcher: Batcher) -> bool:
-        """Take it upon this thread to run what there is."""
+        """Accept the offer of a batcher, whose batches this thread runs."""
         self._offered.append(batcher)
         return True
 
@@ -169,10 +171,10 @@ class Target:
         return []
 
     def call(self, method: str, request: bytes) -> list[Any] | CallError:
-        """Return the replies, parsed, or how the request was refused.
+        """Return the parsed replies, or the error of a refused request.
 
-        Anything else is raised: an unexpected exception, an INTERNAL although the engine is well,
-        a reply that is none, a refusal that gRPC could not send.
+        Everything else is raised: an unexpected exception, INTERNAL without an engine failure, a
+        malformed reply, an error that gRPC could not send.
         """
         try:
             if method == "SampleStream":
@@ -182,7 +184,7 @@ class Target:
             else:
                 replies = [self._finish(lambda done: self._unary[method](request, None, done))]
         except EngineFailure as error:
-            raise AssertionError(f"{method} failed inside: {error}") from error
+            raise AssertionError(f"{method} failed internally: {error}") from error
         except CallError as error:
             _check_refusal(error)
             return error
@@ -195,13 +197,13 @@ class Target:
             batcher = self._offered.pop()
             while batcher.run_next():
                 pass
-        reply = replies.get(timeout=TIMEOUT_S)  # a reload has a thread of its own
+        reply = replies.get(timeout=TIMEOUT_S)  # a reload runs on a separate thread
         assert replies.empty()
         return reply.build()
 
 
 def outcome(replies: list[Any] | CallError) -> object:
-    """Return all of what `Target.call` returned but the times, to be compared."""
+    """Return a comparable form of the result of `Target.call`, without durations."""
     if isinstance(replies, CallError):
         return type(replies), replies.message, replies.violations
     for reply in replies:
@@ -210,7 +212,7 @@ def outcome(replies: list[Any] | CallError) -> object:
 
 
 def _check_refusal(error: CallError) -> None:
-    """A refusal says something, fits into trailers, and tells nothing of this machine."""
+    """Check that an error has a text, fits into trailers, and reveals nothing of this machine."""
     status = explain(error)
     assert status.message
     assert status.cause is None
@@ -220,9 +222,9 @@ def _check_refusal(error: CallError) -> None:
 
 
 def valid_requests() -> dict[str, list[Message]]:
-    """Good requests of every method, to be damaged."""
+    """Return valid requests of every method, to be corrupted."""
     x, z = tiny_models.images(2), np.ones((3, tiny_models.DIM), np.float32)
-    # Tensors of large requests are read in place.
+    # Tensors of large requests are read without a copy.
     many, many_z = tiny_models.images(10), np.ones((60, tiny_models.DIM), np.float32)
     files = tensor_pb2.EncodedImages(files=[png_file(), jpeg_file()])
     forms = [
@@ -234,7 +236,7 @@ def valid_requests() -> dict[str, list[Message]]:
     ]
     model = tensor_pb2.ModelRef(name="denoising", version=1)
     png, half = tensor_pb2.IMAGE_FORMAT_PNG, tensor_pb2.IMAGE_FORMAT_FLOAT16
-    draw: dict[str, Any] = {"count": 5, "seed": 2**63, "offset": 7, "temperature": 0.5}
+    fields: dict[str, Any] = {"count": 5, "seed": 2**63, "offset": 7, "temperature": 0.5}
     return {
         "Encode": [pb.EncodeRequest(images=form, seed=3) for form in forms],
         "Decode": [
@@ -246,8 +248,8 @@ def valid_requests() -> dict[str, list[Message]]:
             pb.ReconstructRequest(model=model, images=form, output_format=half) for form in forms
         ],
         "Denoise": [pb.DenoiseRequest(model=model, images=form) for form in forms],
-        "Sample": [pb.SampleRequest(**draw, include_latents=True), pb.SampleRequest(count=1)],
-        "SampleStream": [pb.SampleStreamRequest(**draw, chunk_rows=2, include_latents=True)],
+        "Sample": [pb.SampleRequest(**fields, include_latents=True), pb.SampleRequest(count=1)],
+        "SampleStream": [pb.SampleStreamRequest(**fields, chunk_rows=2, include_latents=True)],
         "ListModels": [models_pb.ListModelsRequest()],
         "GetModel": [models_pb.GetModelRequest(model=model)],
         "ReloadModels": [models_pb.ReloadModelsRequest(names=["vae"])],
@@ -255,7 +257,7 @@ def valid_requests() -> dict[str, list[Message]]:
 
 
 def to_tensor(array: NDArray[Any]) -> tensor_pb2.Tensor:
-    """A tensor message of a float32, float16 or uint8 array."""
+    """Return the Tensor message of a float32, float16 or uint8 array."""
     data_type = {"<f4": 1, "<f2": 2, "|u1": 3}[array.dtype.str]
     return tensor_pb2.Tensor(
         data_type=data_type,  # type: ignore[arg-type]
@@ -265,12 +267,12 @@ def to_tensor(array: NDArray[Any]) -> tensor_pb2.Tensor:
 
 
 def png_file(**options: Any) -> bytes:
-    """A PNG of the tiny models' size."""
+    """Return a PNG file of the tiny models' size."""
     return _file("PNG", **options)
 
 
 def jpeg_file(**options: Any) -> bytes:
-    """A JPEG of the tiny models' size."""
+    """Return a JPEG file of the tiny models' size."""
     return _file("JPEG", **options)
 
 

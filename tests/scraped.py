@@ -1,4 +1,4 @@
-"""What Prometheus would read from a running server."""
+"""Scraper of the Prometheus metrics of a running server."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ TIMEOUT_S = 10.0
 
 
 def metrics_url(server: Server) -> str:
-    """Return the address of /metrics, by the log."""
+    """Return the URL of /metrics from the log."""
     match = re.search(r"metrics are at (http://\S+)", server.log)
     assert match
     return match.group(1)
 
 
 def scrape(server: Server) -> dict[str, list[tuple[dict[str, str], float]]]:
-    """Return name -> samples."""
-    with urllib.request.urlopen(metrics_url(server), timeout=TIMEOUT_S) as reply:  # noqa: S310 - our own
+    """Return the samples (labels, value) by metric name."""
+    with urllib.request.urlopen(metrics_url(server), timeout=TIMEOUT_S) as reply:  # noqa: S310 - own server
         text = reply.read().decode()
     found: dict[str, list[tuple[dict[str, str], float]]] = {}
     for family in text_string_to_metric_families(text):
@@ -38,7 +38,7 @@ def value(server: Server, name: str, **labels: str) -> float:
 
 
 def settled(server: Server, expected: float, name: str, **labels: str) -> bool:
-    """Whether `value` comes to what is expected: a call is counted just after its reply is sent."""
+    """Wait until `value` is as expected, since a call is counted after its reply is sent."""
     end = time.monotonic() + TIMEOUT_S
     while (found := value(server, name, **labels)) != expected and time.monotonic() < end:
         time.sleep(0.02)

@@ -1,4 +1,4 @@
-"""Runs real servers as processes of their own, for tests over real connections."""
+"""Runner of real server processes, for tests over real connections."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from latentserve.v1 import (
 )
 
 START_LIMIT_S = 30.0
-# For tests of what happens before there is any transport: once is enough.
+# For tests of the start before a transport exists: they run with one transport only.
 BEFORE_ANY_TRANSPORT = pytest.mark.parametrize("transport", ["aio"], indirect=True)
-# For tests of what is behind the transports: once is enough, too.
+# For tests of code behind the transports: they run with one transport only, too.
 EITHER_TRANSPORT = BEFORE_ANY_TRANSPORT
 SLOW_SERVER = Path(__file__).parent / "slow_server.py"
 
@@ -41,11 +41,11 @@ class Server:
 
     @property
     def log(self) -> str:
-        """What it has printed so far."""
+        """Output of the process so far."""
         return self.log_path.read_text("utf-8")
 
     def wait_for_log(self, pattern: str, limit_s: float = START_LIMIT_S) -> re.Match[str]:
-        """Wait until the log matches; fails where the process ends or the limit passes."""
+        """Wait until the log matches; fail if the process ends or the limit passes."""
         end = time.monotonic() + limit_s
         while time.monotonic() < end:
             ended = self.process.poll() is not None
@@ -59,12 +59,12 @@ class Server:
         raise AssertionError(f"no {pattern!r} within {limit_s} s:\n{self.log}")
 
     def wait_until_serving(self, *, workers: bool = False) -> None:
-        """Wait for the line that gives the address; of several workers, until all serve."""
+        """Wait for the log line with the address; with several workers, until all serve."""
         pattern = r"all \d+ workers are serving on ([^, ]+)" if workers else r"is serving on (\S+)"
         self.address = self.wait_for_log(pattern).group(1)
 
     def worker_pids(self) -> dict[int, int]:
-        """The present process of each worker, by its number."""
+        """Return the current process id of each worker by its number."""
         found = re.findall(r"worker (\d+) \(process (\d+)\) serves", self.log)
         return {int(number): int(pid) for number, pid in found}
 
@@ -75,20 +75,20 @@ class Server:
 
     @contextlib.contextmanager
     def channel(self) -> Iterator[grpc.Channel]:
-        """A channel of its own: not shared with other channels of this process."""
+        """Yield a channel with a separate connection."""
         options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_send_message_length", -1)]
         with grpc.insecure_channel(self.address, options=options) as channel:
             yield channel
 
     @contextlib.contextmanager
     def generative(self) -> Iterator[generative_service_pb2_grpc.GenerativeServiceStub]:
-        """A stub of GenerativeService."""
+        """Yield a stub of GenerativeService."""
         with self.channel() as channel:
             yield generative_service_pb2_grpc.GenerativeServiceStub(channel)  # type: ignore[no-untyped-call]
 
     @contextlib.contextmanager
     def models(self) -> Iterator[model_service_pb2_grpc.ModelServiceStub]:
-        """A stub of ModelService."""
+        """Yield a stub of ModelService."""
         with self.channel() as channel:
             yield model_service_pb2_grpc.ModelServiceStub(channel)  # type: ignore[no-untyped-call]
 
@@ -102,7 +102,7 @@ def launched(
     warm_up_delay_s: float = 0.0,
     program: Sequence[str] = ("-m", "latentserve_server"),
 ) -> Iterator[Server]:
-    """Start a server on a free port without waiting for it; the delays slow its engine."""
+    """Start a server on a free port without waiting for it; the delays slow down its engine."""
     if delay_s or warm_up_delay_s:
         program = [str(SLOW_SERVER), str(delay_s), str(warm_up_delay_s)]
     command = [sys.executable, *program, "--exports", str(exports)]
@@ -134,5 +134,5 @@ def served(
 
 
 def ref(name: str, version: int = 0) -> tensor_pb2.ModelRef:
-    """A ModelRef."""
+    """Return a ModelRef."""
     return tensor_pb2.ModelRef(name=name, version=version)

@@ -1,6 +1,6 @@
-"""A real server whose engine takes its time: `slow_server.py DELAY_S WARM_UP_DELAY_S [flags]`.
+"""Server with a slow engine: `slow_server.py DELAY_S WARM_UP_DELAY_S [flags]`.
 
-With --workers it is started again for each of them, as `... --worker FD NUMBER`.
+With --workers, it is started again for each worker, as `... --worker FD NUMBER`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DELAY_S, WARM_UP_DELAY_S = map(float, sys.argv[1:3])
 
 
 class SlowEngine(OnnxEngine):
-    """Sleeps before every run, as a large model would compute; fails for a first pixel of 0.5."""
+    """Sleeps before every run, like a large model; fails if the first pixel is 0.5."""
 
     delay_s = 0.0
 
@@ -39,7 +39,7 @@ class SlowEngine(OnnxEngine):
     def warm_up(self, batch_rows: Iterable[int]) -> list[tuple[str, int, float]]:
         super().warm_up(batch_rows)
         self.delay_s = DELAY_S
-        return []  # how long a batch takes now is not known yet
+        return []  # the durations without the delay would be wrong
 
     def run(
         self, operation: str, inputs: Sequence[NDArray[np.float32]]

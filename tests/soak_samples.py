@@ -1,4 +1,4 @@
-"""What a soak looked at while it ran, and whether anything grew."""
+"""Resource measurements of a soak test, and the evaluation of their growth."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pathlib import Path
 from vitals import slope
 
 MAX_MB_PER_10K_CALLS = 1.0
-# Threads of models that were just replaced, and connections that were just closed, linger.
+# Threads of just replaced models and just closed connections may still exist.
 MAX_GROWTH = 6.0
 WARM_UP = 1 / 3
-"""The part of all calls in which caches, pools and arenas may still fill."""
+"""Fraction of all calls in which caches, pools and arenas may still fill."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One look at the server, after so many seconds and calls."""
+    """One measurement of the server, after this number of seconds and calls."""
 
     seconds: float
     calls: int
@@ -31,9 +31,9 @@ class Sample:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of the server's memory, threads and files after the warm-up.
+    """Growth of the server's memory, threads and open files after the warm-up.
 
-    `growth` is the mean of the last third of the samples less that of the first.
+    `growth` is the mean of the last third of the samples minus the mean of the first third.
     """
 
     calls: int
@@ -43,7 +43,7 @@ class Verdict:
 
     @classmethod
     def of(cls, samples: Sequence[Sample]) -> Verdict:
-        """Judge samples in order of time; raises ValueError where there are too few."""
+        """Evaluate samples in order of time. Raises ValueError for too few samples."""
         if not samples:
             raise ValueError("there are no samples")
         first = samples[-1].calls * WARM_UP
@@ -57,7 +57,7 @@ class Verdict:
 
     @property
     def problems(self) -> list[str]:
-        """What grew more than it may, in words."""
+        """Texts about growth over the limits."""
         found = []
         if self.mb_per_10k_calls >= MAX_MB_PER_10K_CALLS:
             found.append(f"memory grows by {self.mb_per_10k_calls:.2f} MB per 10,000 calls")
@@ -68,7 +68,7 @@ class Verdict:
 
 
 def write_csv(path: Path, samples: Sequence[Sample]) -> None:
-    """Write the samples for a plot, one line each."""
+    """Write the samples, one line each, for a plot."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

@@ -1,6 +1,6 @@
-"""Builds exports folders with models of a few hundred weights, in milliseconds, without torch.
+"""Builder of exports folders with tiny models, in milliseconds and without torch.
 
-The weights are fixed, so a test can compute the expected outputs itself with numpy.
+The models have a few hundred fixed weights, so tests compute the expected outputs with numpy.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ENCODER = (_generator.standard_normal((PIXELS, DIM)) / PIXELS).astype(np.float32
 LOG_VARIANCE = (_generator.standard_normal((PIXELS, DIM)) / PIXELS).astype(np.float32)
 DECODER = _generator.standard_normal((DIM, PIXELS)).astype(np.float32)
 
-# A mixture of three, far apart in the first latent, so that a test can tell them.
+# Three components, far apart in the first latent, so that a test can distinguish them.
 WEIGHTS = np.array([0.5, 0.3, 0.2])
 MEANS = np.array([[-9, 0, 1], [0, 1, 0], [9, 0, -1]], dtype=np.float32)
 FACTORS = np.array(
@@ -49,32 +49,32 @@ KINDS = {
 
 
 def encode(images: Floats) -> Floats:
-    """The mean latents that every tiny model gives, [n, DIM]."""
+    """Return the mean latents of every tiny model, [n, DIM]."""
     return images.reshape(len(images), PIXELS) @ ENCODER
 
 
 def log_variance(images: Floats) -> Floats:
-    """The log-variance that the tiny VAE gives, [n, DIM]."""
+    """Return the log-variance of the tiny VAE, [n, DIM]."""
     return images.reshape(len(images), PIXELS) @ LOG_VARIANCE
 
 
 def decode(latents: Floats) -> Floats:
-    """The images that every tiny model gives, [n, 1, SIZE, SIZE]."""
+    """Return the images of every tiny model, [n, 1, SIZE, SIZE]."""
     return (1.0 / (1.0 + np.exp(-(latents @ DECODER)))).reshape(-1, 1, SIZE, SIZE)
 
 
 def images(rows: int, seed: int = 0) -> Floats:
-    """Random images in [0, 1], [rows, 1, SIZE, SIZE]."""
+    """Return random images in [0, 1], [rows, 1, SIZE, SIZE]."""
     return np.random.default_rng(seed).random((rows, 1, SIZE, SIZE), dtype=np.float32)
 
 
 def mixture(seed: int, offset: int, rows: int, temperature: float = 1.0) -> Floats:
-    """The latents that the tiny mixture draws, [rows, DIM]."""
+    """Return the latents that are sampled from the tiny mixture, [rows, DIM]."""
     weights, means, factors = WEIGHTS.tolist(), MEANS.tolist(), FACTORS.tolist()
-    drawn = [
+    sampled = [
         mixture_row(weights, means, factors, seed, offset + row, temperature) for row in range(rows)
     ]
-    return np.array(drawn, dtype=np.float32)
+    return np.array(sampled, dtype=np.float32)
 
 
 def write_model(
@@ -88,7 +88,7 @@ def write_model(
 ) -> Path:
     """Write <root>/<name>/<version>/ and return it.
 
-    `with_mixture`: it samples from a Gaussian mixture, and its golden file says what that draws.
+    If `with_mixture`, the model samples from a Gaussian mixture, and its golden file has samples.
     """
     folder = root / name / str(version)
     folder.mkdir(parents=True)
@@ -98,11 +98,11 @@ def write_model(
         operations, prior = (*operations, "sample"), "gaussian_mixture"
         np.savez(folder / "prior.npz", weights=WEIGHTS, means=MEANS, factors=FACTORS)
     x, z = images(2), np.ones((2, DIM), dtype=np.float32)
-    drawn = mixture(SAMPLE_SEED, 0, 5) if with_mixture else z
+    sampled = mixture(SAMPLE_SEED, 0, 5) if with_mixture else z
     table: dict[str, tuple[dict[str, Any], list[Floats], list[Floats]]] = {
         "encode": (_spec("encode", "images", "mean"), [x], [encode(x)]),
         "decode": (_spec("decode", "latents", "images"), [z], [decode(z)]),
-        "sample": (_spec("decode", "latents", "images"), [drawn], [decode(drawn)]),
+        "sample": (_spec("decode", "latents", "images"), [sampled], [decode(sampled)]),
         "reconstruct": (
             _spec("reconstruct", "images", "reconstruction"),
             [x],
@@ -164,7 +164,7 @@ def write_model(
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any], *, list_files: bool = True) -> None:
-    """Write a manifest; `list_files` fills `files` from what lies in the folder."""
+    """Write a manifest; if `list_files`, fill `files` from the folder's files."""
     if list_files:
         manifest["files"] = {
             path.name: {
@@ -178,7 +178,7 @@ def write_manifest(folder: Path, manifest: dict[str, Any], *, list_files: bool =
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return the manifest of a folder, to be changed and written again."""
+    """Return the manifest of a folder, which a test changes and writes back."""
     document: dict[str, Any] = json.loads((folder / "manifest.json").read_text("utf-8"))
     return document
 

@@ -1,4 +1,4 @@
-"""What one of two processes does in test_distributed.py: ``python two_processes.py FOLDER TASK``.
+"""Program of each process in test_distributed.py: ``python two_processes.py FOLDER TASK``.
 
 RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT are in the environment, as torchrun sets them.
 """
@@ -23,7 +23,7 @@ class Stopped(Exception):
 
 
 def make_data():
-    # 129 = 4 batches of 32 and one of a single image, which leaves nothing to the second process.
+    # 129 = 4 batches of 32 and one of a single image, so the second process gets no image of it.
     images = torch.randint(0, 256, (129 + 20, 1, 8, 8), generator=torch.Generator().manual_seed(5))
     images = images.to(torch.uint8)
     return ImageData(images[:129], images[129:], images[129:], name="noise", sha256="0" * 64)
@@ -42,7 +42,7 @@ def make_config(kind, **training):
 
 
 def train(kind, folder, resume=False, **training):
-    """Train, and give the weights that are in this process's memory at the end."""
+    """Train, and return the weights in this process's memory at the end."""
     models = []
     original = loop.build_model
     loop.build_model = lambda *arguments: models.append(original(*arguments)) or models[0]
@@ -54,7 +54,7 @@ def train(kind, folder, resume=False, **training):
 
 
 def train_in_two_parts(folder):
-    """A run that ends after its first epoch in every process, and is resumed."""
+    """Stop a run after its first epoch in every process, and resume it."""
     original = loop._validate_once
 
     def validate_and_stop(run):
@@ -65,7 +65,7 @@ def train_in_two_parts(folder):
     loop._validate_once = validate_and_stop
     try:
         train("vae", folder)
-        raise AssertionError("it was not stopped")
+        raise AssertionError("the run was not stopped")
     except Stopped:
         pass
     finally:
@@ -75,7 +75,7 @@ def train_in_two_parts(folder):
 
 
 def with_a_bad_loss(calls_until_bad, action):
-    """Let ``losses`` of the second process act once, after so many calls."""
+    """Replace the result of one call of ``losses`` in the second process."""
     original, calls = Autoencoder.losses, []
 
     def losses(self, images, generator):
@@ -116,7 +116,7 @@ def succeed(folder):
         require_finite("the slope", torch.tensor([1.0, [3.0, float("inf")][rank]]))
     except TrainingError as error:
         results["disagreed"] = str(error)
-    distributed.own_rows(torch.arange(3))  # two rows of three, and one
+    distributed.local_rows(torch.arange(3))  # two rows of three, and one
     results["mean"] = distributed.means_over_batch([[1.0, 4.0][rank]])
     torch.save(results, folder / f"results-{distributed.rank()}.pt")
 

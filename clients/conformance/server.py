@@ -1,7 +1,7 @@
-"""Starts the servers of the conformance cases: `server.py [--broken NAME] [--out servers.json]`.
+"""Command that starts the servers of the cases: `server.py [--broken NAME] [--out FILE]`.
 
-It prints one line, the JSON of their addresses, when all are in their states. README.md says what
-they are.
+It prints one line, the JSON of their addresses, when all servers are in their states. README.md
+describes them.
 """
 
 import sys

@@ -10,23 +10,23 @@ import (
 	"google.golang.org/grpc/keepalive"
 )
 
-// maxAttempts of one call, the first one included.
+// maxAttempts of one call, including the first.
 const maxAttempts = 4
 
-// channelOptions returns how the channel to a server is set up: sizes, keepalive, retries, load
-// balancing. They are those of every latentserve client.
+// channelOptions returns the dial options of a channel: message sizes, keepalive, retries and load
+// balancing. All latentserve clients use the same values.
 func channelOptions(address string, maxMessageBytes int) []grpc.DialOption {
 	return []grpc.DialOption{
 		grpc.WithDefaultCallOptions(
-			// gRPC would refuse replies above 4 MiB: some 1,300 MNIST images.
+			// The default of gRPC is 4 MiB: about 1,300 MNIST images.
 			grpc.MaxCallRecvMsgSize(maxMessageBytes),
 			grpc.MaxCallSendMsgSize(maxMessageBytes),
-			// gRPC would not try a request above 256 KiB again: some 80 MNIST images.
+			// By default, gRPC does not retry requests above 256 KiB: about 80 MNIST images.
 			grpc.MaxRetryRPCBufferSize(maxMessageBytes),
 		),
-		// Notice a dead peer within 40 s while a call is open; idle channels stay silent.
+		// Detect a dead peer within 40 s while a call is open; send no pings on idle channels.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
-		// Try a server that just started again soon, not after a second.
+		// Reconnect to a restarted server sooner than after the default of 1 s.
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff: backoff.Config{
 				BaseDelay: 200 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 10 * time.Second,
@@ -39,13 +39,13 @@ func channelOptions(address string, maxMessageBytes int) []grpc.DialOption {
 
 type object = map[string]any
 
-// serviceConfig returns the retry and load balancing rules.
+// serviceConfig returns the retry and load balancing policies.
 //
-// RESOURCE_EXHAUSTED means a full queue, where the server says how long to wait by
-// `grpc-retry-pushback-ms`, but also a message that is too large, where trying again is useless:
-// hence few attempts and the throttle. CANCELLED comes from a server that was closing its port as
-// the call arrived; a call that its caller cancels is not tried again. Health checks are not
-// either: they report what is.
+// RESOURCE_EXHAUSTED means a full queue, for which the server sends a delay in
+// `grpc-retry-pushback-ms`, or a message that is too large, for which a retry fails again; the
+// number of attempts and the throttle bound these retries. CANCELLED comes from a server that closed
+// its port while the call arrived; a call cancelled by the client is not retried. Health checks are
+// not retried, because they report the current state.
 func serviceConfig(address string) string {
 	method := func(service string, retryable ...string) object {
 		return object{
@@ -61,17 +61,17 @@ func serviceConfig(address string) string {
 			method("latentserve.v1.GenerativeService", "UNAVAILABLE", "CANCELLED", "RESOURCE_EXHAUSTED"),
 			method("latentserve.v1.ModelService", "UNAVAILABLE", "CANCELLED"),
 		},
-		// No more retries once half of the tokens are gone: a server in trouble is left alone. A
-		// worker that dies fails all calls in flight at once, and these must fit into the half.
+		// Retries stop when half of the tokens are used, to relieve a failing server. A worker that
+		// crashes fails all calls in flight at once; half of the tokens must cover these.
 		"retryThrottling": object{"maxTokens": 200, "tokenRatio": 0.1},
 	}
 	if strings.HasPrefix(address, "dns:///") {
-		// One name for several servers: use all of them.
+		// One name may resolve to several servers: use all of them.
 		config["loadBalancingConfig"] = []object{{"round_robin": object{}}}
 	}
 	text, err := json.Marshal(config)
 	if err != nil {
-		panic(err) // it holds nothing that JSON cannot
+		panic(err) // it contains only JSON values
 	}
 	return string(text)
 }

@@ -14,12 +14,11 @@ import (
 	pb "github.com/latentserve/latentserve/clients/go/latentservev1"
 )
 
-// Client calls a latentserve server. It is safe for concurrent use, and meant to be kept for many
-// calls.
+// Client is a client of a latentserve server. It is safe for concurrent use; reuse it for many calls.
 //
-// Calls that fail with UNAVAILABLE, with CANCELLED by the server, or with a full queue are tried
-// again up to three times within their deadline, as gRPC's retry policy and the server's advice
-// say. Every method returns an [*Error].
+// Calls that fail with UNAVAILABLE, with CANCELLED by the server, or because the queue is full are
+// retried up to three times within their deadline, by gRPC's retry policy and after the delay that
+// the server requests. The errors of all methods are of type [*Error].
 type Client struct {
 	conn       *grpc.ClientConn
 	generative pb.GenerativeServiceClient
@@ -30,21 +29,21 @@ type Client struct {
 	options    []grpc.CallOption
 }
 
-// New returns a client of the server at "HOST:PORT", or at "dns:///NAME:PORT" to spread the calls
-// over all addresses of the name. It connects in the first call.
+// New returns a client of the server at "HOST:PORT", or at "dns:///NAME:PORT" to balance calls over
+// all addresses of the name. It connects on the first call.
 func New(address string, options ...Option) (*Client, error) {
 	s := settings{timeout: DefaultTimeout, maxMessageBytes: DefaultMaxMessageBytes}
 	for _, option := range options {
 		option(&s)
 	}
 	if s.timeout <= 0 {
-		return nil, fmt.Errorf("latentserve: a timeout of %v; expected a positive one", s.timeout)
+		return nil, fmt.Errorf("latentserve: timeout: %v; expected a positive duration", s.timeout)
 	}
 	if s.maxMessageBytes < 1 || s.maxMessageBytes > math.MaxInt32 {
-		return nil, fmt.Errorf("latentserve: at most %d bytes a message; expected 1 to %d", s.maxMessageBytes, math.MaxInt32)
+		return nil, fmt.Errorf("latentserve: maximum message size: %d bytes; expected 1 to %d", s.maxMessageBytes, math.MaxInt32)
 	}
 	if _, err := modelRef(s.model); err != nil {
-		return nil, err // rather here than in the first call
+		return nil, err // fail here, not in the first call
 	}
 	security, err := s.security()
 	if err != nil {
@@ -69,10 +68,10 @@ func New(address string, options ...Option) (*Client, error) {
 // Close closes the connection; calls in flight are cancelled.
 func (c *Client) Close() error { return c.conn.Close() }
 
-// Conn returns the connection, for the generated stubs of package latentservev1.
+// Conn returns the connection, for use with the generated stubs of package latentservev1.
 func (c *Client) Conn() *grpc.ClientConn { return c.conn }
 
-// bounded gives a context a deadline where it has none.
+// bounded adds a deadline to a context that has none.
 func bounded(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
 	if _, ok := ctx.Deadline(); ok {
 		return context.WithCancel(ctx)
@@ -97,7 +96,7 @@ func call[Request, Reply, Result any](
 	return convert(reply)
 }
 
-// ref returns the message of a request's model.
+// ref returns the model reference of a request; an empty model means the client's.
 func (c *Client) ref(model string) (*pb.ModelRef, error) {
 	if model == "" {
 		model = c.model
@@ -105,7 +104,7 @@ func (c *Client) ref(model string) (*pb.ModelRef, error) {
 	return modelRef(model)
 }
 
-// modelRef returns the message of "NAME", "NAME:VERSION" or "", the server's default model.
+// modelRef parses "NAME" or "NAME:VERSION"; an empty string means the server's default model.
 func modelRef(model string) (*pb.ModelRef, error) {
 	name, text, found := strings.Cut(model, ":")
 	if !found {
@@ -113,7 +112,7 @@ func modelRef(model string) (*pb.ModelRef, error) {
 	}
 	version, err := strconv.ParseUint(text, 10, 31)
 	if err != nil || version == 0 {
-		return nil, invalid("model", fmt.Sprintf("%q; expected NAME or NAME:VERSION, the version 1 or higher", model))
+		return nil, invalid("model", fmt.Sprintf("%q; expected NAME or NAME:VERSION with a version of at least 1", model))
 	}
 	return &pb.ModelRef{Name: name, Version: int32(version)}, nil
 }

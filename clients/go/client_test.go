@@ -40,7 +40,7 @@ func open(t *testing.T, address string, options ...latentserve.Option) *latentse
 	return client
 }
 
-// failureOf returns the Error in an error.
+// failureOf returns the [latentserve.Error] of an error.
 func failureOf(t *testing.T, err error) *latentserve.Error {
 	t.Helper()
 	failure, ok := errors.AsType[*latentserve.Error](err)
@@ -87,7 +87,7 @@ func TestEncode(t *testing.T) {
 	}
 }
 
-func TestWhatIsAbsentIsNotSent(t *testing.T) {
+func TestAbsentFieldsAreNotSent(t *testing.T) {
 	client := connect(t, &fakeserver.Server{OnSample: func(_ context.Context, r *pb.SampleRequest) (*pb.SampleResponse, error) {
 		if r.Seed != nil || r.Temperature != nil || r.GetModel().GetName() != "" {
 			t.Errorf("sent %v", r)
@@ -159,8 +159,8 @@ func TestDecodeReconstructAndDenoise(t *testing.T) {
 	}
 }
 
-func TestRequestsThatAreRefusedHere(t *testing.T) {
-	client := connect(t, &fakeserver.Server{}) // fails what arrives with UNIMPLEMENTED
+func TestInvalidRequestsAreNotSent(t *testing.T) {
+	client := connect(t, &fakeserver.Server{}) // a call that reaches it fails with UNIMPLEMENTED
 	sample := func(r latentserve.SampleRequest) error {
 		_, err := client.Sample(t.Context(), r)
 		return err
@@ -204,7 +204,7 @@ func TestModels(t *testing.T) {
 		},
 		OnReloadModels: func(ctx context.Context, r *pb.ReloadModelsRequest) (*pb.ReloadModelsResponse, error) {
 			if deadline, _ := ctx.Deadline(); time.Until(deadline) < time.Minute {
-				t.Errorf("a deadline of %v", deadline)
+				t.Errorf("the deadline is %v", deadline)
 			}
 			return &pb.ReloadModelsResponse{Outcomes: []*pb.ReloadOutcome{{Name: r.GetNames()[0], Version: 1, Action: pb.ReloadOutcome_ACTION_LOADED}}}, nil
 		},
@@ -254,7 +254,7 @@ func TestHealth(t *testing.T) {
 		t.Errorf("got %v, %v", got, err)
 	}
 	_, err := client.Health(t.Context(), "x")
-	if failure := failureOf(t, err); failure.Code != codes.NotFound || failure.Message != `there is no service or model "x"` {
+	if failure := failureOf(t, err); failure.Code != codes.NotFound || failure.Message != `unknown service or model "x"` {
 		t.Errorf("got %v", err)
 	}
 	var seen []latentserve.HealthStatus
@@ -290,7 +290,7 @@ func TestErrorsKeepTheirDetails(t *testing.T) {
 	if !slices.Equal(failure.Violations, want) {
 		t.Errorf("got %v", failure.Violations)
 	}
-	text := "latentserve: INVALID_ARGUMENT: two things are wrong; images.tensor.shape: too tall; model.version: negative; try again in 1.5s"
+	text := "latentserve: INVALID_ARGUMENT: two things are wrong; images.tensor.shape: too tall; model.version: negative; retry after 1.5s"
 	if err.Error() != text {
 		t.Errorf("got %q", err)
 	}

@@ -1,15 +1,15 @@
-// Package latentserve is the Go client of latentserve: it encodes, decodes, reconstructs,
-// denoises and samples images by generative autoencoders that a server runs.
+// Package latentserve is the Go client of latentserve, a gRPC server for generative models of images:
+// it encodes, decodes, reconstructs, denoises and samples images.
 //
 //	client, err := latentserve.New("127.0.0.1:50051", latentserve.WithModel("mnist-vae"))
 //	if err != nil {
 //		return err
 //	}
 //	defer client.Close()
-//	drawn, err := client.Sample(ctx, latentserve.SampleRequest{Count: 8, Seed: new(uint64(7))})
+//	samples, err := client.Sample(ctx, latentserve.SampleRequest{Count: 8, Seed: new(uint64(7))})
 //
-// What can go wrong in a call is an [Error]. A context bounds and cancels a call, and carries
-// further metadata as it does everywhere in gRPC; a call without a deadline gets the client's
+// The error of a call is an [Error]. The context sets the deadline of a call, cancels it, and carries
+// outgoing metadata, as is usual in gRPC. A call without a deadline has the timeout of the client
 // (see [WithTimeout]).
 package latentserve
 

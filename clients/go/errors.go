@@ -12,86 +12,87 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// What an [Error] is, beyond its code: for errors.Is.
+// Kinds of [Error], more specific than its code; for errors.Is.
 var (
-	// ErrQueueFull: too many rows wait for the model; RetryAfter says how long to wait.
+	// ErrQueueFull: the queue of the model is full; retry after RetryAfter.
 	ErrQueueFull = errors.New("latentserve: the model's queue is full")
-	// ErrMessageTooLarge: the request or the reply exceeds a limit. Trying again does not help:
-	// send fewer images, ask for [Uint8] or [PNG], or raise [WithMaxMessageBytes].
+	// ErrMessageTooLarge: the request or the reply exceeds a size limit. A retry fails again: send
+	// fewer images, request [Uint8] or [PNG], or raise [WithMaxMessageBytes].
 	ErrMessageTooLarge = errors.New("latentserve: the message is too large")
-	// ErrOperationNotSupported: the model lacks the operation; Metadata["operations"] has its own.
+	// ErrOperationNotSupported: the model lacks the operation; Metadata["operations"] lists those it
+	// supports.
 	ErrOperationNotSupported = errors.New("latentserve: the model lacks the operation")
-	// ErrModelNotFound: no such model or version; Metadata["models"] lists what there is.
-	ErrModelNotFound = errors.New("latentserve: no such model")
-	// ErrBadReply: the reply breaks the wire contract; server and client differ in version.
-	ErrBadReply = errors.New("latentserve: the reply breaks the contract")
+	// ErrModelNotFound: unknown model or version; Metadata["models"] lists the available models.
+	ErrModelNotFound = errors.New("latentserve: unknown model")
+	// ErrBadReply: the reply violates the protocol; the versions of server and client differ.
+	ErrBadReply = errors.New("latentserve: the reply violates the protocol")
 )
 
-// Violation is one field of a request that is wrong.
+// Violation is an invalid field of a request.
 type Violation struct {
 	// Field is a dotted path in the request, for example "images.tensor.shape".
 	Field string
-	// Description says what was sent and what is expected.
+	// Description contains the value received and the value expected.
 	Description string
 }
 
-// Error is what can go wrong in a call, by the server's answer, on the way to it, or before
-// anything was sent (then with [codes.InvalidArgument]).
+// Error is the error of a call: returned by the server, raised by the transport, or found before
+// anything was sent (the code is then [codes.InvalidArgument]).
 //
 //	var failure *latentserve.Error
 //	if errors.As(err, &failure) && failure.Code == codes.Unavailable { ... }
 //
-// errors.Is knows the ErrX values of this package, context.Canceled and
+// errors.Is matches the ErrX values of this package, context.Canceled and
 // context.DeadlineExceeded.
 type Error struct {
 	// Code is the gRPC status code.
 	Code codes.Code
-	// Message says what was wrong, what is expected and what to do.
+	// Message contains the cause, the expected value, and a remedy.
 	Message string
-	// Reason is the server's own name for the error, for example "QUEUE_FULL"; empty where the
-	// error does not come from the server.
+	// Reason is the server's name of the error, for example "QUEUE_FULL"; empty if the error does
+	// not come from the server.
 	Reason string
-	// Domain is "latentserve" where the server gave a Reason.
+	// Domain is "latentserve" if the server sent a Reason.
 	Domain string
-	// Metadata belongs to Reason; "request_id" finds the call in the server's log.
+	// Metadata contains details of Reason; "request_id" identifies the call in the server's log.
 	Metadata map[string]string
-	// Violations are the fields of the request that are wrong.
+	// Violations are the invalid fields of the request.
 	Violations []Violation
-	// RetryAfter is how long the server asks to wait before another attempt; 0: it did not say.
+	// RetryAfter is the delay before a retry that the server requests; 0 if there is none.
 	RetryAfter time.Duration
 
 	kind  error
 	cause error
 }
 
-// Error returns the code, the message, and what of the details the message lacks.
+// Error returns the code, the message, and the details that the message does not contain.
 func (e *Error) Error() string {
 	var text strings.Builder
 	fmt.Fprintf(&text, "latentserve: %s: %s", codeName(e.Code), e.Message)
 	for _, violation := range e.Violations {
-		// A server often repeats its only violation as the message.
+		// The server often uses its only violation as the message.
 		if !strings.Contains(e.Message, violation.Description) {
 			fmt.Fprintf(&text, "; %s: %s", violation.Field, violation.Description)
 		}
 	}
 	if id := e.Metadata["request_id"]; e.Code == codes.Internal && !strings.Contains(e.Message, id) {
-		fmt.Fprintf(&text, "; the server's log says why, under request id %s", id)
+		fmt.Fprintf(&text, "; for the cause, search the server's log for request id %s", id)
 	}
 	for _, key := range []string{"models", "operations"} {
 		if have := e.Metadata[key]; have != "" && !strings.Contains(e.Message, have) {
-			fmt.Fprintf(&text, "; there are: %s", have)
+			fmt.Fprintf(&text, "; available: %s", have)
 		}
 	}
 	if e.RetryAfter > 0 {
-		fmt.Fprintf(&text, "; try again in %v", e.RetryAfter)
+		fmt.Fprintf(&text, "; retry after %v", e.RetryAfter)
 	}
 	return text.String()
 }
 
-// Unwrap returns the error of gRPC, nil for an error that was found before anything was sent.
+// Unwrap returns the gRPC error; nil for an error found before anything was sent.
 func (e *Error) Unwrap() error { return e.cause }
 
-// Is tells errors.Is what kind of error this is.
+// Is reports to errors.Is the kind of the error.
 func (e *Error) Is(target error) bool {
 	switch target {
 	case context.Canceled:
@@ -103,7 +104,7 @@ func (e *Error) Is(target error) bool {
 	}
 }
 
-// GRPCStatus makes status.Code and status.Convert of grpc-go work on this error.
+// GRPCStatus supports status.Code and status.Convert of grpc-go.
 func (e *Error) GRPCStatus() *status.Status {
 	if e.cause != nil {
 		return status.Convert(e.cause)
@@ -111,11 +112,11 @@ func (e *Error) GRPCStatus() *status.Status {
 	return status.New(e.Code, e.Message)
 }
 
-// FromError returns the Error of any error of a gRPC call, also of one that was made with the
+// FromError converts any error of a gRPC call to an Error, including errors of calls made with the
 // generated stubs; nil for nil.
 func FromError(err error) *Error { return fromError(err, "") }
 
-// fromError takes the message for a method whose server side sends none.
+// fromError also has a default message, for methods whose server sends none.
 func fromError(err error, unsaid string) *Error {
 	if err == nil {
 		return nil
@@ -123,18 +124,18 @@ func fromError(err error, unsaid string) *Error {
 	if already, ok := errors.AsType[*Error](err); ok {
 		return already
 	}
-	answer, ok := status.FromError(err)
+	converted, ok := status.FromError(err)
 	if !ok {
-		answer = status.FromContextError(err)
+		converted = status.FromContextError(err)
 	}
-	failure := &Error{Code: answer.Code(), Message: answer.Message(), cause: err}
+	failure := &Error{Code: converted.Code(), Message: converted.Message(), cause: err}
 	if failure.Message == "" {
 		failure.Message = unsaid
 	}
 	if failure.Message == "" {
-		failure.Message = "the server gave no reason"
+		failure.Message = "the server sent no message"
 	}
-	for _, detail := range answer.Details() {
+	for _, detail := range converted.Details() {
 		switch detail := detail.(type) {
 		case *errdetails.ErrorInfo:
 			failure.Reason, failure.Domain = detail.GetReason(), detail.GetDomain()
@@ -159,7 +160,7 @@ func kindOf(failure *Error) error {
 		return ErrOperationNotSupported
 	case failure.Reason == "MODEL_NOT_FOUND":
 		return ErrModelNotFound
-	// gRPC itself answers here, with a text and nothing else.
+	// This error comes from gRPC itself, which sends a message without details.
 	case failure.Code == codes.ResourceExhausted && strings.Contains(failure.Message, "larger than max"):
 		return ErrMessageTooLarge
 	default:
@@ -167,7 +168,7 @@ func kindOf(failure *Error) error {
 	}
 }
 
-// invalid returns the error for an argument that is refused before anything is sent.
+// invalid returns the error for an argument that is invalid before anything is sent.
 func invalid(field, description string) *Error {
 	return &Error{
 		Code:       codes.InvalidArgument,
@@ -179,12 +180,12 @@ func invalid(field, description string) *Error {
 func badReply(message string) *Error {
 	return &Error{
 		Code:    codes.Internal,
-		Message: message + "; the server and this client are of different versions: update the older one",
+		Message: message + "; the versions of the server and this client differ: update the older one",
 		kind:    ErrBadReply,
 	}
 }
 
-// codeName returns a code as the protocol and every other language spell it.
+// codeName returns the name of a code in the gRPC specification.
 func codeName(code codes.Code) string {
 	names := [...]string{
 		"OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND",

@@ -8,10 +8,10 @@ import (
 	pb "github.com/latentserve/latentserve/clients/go/latentservev1"
 )
 
-// Format is the form in which images come back.
+// Format is the format of the images in a reply.
 type Format int
 
-// The forms. Float32 is the default.
+// Formats of images. Float32 is the default.
 const (
 	Float32 Format = iota // floats in [0, 1]
 	Float16               // the bits of binary16, in [0, 1]
@@ -34,7 +34,7 @@ func (f Format) toProto() (pb.ImageFormat, error) {
 	return format, nil
 }
 
-// ServedBy says which model answered, and on what.
+// ServedBy is the model version that served a call, and its execution provider.
 type ServedBy struct {
 	Name     string
 	Version  int
@@ -42,30 +42,30 @@ type ServedBy struct {
 	Provider string // ONNX Runtime execution provider, for example "CPUExecutionProvider"
 }
 
-// Timings say where the time of one call went on the server.
+// Timings are durations of one call on the server.
 type Timings struct {
-	Queue     time.Duration // until the first batch with rows of this call began
+	Queue     time.Duration // until the first batch with rows of this call started
 	Compute   time.Duration // in ONNX Runtime
-	BatchRows int           // rows of the largest of its batches, other callers' included
+	BatchRows int           // rows of the largest batch of this call, including rows of other calls
 }
 
-// EncodeRequest asks for the latents of images.
+// EncodeRequest is a request to encode images to latents.
 type EncodeRequest struct {
-	Model  string // "NAME" or "NAME:VERSION"; empty: the client's, or else the server's default
+	Model  string // "NAME" or "NAME:VERSION"; if empty, the client's model, or else the server's default
 	Images Images
-	Seed   *uint64 // nil: the mean of q(z|x); else a draw from it
+	Seed   *uint64 // nil returns the mean of q(z|x); a seed returns a sample from it
 }
 
 // EncodeResult holds latents, in the order of the images.
 type EncodeResult struct {
 	Latents     Tensor  // float32 [n, dim]
-	LogVariance *Tensor // float32 [n, dim]: ln of the variance; nil where the model has none
-	Seed        *uint64 // of the draw; nil where there was none
+	LogVariance *Tensor // float32 [n, dim]: natural logarithm of the variance; nil if the model has none
+	Seed        *uint64 // seed of the sample; nil if the latents are the mean
 	ServedBy    ServedBy
 	Timings     Timings
 }
 
-// Encode maps images to latents: the mean, or with a seed a draw from q(z|x).
+// Encode encodes images to latents: the mean of q(z|x) or, with a seed, a sample from it.
 func (c *Client) Encode(ctx context.Context, request EncodeRequest) (*EncodeResult, error) {
 	ref, err := c.ref(request.Model)
 	if err != nil {
@@ -91,7 +91,7 @@ func encoded(reply *pb.EncodeResponse) (*EncodeResult, error) {
 	return &EncodeResult{latents, logVariance, reply.Seed, servedBy(reply.GetServedBy()), timings(reply.GetTimings())}, nil
 }
 
-// DecodeRequest asks for the images of latents.
+// DecodeRequest is a request to decode latents to images.
 type DecodeRequest struct {
 	Model   string // as in EncodeRequest
 	Latents Tensor // Float32 or Float16 [n, dim]; see [Latents]
@@ -105,7 +105,7 @@ type ImagesResult struct {
 	Timings  Timings
 }
 
-// Decode maps latents to images: the mean of p(x|z).
+// Decode decodes latents to images: the mean of p(x|z).
 func (c *Client) Decode(ctx context.Context, request DecodeRequest) (*ImagesResult, error) {
 	ref, err := c.ref(request.Model)
 	if err != nil {
@@ -123,7 +123,7 @@ func (c *Client) Decode(ctx context.Context, request DecodeRequest) (*ImagesResu
 	return call(ctx, c, c.timeout, c.generative.Decode, message, imagesResult[*pb.DecodeResponse])
 }
 
-// ReconstructRequest asks for images to be encoded and decoded again.
+// ReconstructRequest is a request to encode and decode images.
 type ReconstructRequest struct {
 	Model  string // as in EncodeRequest
 	Images Images
@@ -133,11 +133,11 @@ type ReconstructRequest struct {
 // ReconstructResult holds reconstructions, in the order of the images.
 type ReconstructResult struct {
 	ImagesResult
-	// SquaredError of each image: summed over channels and pixels of [0, 1] images.
+	// SquaredError of each image, summed over channels and pixels of images in [0, 1].
 	SquaredError []float32
 }
 
-// Reconstruct encodes images to the mean latent and decodes it.
+// Reconstruct encodes images to their mean latents and decodes these.
 func (c *Client) Reconstruct(ctx context.Context, request ReconstructRequest) (*ReconstructResult, error) {
 	ref, err := c.ref(request.Model)
 	if err != nil {
@@ -163,10 +163,10 @@ func reconstructed(reply *pb.ReconstructResponse) (*ReconstructResult, error) {
 	return &ReconstructResult{*result, reply.GetSquaredError()}, nil
 }
 
-// DenoiseRequest asks for noise to be removed.
+// DenoiseRequest is a request to remove noise from images.
 type DenoiseRequest struct {
 	Model  string // as in EncodeRequest
-	Images Images // floats may be from -10 to 10 here
+	Images Images // floats may range from -10 to 10
 	Format Format
 }
 

@@ -6,37 +6,37 @@ import (
 	"fmt"
 	"image"
 	"image/color"
-	_ "image/jpeg" // image.Decode reads both kinds of file
+	_ "image/jpeg" // registers JPEG with image.Decode
 	"image/png"
 
 	pb "github.com/latentserve/latentserve/clients/go/latentservev1"
 )
 
-// Images are images in one of two forms: pixels or files.
+// Images holds images as pixels or as encoded files.
 type Images struct {
 	// Pixels is [n, channels, height, width]: floats in [0, 1], or bytes.
 	Pixels *Tensor
-	// Files holds one PNG or JPEG file per image, of exactly the model's size. The server
-	// converts grey to colour and back as the model needs. In results they are PNG.
+	// Files holds one PNG or JPEG file per image, of exactly the model's size. The server converts
+	// between greyscale and colour as the model requires. Files in results are PNG.
 	Files [][]byte
 }
 
-// Float32Images returns images of intensities in [0, 1], as [n, channels, height, width].
+// Float32Images creates images from intensities in [0, 1], as [n, channels, height, width].
 func Float32Images(values []float32, n, channels, height, width int) Images {
 	return Images{Pixels: &Tensor{Shape: []int{n, channels, height, width}, Float32: values}}
 }
 
-// Uint8Images returns images of levels from 0 to 255, as [n, channels, height, width].
+// Uint8Images creates images from levels from 0 to 255, as [n, channels, height, width].
 func Uint8Images(values []uint8, n, channels, height, width int) Images {
 	return Images{Pixels: &Tensor{Shape: []int{n, channels, height, width}, Uint8: values}}
 }
 
-// FileImages returns images as PNG or JPEG files, which travel as they are.
+// FileImages creates images from PNG or JPEG files, which are sent unchanged.
 func FileImages(files ...[]byte) Images {
 	return Images{Files: files}
 }
 
-// GoImages returns images of Go's image package, as PNG files.
+// GoImages encodes images of Go's image package as PNG files.
 func GoImages(images ...image.Image) (Images, error) {
 	files := make([][]byte, len(images))
 	for k, picture := range images {
@@ -57,7 +57,7 @@ func (m Images) Len() int {
 	return len(m.Files)
 }
 
-// PNG returns image k as a PNG file: the one that arrived, or one made here.
+// PNG returns image k as a PNG file: the received file, or pixels encoded by the client.
 func (m Images) PNG(k int) ([]byte, error) {
 	if m.Pixels == nil {
 		return m.Files[k], nil
@@ -69,14 +69,14 @@ func (m Images) PNG(k int) ([]byte, error) {
 	return encodePNG(picture)
 }
 
-// Image returns image k: an *image.Gray or *image.NRGBA from pixels, from a file what is in it.
+// Image decodes image k. Pixels become an *image.Gray or *image.NRGBA.
 func (m Images) Image(k int) (image.Image, error) {
 	if m.Pixels == nil {
 		picture, _, err := image.Decode(bytes.NewReader(m.Files[k]))
 		return picture, err
 	}
 	if len(m.Pixels.Shape) != 4 {
-		return nil, fmt.Errorf("latentserve: images of shape %v; expected [n, channels, height, width]", m.Pixels.Shape)
+		return nil, fmt.Errorf("latentserve: images have shape %v; expected [n, channels, height, width]", m.Pixels.Shape)
 	}
 	channels, height, width := m.Pixels.Shape[1], m.Pixels.Shape[2], m.Pixels.Shape[3]
 	size := channels * height * width
@@ -94,11 +94,11 @@ func (m Images) Image(k int) (image.Image, error) {
 		}
 		return picture, nil
 	default:
-		return nil, fmt.Errorf("latentserve: images of %d channels; expected 1 or 3", channels)
+		return nil, fmt.Errorf("latentserve: images have %d channels; expected 1 or 3", channels)
 	}
 }
 
-// part returns some values of a tensor, without a shape.
+// part returns a range of the values of a tensor, without a shape.
 func (t Tensor) part(start, end int) Tensor {
 	switch {
 	case t.Float16 != nil:
@@ -112,10 +112,10 @@ func (t Tensor) part(start, end int) Tensor {
 
 func encodePNG(picture image.Image) ([]byte, error) {
 	if picture == nil {
-		return nil, errors.New("a nil image")
+		return nil, errors.New("the image is nil")
 	}
 	var buffer bytes.Buffer
-	// Small images: speed matters more than bytes.
+	// Images are small: speed matters more than size.
 	encoder := png.Encoder{CompressionLevel: png.BestSpeed}
 	if err := encoder.Encode(&buffer, picture); err != nil {
 		return nil, err
@@ -136,7 +136,7 @@ func (m Images) toProto() (*pb.Images, error) {
 	case len(m.Files) > 0:
 		return &pb.Images{Form: &pb.Images_Encoded{Encoded: &pb.EncodedImages{Files: m.Files}}}, nil
 	default:
-		return nil, invalid("images", "no image; expected at least one")
+		return nil, invalid("images", "no images; expected at least one")
 	}
 }
 
@@ -151,6 +151,6 @@ func imagesFrom(message *pb.Images) (Images, error) {
 	case *pb.Images_Encoded:
 		return Images{Files: form.Encoded.GetFiles()}, nil
 	default:
-		return Images{}, badReply("no images")
+		return Images{}, badReply("the reply has no images")
 	}
 }

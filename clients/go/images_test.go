@@ -11,7 +11,7 @@ import (
 	pb "github.com/latentserve/latentserve/clients/go/latentservev1"
 )
 
-func TestPixelsToImagesAndBack(t *testing.T) {
+func TestPixelsAndImagesRoundTrip(t *testing.T) {
 	grey := Uint8Images([]uint8{0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 110}, 2, 1, 2, 3)
 	picture, err := grey.Image(1)
 	if err != nil {
@@ -58,7 +58,7 @@ func TestPNGOfFloats(t *testing.T) {
 	}
 }
 
-func TestImagesThatCannotBeSent(t *testing.T) {
+func TestInvalidImagesAreRefused(t *testing.T) {
 	both := Uint8Images([]uint8{1}, 1, 1, 1, 1)
 	both.Files = [][]byte{{1}}
 	for name, images := range map[string]Images{
@@ -70,11 +70,11 @@ func TestImagesThatCannotBeSent(t *testing.T) {
 		}
 	}
 	if _, err := GoImages(image.Image(nil)); err == nil {
-		t.Error("a nil image was taken")
+		t.Error("a nil image was accepted")
 	}
 }
 
-func TestRepliesWithoutImages(t *testing.T) {
+func TestRepliesWithoutImagesAreErrors(t *testing.T) {
 	if _, err := imagesFrom(&pb.Images{}); !errors.Is(err, ErrBadReply) {
 		t.Errorf("got %v", err)
 	}

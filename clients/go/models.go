@@ -8,81 +8,81 @@ import (
 	pb "github.com/latentserve/latentserve/clients/go/latentservev1"
 )
 
-// Model is one version of one model.
+// Model describes one version of a model.
 type Model struct {
 	Name        string
 	Version     int
 	State       string // "ready", "loading" or "refused"
-	Reason      string // why it was refused; empty otherwise
-	Digest      string // SHA-256 of its manifest
-	Kind        string // for example "autoencoder", "denoising", "vae"
-	Description string // one sentence
+	Reason      string // why the version was refused; empty otherwise
+	Digest      string // SHA-256 of the manifest
+	Kind        string // kind of the model, for example "autoencoder", "denoising" or "vae"
+	Description string // description in one sentence
 	Image       ImageSpec
 	Latent      LatentSpec
-	Operations  []string    // of "encode", "decode", "reconstruct", "denoise", "sample"
-	Likelihood  *Likelihood // nil where it was not trained as one
+	Operations  []string    // a subset of "encode", "decode", "reconstruct", "denoise", "sample"
+	Likelihood  *Likelihood // nil if the model was not trained with a likelihood
 	Limits      Limits
-	Provider    string // ONNX Runtime execution provider; empty until loaded
+	Provider    string // ONNX Runtime execution provider; empty until the model is loaded
 	Metrics     []Metric
 }
 
-// Ref returns what names exactly this version in a request.
+// Ref returns "NAME:VERSION", which selects exactly this version in a request.
 func (m Model) Ref() string { return fmt.Sprintf("%s:%d", m.Name, m.Version) }
 
-// ImageSpec says which images a model takes and gives.
+// ImageSpec is the image shape of a model.
 type ImageSpec struct {
-	Channels int // 1 (grey) or 3 (RGB)
+	Channels int // 1 (greyscale) or 3 (RGB)
 	Height   int // pixels
 	Width    int // pixels
 }
 
-// LatentSpec says what the latents of a model are.
+// LatentSpec describes the latent space of a model.
 type LatentSpec struct {
-	Dim               int    // values per image
-	Prior             string // "standard_normal", "gaussian_mixture", or "none" where it cannot sample
-	HasLogVariance    bool   // whether Encode returns one and takes a seed
-	MixtureComponents int    // of a gaussian_mixture; 0 with another prior
+	Dim               int    // number of latents per image
+	Prior             string // "standard_normal", "gaussian_mixture", or "none" if the model cannot sample
+	HasLogVariance    bool   // whether Encode returns a log variance and accepts a seed
+	MixtureComponents int    // components of a gaussian_mixture; 0 for other priors
 }
 
-// Likelihood is p(x|z), with the decoded image as its mean.
+// Likelihood is p(x|z), whose mean is the decoded image.
 type Likelihood struct {
 	Family string  // "gaussian" or "bernoulli"
-	Sigma  float64 // standard deviation per pixel of [0, 1] images; 0 unless gaussian
+	Sigma  float64 // standard deviation per pixel of images in [0, 1]; 0 unless gaussian
 }
 
-// Limits say how much one call may ask of a model.
+// Limits are the limits of one call to a model.
 type Limits struct {
-	MaxRequestRows int   // images or latents in one request
-	MaxStreamRows  int64 // images in one stream
-	MaxBatchRows   int   // rows of one batch of the engine; larger requests run in several
+	MaxRequestRows int   // maximum images or latent vectors in one request
+	MaxStreamRows  int64 // maximum images in one stream
+	MaxBatchRows   int   // maximum batch size in rows; larger requests run in several batches
 }
 
-// Metric is one figure that was measured when the model was exported.
+// Metric is a metric of a model, measured at export.
 type Metric struct {
 	Name         string
 	Value        float64 // in Unit
 	Unit         string
-	Baseline     *float64 // what the value is to be compared with; nil where there is none
+	Baseline     *float64 // comparison value; nil if there is none
 	BaselineName string
-	Samples      int64 // images it was measured on
+	Samples      int64 // number of images in the evaluation
 	Estimator    string
 }
 
-// ModelList holds all versions of all models, by name, then by version from high to low.
+// ModelList holds all versions of all models, sorted by name, then by version in descending order.
 type ModelList struct {
 	Models  []Model
-	Default string // the name that a request without a model uses; empty where there is none
+	Default string // the model of requests that name none; empty if the server has no default
 }
 
-// ReloadOutcome is what became of one version in a reload.
+// ReloadOutcome is the result of a reload for one version.
 type ReloadOutcome struct {
 	Name    string
 	Version int
 	Action  string // "unchanged", "loaded", "refused" or "removed"
-	Reason  string // why it was refused; empty otherwise
+	Reason  string // why the version was refused; empty otherwise
 }
 
-// Models lists every version of every model, the refused ones too.
+// Models lists every version of every model, including refused ones.
 func (c *Client) Models(ctx context.Context) (*ModelList, error) {
 	return call(ctx, c, c.timeout, c.models.ListModels, &pb.ListModelsRequest{},
 		func(reply *pb.ListModelsResponse) (*ModelList, error) {
@@ -95,7 +95,7 @@ func (c *Client) Models(ctx context.Context) (*ModelList, error) {
 }
 
 // Model describes one model: "NAME", "NAME:VERSION", or "" for the client's or the server's
-// default.
+// default model.
 func (c *Client) Model(ctx context.Context, model string) (*Model, error) {
 	ref, err := c.ref(model)
 	if err != nil {
@@ -107,8 +107,8 @@ func (c *Client) Model(ctx context.Context, model string) (*Model, error) {
 		})
 }
 
-// ReloadModels has the server look at its model folder again, for these names or, without any,
-// for all. Has 120 s unless the context or [WithTimeout] gives more, or the context less.
+// ReloadModels makes the server rescan its model folder for these names or, without names, for all
+// models. The timeout is 120 s, unless [WithTimeout] sets more or the context has a deadline.
 func (c *Client) ReloadModels(ctx context.Context, names ...string) ([]ReloadOutcome, error) {
 	request := &pb.ReloadModelsRequest{Names: names}
 	return call(ctx, c, max(c.timeout, DefaultReloadTimeout), c.models.ReloadModels, request,
@@ -169,7 +169,7 @@ func modelFrom(m *pb.Model) Model {
 	return model
 }
 
-// enumName returns "ready" for "STATE_READY", and the number of a value from a newer server.
+// enumName returns "ready" for "STATE_READY"; for a value of a newer server, its number.
 func enumName(prefix, name string) string {
 	return strings.ToLower(strings.TrimPrefix(name, prefix))
 }

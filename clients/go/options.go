@@ -14,13 +14,13 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 )
 
-// Defaults of a [Client].
+// Default settings of a [Client].
 const (
-	// DefaultTimeout is the deadline of a call whose context has none.
+	// DefaultTimeout is the timeout of a call whose context has no deadline.
 	DefaultTimeout = 10 * time.Second
-	// DefaultReloadTimeout is that of [Client.ReloadModels], where models are loaded and checked.
+	// DefaultReloadTimeout is the timeout of [Client.ReloadModels], which loads and checks models.
 	DefaultReloadTimeout = 120 * time.Second
-	// DefaultMaxMessageBytes bounds one request and one reply.
+	// DefaultMaxMessageBytes is the maximum size of a request or reply in bytes.
 	DefaultMaxMessageBytes = 64 << 20
 )
 
@@ -35,51 +35,51 @@ type settings struct {
 	dial            []grpc.DialOption
 }
 
-// Option sets something of a [Client].
+// Option is a setting of a [Client].
 type Option func(*settings)
 
-// WithModel names the model of calls that name none: "NAME", or "NAME:VERSION". Without it they
-// go to the server's default model.
+// WithModel sets the model of requests that name none: "NAME" or "NAME:VERSION". Without it, they
+// use the server's default model.
 func WithModel(model string) Option { return func(s *settings) { s.model = model } }
 
-// WithTimeout sets the deadline of calls whose context has none, attempts and waiting included;
-// of a stream, for the whole of it. 10 s unless set.
+// WithTimeout sets the timeout of calls whose context has no deadline. It includes all attempts and
+// backoff, and for a stream all of its chunks. The default is 10 s.
 func WithTimeout(timeout time.Duration) Option { return func(s *settings) { s.timeout = timeout } }
 
-// WithWaitForReady makes calls wait, within their deadline, for a server that cannot be reached
-// yet, instead of failing at once.
+// WithWaitForReady makes calls wait until their deadline for a server that cannot be reached,
+// instead of failing at once.
 func WithWaitForReady() Option { return func(s *settings) { s.waitForReady = true } }
 
-// WithMaxMessageBytes bounds one request and one reply; 64 MiB unless set.
+// WithMaxMessageBytes sets the maximum size of a request or reply in bytes; the default is 64 MiB.
 func WithMaxMessageBytes(n int) Option { return func(s *settings) { s.maxMessageBytes = n } }
 
-// WithTLS encrypts the connection; see [LoadTLS]. An empty configuration trusts the authorities
-// that this machine trusts. Without this option it is plain text.
+// WithTLS encrypts the connection with TLS; see [LoadTLS]. An empty configuration trusts the
+// certificate authorities of the system. Without this option, the connection is plaintext.
 func WithTLS(config *tls.Config) Option { return func(s *settings) { s.tls = config } }
 
-// WithToken sends a bearer token with each call. Needs [WithTLS]: in plain text, whoever is on
-// the way could read it.
+// WithToken sends a bearer token with each call. Requires [WithTLS], because a token on a plaintext
+// connection can be intercepted.
 func WithToken(token string) Option { return func(s *settings) { s.token = token } }
 
-// WithInsecureToken sends a bearer token also without TLS: for a connection that something else
+// WithInsecureToken sends a bearer token with or without TLS, for a connection that something else
 // protects, such as a sidecar on the same machine.
 func WithInsecureToken(token string) Option {
 	return func(s *settings) { s.token, s.insecureToken = token, true }
 }
 
-// WithDialOptions adds options of grpc-go behind those of this package, for example interceptors
-// or statistics; with grpc.WithDisableRetry, nothing is tried again.
+// WithDialOptions appends options of grpc-go to those of this package, for example interceptors or
+// statistics. grpc.WithDisableRetry disables retries.
 func WithDialOptions(options ...grpc.DialOption) Option {
 	return func(s *settings) { s.dial = append(s.dial, options...) }
 }
 
-// LoadTLS returns a configuration from PEM files: the authority that signed the server's
-// certificate (empty: those that this machine trusts), and this client's own certificate and key
-// where the server asks for one (empty otherwise).
+// LoadTLS returns a configuration from PEM files: the authority that signed the server's certificate
+// (if empty, the certificate authorities of the system), and the client certificate and key (empty
+// unless the server requires one).
 func LoadTLS(caFile, certFile, keyFile string) (*tls.Config, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
 	if (certFile == "") != (keyFile == "") {
-		return nil, errors.New("latentserve: a client certificate and its key belong together; one is missing")
+		return nil, errors.New("latentserve: a client certificate requires its key and vice versa; one is missing")
 	}
 	if caFile != "" {
 		pem, err := os.ReadFile(caFile)
@@ -88,7 +88,7 @@ func LoadTLS(caFile, certFile, keyFile string) (*tls.Config, error) {
 		}
 		config.RootCAs = x509.NewCertPool()
 		if !config.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("latentserve: %s holds no PEM certificate", caFile)
+			return nil, fmt.Errorf("latentserve: %s contains no PEM certificate", caFile)
 		}
 	}
 	if certFile != "" {
@@ -115,8 +115,8 @@ func (s *settings) security() ([]grpc.DialOption, error) {
 		return options, nil
 	}
 	if s.tls == nil && !s.insecureToken {
-		return nil, errors.New("latentserve: a token in plain text can be read on the way; " +
-			"use WithTLS, or WithInsecureToken where something else protects the connection")
+		return nil, errors.New("latentserve: a token on a plaintext connection can be intercepted; " +
+			"use WithTLS, or WithInsecureToken if something else protects the connection")
 	}
 	return append(options, grpc.WithPerRPCCredentials(bearer{s.token, !s.insecureToken})), nil
 }

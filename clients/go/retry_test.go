@@ -19,7 +19,7 @@ import (
 	pb "github.com/latentserve/latentserve/clients/go/latentservev1"
 )
 
-// refusing fails the first attempts of each call with a code, and counts all.
+// refusing fails the first attempts of a call with a code, and counts attempts.
 type refusing struct {
 	code     codes.Code
 	times    int64
@@ -92,18 +92,18 @@ func TestRetries(t *testing.T) {
 		fails    bool
 	}{
 		{"unavailable", reconstruct, codes.Unavailable, 3, "1", nil, 4, false},
-		{"gives up after four", reconstruct, codes.Unavailable, 9, "1", nil, 4, true},
+		{"fails after four attempts", reconstruct, codes.Unavailable, 9, "1", nil, 4, true},
 		{"queue full", reconstruct, codes.ResourceExhausted, 1, "1", nil, 2, false},
 		{"cancelled by the server", reconstruct, codes.Canceled, 1, "1", nil, 2, false},
 		{"a large request", large, codes.Unavailable, 1, "1", nil, 2, false},
 		{"a stream", stream, codes.Unavailable, 1, "1", nil, 2, false},
-		{"the server says never", reconstruct, codes.Unavailable, 1, "-1", nil, 1, true},
-		{"a bad request", reconstruct, codes.InvalidArgument, 1, "1", nil, 1, true},
+		{"negative pushback", reconstruct, codes.Unavailable, 1, "-1", nil, 1, true},
+		{"invalid request", reconstruct, codes.InvalidArgument, 1, "1", nil, 1, true},
 		{"an internal error", reconstruct, codes.Internal, 1, "1", nil, 1, true},
 		{"models", models, codes.Unavailable, 1, "1", nil, 2, false},
-		{"models, exhausted", models, codes.ResourceExhausted, 1, "1", nil, 1, true},
+		{"models, resource exhausted", models, codes.ResourceExhausted, 1, "1", nil, 1, true},
 		{"health", health, codes.Unavailable, 1, "1", nil, 1, true},
-		{"switched off", reconstruct, codes.Unavailable, 1, "1", []latentserve.Option{noRetries}, 1, true},
+		{"retries disabled", reconstruct, codes.Unavailable, 1, "1", []latentserve.Option{noRetries}, 1, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			server := &refusing{code: test.code, times: test.times, pushback: test.pushback}
@@ -118,7 +118,7 @@ func TestRetries(t *testing.T) {
 	}
 }
 
-func TestWaitingForAServer(t *testing.T) {
+func TestWaitForReady(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -127,7 +127,7 @@ func TestWaitingForAServer(t *testing.T) {
 	if err := listener.Close(); err != nil {
 		t.Fatal(err)
 	}
-	// Nobody listens there now.
+	// The port is closed now.
 	_, err = open(t, address, latentserve.WithDialOptions(grpc.WithDisableRetry())).Health(t.Context(), "")
 	if failure := failureOf(t, err); failure.Code != codes.Unavailable || !strings.Contains(failure.Message, address) {
 		t.Errorf("got %v", err)
@@ -144,7 +144,7 @@ func TestWaitingForAServer(t *testing.T) {
 	}
 	again, err := net.Listen("tcp", address)
 	if err != nil {
-		t.Skip("somebody else took the port")
+		t.Skip("another process took the port")
 	}
 	server := grpc.NewServer()
 	grpc_health_v1.RegisterHealthServer(server, (&refusing{}).server())

@@ -11,39 +11,39 @@ import (
 	pb "github.com/latentserve/latentserve/clients/go/latentservev1"
 )
 
-// maxOffset is the last row that a stream may start at.
+// maxOffset is the highest row at which a stream may start.
 const maxOffset = 1 << 62
 
-// SampleRequest asks for images drawn from the model. The latent of image k depends on the seed,
-// Offset+k and the temperature alone.
+// SampleRequest is a request to sample images. The latents of image k depend only on the seed,
+// Offset+k and the temperature.
 type SampleRequest struct {
 	Model          string   // as in EncodeRequest
-	Count          int      // at least 1; Sample: at most the model's Limits.MaxRequestRows
-	Seed           *uint64  // nil: the server draws one and returns it
-	Offset         int64    // the first row of the seed's stream
-	Temperature    *float32 // 0 to 10; below 1 draws nearer the mode. nil: 1
+	Count          int      // at least 1; for Sample, at most the model's Limits.MaxRequestRows
+	Seed           *uint64  // nil lets the server choose a seed, which the reply contains
+	Offset         int64    // first row of the seed's sequence of samples
+	Temperature    *float32 // 0 to 10; values below 1 sample closer to the mode; nil means 1
 	Format         Format
 	IncludeLatents bool
-	ChunkRows      int // images per chunk, for SampleStream; 0: the server chooses
+	ChunkRows      int // images per chunk of SampleStream; 0 lets the server choose
 }
 
-// SampleResult holds images drawn from the model.
+// SampleResult holds sampled images.
 type SampleResult struct {
 	ImagesResult
-	Seed    uint64  // the request's, or the one that the server drew
-	Latents *Tensor // float32 [n, dim], what the images were decoded from; nil unless asked for
+	Seed    uint64  // the request's seed, or the one that the server chose
+	Latents *Tensor // latents of the images, float32 [n, dim]; nil unless requested
 }
 
-// SampleChunk holds some consecutive images of a stream.
+// SampleChunk holds consecutive images of a stream.
 type SampleChunk struct {
 	SampleResult
-	Offset int64 // the row of the seed's stream that the first image is
+	Offset int64 // row of the first image in the seed's sequence of samples
 }
 
-// NextOffset returns where to resume after this chunk: [SampleRequest.Offset], with the same Seed.
+// NextOffset returns the [SampleRequest.Offset] that resumes after this chunk, with the same Seed.
 func (c *SampleChunk) NextOffset() int64 { return c.Offset + int64(c.Images.Len()) }
 
-// Sample draws images from the model.
+// Sample samples images.
 func (c *Client) Sample(ctx context.Context, request SampleRequest) (*SampleResult, error) {
 	s, err := c.sampleRequest(request, math.MaxInt32)
 	if err != nil {
@@ -56,7 +56,7 @@ func (c *Client) Sample(ctx context.Context, request SampleRequest) (*SampleResu
 	return call(ctx, c, c.timeout, c.generative.Sample, message, sampled[*pb.SampleResponse])
 }
 
-// SampleStream draws many images and yields them in chunks, the same that Sample gives:
+// SampleStream samples many images and yields them in chunks. The images are those of Sample:
 //
 //	for chunk, err := range client.SampleStream(ctx, request) {
 //		if err != nil {
@@ -65,8 +65,8 @@ func (c *Client) Sample(ctx context.Context, request SampleRequest) (*SampleResu
 //		...
 //	}
 //
-// An error is the last that it yields. Leaving the loop cancels the rest. After a break, go on
-// with the seed of the last chunk and its [SampleChunk.NextOffset].
+// An error is the last item. Leaving the loop cancels the call. After an error, resume with the seed
+// of the last chunk and its [SampleChunk.NextOffset].
 func (c *Client) SampleStream(ctx context.Context, request SampleRequest) iter.Seq2[*SampleChunk, error] {
 	return func(yield func(*SampleChunk, error) bool) {
 		message, err := c.sampleRequest(request, math.MaxInt)
@@ -85,7 +85,7 @@ func (c *Client) SampleStream(ctx context.Context, request SampleRequest) iter.S
 	}
 }
 
-// receive yields the converted messages of a stream until it ends, fails or is left.
+// receive yields the converted messages of a stream until it ends, fails or the loop exits.
 func receive[Message, Item any](
 	next func() (Message, error), convert func(Message) (Item, error), yield func(Item, error) bool,
 ) {
@@ -106,7 +106,7 @@ func receive[Message, Item any](
 	}
 }
 
-// sampleRequest checks what can be judged here. A stream's message has all that both have.
+// sampleRequest checks a request and converts it. The stream message has the fields of both RPCs.
 func (c *Client) sampleRequest(request SampleRequest, maxCount int) (*pb.SampleStreamRequest, error) {
 	ref, err := c.ref(request.Model)
 	if err != nil {
@@ -122,7 +122,7 @@ func (c *Client) sampleRequest(request SampleRequest, maxCount int) (*pb.SampleS
 	if request.Offset < 0 || request.Offset > maxOffset {
 		return nil, invalid("offset", fmt.Sprintf("%d; expected 0 to 2^62", request.Offset))
 	}
-	// Not the opposite: NaN fails this too.
+	// Written so that NaN fails too.
 	if t := request.Temperature; t != nil && !(*t >= 0 && *t <= 10) {
 		return nil, invalid("temperature", fmt.Sprintf("%v; expected 0 to 10", *t))
 	}
@@ -136,13 +136,13 @@ func (c *Client) sampleRequest(request SampleRequest, maxCount int) (*pb.SampleS
 	}, nil
 }
 
-type drawn interface {
+type sampleReply interface {
 	reply
 	GetSeed() uint64
 	GetLatents() *pb.Tensor
 }
 
-func sampled[R drawn](reply R) (*SampleResult, error) {
+func sampled[R sampleReply](reply R) (*SampleResult, error) {
 	images, err := imagesResult(reply)
 	if err != nil {
 		return nil, err

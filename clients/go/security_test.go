@@ -81,15 +81,15 @@ func (a *authority) write(name, kind string, der []byte) {
 
 func (a *authority) file(name string) string { return filepath.Join(a.folder, name) }
 
-// sayingToken answers with the token that it got.
-func sayingToken(got *string) *fakeserver.Server {
+// recordToken returns a server that stores the received token.
+func recordToken(got *string) *fakeserver.Server {
 	return &fakeserver.Server{OnSample: func(ctx context.Context, _ *pb.SampleRequest) (*pb.SampleResponse, error) {
 		*got = fakeserver.Metadata(ctx, "authorization")
 		return &pb.SampleResponse{Images: onePixel(1)}, nil
 	}}
 }
 
-func TestTLSWithAnOwnAuthorityClientCertificateAndToken(t *testing.T) {
+func TestTLSWithCustomAuthorityClientCertificateAndToken(t *testing.T) {
 	a := newAuthority(t)
 	a.sign("server", &x509.Certificate{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}})
 	a.sign("client", &x509.Certificate{ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
@@ -100,7 +100,7 @@ func TestTLSWithAnOwnAuthorityClientCertificateAndToken(t *testing.T) {
 	pool := x509.NewCertPool()
 	pool.AddCert(a.certificate)
 	var got string
-	address := sayingToken(&got).Start(t, grpc.Creds(credentials.NewTLS(&tls.Config{
+	address := recordToken(&got).Start(t, grpc.Creds(credentials.NewTLS(&tls.Config{
 		Certificates: []tls.Certificate{pair}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert,
 	})))
 	sample := func(ca, cert, key string) error {
@@ -122,19 +122,19 @@ func TestTLSWithAnOwnAuthorityClientCertificateAndToken(t *testing.T) {
 	if failure := failureOf(t, sample(a.file("ca.pem"), "", "")); failure.Code != codes.Unavailable {
 		t.Errorf("without a certificate: %v", failure)
 	}
-	stranger := newAuthority(t)
-	failure := failureOf(t, sample(stranger.file("ca.pem"), a.file("client.pem"), a.file("client.key")))
+	untrusted := newAuthority(t)
+	failure := failureOf(t, sample(untrusted.file("ca.pem"), a.file("client.pem"), a.file("client.key")))
 	if failure.Code != codes.Unavailable || !strings.Contains(failure.Message, "certificate") {
 		t.Errorf("with another authority: %v", failure)
 	}
 }
 
-func TestATokenWantsTLS(t *testing.T) {
+func TestATokenRequiresTLS(t *testing.T) {
 	if _, err := latentserve.New("127.0.0.1:1", latentserve.WithToken("secret")); err == nil || !strings.Contains(err.Error(), "WithInsecureToken") {
 		t.Errorf("got %v", err)
 	}
 	var got string
-	client := connect(t, sayingToken(&got), latentserve.WithInsecureToken("secret"))
+	client := connect(t, recordToken(&got), latentserve.WithInsecureToken("secret"))
 	if _, err := client.Sample(t.Context(), latentserve.SampleRequest{Count: 1}); err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +143,7 @@ func TestATokenWantsTLS(t *testing.T) {
 	}
 }
 
-func TestSettingsThatAreRefused(t *testing.T) {
+func TestInvalidSettingsAreRefused(t *testing.T) {
 	for name, option := range map[string]latentserve.Option{
 		"model":       latentserve.WithModel("mnist-vae:new"),
 		"timeout":     latentserve.WithTimeout(0),
@@ -151,7 +151,7 @@ func TestSettingsThatAreRefused(t *testing.T) {
 		"empty token": latentserve.WithInsecureToken(""),
 	} {
 		if _, err := latentserve.New("127.0.0.1:1", option); err == nil {
-			t.Errorf("%s: taken", name)
+			t.Errorf("%s: accepted", name)
 		}
 	}
 	if _, err := latentserve.New("dns:///localhost:1"); err != nil {
@@ -160,7 +160,7 @@ func TestSettingsThatAreRefused(t *testing.T) {
 	missing := filepath.Join(t.TempDir(), "missing.pem")
 	for _, files := range [][3]string{{missing, "", ""}, {"", missing, missing}, {"", missing, ""}} {
 		if _, err := latentserve.LoadTLS(files[0], files[1], files[2]); err == nil {
-			t.Errorf("%v: taken", files)
+			t.Errorf("%v: accepted", files)
 		}
 	}
 }

@@ -15,7 +15,7 @@ import (
 	pb "github.com/latentserve/latentserve/clients/go/latentservev1"
 )
 
-// rows sends one image per row of the seed's stream, and says when the call is over.
+// rows returns a server that streams one image per row and reports the end of the call.
 func rows(over chan<- error) *fakeserver.Server {
 	return &fakeserver.Server{OnSampleStream: func(r *pb.SampleStreamRequest, replies grpc.ServerStreamingServer[pb.SampleStreamResponse]) error {
 		for row := r.GetOffset(); row < r.GetOffset()+r.GetCount(); row++ {
@@ -73,7 +73,7 @@ func TestLeavingTheLoopCancelsTheCall(t *testing.T) {
 	}
 }
 
-func TestStreamThatBreaks(t *testing.T) {
+func TestAFailedStreamYieldsItsError(t *testing.T) {
 	client := connect(t, &fakeserver.Server{OnSampleStream: func(_ *pb.SampleStreamRequest, replies grpc.ServerStreamingServer[pb.SampleStreamResponse]) error {
 		if err := replies.Send(&pb.SampleStreamResponse{Images: onePixel(1)}); err != nil {
 			return err
@@ -92,7 +92,7 @@ func TestStreamThatBreaks(t *testing.T) {
 	}
 }
 
-func TestStreamWithABadReply(t *testing.T) {
+func TestAStreamWithAnInvalidReply(t *testing.T) {
 	client := connect(t, &fakeserver.Server{OnSampleStream: func(_ *pb.SampleStreamRequest, replies grpc.ServerStreamingServer[pb.SampleStreamResponse]) error {
 		return replies.Send(&pb.SampleStreamResponse{})
 	}})
@@ -103,7 +103,7 @@ func TestStreamWithABadReply(t *testing.T) {
 	}
 }
 
-// held answers nothing until the caller gives up, and says why the call ended.
+// held returns a server that never replies and reports the reason for the end of the call.
 func held(over chan<- error) *fakeserver.Server {
 	return &fakeserver.Server{OnSample: func(ctx context.Context, _ *pb.SampleRequest) (*pb.SampleResponse, error) {
 		over <- nil
@@ -122,7 +122,7 @@ func TestCancelling(t *testing.T) {
 		_, err := client.Sample(ctx, latentserve.SampleRequest{Count: 1})
 		failed <- err
 	}()
-	<-over // it has arrived
+	<-over // the call has arrived
 	cancel()
 	if err := <-failed; !errors.Is(err, context.Canceled) || failureOf(t, err).Code != codes.Canceled {
 		t.Errorf("got %v", err)
@@ -132,7 +132,7 @@ func TestCancelling(t *testing.T) {
 	}
 }
 
-func TestTheDeadlineOfTheClient(t *testing.T) {
+func TestTheTimeoutOfTheClient(t *testing.T) {
 	over := make(chan error, 2)
 	client := connect(t, held(over), latentserve.WithTimeout(50*time.Millisecond))
 	_, err := client.Sample(t.Context(), latentserve.SampleRequest{Count: 1})
@@ -141,11 +141,11 @@ func TestTheDeadlineOfTheClient(t *testing.T) {
 	}
 }
 
-func TestTheDeadlineOfTheContextIsTheCalls(t *testing.T) {
+func TestTheDeadlineOfTheContextIsUsed(t *testing.T) {
 	want := time.Now().Add(time.Hour)
 	client := connect(t, &fakeserver.Server{OnSample: func(ctx context.Context, _ *pb.SampleRequest) (*pb.SampleResponse, error) {
 		if got, _ := ctx.Deadline(); got.Before(want.Add(-time.Minute)) {
-			t.Errorf("a deadline at %v, want %v", got, want)
+			t.Errorf("the deadline is %v, want %v", got, want)
 		}
 		return &pb.SampleResponse{Images: onePixel(1)}, nil
 	}})

@@ -8,19 +8,19 @@ import (
 	pb "github.com/latentserve/latentserve/clients/go/latentservev1"
 )
 
-// Tensor is a dense array, its values row-major. Exactly one of the three slices is set.
+// Tensor is a dense array in row-major order. Exactly one of the three slices is set.
 type Tensor struct {
-	// Shape holds the length of each dimension, outermost first.
+	// Shape is the size of each dimension, outermost first.
 	Shape []int
 	// Float32 holds the values as single precision.
 	Float32 []float32
 	// Float16 holds the values as the bits of IEEE 754 binary16; see [Tensor.Floats].
 	Float16 []uint16
-	// Uint8 holds the values as bytes; of images, 0 to 255 stand for 0 to 1.
+	// Uint8 holds the values as bytes; in images, 0 to 255 represent 0 to 1.
 	Uint8 []uint8
 }
 
-// Latents returns n rows of len(values)/n values each, for [Client.Decode].
+// Latents creates latents for [Client.Decode]: n rows of len(values)/n values each.
 func Latents(values []float32, n int) Tensor {
 	dim := 0
 	if n > 0 {
@@ -29,7 +29,7 @@ func Latents(values []float32, n int) Tensor {
 	return Tensor{Shape: []int{n, dim}, Float32: values}
 }
 
-// Rows returns the length of the first dimension.
+// Rows returns the size of the first dimension.
 func (t Tensor) Rows() int {
 	if len(t.Shape) == 0 {
 		return 0
@@ -37,14 +37,14 @@ func (t Tensor) Rows() int {
 	return t.Shape[0]
 }
 
-// Row returns row k of a float32 tensor, a part of the same slice.
+// Row returns row k of a float32 tensor as a subslice.
 func (t Tensor) Row(k int) []float32 {
 	size := len(t.Float32) / t.Rows()
 	return t.Float32[k*size : (k+1)*size]
 }
 
-// Floats returns the values as float32: those of Float32 themselves, or what Float16 and Uint8
-// stand for (bytes divided by 255).
+// Floats returns the values as float32: the slice Float32 itself, or the converted values of Float16
+// or Uint8 (bytes divided by 255).
 func (t Tensor) Floats() []float32 {
 	switch {
 	case t.Float16 != nil:
@@ -64,8 +64,8 @@ func (t Tensor) Floats() []float32 {
 	}
 }
 
-// Bytes returns the values of images as 0 to 255: clamped and rounded half to even, as the server
-// does it. Those of Uint8 themselves.
+// Bytes returns the values of images as 0 to 255, clamped and rounded half to even as the server
+// does; for Uint8, the slice itself.
 func (t Tensor) Bytes() []uint8 {
 	if t.Uint8 != nil {
 		return t.Uint8
@@ -78,7 +78,7 @@ func (t Tensor) Bytes() []uint8 {
 	return levels
 }
 
-// float16 returns the value of the bits of an IEEE 754 binary16.
+// float16 converts the bits of an IEEE 754 binary16.
 func float16(bits uint16) float32 {
 	sign := uint32(bits&0x8000) << 16
 	exponent := uint32(bits>>10) & 0x1f
@@ -93,7 +93,7 @@ func float16(bits uint16) float32 {
 	}
 }
 
-// toProto returns the message, or an error that names the field.
+// toProto converts to the message; an error names the field.
 func (t Tensor) toProto(field string, rank int) (*pb.Tensor, error) {
 	forms, length := 0, 0
 	message := &pb.Tensor{}
@@ -110,7 +110,7 @@ func (t Tensor) toProto(field string, rank int) (*pb.Tensor, error) {
 		message.DataType = pb.DataType_DATA_TYPE_UINT8
 	}
 	if forms != 1 {
-		return nil, invalid(field, fmt.Sprintf("%d of Float32, Float16 and Uint8 are set; expected one", forms))
+		return nil, invalid(field, fmt.Sprintf("%d of Float32, Float16 and Uint8 are set; expected exactly one", forms))
 	}
 	if len(t.Shape) != rank {
 		return nil, invalid(field+".shape", fmt.Sprintf("%v; expected %d dimensions", t.Shape, rank))
@@ -129,7 +129,7 @@ func (t Tensor) toProto(field string, rank int) (*pb.Tensor, error) {
 	return message, nil
 }
 
-// encode returns the values as the wire has them: little-endian, whatever this machine is.
+// encode returns the values in wire format: little-endian on every machine.
 func (t Tensor) encode(length int) []byte {
 	switch {
 	case t.Float32 != nil:
@@ -144,7 +144,7 @@ func (t Tensor) encode(length int) []byte {
 func encodeValues(buffer []byte, values any) []byte {
 	data, err := binary.Append(buffer, binary.LittleEndian, values)
 	if err != nil {
-		panic(err) // it takes every slice of numbers
+		panic(err) // it accepts every slice of numbers
 	}
 	return data
 }
@@ -157,7 +157,7 @@ func tensorFrom(message *pb.Tensor, rank int) (Tensor, error) {
 	}
 	size, ok := elements(tensor.Shape)
 	if len(tensor.Shape) != rank || !ok {
-		return Tensor{}, badReply(fmt.Sprintf("a tensor of shape %v where %d dimensions are expected", tensor.Shape, rank))
+		return Tensor{}, badReply(fmt.Sprintf("the reply has a tensor of shape %v; expected %d dimensions", tensor.Shape, rank))
 	}
 	data := message.GetData()
 	width, known := map[pb.DataType]int{
@@ -166,11 +166,11 @@ func tensorFrom(message *pb.Tensor, rank int) (Tensor, error) {
 		pb.DataType_DATA_TYPE_UINT8:   1,
 	}[message.GetDataType()]
 	if !known {
-		return Tensor{}, badReply(fmt.Sprintf("a tensor of unknown type %d", message.GetDataType()))
+		return Tensor{}, badReply(fmt.Sprintf("the reply has a tensor of unknown data type %d", message.GetDataType()))
 	}
-	// Divided rather than multiplied: a product could overflow.
+	// Division, because a product could overflow.
 	if len(data)%width != 0 || len(data)/width != size {
-		return Tensor{}, badReply(fmt.Sprintf("%d bytes for a %v tensor of shape %v", len(data), message.GetDataType(), tensor.Shape))
+		return Tensor{}, badReply(fmt.Sprintf("the reply has %d bytes for a %v tensor of shape %v", len(data), message.GetDataType(), tensor.Shape))
 	}
 	switch width {
 	case 4:
@@ -187,11 +187,11 @@ func tensorFrom(message *pb.Tensor, rank int) (Tensor, error) {
 
 func decodeValues(data []byte, values any) {
 	if _, err := binary.Decode(data, binary.LittleEndian, values); err != nil {
-		panic(err) // the length was checked
+		panic(err) // the length has been checked
 	}
 }
 
-// elements returns the product of a shape, and whether it can be one.
+// elements returns the product of the dimensions, and whether it did not overflow.
 func elements(shape []int) (int, bool) {
 	product := 1
 	for _, n := range shape {

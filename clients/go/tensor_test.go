@@ -41,7 +41,7 @@ func TestTensorsOnTheWireAreLittleEndian(t *testing.T) {
 	}
 }
 
-func TestTensorsThatCannotBeSent(t *testing.T) {
+func TestInvalidTensorsAreRefused(t *testing.T) {
 	for name, tensor := range map[string]Tensor{
 		"no values":      {Shape: []int{1, 1}},
 		"two slices":     {Shape: []int{1, 1}, Float32: []float32{1}, Uint8: []uint8{1}},
@@ -59,7 +59,7 @@ func TestTensorsThatCannotBeSent(t *testing.T) {
 	}
 }
 
-func TestTensorsOfBadReplies(t *testing.T) {
+func TestInvalidTensorsOfReplies(t *testing.T) {
 	for name, message := range map[string]*pb.Tensor{
 		"none":     nil,
 		"type":     {DataType: 77, Shape: []int64{1, 1}, Data: []byte{1}},

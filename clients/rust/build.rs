@@ -1,4 +1,4 @@
-//! Generates messages and stubs from the .proto files of the repository.
+//! Build script that generates messages and stubs from the .proto files of the repository.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
@@ -9,7 +9,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     ];
     tonic_prost_build::configure()
         .build_server(std::env::var_os("CARGO_FEATURE_SERVER").is_some())
-        // Shared, not copied: what is tried again is not kept twice.
+        // `Bytes` is reference-counted, so retries do not copy the data.
         .bytes(".")
         .compile_fds(protox::compile(files, [root])?)?;
     Ok(())

@@ -1,14 +1,14 @@
-"""A gRPC server for generative autoencoders, on ONNX Runtime.
+"""gRPC server for generative models of images, on ONNX Runtime.
 
-The way of one request: `transport_aio` (gRPC) -> `service` (which RPC) -> `codec`
-(protobuf to numpy) -> `batcher` (queue, merge) -> `engine` (ONNX Runtime) and back.
-None of these imports one that stands left of it.
+A request passes through `transport` (gRPC), `services` (one function for each RPC), `codec`
+(protobuf to numpy), `batching` (queue and merge) and `engine` (ONNX Runtime); the reply takes
+the same path back. None of these folders imports one to its left.
 """
 
 import os
 
-# The wheels of ONNX Runtime upload telemetry, and keep a database for it under ~/.cache, unless
-# this is set before they are imported. A server neither calls home nor needs to write there.
+# ONNX Runtime's wheels upload telemetry, and store it in a database under ~/.cache, unless this
+# variable is set before the import. The server must do neither.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""The command line: `latentserve-server` or `python -m latentserve_server`."""
+"""Command line of the server: `latentserve-server` or `python -m latentserve_server`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ log = logging.getLogger("latentserve_server")
 
 
 def main() -> int:
-    """Serve until a signal; return the exit status, see `exit_status`."""
+    """Serve until a signal arrives, and return the exit status (see `exit_status`)."""
     log_format.ignore_write_errors_at_exit()
     try:
         settings = read_settings(sys.argv[1:])
     except SettingsError as error:
-        with contextlib.suppress(OSError):  # the exit status says it, too
+        with contextlib.suppress(OSError):  # stderr may be closed; the exit status is enough
             print(f"latentserve-server: {error}", file=sys.stderr)
         return exit_status.SETTINGS
     log_format.configure(
@@ -42,7 +42,7 @@ def main() -> int:
 
 def _serve(settings: Settings) -> int:
     grpc_environment.prepare(settings.transport, os.environ)
-    # Imported late: a supervisor needs neither gRPC nor ONNX Runtime.
+    # Imported here, because a supervisor needs neither gRPC nor ONNX Runtime.
     if settings.workers > 1:
         from latentserve_server.supervisor.control_loop import supervise
 

@@ -1,4 +1,4 @@
-"""Builds the server from its parts, runs it, and takes it down without dropping a call."""
+"""Application object that builds, starts and gracefully stops the server."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from latentserve_server.manifest.reader import Manifest
 from latentserve_server.model_limits import warn_of_unknown
 from latentserve_server.observability.metrics import Metrics
 from latentserve_server.observability.metrics_server import serve_metrics
-from latentserve_server.observability.tracing import Tracing, open_tracing
+from latentserve_server.observability.tracing import Tracing
+from latentserve_server.observability.tracing_setup import open_tracing
 from latentserve_server.repository.lifecycle import Outcome, Repository
 from latentserve_server.repository.loader import Loader
 from latentserve_server.repository.model_version import State
@@ -35,7 +36,7 @@ from latentserve_server.transport.aio.server import AioTransport
 from latentserve_server.transport.base import Service, Transport
 from latentserve_server.transport.completion_queue.server import (
     CompletionQueueTransport,
-    why_unusable,
+    find_incompatibility,
 )
 from latentserve_server.transport.server_options import endpoint, host
 
@@ -45,15 +46,15 @@ _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 _CLOSE_TIMEOUT_S = 5.0
-_TRACES_LIMIT_S = 3.0
+_TRACING_CLOSE_TIMEOUT_S = 3.0
 
 
 def choose_transport(
     name: str, executor: ThreadPoolExecutor, metrics: Metrics, tracing: Tracing | None = None
 ) -> Transport:
-    """Return the transport `aio` or `cq`; where cq cannot work, aio, with a warning."""
+    """Return the transport `aio` or `cq`. If cq cannot work, log a warning and return aio."""
     if name == "cq":
-        reason = why_unusable()
+        reason = find_incompatibility()
         if reason is None:
             return CompletionQueueTransport(executor, metrics, tracing)
         log.warning("--transport cq: falling back to grpc.aio: %s", reason)
@@ -64,10 +65,10 @@ class App:
     """One server process: `start`, `wait` for a signal, `stop`.
 
     Args:
-        settings: what the operator decided.
-        engine_factory: another engine, for tests of what a slow or failing one does.
-        reload: does what ReloadModels asks for, where this process is one of several; by
-            default the repository does.
+        settings: the operator's settings.
+        engine_factory: builds the engines; tests pass slow or failing ones.
+        reload: handles ReloadModels if this process is one of several workers; by default the
+            repository does.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class App:
         self._engine_factory = engine_factory
         self._reload_models = reload
         self.port = 0
-        self.metrics = Metrics(lambda: self.repository.entries())
+        self.metrics = Metrics(lambda: self.repository.versions())
         # Decoding and encoding of large requests and PNG files; two keep the cores for models.
         self._executor = ThreadPoolExecutor(max_workers=2, thread_name_prefix="codec")
         self._tracing = open_tracing(settings.otlp_endpoint)
@@ -98,7 +99,7 @@ class App:
                 limits=settings.limits,
                 queue_quota=settings.queue_quota(),
                 callbacks=self.metrics.callbacks,
-                offer=self._transport.take,
+                inline_hook=self._transport.take,
             ),
             default_model=settings.default_model,
             max_versions=settings.max_versions,
@@ -107,7 +108,7 @@ class App:
             on_failure=self.metrics.reload_failed,
         )
         self._folder = FolderWatcher(self.repository, settings.exports)
-        self._watchdog = Watchdog(self.repository.entries, limit_s=settings.watchdog_s)
+        self._watchdog = Watchdog(self.repository.versions, limit_s=settings.watchdog_s)
         self._stuck = False
         self.cut_off = False
         self._threads = settings.threads
@@ -117,11 +118,11 @@ class App:
         self._signalled = asyncio.Event()
 
     async def start(self) -> None:
-        """Listen, load and warm up every model, then turn health to SERVING.
+        """Listen, load and warm up every model, then set health to SERVING.
 
-        A port of its own is open while the models load: health says NOT_SERVING and calls get
-        UNAVAILABLE. A port that others share is opened when they are warm: until then the
-        others take the calls. Raises a StartupError where the server cannot run as asked.
+        An unshared port is open while the models load: health is NOT_SERVING and calls fail with
+        UNAVAILABLE. A shared port is opened after the warm-up: until then, the other processes
+        get the calls. Raises StartupError if the server cannot run with these settings.
         """
         started = time.monotonic()
         settings = self.settings
@@ -130,8 +131,8 @@ class App:
         warn_of_unknown(settings.named_models, {m.name for m in manifests})
         if settings.default_model and settings.default_model not in {m.name for m in manifests}:
             raise SettingsError(
-                f"--default-model {settings.default_model}: there is no such model in "
-                f"{settings.exports}, only {', '.join(sorted({m.name for m in manifests}))}"
+                f"--default-model {settings.default_model}: {settings.exports} does not have "
+                f"this model, only {', '.join(sorted({m.name for m in manifests}))}"
             )
         self._threads = device.engine_threads(
             settings.threads, workers=settings.workers, models=len(manifests)
@@ -139,23 +140,23 @@ class App:
         await self._health.set("", _NOT_SERVING)
         for name in (GENERATIVE_SERVICE, MODEL_SERVICE):
             await self._health.set(name, _NOT_SERVING)
-        for entry in self.repository.entries():
+        for entry in self.repository.versions():
             await self._health.set(entry.name, _NOT_SERVING)
         if settings.metrics_listen and settings.workers == 1:
             serve_metrics(self.metrics.registry, settings.metrics_listen)
-        where = endpoint(settings, manifests)
+        listening = endpoint(settings, manifests)
         if settings.shares_port:
             await self._load()
             if self._signals:
                 return
-            self.port = await self._transport.start(where, self._services())
+            self.port = await self._transport.start(listening, self._services())
         else:
-            self.port = await self._transport.start(where, self._services())
+            self.port = await self._transport.start(listening, self._services())
             await self._load()
         await self._health.set(MODEL_SERVICE, _SERVING)
         await self._set_server_health()
         log.info(
-            "latentserve %s is serving on %s with %s, %.1f s after its start",
+            "latentserve %s is serving on %s with %s, %.1f s after the start",
             __version__,
             self.address,
             self._device.provider,
@@ -172,24 +173,24 @@ class App:
         return f"{host(self.settings.listen)}:{self.port}"
 
     def reload(self) -> None:
-        """Look at the model folder again, in the background; what came of it is logged."""
+        """Reload the model folder in the background; the outcome is logged."""
         self._spawn(self._folder.reload())
 
     async def _watch(self) -> None:
-        """Let health follow the watchdog, and end the process where that is wanted."""
+        """Update health from the watchdog, and end the process if --watchdog-exit asks for it."""
         while True:
             await asyncio.sleep(self._watchdog.interval_s)
-            for name in self._watchdog.look():
+            for name in self._watchdog.check():
                 await self._set_model_health(name)
                 await self._set_server_health()
             if self._watchdog.is_stuck() and self.settings.watchdog_exit == "yes":
-                log.error("--watchdog-exit: this process ends, so that it is replaced")
+                log.error("--watchdog-exit: this process exits so that it can be replaced")
                 self._stuck = True
                 self.handle_signal()
                 return
 
     def handle_signal(self) -> None:
-        """Begin the orderly stop; a second signal cuts all waiting short."""
+        """Begin the graceful stop; a second signal ends its waits."""
         self._signals += 1
         self._signalled.set()
 
@@ -198,53 +199,51 @@ class App:
         await self._signalled.wait()
 
     async def stop(self) -> None:
-        """Drain and stop: NOT_SERVING, delay, refuse new calls, finish the old, close.
+        """Drain and stop: NOT_SERVING, delay, refuse new calls, finish calls in flight, close.
 
-        On a port that others share, callers are sent to them instead of being refused. Raises
-        EngineStuck where the watchdog had asked for the stop.
+        On a shared port, new calls go to the other processes and are not refused. Raises
+        EngineStuck if the watchdog asked for the stop.
         """
         for task in self._tasks:
             task.cancel()
         drained = await self._drain() if self.port else True
         loop = asyncio.get_running_loop()
-        limit_s = 0.0 if self._stuck else _CLOSE_TIMEOUT_S
-        await loop.run_in_executor(None, lambda: self.repository.close(timeout_s=limit_s))
+        timeout_s = 0.0 if self._stuck else _CLOSE_TIMEOUT_S
+        await loop.run_in_executor(None, lambda: self.repository.close(timeout_s=timeout_s))
         self._executor.shutdown(wait=False, cancel_futures=True)
         if (tracing := self._tracing) is not None:
             await loop.run_in_executor(
-                None, lambda: tracing.close(timeout_s=min(limit_s, _TRACES_LIMIT_S))
+                None, lambda: tracing.close(timeout_s=min(timeout_s, _TRACING_CLOSE_TIMEOUT_S))
             )
         self.cut_off = not drained
         if self._stuck:
-            raise EngineStuck("an engine was stuck; calls that waited for it were cut off")
+            raise EngineStuck("an engine was stuck; the calls that waited for it were cut off")
         if not self.port:
             return
         if drained:
-            log.info("stopped: every call was answered")
+            log.info("stopped: every call was completed")
         elif self._signals > 1:
             log.warning("stopped: calls were cut off by a second signal")
         else:
-            log.warning(
-                "stopped: calls were cut off after the grace of %g s", self.settings.grace_s
-            )
+            log.warning("stopped: calls were cut off after --grace-s %g", self.settings.grace_s)
 
     async def _drain(self) -> bool:
-        """Take the transport down; return whether every call was answered."""
+        """Drain and stop the transport; return whether every call was completed."""
         settings, transport = self.settings, self._transport
         log.info("stopping: %d calls in flight", transport.in_flight)
         await self._health.enter_graceful_shutdown()
         if self._signals < 2:
             self._signalled.clear()
         if settings.drain_delay_s:
-            # Balancers need a moment to see NOT_SERVING; until then calls are still answered.
+            # Calls are still served until load balancers have noticed NOT_SERVING.
             await self._unless_signalled(asyncio.sleep(settings.drain_delay_s))
-        take_down = transport.hand_over if settings.shares_port else transport.drain
-        drained = await self._unless_signalled(take_down(timeout_s=settings.grace_s))
-        await transport.stop(0.1)  # what is left are health watches, and calls out of time
+        drain = transport.hand_over if settings.shares_port else transport.drain
+        drained = await self._unless_signalled(drain(timeout_s=settings.grace_s))
+        await transport.stop(0.1)  # cuts off health watches, and calls that exceeded the grace
         return drained
 
     async def _unless_signalled(self, waiting: object) -> bool:
-        """Wait for `waiting`, or for one more signal; return the result, False if cut short."""
+        """Wait for `waiting` or one more signal; return the result, False after a signal."""
         task = asyncio.ensure_future(waiting)  # type: ignore[call-overload]
         signalled = asyncio.ensure_future(self._signalled.wait())
         await asyncio.wait({task, signalled}, return_when=asyncio.FIRST_COMPLETED)
@@ -289,7 +288,7 @@ class App:
         )
 
     async def _load(self) -> None:
-        """Load the models off the loop; `auto` falls back to the CPU, loudly."""
+        """Load the models in a thread; device `auto` falls back to the CPU with a warning."""
         loop = asyncio.get_running_loop()
         try:
             await loop.run_in_executor(None, self.repository.load_all)
@@ -301,10 +300,10 @@ class App:
             self.repository.close(timeout_s=_CLOSE_TIMEOUT_S)
             self._scan()
             await loop.run_in_executor(None, self.repository.load_all)
-        if not any(entry.state is State.READY for entry in self.repository.entries()):
+        if not any(entry.state is State.READY for entry in self.repository.versions()):
             reasons = "; ".join(
                 f"{entry.name} version {entry.version}: {entry.reason}"
-                for entry in self.repository.entries()
+                for entry in self.repository.versions()
             )
             raise NoModels(
                 f"no model can be served from {self.settings.exports}: "
@@ -312,12 +311,12 @@ class App:
             )
 
     def _on_change(self, name: str) -> None:
-        """Bring the health of a model up to date; called from the thread that loads."""
+        """Update the health of a model; called from the thread that loads models."""
         self._loop.call_soon_threadsafe(self._spawn, self._set_model_health(name))
 
     async def _set_model_health(self, name: str) -> None:
-        well = self.repository.is_ready(name) and not self._watchdog.is_stuck(name)
-        await self._health.set(name, _SERVING if well else _NOT_SERVING)
+        healthy = self.repository.is_ready(name) and not self._watchdog.is_stuck(name)
+        await self._health.set(name, _SERVING if healthy else _NOT_SERVING)
 
     async def _set_server_health(self) -> None:
         status = _NOT_SERVING if self._watchdog.is_stuck() else _SERVING
@@ -325,7 +324,7 @@ class App:
             await self._health.set(name, status)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run a coroutine beside everything else; the loop itself keeps no reference to it."""
+        """Run a coroutine as a task, and keep a reference to it, which the loop does not."""
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -1,4 +1,4 @@
-"""The settings: flags over environment over defaults, validated once."""
+"""Settings of the server: flags, then environment variables, then defaults; validated once."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from latentserve_server.model_limits import Limits, parse_by_model
 from latentserve_server.observability.log_format import FORMATS, LEVELS
 
 ENVIRONMENT_PREFIX = "LATENTSERVE_"
-# The wire contract's integers.
+# Largest int32 and int64 of the wire contract.
 _INT32 = 2**31 - 1
 _INT64 = 2**63 - 1
 TRANSPORTS = ("aio", "cq")
 DEVICES = ("auto", "cpu", "cuda")
 YES_OR_NO = ("yes", "no")
-_LONGEST_DELAY_MS = 10_000.0
-# Overall limits that are not set: so many times those of one model.
-_MODELS_TOGETHER = 4
+_MAX_DELAY_MS = 10_000.0
+# Default of the total queue limits, as a multiple of the limits of one model.
+_TOTAL_QUEUE_FACTOR = 4
 _CUDA = (
     *("device_id", "gpu_mem_limit_mb", "io_binding", "cuda_graphs"),
     *("tf32", "prefer_nhwc", "conv_search"),
@@ -33,89 +33,93 @@ _CUDA = (
 
 @dataclass(frozen=True)
 class Settings:
-    """What the operator decides. Every field is a flag and an environment variable."""
+    """Settings of the operator. Every field is a flag and an environment variable."""
 
     exports: Annotated[Path, "folder of <name>/<version>/ model folders"] = Path("exports")
-    listen: Annotated[str, "HOST:PORT to serve on; port 0: any free one"] = "127.0.0.1:50051"
-    device: Annotated[str, "auto, cpu or cuda; cuda fails where it would not be used"] = "auto"
+    listen: Annotated[str, "HOST:PORT to serve on; port 0: any free port"] = "127.0.0.1:50051"
+    device: Annotated[str, "auto, cpu or cuda; cuda fails if CUDA cannot be used"] = "auto"
     device_id: Annotated[int, "which GPU, counted from 0"] = 0
-    gpu_mem_limit_mb: Annotated[int, "MiB of the GPU arena of each graph, at most; 0: no limit"] = 0
+    gpu_mem_limit_mb: Annotated[int, "largest GPU arena of each graph in MiB; 0: no limit"] = 0
     io_binding: Annotated[str, "yes to keep input and output buffers on the GPU"] = "yes"
     cuda_graphs: Annotated[str, "yes to replay batches, padded to 1, 2, 4, ... rows"] = "no"
-    tf32: Annotated[str, "yes to multiply with 10-bit mantissas on the GPU"] = "no"
+    tf32: Annotated[str, "yes to allow TF32 (10-bit mantissas) on the GPU"] = "no"
     prefer_nhwc: Annotated[str, "yes to run convolutions channels-last on the GPU"] = "no"
-    conv_search: Annotated[str, "heuristic, exhaustive or default: of cuDNN's algorithms"] = (
+    conv_search: Annotated[str, "cuDNN's algorithm search: heuristic, exhaustive or default"] = (
         "heuristic"
     )
     tls_cert: Annotated[str, "PEM file of the server's certificate chain; empty: plain text"] = ""
-    tls_key: Annotated[str, "PEM file of its private key"] = ""
+    tls_key: Annotated[str, "PEM file of the server's private key"] = ""
     tls_client_ca: Annotated[
         str, "PEM file of the authorities whose client certificates are required; empty: none"
     ] = ""
     token_file: Annotated[
-        str, "file with the bearer token that callers must send; or LATENTSERVE_TOKEN"
+        str, "file with the bearer token that clients must send; or LATENTSERVE_TOKEN"
     ] = ""
     reload_token_file: Annotated[
-        str, "file with the token for ReloadModels alone; or LATENTSERVE_RELOAD_TOKEN"
+        str, "file with the token for ReloadModels only; or LATENTSERVE_RELOAD_TOKEN"
     ] = ""
-    allow_plaintext_token: Annotated[str, "yes to take tokens without TLS, behind a proxy"] = "no"
+    allow_plaintext_token: Annotated[str, "yes to accept tokens without TLS, behind a proxy"] = "no"
     metrics_listen: Annotated[
-        str, "HOST:PORT to serve Prometheus metrics on, over HTTP; empty: nowhere"
+        str, "HOST:PORT to serve Prometheus metrics on, over HTTP; empty: off"
     ] = ""
     default_model: Annotated[
-        str, "the model of requests that name none; empty: the only model there is"
+        str, "model of requests that name none; empty: the only model in the folder"
     ] = ""
     threads: Annotated[int, "ONNX Runtime threads of each model; 0: cores / workers / models"] = 0
-    max_batch_rows: Annotated[int, "rows of one batch, at most"] = 64
+    max_batch_rows: Annotated[int, "largest number of rows in one batch"] = 64
     model_max_batch_rows: Annotated[
         str, "the same for single models: mnist-ae=256,mnist-vae=16"
     ] = ""
     max_delay_ms: Annotated[
-        float, "milliseconds that a batch may wait to be filled; 0: an idle engine waits for nobody"
+        float, "longest wait of a batch for more rows in ms; 0: an idle engine starts at once"
     ] = 0.0
     model_max_delay_ms: Annotated[str, "the same for single models: mnist-ae=2,mnist-vae=0.5"] = ""
-    max_request_rows: Annotated[int, "images or latents of one request, at most"] = 1024
-    max_stream_rows: Annotated[int, "images of one SampleStream, at most"] = 1_000_000
-    queue_rows: Annotated[int, "rows that may wait for one model, at most"] = 4096
-    queue_bytes: Annotated[int, "bytes of rows that may wait for one model, at most"] = 2**28
+    max_request_rows: Annotated[int, "largest number of images or latents in one request"] = 1024
+    max_stream_rows: Annotated[int, "largest number of images in one SampleStream"] = 1_000_000
+    queue_rows: Annotated[int, "largest number of queued rows of one model"] = 4096
+    queue_bytes: Annotated[int, "largest size of the queued rows of one model in bytes"] = 2**28
     total_queue_rows: Annotated[
-        int, "rows that may wait for all models together; 0: four times --queue-rows"
+        int, "largest number of queued rows of all models; 0: four times --queue-rows"
     ] = 0
     total_queue_bytes: Annotated[
-        int, "bytes of rows that may wait for all models together; 0: four times --queue-bytes"
+        int, "largest size of the queued rows of all models in bytes; 0: four times --queue-bytes"
     ] = 0
-    max_versions: Annotated[int, "model versions that are served, at most"] = 64
+    max_versions: Annotated[int, "largest number of model versions"] = 64
     poll_s: Annotated[
-        float, "seconds between looks at the model folder for changes; 0: only when asked"
+        float, "seconds between scans of the model folder for changes; 0: only on request"
     ] = 0.0
-    max_connections: Annotated[int, "connections of each process, at most"] = 512
-    max_concurrent_streams: Annotated[int, "calls in flight of one connection, at most"] = 1024
+    max_connections: Annotated[int, "largest number of connections of each process"] = 512
+    max_concurrent_streams: Annotated[
+        int, "largest number of calls in flight on one connection"
+    ] = 1024
     handshake_timeout_s: Annotated[
-        float, "seconds that a new connection may take to speak HTTP/2, TLS included, at most"
+        float, "timeout of the TLS and HTTP/2 handshake of a new connection in seconds"
     ] = 20.0
     drain_delay_s: Annotated[
-        float, "seconds from NOT_SERVING to refusing calls at SIGTERM, for balancers to notice"
+        float, "seconds between NOT_SERVING and refusing calls at SIGTERM, for load balancers"
     ] = 0.0
-    grace_s: Annotated[float, "seconds that calls in flight may take at SIGTERM, at most"] = 30.0
+    grace_s: Annotated[float, "timeout of calls in flight at SIGTERM in seconds"] = 30.0
     transport: Annotated[str, "cq: grpcio's completion queue; aio: grpc.aio, more CPU per call"] = (
         "cq"
     )
     workers: Annotated[
-        int, "processes that serve on the port; above 1, one more supervises them"
+        int, "number of processes that serve the port; above 1, a supervisor starts them"
     ] = 1
     reuse_port: Annotated[
         str, "yes to share the port with another server, for a rolling restart"
     ] = "no"
     watchdog_s: Annotated[
-        float, "seconds of work that waits while nothing finishes until health is off; 0: never"
+        float,
+        "seconds without a finished batch, while work is pending, until health is "
+        "NOT_SERVING; 0: off",
     ] = 30.0
-    watchdog_exit: Annotated[str, "yes to end a stuck process, to have it replaced"] = "no"
+    watchdog_exit: Annotated[str, "yes to end a stuck process so that it is replaced"] = "no"
     log_format: Annotated[str, "readable, or json: one object per line"] = "readable"
     log_level: Annotated[str, "debug, info, warning or error"] = "info"
-    log_requests: Annotated[str, "yes to log every call, and not only the failed ones"] = "no"
+    log_requests: Annotated[str, "yes to log every call, not only failed ones"] = "no"
 
     otlp_endpoint: Annotated[
-        str, "http(s)://HOST:PORT to send traces to, by OTLP over gRPC; empty: nowhere"
+        str, "http(s)://HOST:PORT to send traces to, with OTLP over gRPC; empty: off"
     ] = ""
 
     def __post_init__(self) -> None:
@@ -137,7 +141,7 @@ class Settings:
             ("max_batch_rows", 1, _INT32),
             ("max_request_rows", 1, _INT32),
             ("max_stream_rows", 1, _INT64),
-            ("max_delay_ms", 0, _LONGEST_DELAY_MS),
+            ("max_delay_ms", 0, _MAX_DELAY_MS),
             ("queue_rows", 1, _INT64),
             ("queue_bytes", 1, _INT64),
             ("total_queue_rows", 0, _INT64),
@@ -160,12 +164,12 @@ class Settings:
                 f"--queue-rows is {self.queue_rows}, below --max-request-rows "
                 f"{self.max_request_rows}: the largest request could never be admitted"
             )
-        # With other models one half of it can be kept for them, see `queue_quota`.
+        # One half of the total may be reserved for other models, see `batching.quota`.
         if self.total_rows < 2 * self.max_request_rows:
             raise SettingsError(
                 f"--total-queue-rows is {self.total_queue_rows}, expected at least twice "
-                f"--max-request-rows {self.max_request_rows}, or 0: one half is kept for other "
-                "models, and the largest request could never be admitted"
+                f"--max-request-rows {self.max_request_rows}, or 0: one half is reserved for "
+                "other models, and the largest request could never be admitted"
             )
         self._batch_rows_by_model()
         self._delay_ms_by_model()
@@ -188,13 +192,13 @@ class Settings:
 
     @property
     def total_rows(self) -> int:
-        """Rows that may wait for all models together."""
-        return self.total_queue_rows or _MODELS_TOGETHER * self.queue_rows
+        """Largest number of queued rows of all models."""
+        return self.total_queue_rows or _TOTAL_QUEUE_FACTOR * self.queue_rows
 
     @property
     def total_bytes(self) -> int:
-        """Bytes of rows that may wait for all models together."""
-        return self.total_queue_bytes or _MODELS_TOGETHER * self.queue_bytes
+        """Largest size of the queued rows of all models, in bytes."""
+        return self.total_queue_bytes or _TOTAL_QUEUE_FACTOR * self.queue_bytes
 
     @property
     def largest_batch_rows(self) -> int:
@@ -202,7 +206,7 @@ class Settings:
         return max(self.max_batch_rows, *self._batch_rows_by_model().values(), 1)
 
     def queue_quota(self) -> QueueQuota:
-        """Return a new budget for all models of a process."""
+        """Return a new quota for all models of a process."""
         return QueueQuota(max_rows=self.total_rows, max_bytes=self.total_bytes)
 
     @property
@@ -226,11 +230,11 @@ class Settings:
 
     def _delay_ms_by_model(self) -> dict[str, float]:
         flag, text = "model-max-delay-ms", self.model_max_delay_ms
-        return parse_by_model(flag, text, float, 0.0, _LONGEST_DELAY_MS)
+        return parse_by_model(flag, text, float, 0.0, _MAX_DELAY_MS)
 
     @property
     def cuda_options(self) -> CudaOptions:
-        """What was chosen for CUDA."""
+        """Options for CUDA."""
         return CudaOptions(
             device_id=self.device_id,
             mem_limit_mb=self.gpu_mem_limit_mb,
@@ -242,14 +246,14 @@ class Settings:
         )
 
     def _check_cuda(self) -> None:
-        """Refuse choices for CUDA that contradict another setting."""
+        """Raise SettingsError for CUDA options that contradict another setting."""
         if self.cuda_graphs == "yes" and self.io_binding == "no":
             raise SettingsError(
                 "--cuda-graphs yes needs --io-binding yes: a graph is replayed on fixed buffers"
             )
         changed = [_flag(name) for name in _CUDA if getattr(self, name) != getattr(Settings, name)]
         if self.device == "cpu" and changed:
-            # Both were asked for, and one of them cannot be kept. `auto` only warns.
+            # An explicit contradiction is an error; `auto` only logs a warning.
             raise SettingsError(
                 f"--device cpu, but --{changed[0]} is for CUDA: leave it out, or choose "
                 "--device cuda or auto"
@@ -265,13 +269,14 @@ def read_settings(
 ) -> Settings:
     """Return the settings of a command line and an environment.
 
-    Raises SettingsError that names the flag or the variable; argparse ends the process
-    for unknown flags and for --help.
+    Raises SettingsError, which names the flag or the variable. argparse ends the process for
+    unknown flags and for --help.
     """
     parser = argparse.ArgumentParser(
         prog="latentserve-server",
-        description="Serves generative autoencoders over gRPC.",
-        epilog=f"Every flag can also be given as a variable: {ENVIRONMENT_PREFIX}MAX_BATCH_ROWS=64",
+        description="Serves generative models of images over gRPC.",
+        epilog="Every flag can also be set as an environment variable: "
+        f"{ENVIRONMENT_PREFIX}MAX_BATCH_ROWS=64",
     )
     settings = {
         name: (*get_args(hint), getattr(Settings, name))
@@ -318,8 +323,8 @@ def _check_url(flag: str, url: str) -> None:
     scheme, _, address = url.removesuffix("/").partition("://")
     if "@" in address:
         raise SettingsError(
-            f"--{flag} has a user or password in it, which the log would show; "
-            "send it by OTEL_EXPORTER_OTLP_HEADERS"
+            f"--{flag} contains a user or password, which the log would show; "
+            "set OTEL_EXPORTER_OTLP_HEADERS instead"
         )
     host, _, port = address.rpartition(":")
     if scheme not in ("http", "https") or not host or not port.isdecimal() or int(port) > 65535:

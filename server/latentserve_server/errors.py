@@ -1,13 +1,13 @@
-"""Everything that can go wrong, and what the caller is told.
+"""Exception hierarchy of the server, with the gRPC status of each call error.
 
     LatentserveError
     ├── StartupError            the process ends; the text goes to the terminal
     │   ├── SettingsError
     │   ├── DeviceUnavailable
     │   └── NoModels
-    ├── EngineStuck             the process ends, for the watchdog
+    ├── EngineStuck             the process ends because of the watchdog
     ├── ManifestError           one model version is refused; the others are served
-    └── CallError               one call fails; the text goes to the caller
+    └── CallError               one call fails; the text goes to the client
         ├── InvalidRequest      INVALID_ARGUMENT
         ├── ModelNotFound       NOT_FOUND
         ├── UnknownService      NOT_FOUND
@@ -17,10 +17,10 @@
         ├── DeadlineExceeded    DEADLINE_EXCEEDED
         ├── Unavailable         UNAVAILABLE
         ├── Unauthenticated     UNAUTHENTICATED
-        └── EngineFailure       INTERNAL; its text goes to the log alone
+        └── EngineFailure       INTERNAL; the text goes to the log only
             └── OutOfMemory     the batch may fit in halves
 
-This module knows no gRPC: codes are names, and `status` turns them into a
+This module does not depend on gRPC: codes are names, and `status` converts them to a
 google.rpc.Status.
 """
 
@@ -31,39 +31,39 @@ from dataclasses import dataclass
 
 
 class LatentserveError(Exception):
-    """Base of every error of this package."""
+    """Base class of all errors of this package."""
 
 
 class StartupError(LatentserveError):
-    """The server cannot run as asked."""
+    """The server cannot run with the given settings."""
 
 
 class SettingsError(StartupError):
-    """A flag or an environment variable has a value that cannot be used."""
+    """A flag or an environment variable has an invalid value."""
 
 
 class DeviceUnavailable(StartupError):
-    """The device that was asked for cannot run the models."""
+    """The requested device cannot run the models."""
 
 
 class NoModels(StartupError):
-    """Not one model could be served."""
+    """No model can be served."""
 
 
 class EngineStuck(LatentserveError):
-    """An engine did not finish its work, and the operator wants the process to end then."""
+    """An engine did not finish its work, and --watchdog-exit asks for the process to end."""
 
 
 class ManifestError(LatentserveError):
-    """A model version does not keep the exports contract."""
+    """A model version violates the exports contract."""
 
 
 @dataclass(frozen=True)
 class FieldViolation:
-    """One field of a request that is wrong.
+    """One invalid field of a request.
 
-    `field` is a path in the message, for example `images.tensor.shape`; `description`
-    says what was sent and what is expected.
+    `field` is a path in the message, for example `images.tensor.shape`; `description` has the
+    value that was sent and the expected one.
     """
 
     field: str
@@ -71,14 +71,14 @@ class FieldViolation:
 
 
 class CallError(LatentserveError):
-    """One call fails.
+    """Base class of the errors that fail one call.
 
     Attributes:
         code: name of the gRPC status code.
-        reason: ErrorInfo.reason, UPPER_SNAKE; empty where there is none.
+        reason: ErrorInfo.reason, UPPER_SNAKE; empty for none.
         metadata: ErrorInfo.metadata.
         violations: BadRequest.field_violations.
-        retry_after_s: when to try again, in seconds; None where a retry would not help.
+        retry_after_s: seconds until a retry makes sense; None if a retry would not help.
     """
 
     code = "UNKNOWN"
@@ -100,54 +100,54 @@ class CallError(LatentserveError):
 
 
 class InvalidRequest(CallError):
-    """The request cannot be right, whatever the state of the server."""
+    """The request is invalid, regardless of the server's state."""
 
     code = "INVALID_ARGUMENT"
     reason = "INVALID_REQUEST"
 
     @classmethod
     def field(cls, field: str, description: str) -> InvalidRequest:
-        """Return the error for one wrong field."""
+        """Return the error for one invalid field."""
         return cls(f"{field}: {description}", violations=[FieldViolation(field, description)])
 
 
 class ModelNotFound(CallError):
-    """There is no such model or version."""
+    """The model or the version does not exist."""
 
     code = "NOT_FOUND"
     reason = "MODEL_NOT_FOUND"
 
 
 class UnknownService(CallError):
-    """Health knows no service or model of that name."""
+    """No service or model of this name has a health status."""
 
     code = "NOT_FOUND"
     reason = "SERVICE_NOT_FOUND"
 
 
 class OperationNotSupported(CallError):
-    """The model has no such operation."""
+    """The model does not support the operation."""
 
     code = "FAILED_PRECONDITION"
     reason = "OPERATION_NOT_SUPPORTED"
 
 
 class ModelFolderUnreadable(CallError):
-    """A reload found no model folder, or an empty one; what was served stays."""
+    """A reload found no model folder, or an empty one; the loaded models are kept."""
 
     code = "FAILED_PRECONDITION"
     reason = "MODEL_FOLDER_UNREADABLE"
 
 
 class QueueFull(CallError):
-    """Too many rows wait for the model."""
+    """The model's queue has no room for the request."""
 
     code = "RESOURCE_EXHAUSTED"
     reason = "QUEUE_FULL"
 
 
 class DeadlineExceeded(CallError):
-    """The deadline passed while the request waited; the engine never ran it."""
+    """The deadline passed while the request was queued; the engine did not run it."""
 
     code = "DEADLINE_EXCEEDED"
     reason = "DEADLINE_EXCEEDED_IN_QUEUE"
@@ -161,7 +161,7 @@ class Unavailable(CallError):
 
 
 class Unauthenticated(CallError):
-    """The call does not carry the token that its method needs."""
+    """The call does not carry the token that its method requires."""
 
     code = "UNAUTHENTICATED"
     reason = "TOKEN_REQUIRED"
@@ -175,4 +175,4 @@ class EngineFailure(CallError):
 
 
 class OutOfMemory(EngineFailure):
-    """The device had no memory for a batch; a smaller one may fit."""
+    """The device had not enough memory for a batch; a smaller batch may fit."""

@@ -1,4 +1,4 @@
-"""What the exit status of the server says; docs/operations.md has the same table."""
+"""Exit statuses of the server; docs/operations.md has the same table."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ log = logging.getLogger(__name__)
 
 STOPPED = 0
 FAILED = 1
-"""An error that nobody expected; the log has the stack trace."""
+"""Unexpected error; the log has the stack trace."""
 SETTINGS = 2
 STARTUP = 3
 WORKERS_DIE = 4
-"""Workers died again and again, and none served."""
+"""Workers died repeatedly, and none served."""
 UNCLEAN_STOP = 5
-"""A worker died during the stop, or had to be killed: calls were cut off."""
+"""A worker died during the stop, or was killed, so calls were cut off."""
 STUCK = 6
-"""The watchdog ended the process, as --watchdog-exit says."""
+"""The watchdog ended the process because of --watchdog-exit."""
 
 
 def describe(status: int) -> str:
-    """Return how a process ended, by its status as `subprocess` has it: negative for a signal."""
+    """Return text on how a process ended, from a `subprocess` status (negative for a signal)."""
     if status >= 0:
         return f"ended with exit status {status}"
     try:
@@ -40,7 +40,7 @@ def status_of(error: StartupError) -> int:
 
 
 def end_stuck(error: EngineStuck) -> NoReturn:
-    """End the process at once: what hangs inside a driver may hang the orderly end as well."""
+    """End the process immediately: a thread that hangs in a driver may block a graceful exit."""
     log.error("the process ends: %s", error)
     logging.shutdown()
     os._exit(STUCK)

@@ -1,4 +1,4 @@
-"""What gRPC's core has to be told before it is loaded: it reads its environment just once."""
+"""Environment variables for gRPC core, which reads them once, when it is loaded."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ from collections.abc import MutableMapping
 
 VARIABLE = "GRPC_EXPERIMENTS"
 
-# The thread that polls a completion queue reads and writes the sockets itself, as it did until
-# gRPC moved that to a pool of threads. A call then costs fewer switches of threads:
-# benchmarks/transports.py measures both.
+# Without this experiment, the polling thread reads and writes the sockets, not a thread pool of
+# gRPC core. A call then needs fewer thread switches; benchmarks/transports.py measures both.
 _POLLING_THREAD_DOES_IO = "-event_engine_listener"
-# Releases that were tried. The switch goes away some day, and core complains about names that
-# it does not know.
-_TRIED = ("1.85.",)
+# Releases that were tested. A later release may remove the experiment, and gRPC core logs an
+# error for unknown names.
+_TESTED_RELEASES = ("1.85.",)
 
 
 def prepare(transport: str, environment: MutableMapping[str, str]) -> None:
-    """Set up the environment of this process, and of its workers, for a transport.
+    """Set the variables for a transport, in this process and the workers that inherit them.
 
-    What an operator has set stays. Must be called before anything imports grpc.
+    A value that the operator has set is kept. Must be called before grpc is imported.
     """
     if transport != "cq" or VARIABLE in environment:
         return
-    if importlib.metadata.version("grpcio").startswith(_TRIED):
+    if importlib.metadata.version("grpcio").startswith(_TESTED_RELEASES):
         environment[VARIABLE] = _POLLING_THREAD_DOES_IO

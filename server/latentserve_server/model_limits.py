@@ -1,4 +1,4 @@
-"""The limits of one model, and settings that name models: `mnist-ae=256,mnist-vae=16`."""
+"""Limits of one model, and the parser of per-model settings (`mnist-ae=256,mnist-vae=16`)."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ log = logging.getLogger(__name__)
 
 Number = TypeVar("Number", int, float)
 
-# As the manifest has it.
+# The same rule as for names in the manifest.
 _NAME = re.compile("[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one model may take.
+    """Upper bounds for one model.
 
-    `max_batch_rows` are the rows of one batch, `max_delay_s` the seconds that it may wait to be
-    filled, `queue_rows` and `queue_bytes` what may wait; all at most. `request_rows` is what one
-    request may have, and `request_bytes` what all queues together can take of it; 0 where nothing
-    is to be said about it.
+    Attributes:
+        max_batch_rows: rows of one batch.
+        queue_rows, queue_bytes: rows and bytes of the queue.
+        max_delay_s: seconds that a batch may wait until it is full.
+        request_rows: rows of one request; 0 if unknown.
+        request_bytes: bytes of one request that the queues of all models together can admit;
+            0 if unknown.
     """
 
     max_batch_rows: int
@@ -36,7 +39,7 @@ class Limits:
     request_bytes: int = 0
 
     def shortage(self, row_bytes: int) -> str:
-        """Return what is wrong where the largest request can never be admitted, or ""."""
+        """Return an error text if the largest request can never be admitted, otherwise ""."""
         room = min(self.queue_bytes, self.request_bytes or self.queue_bytes)
         if self.request_rows * row_bytes <= room:
             return ""
@@ -50,33 +53,33 @@ class Limits:
 def parse_by_model(
     flag: str, text: str, kind: Callable[[str], Number], lowest: Number, highest: Number
 ) -> dict[str, Number]:
-    """Return the numbers of a setting such as `mnist-ae=256,mnist-vae=16`, by model.
+    """Return the values of a setting such as `mnist-ae=256,mnist-vae=16` by model name.
 
-    Raises SettingsError that says what was given and what is expected.
+    Raises SettingsError, which names the given and the expected value.
     """
-    found: dict[str, Number] = {}
+    values: dict[str, Number] = {}
     for item in text.split(",") if text.strip() else ():
         name, _, number = (part.strip() for part in item.partition("="))
         try:
             value = kind(number)
-            good = bool(_NAME.fullmatch(name)) and lowest <= value <= highest
+            valid = bool(_NAME.fullmatch(name)) and lowest <= value <= highest
         except ValueError:
-            good = False
-        if not good:
-            what = "a whole number" if kind is int else "a number"
+            valid = False
+        if not valid:
+            expected = "a whole number" if kind is int else "a number"
             raise SettingsError(
-                f"--{flag} is {text!r}, expected MODEL=NUMBER with {what} from {lowest} to "
+                f"--{flag} is {text!r}, expected MODEL=NUMBER with {expected} from {lowest} to "
                 f"{highest}, and commas between models: mnist-ae=256,mnist-vae=16. "
-                f"{item.strip()!r} is not like that"
+                f"{item.strip()!r} does not have this form"
             )
-        if name in found:
+        if name in values:
             raise SettingsError(f"--{flag} names {name} twice")
-        found[name] = value
-    return found
+        values[name] = value
+    return values
 
 
 def warn_of_unknown(named: Collection[str], known: Collection[str]) -> None:
-    """Tell the log of models that settings name and that are not there: they may come yet."""
+    """Log a warning for models that settings name and that do not exist; they may be added."""
     if unknown := set(named) - set(known):
         names = ", ".join(sorted(unknown))
-        log.warning("settings name models that are not there (yet): %s", names)
+        log.warning("settings name models that do not exist (yet): %s", names)

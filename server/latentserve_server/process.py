@@ -1,4 +1,4 @@
-"""One server process from its start to its end, and what its signals mean."""
+"""Lifecycle and signal handling of one server process."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from latentserve_server.engine.factory import EngineFactory, onnx_engine
 
 
 async def run(app: App, on_serving: Callable[[], None] = lambda: None) -> None:
-    """Start a server, run it until it is told to stop, and stop it in order.
+    """Start a server, wait for a stop signal, and stop the server gracefully.
 
-    Raises a StartupError where it cannot start, and EngineStuck as `App.stop` does.
+    `on_serving` is called once the server serves. Raises StartupError if the server cannot start,
+    and EngineStuck as `App.stop` does.
     """
     starting = asyncio.ensure_future(app.start())
     signalled = asyncio.ensure_future(app.wait())
@@ -22,21 +23,21 @@ async def run(app: App, on_serving: Callable[[], None] = lambda: None) -> None:
     try:
         if starting.done():
             starting.result()
-            if app.port:  # not where a signal came while the models loaded
+            if app.port:  # 0 if a signal arrived while the models were loading
                 on_serving()
             await signalled
     finally:
         signalled.cancel()
-        await asyncio.wait({starting})  # loading cannot be interrupted; it takes seconds
+        await asyncio.wait({starting})  # loading takes seconds and cannot be interrupted
         await app.stop()
     starting.result()
 
 
 async def serve(settings: Settings, engine_factory: EngineFactory = onnx_engine) -> None:
-    """Run a server until SIGTERM or SIGINT; SIGHUP reloads."""
+    """Run a server until SIGTERM or SIGINT. SIGHUP reloads the model folder."""
     app: App
     loop = asyncio.get_running_loop()
-    # Before the app is built, which takes a moment. A signal of that moment waits in the loop.
+    # Installed before the app is built: the event loop delivers a signal that arrives meanwhile.
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, lambda: app.handle_signal())
     loop.add_signal_handler(signal.SIGHUP, lambda: app.reload())

@@ -1,6 +1,6 @@
-"""Turns an error into what gRPC sends: code, message and google.rpc.Status details.
+"""Conversion of an error to a gRPC status: code, message and google.rpc.Status details.
 
-It knows the protobuf messages of gRPC's error model, but no transport.
+This module uses the protobuf messages of gRPC's error model, but no transport.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from latentserve_server.errors import CallError, EngineFailure
 
 DOMAIN = "latentserve"
 
-# All metadata of a reply must stay below 8 KiB, gRPC's soft limit: bytes on the wire.
+# Bytes on the wire. All metadata of a reply must stay below 8 KiB, gRPC's soft limit.
 _MAX_MESSAGE_BYTES = 1000
 _MAX_TEXT_BYTES = 500
 _MAX_VIOLATIONS = 5
@@ -24,10 +24,10 @@ _MAX_VIOLATIONS = 5
 
 @dataclass(frozen=True)
 class WireStatus:
-    """What a failed call is answered with; `trailers` carry the details.
+    """Status of a failed call, as sent to the client; `trailers` carry the details.
 
-    `request_id`, `text` and `cause` are for the log: what happened, and the error where it was
-    none that was foreseen. Of these the caller sees the id alone.
+    `request_id`, `text` (the error's text) and `cause` (the exception, if it was unexpected) are
+    for the log. Of these, the client gets only the id.
     """
 
     code_name: str
@@ -39,10 +39,7 @@ class WireStatus:
 
 
 def explain(error: Exception) -> WireStatus:
-    """Return the status of any error.
-
-    The one place where an error becomes a status, whatever the transport.
-    """
+    """Return the status of any error. Every transport converts errors with this function."""
     request_id = secrets.token_hex(8)
     if isinstance(error, CallError):
         return wire_status(error, request_id=request_id)
@@ -51,7 +48,7 @@ def explain(error: Exception) -> WireStatus:
 
 
 def wire_status(error: CallError, *, request_id: str) -> WireStatus:
-    """Return the status of an error. An EngineFailure's text stays on the server."""
+    """Return the status of a CallError. The text of an EngineFailure is not sent to the client."""
     message, metadata = error.message, {**error.metadata, "request_id": request_id}
     if isinstance(error, EngineFailure):
         message = f"internal error; the server's log has the cause under request id {request_id}"
@@ -88,12 +85,12 @@ def wire_status(error: CallError, *, request_id: str) -> WireStatus:
 
 
 def _cut(text: str) -> str:
-    """Return the beginning of a text that fits into a detail."""
+    """Return a text cut to the byte limit of a detail."""
     return text.encode()[:_MAX_TEXT_BYTES].decode(errors="ignore")
 
 
 def _cut_message(text: str) -> str:
-    """Return the beginning of a message that fits once it is percent-encoded, as gRPC does."""
+    """Return a message cut to the byte limit that holds after gRPC's percent-encoding."""
     size = 0
     for index, letter in enumerate(text):
         plain = " " <= letter <= "~" and letter != "%"

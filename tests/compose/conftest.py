@@ -17,7 +17,7 @@ import pytest
 from compose_stack import (
     ROOT,
     Stack,
-    bring_image,
+    ensure_image,
     free_ports,
     import_base,
     missing,
@@ -26,7 +26,7 @@ from compose_stack import (
 )
 from deploy_files import envoy_program
 
-BASE = "debian:12.15-slim"
+BASE = "debian:13.8-slim"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -50,7 +50,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     port, prometheus_port = free_ports(2)
     it = Stack(f"latentserve-test-{os.getpid()}", exports, port, prometheus_port)
     images = json.loads(it.compose("config", "--format", "json"))["services"]
-    sources = {BASE: bring_image(BASE, import_base)}
+    sources = {BASE: ensure_image(BASE, import_base)}
     for service, program in (("envoy", envoy_program()), ("prometheus", _prometheus())):
         image = images[service]["image"]
 
@@ -59,7 +59,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
                 pytest.skip(f"the compose test did not run: no image {name} and no {service}")
             wrap_program(name, program, BASE, folder / service)
 
-        sources[image] = bring_image(image, stand_in)
+        sources[image] = ensure_image(image, stand_in)
     print("images:", sources)
     try:
         it.compose("build", "server", timeout_s=600)

@@ -146,7 +146,7 @@ def test_scaling_from_one_to_three_to_one_under_load_fails_no_call(
             "all servers have calls",
         )
         stack.up(1)
-        assert load.runs(), "the load ended before the scaling"
+        assert load.is_running(), "the load ended before the scaling"
         calls, errors, printed = load.finish(60)
     stack.up(2)
     assert calls == 1200, printed
@@ -160,7 +160,7 @@ def test_a_model_is_reloaded_under_load(stack: Stack, tmp_path: Path) -> None:
         output = stack.compose("run", "--rm", "--no-deps", "reload")
         assert output.count(" loaded") == 2, output
         versions = {client.sample(1, model="mnist-vae").served_by.version for _ in range(20)}
-        assert load.runs(), "the load ended before the reload"
+        assert load.is_running(), "the load ended before the reload"
         calls, errors, printed = load.finish(40)
     assert before < 77
     assert versions == {77}

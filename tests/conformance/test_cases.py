@@ -1,4 +1,4 @@
-"""The committed cases: valid, complete, and what the generator computes."""
+"""Tests of the committed conformance cases: schema, coverage, and agreement with the generator."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 import reference_draw
 from conformance_cases import suite
-from conformance_cases.writing import CASES, GROUPS, differences
+from conformance_cases.command import CASES, GROUPS, differences
 from conformance_server import servers
 
 SCHEMA = json.loads((CASES.parent / "case.schema.json").read_text("utf-8"))
@@ -25,7 +25,7 @@ ALL = [case for document in DOCUMENTS.values() for case in document["cases"]]
 
 
 def files_in(value: Any) -> set[str]:
-    """Every path below data/ that a document names."""
+    """Return every path below data/ in a document."""
     if isinstance(value, dict):
         return {path for inner in value.values() for path in files_in(inner)}
     if isinstance(value, list):
@@ -34,7 +34,7 @@ def files_in(value: Any) -> set[str]:
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_a_group_keeps_the_schema(group: str) -> None:
+def test_a_group_matches_the_schema(group: str) -> None:
     jsonschema.validate(DOCUMENTS[group], SCHEMA)
 
 
@@ -50,14 +50,14 @@ def test_a_group_keeps_the_schema(group: str) -> None:
         {"request": {"seed": 7}},
     ],
 )
-def test_the_schema_refuses_what_runners_do_not_know(change: dict[str, Any]) -> None:
+def test_the_schema_refuses_invalid_cases(change: dict[str, Any]) -> None:
     good = DOCUMENTS["sample"]["cases"][0]
     jsonschema.validate({"group": "sample", "cases": [good]}, SCHEMA)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({"group": "sample", "cases": [good | change]}, SCHEMA)
 
 
-def test_every_case_is_of_its_group_and_has_a_name_of_its_own() -> None:
+def test_every_case_has_the_group_of_its_file_and_a_unique_name() -> None:
     index = json.loads((CASES / "index.json").read_text("utf-8"))
     assert index["groups"] == [f"{group}.json" for group in GROUPS]
     for group, document in DOCUMENTS.items():
@@ -66,13 +66,13 @@ def test_every_case_is_of_its_group_and_has_a_name_of_its_own() -> None:
     assert len({case["name"] for case in ALL}) == len(ALL)
 
 
-def test_every_file_is_there_and_used_and_all_are_small() -> None:
-    there = {f"data/{path.name}": path.stat().st_size for path in (CASES / "data").iterdir()}
-    assert files_in(ALL) == set(there)
-    assert sum(there.values()) < 1_000_000
+def test_every_data_file_exists_and_is_used_and_all_are_small() -> None:
+    present = {f"data/{path.name}": path.stat().st_size for path in (CASES / "data").iterdir()}
+    assert files_in(ALL) == set(present)
+    assert sum(present.values()) < 1_000_000
 
 
-def test_every_row_of_the_table_of_errors_has_a_case() -> None:
+def test_every_documented_error_has_a_case() -> None:
     errors = [case["expect"]["error"] for case in ALL if "error" in case["expect"]]
     found = {(error.get("code"), error.get("reason")) for error in errors}
     assert found >= {
@@ -89,15 +89,15 @@ def test_every_row_of_the_table_of_errors_has_a_case() -> None:
     }
 
 
-def test_every_call_of_the_contract_has_a_good_case() -> None:
-    good = {case["rpc"].rpartition("/")[2] for case in ALL if "ok" in case["expect"]}
-    assert good == {
+def test_every_rpc_has_a_successful_case() -> None:
+    successful = {case["rpc"].rpartition("/")[2] for case in ALL if "ok" in case["expect"]}
+    assert successful == {
         *("Encode", "Decode", "Reconstruct", "Denoise", "Sample", "SampleStream"),
         *("ListModels", "GetModel", "ReloadModels", "Check", "Watch"),
     }
 
 
-def test_the_cases_and_the_servers_mean_the_same_limits() -> None:
+def test_the_cases_and_the_servers_have_the_same_limits() -> None:
     for name in ("MAX_REQUEST_ROWS", "MAX_STREAM_ROWS", "MAX_BATCH_ROWS", "TOKEN"):
         assert getattr(suite, name) == getattr(servers, name)
     assert suite.DEFAULT_MODEL == servers.MODEL
@@ -105,7 +105,7 @@ def test_the_cases_and_the_servers_mean_the_same_limits() -> None:
 
 
 @pytest.mark.parametrize("package", ["conformance_cases", "conformance_runner"])
-def test_no_expected_value_can_come_from_the_server(package: str) -> None:
+def test_cases_and_runner_do_not_import_the_server(package: str) -> None:
     sources = [*(CASES.parent / package).glob("*.py"), Path(reference_draw.__file__)]
     assert len(sources) > 3
     for source in sources:
@@ -115,11 +115,11 @@ def test_no_expected_value_can_come_from_the_server(package: str) -> None:
             assert not any(name.startswith("latentserve_server") for name in names), source
 
 
-def test_the_committed_cases_are_what_the_generator_computes() -> None:
+def test_the_committed_cases_match_the_generator() -> None:
     assert differences(CASES) == [], "run clients/conformance/generate.py"
 
 
-def test_what_is_not_in_sync_is_found(tmp_path: Path) -> None:
+def test_differences_from_the_generator_are_found(tmp_path: Path) -> None:
     copy = tmp_path / "cases"
     shutil.copytree(CASES, copy)
 
@@ -128,7 +128,7 @@ def test_what_is_not_in_sync_is_found(tmp_path: Path) -> None:
         values[5] += np.float32(by)
         values.tofile(copy / "data" / name)
 
-    shift("decode-mnist-vae-images.f32", 5e-5)  # as other hardware might
+    shift("decode-mnist-vae-images.f32", 5e-5)  # within the tolerance
     shift("decode-mnist-gan-images.f32", 5e-4)
     shift("sample-seed-0-latents.f32", 1e-4)
     shift("forms-float32.f32", 1e-6)  # an input has no tolerance
@@ -140,7 +140,7 @@ def test_what_is_not_in_sync_is_found(tmp_path: Path) -> None:
         "data/decode-mnist-gan-images.f32 differs",
         "data/digit-5.png is missing",
         "data/forms-float32.f32 differs",
-        "data/left-over.u8 should not be there",
+        "data/left-over.u8 is not generated",
         "data/sample-seed-0-latents.f32 differs",
         "models.json differs",
     ]

@@ -1,4 +1,4 @@
-"""The Python client against the conformance cases, on whole servers and on broken ones."""
+"""Tests of the Python clients with the conformance cases, on correct and on broken servers."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from conformance_cases.writing import CASES, GROUPS
-from conformance_runner import running
+from conformance_cases.command import CASES, GROUPS
+from conformance_runner import command
 from conformance_server.breakages import GROUPS as BREAKAGES
 from conformance_server.launching import Fixture, launched
 
@@ -33,26 +33,26 @@ def cq_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fixture]:
 @pytest.mark.parametrize("which", ["servers", "cq_servers"])
 def test_every_case_passes(which: str, client: str, request: pytest.FixtureRequest) -> None:
     fixture: Fixture = request.getfixturevalue(which)
-    outcomes = running.run(CASES, fixture.addresses, asyncio_client=client == "asyncio")
+    outcomes = command.run(CASES, fixture.addresses, asyncio_client=client == "asyncio")
     assert {outcome.name: outcome.reason for outcome in outcomes if outcome.reason} == {}
     assert {outcome.group for outcome in outcomes} == set(GROUPS)
 
 
 @pytest.mark.parametrize("breakage", BREAKAGES)
-def test_a_broken_server_is_caught(servers: Fixture, breakage: str) -> None:
+def test_a_broken_server_is_detected(servers: Fixture, breakage: str) -> None:
     servers.break_as(breakage)
     try:
-        outcomes = running.run(CASES, servers.addresses, BREAKAGES[breakage])
+        outcomes = command.run(CASES, servers.addresses, BREAKAGES[breakage])
     finally:
         servers.break_as("none")
     assert {outcome.group for outcome in outcomes if outcome.reason} == set(BREAKAGES[breakage])
 
 
-def test_every_group_has_a_breakage_that_it_must_catch() -> None:
+def test_every_group_must_detect_a_breakage() -> None:
     assert {group for groups in BREAKAGES.values() for group in groups} == set(GROUPS)
 
 
-def test_the_command_prints_and_reports(
+def test_the_command_prints_and_writes_its_report(
     servers: Fixture,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -64,11 +64,11 @@ def test_the_command_prints_and_reports(
     for name, path in files.items():
         arguments += [f"--{name}", str(path)]
     monkeypatch.setattr("sys.argv", arguments)
-    assert running.main() == 0
+    assert command.main() == 0
     assert capsys.readouterr().out == "3 passed, 0 failed\n"
     servers.break_as("ignored-format")
     try:
-        assert running.main() == 1
+        assert command.main() == 1
     finally:
         servers.break_as("none")
     first, last = capsys.readouterr().out.splitlines()
@@ -79,7 +79,7 @@ def test_the_command_prints_and_reports(
     assert [case["passed"] for case in report["cases"]] == [True, True, False]
 
 
-def test_a_group_that_there_is_not_is_an_error(
+def test_an_unknown_group_is_an_error(
     servers: Fixture,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -89,5 +89,5 @@ def test_a_group_that_there_is_not_is_an_error(
     path.write_text(json.dumps({"servers": servers.addresses}), "utf-8")
     arguments = ["--cases", str(CASES), "--servers", str(path), "--groups", "denoice"]
     monkeypatch.setattr("sys.argv", ["runner.py", *arguments])
-    assert running.main() == 2
-    assert "no group denoice" in capsys.readouterr().err
+    assert command.main() == 2
+    assert "unknown group denoice" in capsys.readouterr().err

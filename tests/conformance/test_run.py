@@ -1,4 +1,4 @@
-"""`make conformance`: what it runs, what it skips, and that it believes nobody's word."""
+"""Tests of `make conformance`: selection of languages, builds, and checks of reports."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from conformance_cases.writing import CASES
-from conformance_running import command
-from conformance_running.command import Job, check, check_broken, choose
-from conformance_running.languages import CannotRun, build, find_languages
+from conformance_cases.command import CASES
+from conformance_harness import command
+from conformance_harness.command import Job, check, check_broken, choose
+from conformance_harness.languages import CannotRun, build, find_languages
 from conformance_server.breakages import GROUPS as BREAKAGES
 
-# A runner that passes everything, whatever the server does; {change} can spoil that.
+# A runner that reports every case as passed without calls; {change} modifies it.
 RUNNER = """
 import argparse, json, pathlib, sys
 parser = argparse.ArgumentParser()
@@ -60,14 +60,14 @@ def job(tmp_path: Path) -> Job:
     return Job(CASES, tmp_path / "job")
 
 
-def test_the_languages_are_those_with_a_description(tmp_path: Path) -> None:
+def test_languages_are_found_by_their_conformance_json(tmp_path: Path) -> None:
     language(tmp_path, "ada")
     (tmp_path / "cobol").mkdir()
     assert [found.name for found in find_languages(tmp_path)] == ["ada"]
     assert "python" in [found.name for found in find_languages(command.CLIENTS)]
 
 
-def test_one_table_of_all_languages(
+def test_one_table_shows_all_languages(
     job: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     language(tmp_path, "ada")
@@ -76,7 +76,7 @@ def test_one_table_of_all_languages(
     assert not check(job, find_languages(tmp_path))
     lines = capsys.readouterr().out.splitlines()
     table = {line.split()[0]: line.split()[1:] for line in lines if line.strip()}
-    number = job.numbers()["encode"]
+    number = job.case_counts()["encode"]
     assert table["encode"] == [f"{number}/{number}", f"{number - 1}/{number}", "!"]
     assert table["all"] == ["passed", "FAILED"]
     assert any(line.startswith("FAILED cobol: encode/") for line in lines)
@@ -85,28 +85,30 @@ def test_one_table_of_all_languages(
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ("del cases[5]", "it reports other cases than there are"),
+        ("del cases[5]", "the report has {'encode'"),
         ("status = 1", "exit status 1 with 0 failures"),
         ('cases[0].update(passed=False, reason="no")', "exit status 0 with 1 failures"),
         ('print("3 passed"); sys.exit(0)', "exit status 0 and no report"),
         ('raise SystemExit("broken")', "exit status 1 and no report"),
-        ("report = {}", "its report lacks 'cases'"),
-        ("cases = cases[:1]", "its last line is"),
+        ("report = {}", "the report lacks 'cases'"),
+        ("cases = cases[:1]", "the last line is"),
     ],
 )
-def test_a_runner_is_not_believed(job: Job, tmp_path: Path, change: str, problem: str) -> None:
+def test_an_inconsistent_report_is_refused(
+    job: Job, tmp_path: Path, change: str, problem: str
+) -> None:
     language(tmp_path, "ada", change)
     outcome = job.run(*find_languages(tmp_path))
     assert problem in outcome.problem
     assert not outcome.passed
 
 
-def test_a_runner_that_does_not_end_is_ended(
+def test_a_runner_is_killed_after_the_limit(
     job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     language(tmp_path, "ada", "import threading; threading.Event().wait()")
     monkeypatch.setattr(command, "RUN_LIMIT_S", 0.3)
-    assert "had not ended" in job.run(*find_languages(tmp_path)).problem
+    assert "did not exit within" in job.run(*find_languages(tmp_path)).problem
 
 
 def test_a_missing_tool_skips_a_language_unless_it_is_required(tmp_path: Path) -> None:
@@ -127,7 +129,7 @@ def test_a_missing_tool_skips_a_language_unless_it_is_required(tmp_path: Path) -
     assert "fortran" in chosen([], ["fortran"])[2][0]
 
 
-def test_a_missing_requirement_ends_it_before_anything_is_run(
+def test_a_missing_requirement_is_an_error_before_any_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     language(tmp_path, "ada", tools=["gnat-that-is-not-here"])
@@ -136,40 +138,40 @@ def test_a_missing_requirement_ends_it_before_anything_is_run(
     assert command.main([], tmp_path) == 2
     out = capsys.readouterr().out
     assert "SKIPPED ada: gnat-that-is-not-here not found" in out
-    assert "nothing was run" in out
+    assert "no language was run" in out
 
 
-def test_a_build_that_fails_says_why(tmp_path: Path) -> None:
+def test_a_failed_build_reports_its_output(tmp_path: Path) -> None:
     steps = [["{python}", "-c", "print('made')"], ["{python}", "-c", "raise SystemExit('no')"]]
     language(tmp_path, "ada", build=steps)
     language(tmp_path, "cobol", build=[["cobc-that-is-not-here"]])
     ada, cobol = find_languages(tmp_path)
-    with pytest.raises(CannotRun, match="ended with 1:\nmade\nno"):
+    with pytest.raises(CannotRun, match="exited with 1:\nmade\nno"):
         build(ada, tmp_path / "log")
     with pytest.raises(CannotRun, match="cobc-that-is-not-here cannot be started"):
         build(cobol, tmp_path / "log2")
 
 
-class NeverBroken:
-    """In the place of the servers."""
+class FakeFixture:
+    """Fake servers that record breakages."""
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.breakages: list[str] = []
 
     def break_as(self, name: str) -> None:
-        self.asked.append(name)
+        self.breakages.append(name)
 
 
-def test_a_runner_that_sees_nothing_misses_every_breakage(
+def test_a_runner_that_passes_on_a_broken_server_is_reported(
     job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(command, "BREAKAGES", {"wrong-field": BREAKAGES["wrong-field"]})
     language(tmp_path, "ada", FAIL_ALL)
-    fixture: Any = NeverBroken()
+    fixture: Any = FakeFixture()
     assert check_broken(job, fixture, find_languages(tmp_path))
     language(tmp_path, "cobol")
     assert not check_broken(job, fixture, find_languages(tmp_path))
-    assert fixture.asked == ["wrong-field", "none"] * 2
+    assert fixture.breakages == ["wrong-field", "none"] * 2
     out = capsys.readouterr().out
-    assert "MISSED cobol, wrong-field: all of errors passed" in out
+    assert "MISSED cobol, wrong-field: errors passed" in out
     assert out.splitlines()[-1].split() == ["wrong-field", "caught", "MISSED"]

@@ -38,7 +38,7 @@ def page() -> dict[str, Any]:
 def test_the_program_for_a_standard_normal_prior(
     page: dict[str, Any], dim: int, offset: int
 ) -> None:
-    drawn = StandardNormal(dim).draw(3, offset=offset, rows=20, temperature=0.5)
+    drawn = StandardNormal(dim).sample(3, offset=offset, rows=20, temperature=0.5)
     np.testing.assert_array_equal(drawn, page["latents"](3, offset, 20, dim, temperature=0.5))
 
 
@@ -51,7 +51,7 @@ def test_the_program_for_a_mixture(page: dict[str, Any], offset: int, temperatur
         "means": generator.normal(0, 5, (6, 7)).astype(np.float32),
         "factors": np.tril(generator.normal(0, 1, (6, 7, 7))).astype(np.float32),
     }
-    drawn = GaussianMixture(**mixture).draw(3, offset=offset, rows=40, temperature=temperature)
+    drawn = GaussianMixture(**mixture).sample(3, offset=offset, rows=40, temperature=temperature)
     documented = page["mixture_latents"](mixture, 3, offset, 40, temperature)
     np.testing.assert_array_equal(drawn, documented)
 
@@ -67,5 +67,5 @@ def test_the_example(page: dict[str, Any]) -> None:
         assert component_of(weights, EXAMPLE_SEED, index) == int(component)
         noise, latents = numbers[:2], numbers[2:]
         assert normal_row(EXAMPLE_SEED, 0, index, 2) == pytest.approx(list(map(float, noise)))
-        drawn = GaussianMixture(**EXAMPLE).draw(EXAMPLE_SEED, offset=index, rows=1)[0]
+        drawn = GaussianMixture(**EXAMPLE).sample(EXAMPLE_SEED, offset=index, rows=1)[0]
         np.testing.assert_allclose(drawn, list(map(float, latents)), rtol=1e-7)

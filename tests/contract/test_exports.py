@@ -16,7 +16,7 @@ from jsonschema import Draft202012Validator
 from latentserve_server.engine.device import CPU
 from latentserve_server.engine.onnx import OnnxEngine
 from latentserve_server.manifest.reader import read_manifest
-from latentserve_server.sampling.prior import check_draw, read_prior
+from latentserve_server.sampling.prior import check_golden_samples, read_prior
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPORTS = ROOT / "exports"
@@ -173,7 +173,7 @@ def test_the_server_loads_the_model_and_reproduces_its_golden_outputs(folder: Pa
     manifest = read_manifest(folder)
     engine = OnnxEngine(manifest, CPU, threads=1)
     engine.warm_up((1, 3))
-    assert check_draw(manifest, read_prior(manifest)) <= manifest.golden.tolerance
+    assert check_golden_samples(manifest, read_prior(manifest)) <= manifest.golden.tolerance
     assert engine.check_golden() <= manifest.golden.tolerance
 
 

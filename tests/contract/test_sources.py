@@ -31,6 +31,14 @@ def project(member: str) -> dict[str, Any]:
     return table
 
 
+def supported_minors(member: str) -> range:
+    """The minor versions of Python 3 that a distribution may be installed on."""
+    stated = project(member)["requires-python"]
+    bounds = re.fullmatch(r">=3\.(\d+),<3\.(\d+)", stated)
+    assert bounds, stated
+    return range(int(bounds[1]), int(bounds[2]))
+
+
 def modules() -> list[Path]:
     return sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
@@ -55,6 +63,30 @@ def test_users_of_the_wire_contract_require_exactly_its_version(member: str) -> 
 
 def test_all_distributions_support_the_same_pythons() -> None:
     assert len({project(member)["requires-python"] for member in MEMBERS}) == 1
+
+
+@pytest.mark.parametrize("member", MEMBERS)
+def test_a_distribution_is_classified_by_exactly_the_pythons_that_it_supports(member: str) -> None:
+    prefix = "Programming Language :: Python :: 3."
+    classified = project(member)["classifiers"]
+    assert classified == [f"{prefix}{minor}" for minor in supported_minors(member)]
+
+
+def test_the_makefile_takes_exactly_the_supported_pythons() -> None:
+    minors = supported_minors("server")
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    stated = re.findall(r"3\.(\d+) to 3\.(\d+)", makefile)
+    checked = re.findall(r"\(3, (\d+)\) <= sys\.version_info\[:2\] <= \(3, (\d+)\)", makefile)
+    bounds = (str(minors[0]), str(minors[-1]))
+    assert stated == [bounds, bounds]
+    assert checked == [bounds]
+
+
+def test_ruff_and_ci_take_the_oldest_supported_python() -> None:
+    oldest = supported_minors("server")[0]
+    tool = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]
+    assert tool["ruff"]["target-version"] == f"py3{oldest}"
+    assert f"PYTHON=python3.{oldest}\n" in (ROOT / ".ci" / "run").read_text("utf-8")
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -101,6 +133,12 @@ def test_every_package_has_a_py_typed_file(package: str) -> None:
 def test_the_copies_of_the_exports_contract_are_identical(copy: str) -> None:
     contract = (ROOT / "exports" / "manifest.schema.json").read_bytes()
     assert (ROOT / copy / "manifest.schema.json").read_bytes() == contract
+
+
+def test_pictures_by_clients_and_by_training_have_one_style() -> None:
+    client = ROOT / "clients/python/latentserve_client/style.py"
+    training = ROOT / "training/latentserve_training/report/style.py"
+    assert training.read_bytes() == client.read_bytes()
 
 
 # --- text files -------------------------------------------------------------------------------

@@ -66,7 +66,7 @@ def swap_with_another_model(folder: Path) -> str:
     other = tiny_models.write_model(folder.parents[2], "tiny-gan", kind="gan")
     shutil.rmtree(folder)
     other.rename(folder)
-    return "the manifest says tiny-gan version 1, but it lies in tiny-vae/1"
+    return "the manifest says tiny-gan version 1, but its folder is tiny-vae/1"
 
 
 def swap_weights(folder: Path) -> str:
@@ -90,7 +90,7 @@ def make_unreadable(folder: Path) -> str:
     """Replace a file by a folder, because root can read files with any mode."""
     (folder / "manifest.json").unlink()
     (folder / "manifest.json").mkdir()
-    return "manifest.json cannot be read: it is no file"
+    return "manifest.json cannot be read: it is not a regular file"
 
 
 SPOILS: tuple[Callable[[Path], str], ...] = (

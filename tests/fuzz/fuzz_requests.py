@@ -32,7 +32,7 @@ with atheris.instrument_imports(include=["latentserve_server", "PIL"]):
     import latentserve_server.codec.tensors
     import latentserve_server.services.generative  # noqa: F401
     import request_target
-    from request_target import READ_IN_PLACE, REQUESTS, Target, jpeg_file, png_file
+    from request_target import REQUESTS, ZERO_COPY_METHODS, Target, jpeg_file, png_file
 
 from latentserve.v1 import generative_service_pb2 as pb
 from latentserve.v1 import tensor_pb2
@@ -101,7 +101,7 @@ def main() -> None:
     logging.disable(logging.CRITICAL)
     with tempfile.TemporaryDirectory() as temporary:
         target = Target(Path(temporary, "exports"))
-        plain = Target(Path(temporary, "the-same"), plain=True)
+        plain = Target(Path(temporary, "the-same"), reference=True)
         corpus = Path(temporary, "corpus")
         corpus.mkdir()
         for number, seed in enumerate(seeds()):
@@ -113,7 +113,7 @@ def main() -> None:
                 return
             method, request = request_of(data)
             found = target.call(method, request)
-            if method in READ_IN_PLACE:
+            if method in ZERO_COPY_METHODS:
                 expected = request_target.outcome(plain.call(method, request))
                 assert request_target.outcome(found) == expected, method
 

@@ -1,4 +1,4 @@
-"""Skips what needs a GPU, loudly, where there is none."""
+"""Skips the tests that need a GPU, with a reason, on machines without one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from latentserve_server.errors import DeviceUnavailable
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test that asks for a GPU as skipped, with what is missing."""
+    """Mark every test with the `gpu` marker as skipped, with the missing part as the reason."""
     try:
         choose_device("cuda")
     except DeviceUnavailable as error:

@@ -1,6 +1,6 @@
-"""What `--device cuda` really does, on a machine that has one.
+"""Tests of `--device cuda` on a machine with a GPU.
 
-`python benchmarks/gpu.py` runs these and measures, in one command.
+`python benchmarks/gpu.py` runs these tests and the GPU benchmarks in one command.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def images(rows: int, seed: int = 0) -> Floats:
 
 @pytest.mark.parametrize("wanted", ["cuda", "auto"])
 @pytest.mark.parametrize("graphs", ["no", "yes"])
-def test_the_server_runs_on_cuda_and_says_so(tmp_path: Path, wanted: str, graphs: str) -> None:
+def test_the_server_runs_on_cuda_and_reports_it(tmp_path: Path, wanted: str, graphs: str) -> None:
     tiny_models.write_model(tmp_path / "exports", "tiny-vae", tolerance=1e-4)
     sent = tiny_models.images(5)
     request = pb.ReconstructRequest(
@@ -75,7 +75,7 @@ def test_the_server_runs_on_cuda_and_says_so(tmp_path: Path, wanted: str, graphs
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
-def test_a_gpu_that_is_not_there_is_refused() -> None:
+def test_a_missing_gpu_is_refused() -> None:
     with pytest.raises(DeviceUnavailable, match="--device-id is 900"):
         device.choose_device("cuda", CudaOptions(device_id=900))
 
@@ -96,13 +96,13 @@ def test_shipped_exports_keep_their_golden_outputs(folder: Path, chosen: CudaOpt
     ],
     ids=CudaOptions.describe,
 )
-def test_every_choice_keeps_the_golden_outputs(chosen: CudaOptions) -> None:
+def test_every_setting_keeps_the_golden_outputs(chosen: CudaOptions) -> None:
     tolerance = device.TF32_TOLERANCE if chosen.tf32 else 1e-4
     assert engine_of(CONVOLUTIONAL, chosen).check_golden() <= tolerance
 
 
 @pytest.mark.parametrize("chosen", [BOUND, GRAPHS], ids=["bound", "graphs"])
-def test_every_batch_size_gives_what_a_plain_run_gives(chosen: CudaOptions) -> None:
+def test_every_batch_size_gives_the_outputs_of_a_plain_run(chosen: CudaOptions) -> None:
     plain, engine = engine_of(CONVOLUTIONAL, PLAIN), engine_of(CONVOLUTIONAL, chosen)
     engine.warm_up((1, MAX_ROWS))
     for rows in (*range(1, MAX_ROWS + 1), 2 * MAX_ROWS + 3, 1):
@@ -114,7 +114,7 @@ def test_every_batch_size_gives_what_a_plain_run_gives(chosen: CudaOptions) -> N
 
 
 @each_way
-def test_an_answer_is_not_overwritten_by_the_next_batch(chosen: CudaOptions) -> None:
+def test_outputs_are_not_overwritten_by_the_next_batch(chosen: CudaOptions) -> None:
     engine = engine_of(CONVOLUTIONAL, chosen)
     (first,) = engine.run("reconstruct", [images(3, seed=1)])
     copy = first.copy()
@@ -123,8 +123,8 @@ def test_an_answer_is_not_overwritten_by_the_next_batch(chosen: CudaOptions) -> 
     assert not np.array_equal(first, second)
 
 
-def test_models_take_turns_while_another_captures_its_graphs() -> None:
-    """As in a reload under load: nothing may touch the GPU during a capture."""
+def test_models_run_while_another_captures_its_graphs() -> None:
+    """As in a reload under load: no other GPU work may run during a capture."""
     serving, failures = engine_of(CONVOLUTIONAL, GRAPHS), []
     serving.warm_up((1, MAX_ROWS))
     expected = [serving.run("reconstruct", [images(rows)])[0] for rows in range(1, MAX_ROWS + 1)]
@@ -149,7 +149,7 @@ def test_models_take_turns_while_another_captures_its_graphs() -> None:
 
 
 @pytest.mark.parametrize("chosen", [PLAIN, BOUND], ids=["plain", "bound"])
-def test_a_batch_that_does_not_fit_is_told_apart_and_a_smaller_one_runs(
+def test_a_batch_that_does_not_fit_raises_out_of_memory_and_a_smaller_one_runs(
     chosen: CudaOptions,
 ) -> None:
     limited = CudaOptions(io_binding=chosen.io_binding, mem_limit_mb=64)
@@ -161,7 +161,7 @@ def test_a_batch_that_does_not_fit_is_told_apart_and_a_smaller_one_runs(
 
 @each_way
 def test_float16_is_served_with_float32_at_both_ends(tmp_path: Path, chosen: CudaOptions) -> None:
-    """What `export --precision float16` does, on a shipped model."""
+    """Converts a shipped model like `export --precision float16`."""
     half_precision = pytest.importorskip("latentserve_training.graphs.float16")
     folder = tmp_path / CONVOLUTIONAL.parent.name / CONVOLUTIONAL.name
     folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Every integration test runs over both transports; one server on tiny models for most."""
+"""Fixtures that run every integration test over both transports, on tiny models."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from served import Server, served
 
 @pytest.fixture(scope="session", params=["aio", "cq"], autouse=True)
 def transport(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The transport of every server that is started, by its environment."""
+    """Set the transport of every started server through its environment."""
     name: str = request.param
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LATENTSERVE_TRANSPORT", name)
@@ -22,7 +22,7 @@ def transport(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def tiny_exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One tiny model of each kind; the VAE in two versions; an autoencoder with a mixture."""
+    """One tiny model of each kind, two versions of the VAE, and an autoencoder with a mixture."""
     root = tmp_path_factory.mktemp("exports")
     for kind in tiny_models.KINDS:
         tiny_models.write_model(root, f"tiny-{kind}", kind=kind)
@@ -35,7 +35,7 @@ def tiny_exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(
     transport: str, tiny_exports: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    """A server with small limits, so that tests can exceed them."""
+    """A server with small limits that tests can exceed."""
     log_path = tmp_path_factory.mktemp("server") / "log.txt"
     with served(
         tiny_exports,

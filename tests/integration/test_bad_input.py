@@ -1,4 +1,4 @@
-"""Bad input over a real connection: a clear status, and the next good call is answered."""
+"""Tests of invalid input over a real connection: a clear status, and the next call succeeds."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ INVALID = grpc.StatusCode.INVALID_ARGUMENT
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
 PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
 
-# name -> (method, request, code, what the message says)
+# name -> (method, request, code, pattern of the message)
 TABLE: dict[str, tuple[str, Message | bytes, grpc.StatusCode, str]] = {
     "wrong rank": (
         "Encode",
@@ -183,7 +183,7 @@ TABLE: dict[str, tuple[str, Message | bytes, grpc.StatusCode, str]] = {
         "Encode",
         encode(of_tensor(ONE), model=ref("tiny-autoencoder"), seed=1),
         PRECONDITION,
-        r"no log-variance to draw from",
+        r"no log-variance to sample from",
     ),
     "negative count": (
         "Sample",
@@ -250,7 +250,7 @@ TABLE: dict[str, tuple[str, Message | bytes, grpc.StatusCode, str]] = {
 
 
 def call(channel: grpc.Channel, method: str, request: Message | bytes, timeout_s: float) -> bytes:
-    """Send raw bytes, as a faulty client could."""
+    """Send raw bytes, as a faulty client might."""
     data = request if isinstance(request, bytes) else request.SerializeToString()
     if method.endswith("SampleStream"):
         return b"".join(channel.unary_stream(method)(data, timeout=timeout_s))
@@ -267,7 +267,7 @@ def refusal(
 
 
 def details(error: grpc.RpcError) -> dict[type[Message], Message]:
-    """The messages in google.rpc.Status, by type."""
+    """Return the messages in google.rpc.Status by type."""
     trailers = dict(error.trailing_metadata())
     status = status_pb2.Status.FromString(trailers["grpc-status-details-bin"])
     assert status.code == error.code().value[0]
@@ -285,21 +285,21 @@ def details(error: grpc.RpcError) -> dict[type[Message], Message]:
     return found
 
 
-def answers_well(server: Server) -> bool:
+def server_works(server: Server) -> bool:
     with server.generative() as stub:
         reply = stub.Sample(pb.SampleRequest(count=1, seed=1), timeout=TIMEOUT_S)
     return len(reply.images.tensor.data) == 64
 
 
 @pytest.mark.parametrize("name", TABLE)
-def test_bad_input_is_named_and_the_next_call_is_answered(server: Server, name: str) -> None:
+def test_invalid_input_is_reported_and_the_next_call_succeeds(server: Server, name: str) -> None:
     method, request, code, message = TABLE[name]
     with server.channel() as channel:
         error = refusal(channel, GENERATIVE + method, request)
     assert error.code() == code
     assert re.search(message, error.details()), error.details()
     assert details(error)[error_details_pb2.ErrorInfo].domain == "latentserve"  # type: ignore[attr-defined]
-    assert answers_well(server)
+    assert server_works(server)
 
 
 def test_field_violations_name_every_bad_file(server: Server) -> None:
@@ -324,7 +324,7 @@ def test_not_found_lists_the_models(server: Server) -> None:
     )
 
 
-def test_a_missing_operation_lists_what_there_is(server: Server) -> None:
+def test_an_unsupported_operation_lists_the_supported_ones(server: Server) -> None:
     request = encode(of_tensor(ONE), model=ref("tiny-gan"))
     with server.channel() as channel:
         error = refusal(channel, GENERATIVE + "Encode", request)
@@ -333,7 +333,7 @@ def test_a_missing_operation_lists_what_there_is(server: Server) -> None:
     assert info.metadata["operations"] == "decode, sample"
 
 
-def test_a_message_over_the_limit_is_refused_and_the_connection_lives(server: Server) -> None:
+def test_a_message_over_the_limit_is_refused_and_the_connection_stays_open(server: Server) -> None:
     request = encode(of_tensor((70_000, 1, 4, 4)))
     with server.channel() as channel:
         error = refusal(channel, GENERATIVE + "Encode", request)
@@ -352,7 +352,7 @@ def test_an_unknown_method_is_unimplemented(server: Server) -> None:
 def slow(
     transport: str, tiny_exports: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    """A server whose engine takes 0.5 s a batch and whose queue holds 8 rows."""
+    """A server whose engine takes 0.5 s for a batch and whose queue holds 8 rows."""
     log_path = tmp_path_factory.mktemp("slow") / "log.txt"
     flags = ("--default-model", "tiny-vae", "--max-request-rows", "8", "--queue-rows", "8")
     with served(tiny_exports, log_path, *flags, delay_s=0.5) as running:
@@ -363,7 +363,7 @@ def test_a_deadline_of_one_millisecond(slow: Server) -> None:
     with slow.channel() as channel:
         error = refusal(channel, GENERATIVE + "Sample", pb.SampleRequest(count=1), timeout_s=0.001)
     assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-    assert answers_well(slow)
+    assert server_works(slow)
 
 
 def test_a_deadline_that_passes_in_the_queue_does_not_run(slow: Server) -> None:
@@ -375,14 +375,14 @@ def test_a_deadline_that_passes_in_the_queue_does_not_run(slow: Server) -> None:
         assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
         after = stub.Sample(pb.SampleRequest(count=1), timeout=TIMEOUT_S)
         assert running.result().timings.batch_rows == 1
-    # The expired row is not in the batch that ran next.
+    # The next batch does not contain the expired row.
     assert after.timings.batch_rows == 1
 
 
-def test_a_full_queue_says_when_to_try_again(slow: Server) -> None:
+def test_a_full_queue_returns_a_retry_delay(slow: Server) -> None:
     with slow.generative() as stub:
         busy = stub.Sample.future(pb.SampleRequest(count=1), timeout=TIMEOUT_S)
-        time.sleep(0.1)  # the engine runs it; what follows waits
+        time.sleep(0.1)  # the engine runs this request; the next ones are queued
         waiting = stub.Sample.future(pb.SampleRequest(count=8), timeout=TIMEOUT_S)
         time.sleep(0.05)
         with pytest.raises(grpc.RpcError) as caught:
@@ -407,7 +407,7 @@ def test_a_poisoned_row_fails_alone_and_leaks_nothing(slow: Server) -> None:
         def begin(images: tensor_pb2.Images) -> Any:
             return stub.Reconstruct.future(pb.ReconstructRequest(images=images), timeout=TIMEOUT_S)
 
-        begin(good)  # keeps the engine busy while the batch of four gathers
+        begin(good)  # keeps the engine busy while the batch of four is queued
         time.sleep(0.1)
         calls = [begin(images) for images in (good, poison, good, good)]
         errors = [future.exception() for future in calls]
@@ -418,7 +418,7 @@ def test_a_poisoned_row_fails_alone_and_leaks_nothing(slow: Server) -> None:
     info: Any = details(error)[error_details_pb2.ErrorInfo]
     request_id = info.metadata["request_id"]
     assert request_id in error.details()
-    # The operator finds the cause under the same id.
+    # The log has the cause with the same id.
     line = slow.wait_for_log(rf".*{request_id}.*").group()
     assert "secret detail of a failing engine" in line
     assert "Reconstruct INTERNAL model=" in line
@@ -454,15 +454,15 @@ for _ in stream: pass
 """
 
 
-def test_a_client_that_disappears_leaves_nothing_behind(slow: Server) -> None:
+def test_a_killed_client_leaves_no_queued_requests(slow: Server) -> None:
     process = subprocess.Popen([sys.executable, "-c", CLIENT, slow.address], stdout=subprocess.PIPE)
     assert process.stdout is not None
     with process.stdout:
         assert process.stdout.readline().strip() == b"in the middle"
     process.send_signal(signal.SIGKILL)
     process.wait(10)
-    time.sleep(1.0)  # the batch that ran when it died
+    time.sleep(1.0)  # until the running batch of the killed client is finished
     with slow.generative() as stub:
         reply = stub.Sample(pb.SampleRequest(count=1), timeout=TIMEOUT_S)
     assert reply.timings.batch_rows == 1
-    assert reply.timings.queue_ns < 400_000_000  # nothing of the dead client runs before it
+    assert reply.timings.queue_ns < 400_000_000  # no request of the killed client runs before it

@@ -1,4 +1,4 @@
-"""Every RPC over a real connection, against what numpy says the tiny models give."""
+"""Tests of every RPC over a real connection, against outputs computed with numpy."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_encode_gives_mean_and_log_variance(server: Server) -> None:
     assert not reply.HasField("seed")
 
 
-def test_encode_with_a_seed_draws_from_the_posterior(server: Server) -> None:
+def test_encode_with_a_seed_samples_from_the_posterior(server: Server) -> None:
     x = tiny_models.images(5)
     with server.generative() as stub:
         reply = stub.Encode(pb.EncodeRequest(images=images(x), seed=11), timeout=TIMEOUT_S)
@@ -59,7 +59,7 @@ def test_encode_with_a_seed_draws_from_the_posterior(server: Server) -> None:
     assert reply.seed == 11
 
 
-def test_encode_without_log_variance_leaves_it_out(server: Server) -> None:
+def test_encode_omits_a_log_variance_that_the_model_lacks(server: Server) -> None:
     with server.generative() as stub:
         request = pb.EncodeRequest(
             model=ref("tiny-autoencoder"), images=images(np.zeros((1, 1, 4, 4), np.uint8))
@@ -153,7 +153,7 @@ def test_the_client_samples_from_a_mixture_and_names_it(
     assert "3 values, prior standard_normal\n" in capsys.readouterr().out
 
 
-def test_sample_without_a_seed_returns_the_one_it_drew(server: Server) -> None:
+def test_sample_without_a_seed_returns_the_chosen_seed(server: Server) -> None:
     with server.generative() as stub:
         first = stub.Sample(pb.SampleRequest(count=2, include_latents=True), timeout=TIMEOUT_S)
         other = stub.Sample(pb.SampleRequest(count=2), timeout=TIMEOUT_S)
@@ -185,9 +185,7 @@ def test_a_stream_is_one_sample_in_chunks_and_can_be_resumed(server: Server, nam
 
 
 @pytest.mark.parametrize("name", ["tiny-vae", "tiny-mixture"])
-def test_latents_of_a_seed_do_not_depend_on_neighbours_or_batches(
-    server: Server, name: str
-) -> None:
+def test_latents_of_a_seed_do_not_depend_on_the_batch(server: Server, name: str) -> None:
     with server.generative() as stub:
         expected = np.concatenate(
             [
@@ -203,7 +201,7 @@ def test_latents_of_a_seed_do_not_depend_on_neighbours_or_batches(
     pieces = [(start, rows) for rows in (1, 3, 8, 20) for start in range(0, 64 - rows, 5)]
     with server.generative() as stub, ThreadPoolExecutor(16) as pool:
 
-        def draw(piece: tuple[int, int]) -> bytes:
+        def sample(piece: tuple[int, int]) -> bytes:
             request = pb.SampleRequest(
                 model=ref(name), count=piece[1], seed=77, offset=piece[0], include_latents=True
             )
@@ -213,11 +211,11 @@ def test_latents_of_a_seed_do_not_depend_on_neighbours_or_batches(
             data: bytes = reply.latents.data
             return data
 
-        for (start, rows), data in zip(pieces, pool.map(draw, pieces), strict=True):
+        for (start, rows), data in zip(pieces, pool.map(sample, pieces), strict=True):
             assert data == expected[start : start + rows].tobytes()
 
 
-def test_every_concurrent_caller_gets_its_own_rows(server: Server) -> None:
+def test_every_concurrent_call_gets_its_own_rows(server: Server) -> None:
     with server.generative() as stub, ThreadPoolExecutor(16) as pool:
 
         def call(number: int) -> int:
@@ -276,7 +274,7 @@ def test_png_files_are_accepted(server: Server) -> None:
     np.testing.assert_allclose(floats(reply.latents), tiny_models.encode(unit), atol=1e-6)
 
 
-def test_replies_name_the_model_and_the_time(server: Server) -> None:
+def test_replies_have_served_by_and_timings(server: Server) -> None:
     with server.generative() as stub, server.models() as models:
         reply = stub.Sample(pb.SampleRequest(count=1), timeout=TIMEOUT_S)
         older = stub.Sample(pb.SampleRequest(model=ref("tiny-vae", 1), count=1), timeout=TIMEOUT_S)

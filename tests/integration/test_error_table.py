@@ -1,6 +1,6 @@
-"""Every row of the error table over a real connection: code, reason, field, and when to try again.
+"""Tests of every row of the error table: code, reason, field and retry delay.
 
-The table is that of docs/protocol.md; `test_every_row_of_the_page_is_here` keeps both together.
+The table is in docs/protocol.md; `test_every_row_of_the_page_is_tested` compares both.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ VAE = {"model": "tiny-vae", "operation": "sample"}
 
 
 @dataclass
-class Troubled:
-    """A server with a slow engine and small limits, and what was met while it was loading."""
+class FailingServer:
+    """A server with a slow engine and small limits, and the error of a call during its loading."""
 
     server: Server
     while_loading: Refusal
 
     def send(self, method: str, request: Message | bytes, timeout_s: float = TIMEOUT_S) -> Refusal:
-        """Send what must fail."""
+        """Send a request that must fail, and return its error."""
         data = request if isinstance(request, bytes) else request.SerializeToString()
         with self.server.channel() as channel:
             if method.endswith("SampleStream"):
@@ -55,10 +55,10 @@ class Troubled:
 
 
 @pytest.fixture(scope="module")
-def troubled(
+def failing(
     transport: str, tiny_exports: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Troubled]:
-    folder = tmp_path_factory.mktemp("troubled")
+) -> Iterator[FailingServer]:
+    folder = tmp_path_factory.mktemp("failing")
     (folder / "token").write_text("a-token-for-reloads")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -71,12 +71,12 @@ def troubled(
     log_path = folder / "log.txt"
     with launched(tiny_exports, log_path, *flags, delay_s=ENGINE_S, warm_up_delay_s=0.3) as server:
         server.address = address
-        # Not by gRPC's patience: after a first connection that fails, it waits for a second.
+        # Polled here, because gRPC waits a second after a failed connection.
         wait_for(lambda: port_is_open(address))
         with server.generative() as stub:
             while_loading = refused(stub.Sample, pb.SampleRequest(count=1), timeout=TIMEOUT_S)
         server.wait_until_serving()
-        yield Troubled(server, while_loading)
+        yield FailingServer(server, while_loading)
         assert server.process.poll() is None, server.log
 
 
@@ -100,7 +100,7 @@ def with_value(number: float) -> Any:
     return x
 
 
-def cut_off() -> pb.EncodeRequest:
+def truncated() -> pb.EncodeRequest:
     request = encode(tiny_models.images(1))
     request.images.tensor.data = request.images.tensor.data[:-1]
     return request
@@ -117,8 +117,8 @@ def of_files(*files: bytes) -> pb.EncodeRequest:
     return pb.EncodeRequest(images=tensor_pb2.Images(encoded=encoded))
 
 
-def full_queue(at: Troubled) -> Refusal:
-    """As many rows as there is room for run, as many wait, and two calls more come."""
+def full_queue(at: FailingServer) -> Refusal:
+    """Send one call that runs, one that fills the queue, and two more calls."""
     request = pb.SampleRequest(count=QUEUE_ROWS)
     with at.server.generative() as stub:
         calls = [stub.Sample.future(request, timeout=TIMEOUT_S) for _ in range(4)]
@@ -127,8 +127,8 @@ def full_queue(at: Troubled) -> Refusal:
     return Refusal.of(errors[0])
 
 
-def in_flight(at: Troubled) -> float:
-    """Calls that began and have not ended."""
+def in_flight(at: FailingServer) -> float:
+    """Return the number of calls in flight."""
     began = value(at.server, "grpc_server_started_total", grpc_method="Sample")
     return began - value(at.server, "grpc_server_handled_total", grpc_method="Sample")
 
@@ -140,8 +140,8 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def deadline(at: Troubled) -> Refusal:
-    """It passes while the request waits, and the engine never runs its row."""
+def deadline(at: FailingServer) -> Refusal:
+    """Send a call whose deadline passes in the queue, and whose row the engine never runs."""
     with at.server.generative() as stub:
         for _ in range(ATTEMPTS):
             wait_for(lambda: in_flight(at) == 0)
@@ -149,7 +149,7 @@ def deadline(at: Troubled) -> Refusal:
             busy = stub.Sample.future(pb.SampleRequest(count=1), timeout=TIMEOUT_S)
             wait_for(lambda busy=busy: in_flight(at) == 1 or busy.done())  # type: ignore[misc]
             refusal = refused(stub.Sample, pb.SampleRequest(count=1), timeout=0.1)
-            if not busy.done():  # so the other one waited for it
+            if not busy.done():  # the other call was queued
                 break
         assert busy.result()
         assert stub.Sample(pb.SampleRequest(count=1), timeout=TIMEOUT_S)
@@ -158,7 +158,7 @@ def deadline(at: Troubled) -> Refusal:
     return refusal
 
 
-def failing_engine(at: Troubled) -> Refusal:
+def failing_engine(at: FailingServer) -> Refusal:
     refusal = at.send(
         GENERATIVE + "Reconstruct", pb.ReconstructRequest(images=images(with_value(0.5)))
     )
@@ -170,15 +170,15 @@ def failing_engine(at: Troubled) -> Refusal:
     return refusal
 
 
-def sent(method: str, request: Message | bytes) -> Callable[[Troubled], Refusal]:
+def sent(method: str, request: Message | bytes) -> Callable[[FailingServer], Refusal]:
     return lambda at: at.send(method if method.startswith("/") else GENERATIVE + method, request)
 
 
 @dataclass(frozen=True)
 class Row:
-    """What must be told when `provoke` was done."""
+    """One row of the table: a function that provokes the error, and the expected details."""
 
-    provoke: Callable[[Troubled], Refusal]
+    provoke: Callable[[FailingServer], Refusal]
     code: str
     reason: str = ""
     field: str = ""
@@ -195,7 +195,7 @@ ONE = tiny_models.images(1)
 ROWS = {
     "wrong shape": invalid("Encode", encode(np.zeros((1, 16), "<f4")), "images.tensor.shape"),
     "wrong dtype": invalid("Encode", of_type(0), "images.tensor.data_type"),
-    "wrong byte length": invalid("Encode", cut_off(), "images.tensor.data"),
+    "wrong byte length": invalid("Encode", truncated(), "images.tensor.data"),
     "NaN": invalid("Encode", encode(with_value(np.nan)), "images.tensor.data"),
     "infinity": invalid(
         "Decode",
@@ -254,11 +254,11 @@ ROWS = {
         metadata="operations",
     ),
     "queue full": Row(full_queue, "RESOURCE_EXHAUSTED", "QUEUE_FULL", retry=True),
-    # By gRPC itself, which has no details.
+    # Sent by gRPC itself, without details.
     "message too large": Row(
         sent("Encode", encode(np.zeros((70_000, 1, 4, 4), "<f4"))), "RESOURCE_EXHAUSTED"
     ),
-    # The caller's own gRPC says so at that moment: what the server says comes too late.
+    # The client's gRPC library fails the call before the server's status arrives.
     "deadline": Row(deadline, "DEADLINE_EXCEEDED"),
     "loading": Row(lambda at: at.while_loading, "UNAVAILABLE", "NOT_READY", retry=True),
     "no token": Row(
@@ -272,9 +272,9 @@ ROWS = {
 
 
 @pytest.mark.parametrize("condition", ROWS)
-def test_a_row(troubled: Troubled, condition: str) -> None:
+def test_a_row_of_the_error_table(failing: FailingServer, condition: str) -> None:
     row = ROWS[condition]
-    refusal = row.provoke(troubled)
+    refusal = row.provoke(failing)
     assert (refusal.code, refusal.reason) == (row.code, row.reason)
     assert refusal.fields == ([row.field] if row.field else [])
     if row.reason:
@@ -284,7 +284,7 @@ def test_a_row(troubled: Troubled, condition: str) -> None:
 
 
 def check_retry(refusal: Refusal, expected: bool) -> None:
-    """RetryInfo, for those who read it, and the trailer, for gRPC, say the same or nothing."""
+    """Check that RetryInfo and the trailer for gRPC have the same delay, or are both absent."""
     if not expected:
         assert (refusal.retry_after_s, refusal.pushback_ms) == (None, None)
         return
@@ -294,7 +294,7 @@ def check_retry(refusal: Refusal, expected: bool) -> None:
 
 
 def first_refusal(stub: Any, request: pb.SampleRequest) -> Refusal:
-    """The server says that it stops a moment before it does."""
+    """Send calls until one is refused, which happens shortly after the server logs its stop."""
     while True:
         error = stub.Sample.future(request, timeout=TIMEOUT_S).exception()
         if error is not None:
@@ -321,10 +321,10 @@ def test_draining(tiny_exports: Path, tmp_path: Path) -> None:
     check_retry(refusal, expected=True)
 
 
-def test_every_row_of_the_page_is_here() -> None:
+def test_every_row_of_the_page_is_tested() -> None:
     table = PAGE.partition("| code | when | details |")[2].partition("\n\n")[0]
     codes = set(re.findall(r"^\| ([A-Z_]+) \|", table, re.MULTILINE))
-    # tests/integration/test_workers.py has the hand-over of a shared port.
+    # CANCELLED is tested with the handover of a shared port, in test_workers.py.
     assert codes == {row.code for row in ROWS.values()} | {"CANCELLED"}
     for row in ROWS.values():
         assert (
@@ -333,10 +333,10 @@ def test_every_row_of_the_page_is_here() -> None:
         )
 
 
-# --- what is not told -------------------------------------------------------------------------
+# --- secrets that must not be sent ------------------------------------------------------------
 
 
-def test_the_search_for_secrets_finds_them() -> None:
+def test_the_search_for_secrets_finds_known_secrets() -> None:
     assert secrets_of("Load model from /srv/models/x.onnx failed") == ["/srv/models"]
     assert secrets_of('  File "batcher.py", line 12, in run') == [".py"]
     assert secrets_of("/latentserve.v1.GenerativeService/Encode takes one message") == []

@@ -1,4 +1,4 @@
-"""Nothing outside the model folder is opened, whatever the models in it ask for."""
+"""Tests that hostile models cannot make the server open files outside the model folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LIMIT_S = 60.0
 
 
 class Folders:
-    """A root with a good model, and an outside with what others would like to have opened."""
+    """A root with a valid model, and a folder outside with files that hostile models refer to."""
 
     def __init__(self, tmp_path: Path) -> None:
         self.root, self.outside, self.warm = (
@@ -41,7 +41,7 @@ class Folders:
 
 
 def seal(folder: Path) -> None:
-    """Make the manifest right again, so that only what is tested is wrong."""
+    """Update the manifest's checksums, so that only the tested property is wrong."""
     tiny_models.write_manifest(folder, tiny_models.read_manifest(folder))
 
 
@@ -56,7 +56,7 @@ def external(folder: Path, location: str) -> None:
 
 
 def link(path: Path, target: Path) -> None:
-    """Replace a file by a link to a copy of it outside."""
+    """Replace a file by a link to its copy outside."""
     shutil.copy(path, target)
     path.unlink()
     path.symlink_to(target)
@@ -117,7 +117,7 @@ def library(at: Folders, folder: Path) -> None:
     seal(folder)
 
 
-# name -> (what is wrong with it, the reason; "" where it is not even listed)
+# name -> (modification, reason of the refusal; "" if the model is not listed)
 HOSTILE: dict[str, tuple[Callable[[Folders, Path], None], str]] = {
     "parent": (parent, "has a tensor outside of it, in '../../../outside/weights.bin'"),
     "absolute": (absolute, "has a tensor outside of it, in '"),
@@ -127,7 +127,7 @@ HOSTILE: dict[str, tuple[Callable[[Folders, Path], None], str]] = {
     "linked-manifest": (linked_manifest, "manifest.json leads out of the model's folder"),
     "linked-version": (linked_version, "is a link that leads out of --exports"),
     "linked-model": (linked_model, ""),
-    "pipe": (pipe, "manifest.json cannot be read: it is no file"),
+    "pipe": (pipe, "manifest.json cannot be read: it is not a regular file"),
     "device": (device, "manifest.json leads out of the model's folder"),
     "library": (library, "the operator 'Sigmoid' of the domain 'evil'"),
 }
@@ -151,8 +151,8 @@ def test_nothing_outside_is_opened_and_every_hostile_model_is_refused(at: Folder
     for name, (spoil, _) in HOSTILE.items():
         spoil(at, at.write(name))
     found = load(at)
-    assert found["anybody"] == [str(at.root / "good/1/decode.onnx")]  # it is no blind watch
-    # Python opens, lists and imports nothing but what is in the root.
+    assert found["process"] == [str(at.root / "good/1/decode.onnx")]  # proves that inotify works
+    # Python opens, lists and imports only files in the root.
     paths = {event.partition(" ")[2] for event in found["python"]}
     assert str(at.root / "good/1/manifest.json") in paths
     assert {path for path in paths if not Path(path).is_relative_to(at.root)} == set()
@@ -166,12 +166,12 @@ def test_nothing_outside_is_opened_and_every_hostile_model_is_refused(at: Folder
 
 @BEFORE_ANY_TRANSPORT
 def test_links_inside_the_root_are_followed(at: Folders) -> None:
-    """So that folders can be shared, or swapped by a link, as orchestrators do."""
+    """Orchestrators share folders, or swap them, with links."""
     store = at.root / ".store"
     folder = at.write("stored")
     shutil.move(folder, store)
     folder.symlink_to(store)
-    elsewhere = at.root.parent / "by-link"
-    elsewhere.symlink_to(at.root)
-    at.root = elsewhere
+    linked_root = at.root.parent / "by-link"
+    linked_root.symlink_to(at.root)
+    at.root = linked_root
     assert load(at)["versions"] == {"good/1": "ready: ", "stored/1": "ready: "}

@@ -1,4 +1,4 @@
-"""The shipped models with hundreds of rows in a request, decoded off the event loop."""
+"""Tests of the shipped models with hundreds of rows in a request."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_large_requests_at_once_do_not_mix(shipped: Server) -> None:
             assert max(pool.map(encode, (0, 1, 250, 500, 900, 999))) < TOLERANCE * 10
 
 
-def test_hundreds_of_png_files_both_ways(shipped: Server) -> None:
+def test_hundreds_of_png_files_in_requests_and_replies(shipped: Server) -> None:
     with Client(shipped.address, timeout_s=60) as client:
         sampled = client.sample(300, model="mnist-vae", seed=1, output_format="png")
         pixels = client.sample(300, model="mnist-vae", seed=1, output_format="uint8")

@@ -1,4 +1,4 @@
-"""What one caller may take of the server: connections, streams, metadata, pings, time to greet."""
+"""Tests of limits for one client: connections, streams, metadata, pings, handshake time."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ONE_IMAGE = pb.SampleRequest(count=1)
 def strict(
     transport: str, tiny_exports: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    """A server with little room."""
+    """A server with small limits."""
     log_path = tmp_path_factory.mktemp("strict") / "log.txt"
     flags = (
         *("--default-model", "tiny-vae", "--max-connections", str(MAX_CONNECTIONS)),
@@ -41,14 +41,14 @@ def strict(
 
 
 @pytest.fixture(autouse=True)
-def nobody_else(request: pytest.FixtureRequest) -> None:
-    """Wait until the connections of the test before are gone."""
+def no_open_connections(request: pytest.FixtureRequest) -> None:
+    """Wait until the connections of the previous test are closed."""
     if "strict" in request.fixturenames:
         server = request.getfixturevalue("strict")
         end = time.monotonic() + TIMEOUT_S
-        while callers(server) and time.monotonic() < end:
+        while client_ports(server) and time.monotonic() < end:
             time.sleep(0.01)
-        assert not callers(server)
+        assert not client_ports(server)
 
 
 def sample(channel: grpc.Channel, **options: Any) -> bytes:
@@ -61,8 +61,8 @@ def sample(channel: grpc.Channel, **options: Any) -> bytes:
     return data
 
 
-def sample_patiently(channel: grpc.Channel) -> bytes:
-    """Try until there is room: a connection that was closed leaves a moment later."""
+def sample_with_retry(channel: grpc.Channel) -> bytes:
+    """Retry until a connection is free, since a closed connection counts for a short time."""
     end = time.monotonic() + TIMEOUT_S
     while True:
         try:
@@ -73,21 +73,21 @@ def sample_patiently(channel: grpc.Channel) -> bytes:
             time.sleep(0.05)
 
 
-def test_the_connection_after_the_last_is_refused_until_one_leaves(strict: Server) -> None:
+def test_connections_over_the_limit_are_refused_until_one_closes(strict: Server) -> None:
     with ExitStack() as stack:
         for _ in range(MAX_CONNECTIONS - 1):
-            assert sample_patiently(stack.enter_context(strict.channel()))
-        with strict.channel() as last_to_get_in, strict.channel() as left_out:
-            assert sample_patiently(last_to_get_in)
+            assert sample_with_retry(stack.enter_context(strict.channel()))
+        with strict.channel() as accepted, strict.channel() as rejected:
+            assert sample_with_retry(accepted)
             with pytest.raises(grpc.RpcError) as caught:
-                sample(left_out)
+                sample(rejected)
             assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
-            assert sample(last_to_get_in)  # those who are in notice nothing
-            last_to_get_in.close()
-            assert sample_patiently(left_out)
+            assert sample(accepted)  # accepted connections are not affected
+            accepted.close()
+            assert sample_with_retry(rejected)
 
 
-def test_a_caller_waits_for_a_stream_of_its_own_connection_and_others_do_not(
+def test_the_stream_limit_applies_to_each_connection(
     strict: Server,
 ) -> None:
     with strict.channel() as channel, strict.channel() as other:
@@ -98,15 +98,15 @@ def test_a_caller_waits_for_a_stream_of_its_own_connection_and_others_do_not(
         with pytest.raises(grpc.RpcError) as caught:
             sample(channel, timeout=0.3)
         assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-        assert sample_patiently(other)
+        assert sample_with_retry(other)
         watches[0].cancel()
         assert sample(channel)
         watches[1].cancel()
 
 
-def test_a_caller_who_opens_more_streams_than_it_may_has_them_refused(strict: Server) -> None:
+def test_streams_over_the_limit_are_refused(strict: Server) -> None:
     with connected(strict.address) as connection:
-        connection.greet()
+        connection.handshake()
         for number in range(MAX_STREAMS + 1):
             connection.open_stream(2 * number + 1, "/grpc.health.v1.Health/Watch")
         refused = next(f for f in connection.frames() if f.type == raw_http2.RST_STREAM)
@@ -114,12 +114,12 @@ def test_a_caller_who_opens_more_streams_than_it_may_has_them_refused(strict: Se
         assert refused.error_code == raw_http2.REFUSED_STREAM
 
 
-def test_metadata_over_the_limit_is_refused_and_the_connection_lives(strict: Server) -> None:
+def test_metadata_over_the_limit_is_refused_and_the_connection_stays_open(strict: Server) -> None:
     large, too_large = [("note", "x" * 14_000)], [("note", "x" * 17_000)]
     with strict.channel() as channel:
-        assert sample_patiently(channel)
-        before = callers(strict)
-        for _ in range(10):  # gRPC's own limits refuse this at random
+        assert sample_with_retry(channel)
+        before = client_ports(strict)
+        for _ in range(10):  # gRPC's default limits would refuse this at random
             assert sample(channel, metadata=large)
         with pytest.raises(grpc.RpcError) as caught:
             sample(channel, metadata=too_large)
@@ -128,11 +128,11 @@ def test_metadata_over_the_limit_is_refused_and_the_connection_lives(strict: Ser
         assert "vs. 16384" in caught.value.details()
         assert sample(channel)
         assert len(before) == 1
-        assert callers(strict) == before
+        assert client_ports(strict) == before
 
 
-def callers(server: Server) -> set[int]:
-    """The ports that established connections to a server come from."""
+def client_ports(server: Server) -> set[int]:
+    """Return the client ports of the established connections to a server."""
     port = int(server.address.rpartition(":")[2])
     tables = [Path("/proc/net", name) for name in ("tcp", "tcp6")]  # gRPC maps IPv4 into IPv6
     lines = [line for table in tables if table.exists() for line in table.read_text().splitlines()]
@@ -141,24 +141,24 @@ def callers(server: Server) -> set[int]:
     return {int(row[2].rpartition(":")[2], 16) for row in established}
 
 
-BEGINNINGS = {"silence": b"", "half a greeting": raw_http2.PREFACE[:10]}
+BEGINNINGS = {"nothing": b"", "half a preface": raw_http2.PREFACE[:10]}
 
 
 @pytest.mark.parametrize("beginning", BEGINNINGS)
-def test_who_connects_and_does_not_greet_is_hung_up_on(strict: Server, beginning: str) -> None:
+def test_a_connection_without_a_handshake_is_closed(strict: Server, beginning: str) -> None:
     with ExitStack() as stack:
         idle = [stack.enter_context(connected(strict.address)) for _ in range(MAX_CONNECTIONS)]
         for connection in idle:
             connection.socket.sendall(BEGINNINGS[beginning])
-        # They hold every connection there is, and lose them.
+        # They occupy all connections until the server closes them.
         for connection in idle:
             connection.wait_for_close()
     with strict.channel() as channel:
-        assert sample_patiently(channel)
+        assert sample_with_retry(channel)
 
 
 @BEFORE_ANY_TRANSPORT
-def test_who_stops_in_the_middle_of_a_tls_handshake_is_hung_up_on(
+def test_a_connection_with_half_a_tls_handshake_is_closed(
     tiny_exports: Path, tmp_path: Path
 ) -> None:
     issued = trustme.CA().issue_cert("127.0.0.1")
@@ -170,13 +170,13 @@ def test_who_stops_in_the_middle_of_a_tls_handshake_is_hung_up_on(
         served(tiny_exports, tmp_path / "log", *flags) as server,
         connected(server.address) as connection,
     ):
-        connection.socket.sendall(b"\x16\x03\x01\x02\x00\x01")  # a ClientHello begins like this
+        connection.socket.sendall(b"\x16\x03\x01\x02\x00\x01")  # the beginning of a ClientHello
         connection.wait_for_close()
 
 
-def test_who_floods_the_server_with_pings_is_told_to_calm_down(strict: Server) -> None:
+def test_a_flood_of_pings_gets_enhance_your_calm(strict: Server) -> None:
     with connected(strict.address) as connection:
-        connection.greet()
+        connection.handshake()
         connection.ping(10)
         end = next(f for f in connection.frames() if f.type == raw_http2.GOAWAY)
         assert end.error_code == raw_http2.ENHANCE_YOUR_CALM
@@ -198,16 +198,16 @@ def test_a_client_that_pings_every_ten_seconds_keeps_its_connection(
         ("grpc.use_local_subchannel_pool", 1),
     ]
     with grpc.insecure_channel(strict.address, options=options) as channel:
-        assert sample_patiently(channel)
-        before = callers(strict)
-        time.sleep(65)  # six pings, of which three in excess would have ended it
+        assert sample_with_retry(channel)
+        before = client_ports(strict)
+        time.sleep(65)  # six pings; three excess pings would have closed the connection
         assert len(before) == 1
-        assert callers(strict) == before
+        assert client_ports(strict) == before
         assert sample(channel)
 
 
-def test_nobody_but_this_machine_gets_in_unless_told(strict: Server) -> None:
-    """127.0.0.2 is an address of this machine, too, but another one than the server's."""
+def test_the_default_address_refuses_other_hosts(strict: Server) -> None:
+    """127.0.0.2 is also an address of this machine, but not the server's."""
     port = int(strict.address.rpartition(":")[2])
     assert strict.address.startswith("127.0.0.1:")
     with pytest.raises(ConnectionRefusedError):

@@ -1,4 +1,4 @@
-"""The log of a running server: one line per failed call, and each line for a machine if asked."""
+"""Tests of the log of a running server: one line for each failed call, readable or JSON."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def server(exports: Path, tmp_path: Path) -> Iterator[Server]:
 
 
 def request_lines(server: Server) -> list[dict[str, Any]]:
-    """Every line of a call; that all lines parse is part of the test."""
+    """Return the log lines of calls; fail if a line cannot be parsed."""
     lines = [json.loads(line) for line in server.log.splitlines()]
     return [line for line in lines if "request_id" in line]
 
@@ -54,7 +54,7 @@ def request_id(error: grpc.RpcError) -> str:
 
 
 def fail(server: Server) -> list[tuple[str, str, str, str]]:
-    """Make one call for each way to fail; return (method, code, model, request id) of each."""
+    """Make one call for each kind of failure; return (method, code, model, request id) of each."""
     wrong = tensor_pb2.Tensor(data_type=tensor_pb2.DATA_TYPE_FLOAT32, shape=[1], data=b"1234")
     image = tensor_pb2.Tensor(
         data_type=tensor_pb2.DATA_TYPE_FLOAT32,
@@ -86,7 +86,7 @@ def fail(server: Server) -> list[tuple[str, str, str, str]]:
     return failed
 
 
-def test_each_failed_call_has_one_line_under_the_id_that_its_caller_got(server: Server) -> None:
+def test_each_failed_call_logs_one_line_with_its_request_id(server: Server) -> None:
     with server.generative() as stub:
         stub.Sample(pb.SampleRequest(count=1), timeout=TIMEOUT_S)
     failed = fail(server)
@@ -99,13 +99,13 @@ def test_each_failed_call_has_one_line_under_the_id_that_its_caller_got(server: 
     assert all(line["worker"] == 0 for line in lines)
     levels = {line["code"]: line["level"] for line in lines}
     assert levels == {"NOT_FOUND": "info", "INVALID_ARGUMENT": "info", "INTERNAL": "error"}
-    # Nothing of the caller.
+    # No data of the client.
     assert not re.search(r"127\.0\.0\.1:(?!0)", "".join(line["message"] for line in lines))
 
 
-def test_callers_who_leave_or_run_out_of_time_have_a_line_too(server: Server) -> None:
+def test_cancelled_and_expired_calls_log_a_line(server: Server) -> None:
     with server.generative() as stub:
-        # The connection is there: what is late is late in the queue, and not on its way.
+        # The connection is open, so the deadline passes in the queue and not during the connect.
         stub.Sample(pb.SampleRequest(model=ref("tiny-vae"), count=1), timeout=TIMEOUT_S)
         late = stub.Sample.future(pb.SampleRequest(model=ref("tiny-vae"), count=1), timeout=0.2)
         assert late.exception().code() == grpc.StatusCode.DEADLINE_EXCEEDED
@@ -123,7 +123,9 @@ def test_callers_who_leave_or_run_out_of_time_have_a_line_too(server: Server) ->
     }
 
 
-def test_good_calls_have_a_line_if_asked_and_health_has_none(exports: Path, tmp_path: Path) -> None:
+def test_successful_calls_are_logged_on_request_and_health_never(
+    exports: Path, tmp_path: Path
+) -> None:
     flags = ("--log-format", "json", "--log-requests", "yes")
     with served(exports, tmp_path / "log", *flags) as server:
         with server.generative() as stub, server.models() as models:
@@ -151,7 +153,7 @@ def test_neither_tokens_nor_metadata_nor_requests_reach_the_log(
     )
     with served(exports, tmp_path / "log", *flags) as server:
         with server.generative() as stub:
-            for token in ("right-token-of-the-file", "wrong-token-of-a-caller"):
+            for token in ("right-token-of-the-file", "wrong-token-of-a-client"):
                 metadata = (("authorization", f"Bearer {token}"), ("x-note", "private-note"))
                 for count in (1, 0):
                     with contextlib.suppress(grpc.RpcError):

@@ -1,4 +1,4 @@
-"""What Prometheus finds, against what was done."""
+"""Tests of the Prometheus metrics of a running server against the calls that were made."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_calls_are_counted_by_method_and_code(server: Server) -> None:
     assert value(server, "latentserve_engine_seconds_sum", **operation) > 0
 
 
-def test_every_rpc_of_a_server_is_there_before_its_first_call(server: Server) -> None:
+def test_every_rpc_has_its_series_before_the_first_call(server: Server) -> None:
     methods = {
         (found["grpc_service"].rpartition(".")[2], found["grpc_method"], found["grpc_type"]): number
         for found, number in scrape(server)["grpc_server_handled_total"]
@@ -102,7 +102,7 @@ def series(server: Server) -> set[tuple[str, frozenset[tuple[str, str]]]]:
     }
 
 
-def test_what_callers_make_up_makes_no_series(server: Server) -> None:
+def test_unknown_names_in_requests_create_no_series(server: Server) -> None:
     with server.generative() as stub, pytest.raises(grpc.RpcError):
         stub.Sample(pb.SampleRequest(model=ref("nothing"), count=1), timeout=TIMEOUT_S)
     failed = {"grpc_method": "Sample", "grpc_code": "NOT_FOUND"}
@@ -126,7 +126,7 @@ def test_what_callers_make_up_makes_no_series(server: Server) -> None:
     assert series(server) == before
 
 
-def test_a_model_has_one_series_of_waiting_rows_for_each_operation(server: Server) -> None:
+def test_a_model_has_one_series_of_queued_rows_for_each_operation(server: Server) -> None:
     waiting = scrape(server)["latentserve_queue_rows"]
     found = {(labels["model"], labels["operation"]) for labels, _ in waiting}
     assert found == {
@@ -136,7 +136,7 @@ def test_a_model_has_one_series_of_waiting_rows_for_each_operation(server: Serve
 
 
 @pytest.mark.parametrize("workers", [(), ("--workers", "2")], ids=["one", "two"])
-def test_scrapers_get_the_format_that_they_ask_for(
+def test_scrapers_get_the_requested_format(
     exports: Path, tmp_path: Path, workers: tuple[str, ...]
 ) -> None:
     flags = ("--metrics-listen", "127.0.0.1:0", *workers)
@@ -155,7 +155,7 @@ def test_scrapers_get_the_format_that_they_ask_for(
             ),
         ):
             headers = {"Accept": accept} if accept else {}
-            request = urllib.request.Request(url, headers=headers)  # noqa: S310 - our own
+            request = urllib.request.Request(url, headers=headers)  # noqa: S310 - own server
             with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:  # noqa: S310
                 assert reply.headers["Content-Type"].startswith(content_type)
                 families = {family.name: family for family in parse(reply.read().decode())}
@@ -164,7 +164,9 @@ def test_scrapers_get_the_format_that_they_ask_for(
             assert families["process_start_time_seconds"].samples[0].value > 1.7e9
 
 
-def test_models_are_described_and_their_series_go_with_them(server: Server, exports: Path) -> None:
+def test_models_are_described_and_their_series_are_removed_with_them(
+    server: Server, exports: Path
+) -> None:
     info = {"model": "tiny-gan", "kind": "gan", "provider": "CPUExecutionProvider"}
     assert value(server, "latentserve_model_info", **info) == 1
     with server.models() as models:
@@ -192,7 +194,7 @@ def test_models_are_described_and_their_series_go_with_them(server: Server, expo
         assert value(server, "latentserve_reload_outcomes_total", action=action) == 1
 
 
-def test_refused_and_dropped_requests_say_why(exports: Path, tmp_path: Path) -> None:
+def test_refused_and_dropped_requests_have_a_reason(exports: Path, tmp_path: Path) -> None:
     flags = (
         *("--default-model", "tiny-vae", "--metrics-listen", "127.0.0.1:0"),
         *("--max-request-rows", "4", "--queue-rows", "4"),
@@ -233,7 +235,7 @@ def test_refused_and_dropped_requests_say_why(exports: Path, tmp_path: Path) -> 
 
 
 def counted(server: Server) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    """Every counter and every part of a histogram, those of processes left out."""
+    """Return all counters and all series of histograms, without those of processes."""
     return {
         (name, frozenset(found.items())): number
         for name, samples in scrape(server).items()
@@ -244,7 +246,7 @@ def counted(server: Server) -> dict[tuple[str, frozenset[tuple[str, str]]], floa
 
 
 def sample_over_a_new_connection(server: Server) -> None:
-    """Make a call; one that meets a worker in the moment of its death is made again."""
+    """Make a call, and retry it if its worker is killed during the call."""
     while True:
         with server.generative() as stub:
             request = pb.SampleRequest(model=ref("tiny-vae"), count=1)
@@ -281,12 +283,12 @@ def test_no_counter_falls_when_a_worker_is_killed_and_replaced(
             for (name, labels), number in before.items()
             if name == "grpc_server_started_total" and ("grpc_method", "Sample") in labels
         )
-        # Between two scrapes it may have counted some that nobody will ever know of.
+        # Counts of the killed worker after its last scrape are lost.
         assert 10 <= calls <= 10 + 2 * scrapes
         assert server.stop() == 0
 
 
-def test_a_metrics_port_that_is_taken_ends_the_process(server: Server, tmp_path: Path) -> None:
+def test_a_busy_metrics_port_ends_the_process(server: Server, tmp_path: Path) -> None:
     flags = ("--metrics-listen", server.address)
     with launched(tmp_path / "exports", tmp_path / "log2", *flags) as second:
         assert second.process.wait(TIMEOUT_S) == 2

@@ -1,4 +1,4 @@
-"""Limits of single models, and what an overloaded server says, over real connections."""
+"""Tests of limits of single models and of the errors of an overloaded server."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def exports(tmp_path: Path) -> Path:
 
 
 def details(error: grpc.RpcError, kind: Any) -> Any:
-    """The detail of one kind in the status of a failed call."""
+    """Return the detail of one type from the status of a failed call."""
     found = []
     for packed in rpc_status.from_call(error).details:
         detail = kind()
@@ -38,13 +38,13 @@ def details(error: grpc.RpcError, kind: Any) -> Any:
     return detail
 
 
-def test_a_model_has_limits_of_its_own(exports: Path, tmp_path: Path) -> None:
+def test_a_model_has_separate_limits(exports: Path, tmp_path: Path) -> None:
     flags = (
         *("--max-batch-rows", "8", "--model-max-batch-rows", "tiny-vae=4,tiny-nobody=9"),
         *("--model-max-delay-ms", "tiny-vae=1"),
     )
     with served(exports, tmp_path / "log", *flags) as server:
-        assert "settings name models that are not there (yet): tiny-nobody" in server.log
+        assert "settings name models that do not exist (yet): tiny-nobody" in server.log
         found = {}
         with server.models() as models, server.generative() as stub:
             for name in ("tiny-vae", "tiny-gan"):
@@ -56,7 +56,7 @@ def test_a_model_has_limits_of_its_own(exports: Path, tmp_path: Path) -> None:
     assert found == {"tiny-vae": (4, 4), "tiny-gan": (8, 7)}
 
 
-def test_an_overloaded_server_says_which_limit_and_refuses_what_will_be_late(
+def test_an_overloaded_server_names_the_limit_and_refuses_late_requests(
     exports: Path, tmp_path: Path
 ) -> None:
     flags = (
@@ -68,7 +68,7 @@ def test_an_overloaded_server_says_which_limit_and_refuses_what_will_be_late(
         served(exports, tmp_path / "log", *flags, delay_s=0.3) as server,
         server.generative() as stub,
     ):
-        stub.Sample(request, timeout=TIMEOUT_S)  # now it is known that a batch takes 0.3 s
+        stub.Sample(request, timeout=TIMEOUT_S)  # the latency model learns that a batch takes 0.3 s
         ended: queue.Queue[Any] = queue.Queue()
         begun = [stub.Sample.future(request, timeout=TIMEOUT_S) for _ in range(20)]
         for call in begun:
@@ -77,7 +77,7 @@ def test_an_overloaded_server_says_which_limit_and_refuses_what_will_be_late(
         while full.code() is grpc.StatusCode.OK:
             full = ended.get(timeout=TIMEOUT_S)
         assert full.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-        # One runs, six wait, and two places are kept for the other model.
+        # One request runs, six are queued, and two rows are reserved for the other model.
         assert "the queues of all models are full: 6 rows wait" in full.details()
         assert details(full, error_details_pb2.ErrorInfo).metadata["limit"] == "total_queue_rows"
         retry = details(full, error_details_pb2.RetryInfo).retry_delay
@@ -85,9 +85,9 @@ def test_an_overloaded_server_says_which_limit_and_refuses_what_will_be_late(
         assert retry.ToMilliseconds() > 0
         assert int(trailers["grpc-retry-pushback-ms"]) == retry.ToMilliseconds()
         with pytest.raises(grpc.RpcError) as late:
-            stub.Sample(request, timeout=0.3)  # for what waits 1.8 s are needed
+            stub.Sample(request, timeout=0.3)  # the queued requests need 1.8 s
         assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        assert "rows wait already, for about" in late.value.details()
+        assert "rows are queued and the expected wait is" in late.value.details()
         gan = pb.SampleRequest(model=ref("tiny-gan"), count=2)
         stub.Sample(gan, timeout=TIMEOUT_S)
         codes = [call.code() for call in begun]

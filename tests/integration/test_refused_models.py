@@ -1,6 +1,6 @@
-"""Why a model was refused is told to callers, and nothing of the machine it lies on is.
+"""Tests that clients get the reason of a refused model, without data of the server's machine.
 
-ONNX Runtime, numpy and the operating system name whole paths and lines of source in their messages.
+ONNX Runtime, numpy and the operating system put absolute paths and source lines in their messages.
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ def manifest(change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]
 
 
 def no_golden(folder: Path) -> None:
-    """Other arrays than the manifest names."""
+    """Replace the arrays by others than the manifest names."""
     np.savez(folder / "golden.npz", other=np.zeros(3))
     seal(folder)
 
 
 def reshaped(model: onnx.ModelProto) -> None:
-    """Reshape to one number of rows: not what the manifest promises."""
+    """Reshape to a fixed number of rows, against the manifest."""
     shape = next(tensor for tensor in model.graph.initializer if tensor.name == "shape")
     shape.CopyFrom(helper.make_tensor("shape", onnx.TensorProto.INT64, [4], [7, 1, 4, 4]))
 
@@ -70,7 +70,7 @@ def unknown_operator(model: onnx.ModelProto) -> None:
     model.graph.node[1].op_type = "Sigmoidish"
 
 
-# What is wrong with a model -> what its reason says.
+# name -> (modification of a model, pattern of the reason)
 BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     "unknown-operator": (graph(unknown_operator), r"decode\.onnx cannot be loaded: .*Sigmoidish"),
     "no-graph": (file("decode.onnx", b"\x00rubbish"), r"decode\.onnx cannot be loaded"),
@@ -105,7 +105,7 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
 }
 
 
-def test_reasons_name_files_of_the_model_and_nothing_else(tmp_path: Path) -> None:
+def test_reasons_name_only_files_of_the_model(tmp_path: Path) -> None:
     root = tmp_path / "exports with a space"
     tiny_models.write_model(root, "good", kind="gan")
     for name, (spoil, _) in BAD.items():
@@ -116,13 +116,13 @@ def test_reasons_name_files_of_the_model_and_nothing_else(tmp_path: Path) -> Non
         server.generative() as generative,
     ):
         listed = models.ListModels(models_pb.ListModelsRequest(), timeout=TIMEOUT_S)
-        told = {model.name: [model.reason] for model in listed.models}
-        assert told.pop("good") == [""]
+        reported = {model.name: [model.reason] for model in listed.models}
+        assert reported.pop("good") == [""]
         reload = models.ReloadModels(models_pb.ReloadModelsRequest(), timeout=TIMEOUT_S)
         for outcome in reload.outcomes:
             if outcome.name != "good":
-                told[outcome.name].append(outcome.reason)
-        for name, reasons in told.items():
+                reported[outcome.name].append(outcome.reason)
+        for name, reasons in reported.items():
             request = models_pb.GetModelRequest(model=ref(name, 1))
             reasons.append(models.GetModel(request, timeout=TIMEOUT_S).model.reason)
             refusal = refused(
@@ -131,13 +131,13 @@ def test_reasons_name_files_of_the_model_and_nothing_else(tmp_path: Path) -> Non
             assert refusal.reason == "MODEL_NOT_FOUND"
             reasons += refusal.texts
         log = server.log
-    assert told.keys() == BAD.keys()
+    assert reported.keys() == BAD.keys()
     for name, (_, pattern) in BAD.items():
-        for text in told[name][:3]:
+        for text in reported[name][:3]:
             assert re.search(pattern, text), (name, text)
-        for text in told[name]:
+        for text in reported[name]:
             assert not secrets_of(text), (name, text)
             assert str(root) not in text
             assert "exports with" not in text
-    # The operator is told more than the callers are.
+    # The log has more details than the clients get.
     assert str(root) in log

@@ -1,4 +1,4 @@
-"""Models that come and go while calls are made: nobody is hurt."""
+"""Tests of reloads that add, replace and remove models, also under load."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from served import Server, ref, served
 
 TIMEOUT_S = 20.0
 ACTION = models_pb.ReloadOutcome.Action
-# Set it to 1000 for the long run that docs/figures.md quotes.
+# docs/figures.md quotes a long run with 1000.
 RELOADS = int(os.environ.get("LATENTSERVE_TEST_RELOADS", "60"))
 
 
@@ -40,7 +40,7 @@ def server(exports: Path, tmp_path: Path) -> Iterator[Server]:
 
 
 def reload(server: Server, *names: str) -> dict[tuple[str, int], tuple[str, str]]:
-    """Reload; return (name, version) -> (action, reason)."""
+    """Reload, and return (action, reason) by (name, version)."""
     with server.models() as stub:
         reply = stub.ReloadModels(models_pb.ReloadModelsRequest(names=names), timeout=TIMEOUT_S)
     return {(o.name, o.version): (ACTION.Name(o.action), o.reason) for o in reply.outcomes}
@@ -60,7 +60,7 @@ def wait_for_version(server: Server, version: int) -> None:
 
 
 def publish(root: Path, version: int) -> None:
-    """Write a version beside the others and rename it, as export does."""
+    """Write a version in a temporary folder and rename it, as export does."""
     staged = tiny_models.write_model(root / ".staging", "tiny-vae", version=version)
     target = root / "tiny-vae" / str(version)
     if target.exists():
@@ -120,7 +120,7 @@ def test_health_follows_the_models(server: Server, exports: Path) -> None:
     assert status(server, "") == health_pb2.HealthCheckResponse.SERVING
 
 
-def test_only_the_named_model_is_looked_at(server: Server, exports: Path) -> None:
+def test_only_the_named_model_is_reloaded(server: Server, exports: Path) -> None:
     tiny_models.write_model(exports, "tiny-gan", kind="gan")
     publish(exports, 2)
     assert set(reload(server, "tiny-gan")) == {("tiny-gan", 1)}
@@ -136,14 +136,12 @@ def test_sighup_reloads(server: Server, exports: Path) -> None:
     wait_for_version(server, 2)
 
 
-def test_polling_waits_until_a_folder_is_written_and_ignores_a_half_written_one(
-    exports: Path, tmp_path: Path
-) -> None:
+def test_polling_ignores_a_folder_until_it_is_complete(exports: Path, tmp_path: Path) -> None:
     with served(exports, tmp_path / "log", "--poll-s", "0.2") as server:
         staged = tiny_models.write_model(tmp_path / "staged", "tiny-vae", version=2)
         target = exports / "tiny-vae" / "2"
         target.mkdir()
-        # A slow copy: one file after the other, the manifest last.
+        # A slow copy: file by file, with the manifest last.
         for name in ("golden.npz", "encode.onnx", "decode.onnx", "reconstruct.onnx"):
             shutil.copy(staged / name, target)
             time.sleep(0.1)
@@ -200,8 +198,8 @@ def test_reloads_under_load_fail_no_call(server: Server, exports: Path) -> None:
     for thread in threads:
         thread.join(TIMEOUT_S)
     assert failures == []
-    assert len(digests) > RELOADS // 2  # the load did meet the new versions
-    # Replaced engines are gone: their threads end with the last call that held them.
+    assert len(digests) > RELOADS // 2  # the new versions served calls of the load
+    # Replaced engines are closed: their threads end after their last call.
     deadline = time.monotonic() + TIMEOUT_S
     tasks = Path(f"/proc/{server.process.pid}/task")
     while len(list(tasks.iterdir())) > 60:

@@ -1,8 +1,8 @@
-"""Promise 1: a row of a draw depends on seed, index and temperature, on nothing else.
+"""Test of promise 1: a sampled row depends only on seed, index and temperature.
 
-A thousand calls in random order, of random counts, offsets and chunks, from many callers at once,
-so that rows meet in batches as it happens: every row is what an independent implementation of
-docs/sampling.md predicts, and the same in every batch, on every worker.
+A thousand calls in random order, with random counts, offsets and chunks, come from concurrent
+clients, so that rows are batched at random. Every row is as an independent implementation of
+docs/sampling.md predicts, and the same in every batch and on every worker.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from reference_draw import PRIOR, mixture_row, normal_row
 from served import Server, ref, served
 
 CALLS = 1000
-CALLERS = 8
-CONNECTIONS = 16  # of several workers, each has some
-MAX_ROWS = 8  # of a batch, which is less than a large call has
+CLIENTS = 8
+CONNECTIONS = 16  # enough for every worker to get some
+MAX_ROWS = 8  # rows of a batch, fewer than a large call has
 TIMEOUT_S = 30.0
-ENGINE_S = 0.003  # long enough for callers to meet
+ENGINE_S = 0.003  # long enough for calls to share batches
 IMAGE_TOLERANCE = 1e-4  # docs/sampling.md
 FAR = 2**62 - 40
 Floats = NDArray[np.float32]
@@ -38,8 +38,8 @@ Key = tuple[str, int, int, float]
 
 
 @dataclass(frozen=True)
-class Draw:
-    """One call."""
+class SampleCall:
+    """Parameters of one Sample or SampleStream call."""
 
     model: str
     seed: int
@@ -49,8 +49,8 @@ class Draw:
     chunk_rows: int | None  # None: Sample
 
     @classmethod
-    def at_random(cls, chance: random.Random) -> Draw:
-        """From few enough rows that most are drawn many times."""
+    def at_random(cls, chance: random.Random) -> SampleCall:
+        """Return a call for few different rows, so that most are sampled many times."""
         return cls(
             model=chance.choice(["tiny-vae", "tiny-mixture"]),
             seed=chance.choice([0, 2**64 - 1]),
@@ -74,31 +74,31 @@ def predicted(model: str, seed: int, index: int, temperature: float) -> Floats:
     return np.array(row, np.float32)
 
 
-class Seen:
-    """What was given for each row, in the first batch that had it."""
+class FirstReplies:
+    """Checks each row against the prediction and against its first reply."""
 
     def __init__(self) -> None:
         self.latents: dict[Key, bytes] = {}
         self.images: dict[Key, Floats] = {}
         self.batch_rows: set[int] = set()
-        self.met_others = 0
+        self.shared_batches = 0
 
-    def take(
+    def check(
         self,
-        draw: Draw,
+        sample: SampleCall,
         offset: int,
         reply: pb.SampleResponse | pb.SampleStreamResponse,
     ) -> None:
-        """Compare a reply with what is predicted, and with what others were given."""
-        assert reply.seed == draw.seed
+        """Compare a reply with the prediction, and with the first reply of the same rows."""
+        assert reply.seed == sample.seed
         latents = np.frombuffer(reply.latents.data, np.float32).reshape(-1, tiny_models.DIM)
         images = np.frombuffer(reply.images.tensor.data, np.float32)
         images = images.reshape(-1, 1, tiny_models.SIZE, tiny_models.SIZE)
         assert len(latents) == len(images)
         for place, (latent, image) in enumerate(zip(latents, images, strict=True)):
-            key = (draw.model, draw.seed, offset + place, draw.temperature)
-            # The reference computes logarithm and cosine by another library: see "How exact".
-            if draw.model == "tiny-vae":
+            key = (sample.model, sample.seed, offset + place, sample.temperature)
+            # The reference uses another library for logarithm and cosine: see "How exact".
+            if sample.model == "tiny-vae":
                 np.testing.assert_array_max_ulp(latent, predicted(*key), maxulp=1)
             else:
                 np.testing.assert_allclose(latent, predicted(*key), rtol=1e-6, atol=1e-6)
@@ -107,30 +107,30 @@ class Seen:
             np.testing.assert_allclose(image, first, rtol=0, atol=IMAGE_TOLERANCE)
         np.testing.assert_allclose(images, tiny_models.decode(latents), atol=IMAGE_TOLERANCE)
         self.batch_rows.add(reply.timings.batch_rows)
-        self.met_others += len(latents) < reply.timings.batch_rows
+        self.shared_batches += len(latents) < reply.timings.batch_rows
 
 
-def call(stub: object, draw: Draw, seen: Seen) -> None:
+def call(stub: object, sample: SampleCall, first: FirstReplies) -> None:
     fields = {
-        "model": ref(draw.model),
-        "seed": draw.seed,
-        "offset": draw.offset,
-        "count": draw.count,
-        "temperature": draw.temperature,
+        "model": ref(sample.model),
+        "seed": sample.seed,
+        "offset": sample.offset,
+        "count": sample.count,
+        "temperature": sample.temperature,
         "include_latents": True,
     }
     rows = 0
-    if draw.chunk_rows is None:
+    if sample.chunk_rows is None:
         reply = stub.Sample(pb.SampleRequest(**fields), timeout=TIMEOUT_S)  # type: ignore[attr-defined]
-        seen.take(draw, draw.offset, reply)
+        first.check(sample, sample.offset, reply)
         rows = reply.latents.shape[0]
     else:
-        request = pb.SampleStreamRequest(**fields, chunk_rows=draw.chunk_rows)
+        request = pb.SampleStreamRequest(**fields, chunk_rows=sample.chunk_rows)
         for chunk in stub.SampleStream(request, timeout=TIMEOUT_S):  # type: ignore[attr-defined]
-            assert chunk.offset == draw.offset + rows
-            seen.take(draw, chunk.offset, chunk)
+            assert chunk.offset == sample.offset + rows
+            first.check(sample, chunk.offset, chunk)
             rows += chunk.latents.shape[0]
-    assert rows == draw.count
+    assert rows == sample.count
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["one worker", "two workers"])
@@ -148,20 +148,20 @@ def sampling_server(
         yield running
 
 
-def test_latents_are_the_predicted_ones_in_every_batch_order_and_worker(
+def test_latents_are_as_predicted_in_every_batch_and_worker(
     sampling_server: Server, request: pytest.FixtureRequest
 ) -> None:
     chance = random.Random(request.node.name)
-    draws = [Draw.at_random(chance) for _ in range(CALLS // 2)]
-    seen = Seen()
-    with contextlib.ExitStack() as stack, ThreadPoolExecutor(CALLERS) as callers:
+    samples = [SampleCall.at_random(chance) for _ in range(CALLS // 2)]
+    first = FirstReplies()
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor(CLIENTS) as clients:
         stubs = [stack.enter_context(sampling_server.generative()) for _ in range(CONNECTIONS)]
         jobs = [
-            callers.submit(call, stub, draw, seen)
-            for draw, stub in zip(draws, cycle(stubs), strict=False)
+            clients.submit(call, stub, sample, first)
+            for sample, stub in zip(samples, cycle(stubs), strict=False)
         ]
         for job in jobs:
             job.result()
-    # The batches were no constant ones, and rows of several callers were in them.
-    assert len(seen.batch_rows) >= 6
-    assert seen.met_others > CALLS // 50
+    # The batches had different sizes, and contained rows of several calls.
+    assert len(first.batch_rows) >= 6
+    assert first.shared_batches > CALLS // 50

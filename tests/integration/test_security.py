@@ -1,4 +1,4 @@
-"""TLS, client certificates and tokens over real connections."""
+"""Tests of TLS, client certificates and tokens over real connections."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Files:
         return str(self.folder / "ca.pem")
 
     def issue(self, name: str, authority: trustme.CA | None = None) -> tuple[str, str]:
-        """Write a certificate for 127.0.0.1 and its key; return both paths."""
+        """Write a certificate for 127.0.0.1 and its key, and return both paths."""
         pair = (authority or self.authority).issue_cert("127.0.0.1", "localhost")
         cert, key = self.folder / f"{name}.pem", self.folder / f"{name}.key"
         key.write_bytes(pair.private_key_pem.bytes())
@@ -81,9 +81,7 @@ def cli(server: Server, *arguments: str) -> int:
     return latentserve([*arguments, "--server", server.address, "--timeout-s", "5"])
 
 
-def test_tls_is_spoken_and_plain_text_is_not(
-    exports: Path, files: Files, tls: tuple[str, ...], tmp_path: Path
-) -> None:
+def test_tls_is_required(exports: Path, files: Files, tls: tuple[str, ...], tmp_path: Path) -> None:
     with served(exports, tmp_path / "log", *tls) as server:
         assert cli(server, "health", "--tls-ca", files.ca) == 0
         assert cli(server, "sample", "--count", "2", "--tls-ca", files.ca) == 0
@@ -94,7 +92,7 @@ def test_tls_is_spoken_and_plain_text_is_not(
         assert server.stop() == 0
 
 
-def test_client_certificates_are_required_where_an_authority_is_given(
+def test_client_certificates_are_required_if_an_authority_is_set(
     exports: Path, files: Files, tls: tuple[str, ...], tmp_path: Path
 ) -> None:
     with served(exports, tmp_path / "log", *tls, "--tls-client-ca", files.ca) as server:
@@ -115,7 +113,7 @@ def test_a_renewed_certificate_is_used_without_a_restart(
         assert cli(server, "health", "--tls-ca", files.ca) == 0
         renewed = trustme.CA()
         renewed.cert_pem.write_to_path(str(tmp_path / "renewed.pem"))
-        # First a half-written pair: the old one stays.
+        # First an incomplete pair: the old one stays in use.
         Path(tls[1]).write_text("rubbish")
         assert cli(server, "health", "--tls-ca", files.ca) == 0
         assert "cannot be used, the old ones stay" in server.log
@@ -130,7 +128,7 @@ def test_every_method_but_health_needs_its_token(guarded: Server, files: Files) 
     assert cli(guarded, "health", *trust) == 0
     assert cli(guarded, "models", *trust, *token) == 0
     assert cli(guarded, "sample", *trust, *token) == 0
-    # ReloadModels has a token of its own, which is no good for anything else.
+    # The token of ReloadModels is not valid for other methods.
     reload_token = ("--token-file", files.secret("theirs", RELOAD_TOKEN))
     assert cli(guarded, "reload", *trust, *token) == 1
     assert cli(guarded, "reload", *trust, *reload_token) == 0
@@ -147,7 +145,7 @@ def test_every_method_but_health_needs_its_token(guarded: Server, files: Files) 
         [("authorization", "Bearer ")],
     ],
 )
-def test_a_wrong_token_is_unauthenticated_and_is_not_told(
+def test_a_wrong_token_is_unauthenticated_and_not_repeated(
     guarded: Server, files: Files, metadata: list[tuple[str, str]]
 ) -> None:
     trust = grpc.ssl_channel_credentials(Path(files.ca).read_bytes())
@@ -173,19 +171,19 @@ def test_a_token_without_tls_is_refused_unless_it_is_allowed(
         assert server.process.wait(20) == 2
         assert "a token without TLS can be read by anyone" in server.log
     with served(exports, tmp_path / "log", "--allow-plaintext-token", "yes") as server:
-        assert "tokens are taken over plain text" in server.log
-        assert cli(server, "models") == 0  # with the variable
+        assert "tokens are accepted over plain text" in server.log
+        assert cli(server, "models") == 0  # with the token from the variable
         monkeypatch.delenv("LATENTSERVE_TOKEN")
         assert cli(server, "models") == 1
 
 
 @BEFORE_ANY_TRANSPORT
-def test_files_that_cannot_be_used_end_the_process_with_a_sentence(
+def test_unusable_files_end_the_process_with_a_message(
     exports: Path, files: Files, tls: tuple[str, ...], tmp_path: Path
 ) -> None:
     _, other_key = files.issue("other")
     table = {
-        ("--tls-cert", tls[1]): "belong together",
+        ("--tls-cert", tls[1]): "must be set together",
         ("--tls-cert", tls[1], "--tls-key", other_key): "the TLS files cannot be used",
         ("--tls-cert", "nowhere", "--tls-key", tls[3]): "the TLS files cannot be used",
         ("--tls-client-ca", files.ca): "--tls-client-ca needs",
@@ -199,10 +197,10 @@ def test_files_that_cannot_be_used_end_the_process_with_a_sentence(
             assert "Traceback" not in server.log
 
 
-def test_the_server_is_reached_again_after_the_certificate_was_renewed(
+def test_new_connections_use_the_renewed_certificate(
     exports: Path, files: Files, tls: tuple[str, ...], tmp_path: Path
 ) -> None:
-    """A connection that is open keeps working: only new ones see the new certificate."""
+    """Open connections stay usable: only new connections get the new certificate."""
     trust = grpc.ssl_channel_credentials(Path(files.ca).read_bytes())
     with (
         served(exports, tmp_path / "log", *tls) as server,

@@ -1,4 +1,4 @@
-"""Spans of a running server, as a collector on loopback gets them."""
+"""Tests of the spans that a running server sends to a collector on loopback."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Collector:
         return ExportTraceServiceResponse()
 
     def take(self, calls: int) -> list[tuple[dict[str, str], Span]]:
-        """Wait for the spans of so many calls; return all with their resources."""
+        """Wait for the spans of this number of calls; return all spans with their resources."""
         found: list[tuple[dict[str, str], Span]] = []
         while sum(span.kind == Span.SPAN_KIND_SERVER for _, span in found) < calls:
             received = self._received.get(timeout=TIMEOUT_S)
@@ -79,7 +79,7 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
 
 @pytest.fixture
 def silent_url() -> Iterator[str]:
-    """A port that takes connections, and that is all."""
+    """URL of a port that accepts connections and never replies."""
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -97,7 +97,7 @@ def attributes(span: Span) -> dict[str, str | int]:
     return {pair.key: pair.value.string_value or pair.value.int_value for pair in span.attributes}
 
 
-def test_calls_and_streams_are_traced_under_their_caller(
+def test_calls_and_streams_are_traced_under_the_clients_span(
     exports: Path, tmp_path: Path, collector: Collector
 ) -> None:
     flags = ("--otlp-endpoint", collector.url, "--log-format", "json")
@@ -139,7 +139,7 @@ def test_calls_and_streams_are_traced_under_their_caller(
     assert line["request_id"] == attributes(failed)["latentserve.request_id"]
 
 
-def test_what_was_traced_last_is_sent_at_the_stop(
+def test_the_last_spans_are_sent_at_the_stop(
     exports: Path, tmp_path: Path, collector: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "3600000")
@@ -150,14 +150,14 @@ def test_what_was_traced_last_is_sent_at_the_stop(
     assert {span.name for _, span in collector.take(1)} == {SERVICE + "Sample", "queue", "engine"}
 
 
-def test_a_collector_that_answers_nothing_holds_up_neither_calls_nor_the_stop(
+def test_a_silent_collector_delays_neither_calls_nor_the_stop(
     exports: Path, tmp_path: Path, silent_url: str
 ) -> None:
     with served(exports, tmp_path / "log", "--otlp-endpoint", silent_url) as server:
         with server.generative() as stub:
             stub.Sample(pb.SampleRequest(count=1), timeout=TIMEOUT_S, metadata=SAMPLED)
         assert server.stop() == 0
-    assert "stopped: every call was answered" in server.log
+    assert "stopped: every call was completed" in server.log
     assert "Traceback" not in server.log
 
 
@@ -181,7 +181,7 @@ def test_every_worker_traces_its_own_calls(
 
 @BEFORE_ANY_TRANSPORT
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_missing_extra_ends_the_start(
+def test_a_missing_extra_ends_the_process(
     exports: Path, tmp_path: Path, workers: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hidden = tmp_path / "hidden" / "opentelemetry"
@@ -197,7 +197,7 @@ def test_a_missing_extra_ends_the_start(
     assert "Traceback" not in server.log
 
 
-def test_the_trace_of_a_caller_is_in_the_log_without_tracing(exports: Path, tmp_path: Path) -> None:
+def test_the_clients_trace_id_is_logged_without_tracing(exports: Path, tmp_path: Path) -> None:
     with served(exports, tmp_path / "log", "--log-format", "json") as server:
         with server.generative() as stub, pytest.raises(grpc.RpcError):
             stub.Sample(pb.SampleRequest(count=0), timeout=TIMEOUT_S, metadata=SAMPLED)

@@ -1,4 +1,4 @@
-"""Several workers on one port: together they are one server, and nobody notices one die."""
+"""Tests of several workers on one port: replacement, drain, reload, rolling restart."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from scraped import scrape, value
 from served import BEFORE_ANY_TRANSPORT, Server, launched, ref, served
 
 TIMEOUT_S = 30.0
-# The kernel chooses a worker by a hash of the connection: of so many, all on one worker is a
-# chance of 2 in 2^32.
+# The kernel chooses a worker by a hash of the connection. With this number of connections, all
+# are on one of two workers with a probability of 2 in 2^33.
 CONNECTIONS = 33
 TWO = ("--workers", "2")
 SAMPLE = {"grpc_service": "latentserve.v1.GenerativeService", "grpc_method": "Sample"}
@@ -45,7 +45,7 @@ def exports(tmp_path: Path) -> Path:
 def eventually(condition: Callable[[], object], what: str = "") -> None:
     end = time.monotonic() + TIMEOUT_S
     while not condition():
-        assert time.monotonic() < end, what or "it did not come true"
+        assert time.monotonic() < end, what or "the condition did not become true"
         time.sleep(0.05)
 
 
@@ -59,7 +59,7 @@ def sample_over_new_connections(server: Server, count: int = CONNECTIONS) -> lis
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process is there, and is no zombie that waits to be reaped."""
+    """Return whether a process exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -67,15 +67,15 @@ def is_running(pid: int) -> bool:
 
 
 class Load:
-    """Calls of the bundled client, one after the other from each of several connections."""
+    """Sequential calls of the Python client on each of several connections."""
 
-    def __init__(self, address: str, callers: int = 6) -> None:
+    def __init__(self, address: str, clients: int = 6) -> None:
         self.failures: list[str] = []
-        self.answered = 0
+        self.completed = 0
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._address = address
-        self._threads = [threading.Thread(target=self._call) for _ in range(callers)]
+        self._threads = [threading.Thread(target=self._call) for _ in range(clients)]
 
     def _call(self) -> None:
         with Client(self._address, timeout_s=TIMEOUT_S, model="tiny-vae") as client:
@@ -86,12 +86,12 @@ class Load:
                     self.failures.append(f"{type(error).__name__}: {error}")
                 else:
                     with self._lock:
-                        self.answered += 1
+                        self.completed += 1
 
     def wait_for(self, calls: int) -> None:
-        """Wait until so many more calls were answered."""
-        wanted = self.answered + calls
-        eventually(lambda: self.answered >= wanted or self.failures, "the load stands still")
+        """Wait until this number of additional calls completed."""
+        target = self.completed + calls
+        eventually(lambda: self.completed >= target or self.failures, "no call completes")
 
     def stop(self) -> None:
         self._stop.set()
@@ -108,7 +108,7 @@ class Load:
         self.stop()
 
 
-def test_both_workers_answer_on_one_port_and_their_metrics_are_one(
+def test_both_workers_serve_one_port_and_their_metrics_are_aggregated(
     exports: Path, tmp_path: Path
 ) -> None:
     flags = (*TWO, "--metrics-listen", "127.0.0.1:0", "--log-format", "json")
@@ -134,7 +134,7 @@ def test_both_workers_answer_on_one_port_and_their_metrics_are_one(
     assert lines[-1]["message"] == "stopped: all 2 workers ended in order"
 
 
-def test_every_worker_answers_health_for_itself(exports: Path, tmp_path: Path) -> None:
+def test_every_worker_serves_health(exports: Path, tmp_path: Path) -> None:
     with served(exports, tmp_path / "log", *TWO) as server:
         for service in ("", "tiny-vae", "latentserve.v1.GenerativeService"):
             for _ in range(12):
@@ -151,19 +151,19 @@ def test_a_worker_killed_under_load_fails_no_call_and_is_replaced(
     flags = (*TWO, "--metrics-listen", "127.0.0.1:0")
     with served(exports, tmp_path / "log", *flags) as server, Load(server.address) as load:
         load.wait_for(100)
-        answered = value(server, "grpc_server_handled_total", **SAMPLE, grpc_code="OK")
+        handled = value(server, "grpc_server_handled_total", **SAMPLE, grpc_code="OK")
         victim = server.worker_pids()[1]
         os.kill(victim, signal.SIGKILL)
         server.wait_for_log(rf"worker 1 \(process {victim}\) was killed by SIGKILL")
-        eventually(lambda: server.worker_pids()[1] != victim, "it was not replaced")
+        eventually(lambda: server.worker_pids()[1] != victim, "the worker was not replaced")
         load.wait_for(100)
         load.stop()
         assert load.failures == []
         assert value(server, "latentserve_worker_restarts_total", worker="1", cause="signal") == 1
         eventually(lambda: value(server, "latentserve_workers", state="serving") == 2)
-        # What the dead one had counted is still there.
+        # The counts of the killed worker are kept.
         total = value(server, "grpc_server_handled_total", **SAMPLE, grpc_code="OK")
-        assert total >= answered + 100
+        assert total >= handled + 100
         assert server.stop() == 0
 
 
@@ -184,13 +184,13 @@ def test_a_stop_under_load_drops_nothing(exports: Path, tmp_path: Path) -> None:
             assert [len(list(stream)) for stream in streams] == [2] * 8
             assert [call.result().images.tensor.shape[0] for call in calls] == [3] * 8
         assert server.process.wait(TIMEOUT_S) == 0
-    assert server.log.count("stopped: every call was answered") == 2
+    assert server.log.count("stopped: every call was completed") == 2
     assert "stopped: all 2 workers ended in order" in server.log.splitlines()[-1]
     assert "Traceback" not in server.log
 
 
 def test_a_signal_to_the_whole_process_group_is_one_signal(exports: Path, tmp_path: Path) -> None:
-    """As a terminal sends Ctrl-C, and systemd its SIGTERM."""
+    """A terminal sends Ctrl-C, and systemd SIGTERM, to every process."""
     with served(exports, tmp_path / "log", *TWO, delay_s=0.5) as server:
         with server.generative() as stub:
             request = pb.SampleStreamRequest(count=3, chunk_rows=1)
@@ -200,18 +200,16 @@ def test_a_signal_to_the_whole_process_group_is_one_signal(exports: Path, tmp_pa
                 os.kill(pid, signal.SIGTERM)
             assert len(list(stream)) == 2
         assert server.process.wait(TIMEOUT_S) == 0
-    assert server.log.count("stopped: every call was answered") == 2
+    assert server.log.count("stopped: every call was completed") == 2
 
 
-def test_a_worker_that_is_told_to_end_itself_drains_and_is_replaced(
-    exports: Path, tmp_path: Path
-) -> None:
+def test_a_worker_that_gets_sigterm_drains_and_is_replaced(exports: Path, tmp_path: Path) -> None:
     with served(exports, tmp_path / "log", *TWO) as server, Load(server.address) as load:
         load.wait_for(50)
         drained = server.worker_pids()[2]
         os.kill(drained, signal.SIGTERM)
         server.wait_for_log(rf"worker 2 \(process {drained}\) ended with exit status 0")
-        eventually(lambda: server.worker_pids()[2] != drained, "it was not replaced")
+        eventually(lambda: server.worker_pids()[2] != drained, "the worker was not replaced")
         load.wait_for(50)
         load.stop()
         assert load.failures == []
@@ -253,9 +251,9 @@ def test_a_rolling_restart_under_load_fails_no_call(exports: Path, tmp_path: Pat
             assert new.stop() == 0
 
 
-def test_a_single_server_can_be_rolled_too(exports: Path, tmp_path: Path) -> None:
+def test_a_rolling_restart_works_for_a_single_process(exports: Path, tmp_path: Path) -> None:
     flags = ("--reuse-port", "yes")
-    with served(exports, tmp_path / "log", *flags) as old, Load(old.address, callers=3) as load:
+    with served(exports, tmp_path / "log", *flags) as old, Load(old.address, clients=3) as load:
         load.wait_for(30)
         with served(exports, tmp_path / "log2", *flags, "--listen", old.address):
             old.process.terminate()
@@ -303,18 +301,18 @@ def test_workers_do_not_outlive_a_killed_supervisor(exports: Path, tmp_path: Pat
         server.process.wait(TIMEOUT_S)
         eventually(lambda: not any(map(is_running, pids)), "a worker is left")
     assert server.log.count("the supervisor is gone") == 2
-    assert server.log.count("stopped: every call was answered") == 2
+    assert server.log.count("stopped: every call was completed") == 2
 
 
-def test_a_stop_while_the_models_load_ends_all(exports: Path, tmp_path: Path) -> None:
+def test_a_stop_while_the_models_load_ends_every_process(exports: Path, tmp_path: Path) -> None:
     with launched(exports, tmp_path / "log", *TWO, warm_up_delay_s=1.0) as server:
         server.wait_for_log("--device auto")
         assert server.stop() == 0
     assert "stopped: all 2 workers ended in order" in server.log.splitlines()[-1]
 
 
-def test_the_port_is_not_open_before_a_worker_can_answer(exports: Path, tmp_path: Path) -> None:
-    """Or a worker that is just being replaced would get its share of the calls."""
+def test_the_port_is_closed_until_a_worker_can_serve(exports: Path, tmp_path: Path) -> None:
+    """Otherwise, a worker that is still loading would get calls."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
@@ -354,12 +352,12 @@ def test_a_busy_port_is_an_error_unless_it_is_shared(exports: Path, tmp_path: Pa
 
 
 @BEFORE_ANY_TRANSPORT
-def test_what_no_restart_mends_ends_it_with_the_reason_as_the_last_line(
+def test_a_permanent_error_ends_the_supervisor_with_the_reason_as_last_line(
     exports: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "empty").mkdir()
     table: list[tuple[Path, tuple[str, ...], int, str]] = [
-        (exports, ("--default-model", "tiny-vea"), 2, "there is no such model in"),
+        (exports, ("--default-model", "tiny-vea"), 2, "does not have this model"),
         (exports, ("--metrics-listen", "192.0.2.1:0"), 2, "--metrics-listen 192.0.2.1:0 cannot"),
         (tmp_path / "empty", (), 3, "no model can be served"),
     ]

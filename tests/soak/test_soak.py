@@ -18,13 +18,13 @@ import tiny_models
 from latentserve.v1 import model_service_pb2 as models_pb
 from scraped import value
 from served import Server, served
-from soak_calls import TIMEOUT_S, Caller
+from soak_calls import TIMEOUT_S, Client
 from soak_samples import Sample, Verdict, write_csv
 from vitals import Vitals, eventually
 
 SOAK_S = float(os.environ.get("LATENTSERVE_TEST_SOAK_S", "180"))
 ACTION = models_pb.ReloadOutcome
-CALLERS = 4
+CLIENTS = 4
 RELOAD_EVERY_S = 0.5
 SAMPLE_EVERY_S = 0.25
 # Long enough for a leak of 1 KB per batch to exceed the noise.
@@ -57,30 +57,30 @@ def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     return name
 
 
-def soak(server: Server, exports: Path, seconds: float) -> tuple[list[Sample], list[Caller]]:
-    """Call and reload for `seconds`; return the samples and the callers."""
-    callers = [Caller(server, number) for number in range(CALLERS)]
+def soak(server: Server, exports: Path, seconds: float) -> tuple[list[Sample], list[Client]]:
+    """Call and reload for `seconds`; return the samples and the clients."""
+    clients = [Client(server, number) for number in range(CLIENTS)]
     samples: list[Sample] = []
     started = time.monotonic()
-    for caller in callers:
-        caller.start()
+    for client in clients:
+        client.start()
     reloads = 0
     while (passed_s := time.monotonic() - started) < seconds:
-        if any(caller.failure for caller in callers):
+        if any(client.failure for client in clients):
             break
         if passed_s >= reloads * RELOAD_EVERY_S:
             reloads += 1
             reload(server, exports, reloads)
         vitals = Vitals.of(server.process.pid)
-        calls = sum(caller.calls for caller in callers)
+        calls = sum(client.calls for client in clients)
         samples.append(Sample(passed_s, calls, vitals.resident_mb, vitals.threads, vitals.files))
         time.sleep(SAMPLE_EVERY_S)
-    for caller in callers:
-        caller.ask_to_stop()
-    for caller in callers:
-        caller.join(TIMEOUT_S)
-        assert not caller.is_alive(), "a call did not end"
-    return samples, callers
+    for client in clients:
+        client.request_stop()
+    for client in clients:
+        client.join(TIMEOUT_S)
+        assert not client.is_alive(), "a call did not end"
+    return samples, clients
 
 
 def reload(server: Server, exports: Path, number: int) -> None:
@@ -100,13 +100,13 @@ def reload(server: Server, exports: Path, number: int) -> None:
     assert actions[1] == (ACTION.ACTION_REFUSED if broken else ACTION.ACTION_LOADED), reply
 
 
-def report(name: str, samples: list[Sample], callers: list[Caller]) -> Verdict:
+def report(name: str, samples: list[Sample], clients: list[Client]) -> Verdict:
     """Print and write the measurements; return the verdict."""
     verdict = Verdict.of(samples)
     write_csv(RUNS / f"soak-{name}.csv", samples)
     kinds: Counter[str] = Counter()
-    for caller in callers:
-        kinds.update(caller.by_kind)
+    for client in clients:
+        kinds.update(client.by_kind)
     last = samples[-1]
     print(
         f"\nsoak {name}: {verdict.calls} calls in {last.seconds:.0f} s, "
@@ -123,9 +123,9 @@ def test_every_reply_is_correct_and_nothing_grows(
     transport: str, exports: Path, tmp_path: Path
 ) -> None:
     with served(exports, tmp_path / "log", *FLAGS) as server:
-        samples, callers = soak(server, exports, SOAK_S)
-        assert [caller.failure for caller in callers if caller.failure] == []
-        verdict = report(transport, samples, callers)
+        samples, clients = soak(server, exports, SOAK_S)
+        assert [client.failure for client in clients if client.failure] == []
+        verdict = report(transport, samples, clients)
         assert verdict.problems == []
         eventually(
             lambda: (
@@ -144,7 +144,7 @@ def test_every_reply_is_correct_and_nothing_grows(
 @pytest.mark.parametrize("transport", ["aio"], indirect=True)
 def test_an_intentional_leak_is_detected(transport: str, exports: Path, tmp_path: Path) -> None:
     with served(exports, tmp_path / "log", *FLAGS, program=[str(LEAKY_SERVER)]) as server:
-        samples, callers = soak(server, exports, CONTROL_S)
-    assert [caller.failure for caller in callers if caller.failure] == []
-    verdict = report("control", samples, callers)
+        samples, clients = soak(server, exports, CONTROL_S)
+    assert [client.failure for client in clients if client.failure] == []
+    verdict = report("control", samples, clients)
     assert any("memory grows" in problem for problem in verdict.problems), verdict

@@ -1,8 +1,9 @@
-"""The typed configuration of a run: TOML presets, overrides, and nothing unknown.
+"""Typed configuration of a run, read from TOML presets and overrides.
 
-A preset has a few top-level keys (name, kind, seed) and one table per concern; every field has a
-default but name and kind. Where the images lie is no part of it: a path on one machine means
-nothing on another, and the resolved configuration is published in the manifest.
+A preset has a few top-level keys (name, kind, seed) and one table per concern. Every field except
+name and kind has a default, and unknown keys are errors. The location of the images is not part of
+it: a path is valid on one machine only, and the resolved configuration is published in the
+manifest.
 """
 
 import difflib
@@ -21,7 +22,7 @@ from latentserve_training.models.registry import KINDS
 from latentserve_training.optim.optimizer import OptimizerConfig
 
 PACKAGE = Path(__file__).parent
-# Inside an installed package; in a checkout they lie one level up, where people look for them.
+# Inside the package when it is installed, one level up in a checkout.
 PRESETS_FOLDER = next(
     folder for folder in (PACKAGE / "configs", PACKAGE.parent / "configs") if folder.is_dir()
 )
@@ -36,7 +37,7 @@ class SamplerConfig:
 
     components: int = 0  # Gaussians in the mixture; 0 for no sampler
     covariance: Literal["full", "diagonal"] = "full"
-    max_fit_images: int = 0  # training images whose codes it is fitted to; 0 means all
+    max_fit_images: int = 0  # training images whose latents it is fitted to; 0 means all
 
     def __post_init__(self) -> None:
         if not 0 <= self.components <= MAX_COMPONENTS:
@@ -50,13 +51,13 @@ class LoopConfig:
     """The fields of the ``[training]`` table."""
 
     epochs: int = 20
-    batch_size: int = 128  # of all processes together
-    threads: int = 1  # results repeat bit for bit only for the same number
+    batch_size: int = 128  # images per step over all processes
+    threads: int = 1  # results are reproducible bit for bit only with the same number
     device: Literal["cpu", "cuda"] = "cpu"
     precision: Literal["float32", "bfloat16"] = "float32"  # of the networks, in training steps
-    compile: bool = False  # the networks, by torch.compile: a minute first, faster steps then
-    max_skipped_steps: int = 10  # in a run, because of a loss or gradient that is not finite
-    patience_epochs: int = 0  # without a better validation loss, before training stops; 0: never
+    compile: bool = False  # networks by torch.compile: takes a minute, then steps are faster
+    max_skipped_steps: int = 10  # per run, for a loss or gradient that is not finite
+    patience_epochs: int = 0  # epochs without a better validation loss before a stop; 0: no stop
 
     def __post_init__(self) -> None:
         if min(self.epochs, self.batch_size, self.threads) < 1:
@@ -67,9 +68,9 @@ class LoopConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """Everything that determines a run, besides the images."""
+    """All settings of a run; the images are given separately."""
 
-    name: str  # of the model that is exported
+    name: str  # of the exported model
     kind: str
     seed: int
     model: Any  # the kind's config class
@@ -79,7 +80,7 @@ class RunConfig:
     sampler: SamplerConfig
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values only, as in the TOML file."""
+        """The configuration as plain values, as in the TOML file."""
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return plain
 
@@ -88,7 +89,7 @@ def load_config(preset: str, overrides: Iterable[str] = ()) -> RunConfig:
     """Read a preset and apply overrides.
 
     Args:
-        preset: A path to a ``.toml`` file, or the name of one of the presets.
+        preset: Path of a ``.toml`` file, or name of a preset.
         overrides: ``key=value`` each, for example ``training.epochs=3``.
 
     Raises:
@@ -100,7 +101,7 @@ def load_config(preset: str, overrides: Iterable[str] = ()) -> RunConfig:
 def read_preset(
     preset: str, overrides: Iterable[str] = (), folder: Path = PRESETS_FOLDER
 ) -> dict[str, Any]:
-    """The plain values of a preset, overrides applied, nothing checked.
+    """Read the values of a preset and apply overrides, without validation.
 
     Raises:
         ConfigError: If it cannot be read, or an override is not ``key=value``.
@@ -115,7 +116,7 @@ def read_preset(
 
 
 def parse_config(values: Mapping[str, Any]) -> RunConfig:
-    """Build the configuration from plain values, as :meth:`RunConfig.as_dict` gives them.
+    """Build the configuration from plain values, as returned by :meth:`RunConfig.as_dict`.
 
     Raises:
         ConfigError: If a key is unknown or missing, or a value has the wrong type or range.
@@ -139,8 +140,8 @@ def parse_values(values: Mapping[str, Any], tables: Mapping[str, type[Any]]) -> 
     name, seed = values.get("name", ""), values.get("seed", 0)
     if not NAME_PATTERN.fullmatch(name):
         raise ConfigError(
-            f"name is {name!r}; the exported model is called by it: lower-case letters, digits and "
-            "hyphens inside, 63 at most"
+            f"name is {name!r}; it becomes the name of the exported model and must consist of at "
+            "most 63 lower-case letters, digits and inner hyphens"
         )
     if seed < 0:
         raise ConfigError(f"seed is {seed}; it must be 0 or more")
@@ -165,8 +166,8 @@ def _preset_path(preset: str, folder: Path) -> Path:
     if not path.is_file():
         names = sorted(entry.stem for entry in folder.glob("*.toml"))
         raise ConfigError(
-            f"there is no preset {preset!r}; there are: {', '.join(names) or 'none'}. "
-            "A configuration of your own is given by its path, ending in .toml"
+            f"unknown preset {preset!r}; presets: {', '.join(names) or 'none'}. Give your own "
+            "configuration as a path that ends in .toml"
         )
     return path
 
@@ -178,7 +179,7 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        value = text  # a word without quotes
+        value = text  # a string without quotes
     *parents, last = key.strip().split(".")
     table = values
     for parent in parents:
@@ -198,7 +199,7 @@ def _refuse_unknown(values: Mapping[str, Any], tables: Mapping[str, type[Any]]) 
             if name in known:
                 continue
             if name in tables:
-                raise ConfigError(f"{name} is a table: write [{name}] with its keys below it")
+                raise ConfigError(f"{name} is a table: write [{name}] followed by its keys")
             raise ConfigError(f"unknown key {name!r}; {_nearest(name, known)}")
 
 
@@ -208,7 +209,7 @@ def _nearest(name: str, known: list[str]) -> str:
     close = difflib.get_close_matches(name, known, 1) or [
         by_last_part[key] for key in difflib.get_close_matches(last, list(by_last_part), 1)
     ]
-    # The right key in the wrong table, or in none, is nearer than any similar spelling.
+    # The same key in another table, or in none, is a better suggestion than a similar spelling.
     if last in by_last_part:
         close = [by_last_part[last]]
     return f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
@@ -226,7 +227,7 @@ def _parse_table(table: str, of: type[Any], values: Mapping[str, Any]) -> Any:
 
 
 def _convert(key: str, value: Any, expected: Any) -> Any:
-    """Check a TOML value against a field's type; lists become tuples, whole numbers floats."""
+    """Check a TOML value against the type of a field; convert lists to tuples, int to float."""
     if get_origin(expected) is Literal:
         if value in get_args(expected):
             return value
@@ -240,6 +241,6 @@ def _convert(key: str, value: Any, expected: Any) -> Any:
         raise ConfigError(f"{key} is {value!r}; it must be a list")
     if expected is float and type(value) is int:
         return float(value)
-    if type(value) is not expected:  # not isinstance: true is an int, but not a number of epochs
+    if type(value) is not expected:  # not isinstance, because True is an instance of int
         raise ConfigError(f"{key} is {value!r}; it must be of type {expected.__name__}")
     return value

@@ -1,13 +1,15 @@
-"""Several processes that train one model: ``torchrun --nproc-per-node N -m latentserve_training``.
+"""Data-parallel training of one model in several processes started by torchrun.
 
-Every process holds the whole model and all images, shuffles alike, and takes its slice of each
-batch, so ``training.batch_size`` is that of all processes together. Gradients are averaged before
-every step, weighted with the size of the slices: the step is the one that a single process would
-take (Goyal et al. 2017, 1706.02677, section 3), as long as the loss is a mean over images. A term
-that looks at the batch as a whole, such as a divergence of mean activities, sees its slice alone.
+``torchrun --nproc-per-node N -m latentserve_training`` starts N processes. Every process holds the
+whole model and all images, shuffles in the same order and takes its slice of each batch, so
+``training.batch_size`` counts the images of all processes. Gradients are averaged before every
+step, weighted by the size of the slices. The step is therefore the one of a single process (Goyal
+et al. 2017, 1706.02677, section 3), provided that the loss is a mean over images. A term that is
+computed from the batch as a whole, such as a divergence of mean activities, is computed from the
+slice of each process alone.
 
-Only the first process writes, prints and validates. Without torchrun there is one process, and all
-of this does nothing.
+Only the first process writes, prints and validates. Without torchrun there is one process, and
+these functions do nothing.
 """
 
 import os
@@ -24,9 +26,9 @@ from torch import distributed as dist
 
 from latentserve_training.errors import ConfigError, ProcessGroupError
 
-# The others wait while the first one validates. One that has died is noticed at once all the same:
-# its connections close, and torchrun ends the rest.
-LONGEST_WAIT = timedelta(hours=24)
+# The other processes wait while the first one validates. The end of a process is still noticed at
+# once: its connections close, and torchrun ends the other processes.
+PROCESS_GROUP_TIMEOUT = timedelta(hours=24)
 CPU = torch.device("cpu")
 
 _share: ContextVar[float] = ContextVar("share", default=1.0)
@@ -34,24 +36,24 @@ Value = TypeVar("Value")
 
 
 def join(device: str) -> None:
-    """Meet the other processes that torchrun has started, if there are any.
+    """Join the process group if torchrun has started several processes.
 
     Args:
-        device: ``training.device``: "cpu" talks through gloo, "cuda" through NCCL.
+        device: ``training.device``: "cpu" communicates by gloo, "cuda" by NCCL.
 
     Raises:
-        ProcessGroupError: If they cannot be reached.
+        ProcessGroupError: If the other processes cannot be reached.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        with _others_may_fail():
+        with _report_lost_processes():
             backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
-            dist.init_process_group(backend, timeout=LONGEST_WAIT)
+            dist.init_process_group(backend, timeout=PROCESS_GROUP_TIMEOUT)
 
 
 def leave() -> bool:
-    """Part from them after training, and say whether this process is the first one.
+    """Leave the process group after training; return whether this process is the first one.
 
-    Not to be called after an error: NCCL would wait for the processes that are let down.
+    Do not call it after an error: NCCL would wait for the other processes.
     """
     first = is_first()
     if dist.is_initialized():
@@ -60,17 +62,17 @@ def leave() -> bool:
 
 
 def size() -> int:
-    """How many processes train this model."""
+    """The number of processes that train this model."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of them this is, from 0."""
+    """The index of this process, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes, prints and validates."""
+    """Whether this is the process that writes, prints and validates."""
     return rank() == 0
 
 
@@ -95,11 +97,11 @@ def choose_device(name: str) -> torch.device:
 
 
 def noise_generator(seed: int, epoch: int, shuffling: torch.Generator) -> torch.Generator:
-    """Where a process draws the noise of an epoch from, on the CPU.
+    """The generator of the noise of an epoch, on the CPU.
 
-    A single process has one generator for everything. Several must shuffle alike and draw apart;
-    the noise of each then depends on the seed, the epoch and the process alone, so that a run can
-    be resumed without the states of them all.
+    A single process uses one generator for everything. Several processes must shuffle in the same
+    order and sample different noise. The noise of each then depends on the seed, the epoch and the
+    process alone, so that a run can be resumed without the states of all generators.
     """
     if size() == 1:
         return shuffling
@@ -107,26 +109,26 @@ def noise_generator(seed: int, epoch: int, shuffling: torch.Generator) -> torch.
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
 
-def own_rows(rows: Tensor) -> Tensor:
-    """The slice of a batch ``[n]`` for this process; the next gradients are weighted with it.
+def local_rows(rows: Tensor) -> Tensor:
+    """The slice of a batch ``[n]`` for this process; its size is the weight of the next gradients.
 
-    Where there are fewer rows than processes, those left over repeat the first row with weight 0:
-    all have to take part in the averaging.
+    With fewer rows than processes, the remaining processes take the first row with weight 0: all
+    processes have to take part in the averaging.
     """
     own = torch.tensor_split(rows, size())[rank()]
     _share.set(len(own) / len(rows))
     return own if len(own) else rows[:1]
 
 
-def own_share() -> float:
-    """The share of the batch's images that :func:`own_rows` gave to this process, in [0, 1]."""
+def local_share() -> float:
+    """The share of the images of a batch in the slice of this process, in [0, 1]."""
     return _share.get()
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace each gradient by the mean over the whole batch, with one exchange for all of them.
+    """Replace each gradient by the mean over the whole batch, in one all-reduce.
 
-    Every process must come here for the same parameters, in the same order.
+    Every process must call this with the same parameters in the same order.
     """
     if size() == 1:
         return
@@ -137,8 +139,8 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
             for each in parameters
         ]
     )
-    flat *= own_share()
-    with _others_may_fail():
+    flat *= local_share()
+    with _report_lost_processes():
         dist.all_reduce(flat)
     averages = torch.split(flat, [each.numel() for each in parameters])
     for parameter, average in zip(parameters, averages, strict=True):
@@ -151,26 +153,26 @@ def sum_over_processes(values: list[float]) -> list[float]:
     if size() == 1:
         return values
     sums = torch.tensor(values, dtype=torch.float64)
-    with _others_may_fail():
+    with _report_lost_processes():
         dist.all_reduce(sums)
     return sums.tolist()
 
 
 def means_over_batch(values: list[float]) -> list[float]:
-    """Means over the whole batch from those over each process's slice, for decisions on a step."""
-    return sum_over_processes([value * own_share() for value in values])
+    """Means over the whole batch from the means over the slices, for decisions about a step."""
+    return sum_over_processes([value * local_share() for value in values])
 
 
-def is_true_of_all(condition: bool) -> bool:
-    """Whether it holds in every process; the same answer in all of them."""
+def true_in_all_processes(condition: bool) -> bool:
+    """Whether the condition holds in every process; all processes get the same result."""
     return sum_over_processes([0.0 if condition else 1.0]) == [0.0]
 
 
-def from_first(value: Value | None) -> Value:
-    """What the first process has; the others give None, and wait until it gets here."""
+def broadcast_from_first(value: Value | None) -> Value:
+    """Return the value of the first process; the others pass None and wait for it."""
     values = [value]
     if size() > 1:
-        with _others_may_fail():
+        with _report_lost_processes():
             dist.broadcast_object_list(values, src=0, device=CPU)
     (chosen,) = values
     assert chosen is not None  # noqa: S101  the first process always has a value
@@ -178,26 +180,27 @@ def from_first(value: Value | None) -> Value:
 
 
 def copy_buffers_from_first(model: nn.Module) -> None:
-    """Make buffers equal where each process has filled them from its own slice."""
+    """Copy the buffers of the first process; each process has filled its own from its slice."""
     if size() == 1:
         return
-    with _others_may_fail():
+    with _report_lost_processes():
         for buffer in model.buffers():
             dist.broadcast(buffer, src=0)
 
 
 def wait_for_all() -> None:
-    """Return when every process has got here."""
+    """Return when every process has called this."""
     sum_over_processes([0.0])
 
 
 @contextmanager
-def _others_may_fail() -> Iterator[None]:
+def _report_lost_processes() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ValueError) as error:
         first_line = str(error).partition("\n")[0]
         raise ProcessGroupError(
             f"process {os.environ.get('RANK', '?')} of {os.environ.get('WORLD_SIZE', '?')} lost "
-            f"the others ({first_line}); the error of the one that failed first is in the output"
+            f"its connection to the others ({first_line}); the output contains the error of the "
+            "process that failed first"
         ) from error

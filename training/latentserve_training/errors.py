@@ -1,27 +1,27 @@
-"""What can go wrong that a user can put right.
+"""Exceptions for errors that a user can correct.
 
 ::
 
     TrainingError
     ├── ConfigError           a preset, a key or a value
-    ├── DataError             image files that are missing, broken or too few
+    ├── DataError             image files that are missing, damaged or too few
     ├── CheckpointError       a run folder that cannot be read or continued
     ├── NonFiniteLossError    training diverged
-    ├── EvaluationError       what cannot be measured, or not with what was given
+    ├── EvaluationError       a metric that cannot be computed with the given model or data
     ├── ProcessGroupError     another process of torchrun has failed
     └── ExportError           a model that must not be published
         └── ParityError       the ONNX graph differs from the torch model
 
-The command line prints these as one line; anything else is a bug and keeps its traceback.
+The command line prints these as one line. Any other exception is a bug and keeps its traceback.
 """
 
 
 class TrainingError(Exception):
-    """Any error whose message tells the user what to do."""
+    """Base class of all errors whose message tells the user how to correct them."""
 
 
 class ConfigError(TrainingError):
-    """A configuration that names an unknown key or holds an impossible value."""
+    """A configuration with an unknown key or an invalid value."""
 
 
 class DataError(TrainingError):
@@ -37,7 +37,7 @@ class NonFiniteLossError(TrainingError):
 
 
 class EvaluationError(TrainingError):
-    """What cannot be measured: an unknown metric, no run and no export, an altered classifier."""
+    """An unknown metric, a folder that is neither run nor export, or an altered classifier."""
 
 
 class ProcessGroupError(TrainingError):
@@ -45,7 +45,7 @@ class ProcessGroupError(TrainingError):
 
 
 class ExportError(TrainingError):
-    """A model that must not be published as it is."""
+    """A model that must not be published."""
 
 
 class ParityError(ExportError):

@@ -1,4 +1,4 @@
-"""Pixels as they are stored and as the models see them."""
+"""Image shape, and conversion of pixels from uint8 to float32."""
 
 from torch import Tensor
 
@@ -7,5 +7,5 @@ ImageShape = tuple[int, int, int]
 
 
 def to_float(images: Tensor) -> Tensor:
-    """uint8 0..255 to float32 in [0, 1]."""
+    """Convert uint8 pixels, 0 to 255, to float32 in [0, 1]."""
     return images.float() / 255.0

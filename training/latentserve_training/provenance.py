@@ -1,4 +1,4 @@
-"""Where a model comes from: library versions and the revision of this code."""
+"""Provenance of a model: library versions, source revision and machine."""
 
 import os
 import platform
@@ -11,16 +11,16 @@ UNKNOWN = "unknown"
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that shape a model or its export."""
+    """Versions of Python and of the libraries that affect a model or its export."""
     versions = {name: metadata.version(name) for name in LIBRARIES}
     return {"python": platform.python_version()} | versions
 
 
 def source_revision() -> str:
-    """The commit of this package's sources, with ``-dirty`` if they differ from it.
+    """The commit of the sources of this package, with ``-dirty`` if they differ from it.
 
-    "unknown" where the package is installed rather than checked out: a repository that merely
-    surrounds the environment is not the one that these files belong to.
+    "unknown" where the package is installed and not checked out: a repository that contains the
+    virtual environment is not the repository of these files.
     """
     package = Path(__file__).parent
     tracked = _git(package, "ls-files", "--error-unmatch", Path(__file__).name)
@@ -31,10 +31,10 @@ def source_revision() -> str:
 
 
 def machine(device: str = "cpu") -> dict[str, str | int]:
-    """What figures of time depend on.
+    """The hardware that measured times depend on.
 
     Args:
-        device: ``cuda`` to name the GPU as well.
+        device: ``cuda`` to include the name of the GPU.
     """
     described: dict[str, str | int] = {"cpu": cpu_name(), "cores": os.cpu_count() or 1}
     if device == "cuda":
@@ -45,7 +45,7 @@ def machine(device: str = "cpu") -> dict[str, str | int]:
 
 
 def cpu_name() -> str:
-    """The processor's model, as far as the operating system tells."""
+    """The model name of the processor, as reported by the operating system."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Tensors and image files as the cases name them: JSON that points at binary files."""
+"""Tensors and image files of the cases: JSON documents and binary files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DTYPES = {"float32": ("FLOAT32", "f32"), "float16": ("FLOAT16", "f16"), "uint8"
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far a value may be from the expected one: atol + rtol * |expected|."""
+    """Maximum deviation of a value from the expected one: atol + rtol * |expected|."""
 
     atol: float
     rtol: float = 0.0
@@ -25,19 +25,19 @@ class Tolerance:
 
 @dataclass
 class CaseFiles:
-    """The binary files of the cases, by their path below the folder of the cases."""
+    """Binary files of the cases, by path below the folder of the cases."""
 
     contents: dict[str, bytes] = field(default_factory=dict)
 
     def add(self, name: str, data: bytes) -> str:
-        """Keep a file and return its path; the same name twice must have the same bytes."""
+        """Add a file and return its path. Raises ValueError if the name has other bytes."""
         path = f"data/{name}"
         if self.contents.setdefault(path, data) != data:
-            raise ValueError(f"two different files are called {path}")
+            raise ValueError(f"two different files have the path {path}")
         return path
 
     def tensor(self, name: str, array: NDArray[Any], *, repeat: int = 1) -> Json:
-        """Return the tensor of an array; `repeat`: the file's rows that many times over."""
+        """Return an array as a tensor; `repeat` is the number of copies of its rows."""
         data_type, ending = _DTYPES[array.dtype.name]
         little_endian = array.astype(array.dtype.newbyteorder("<"), copy=False)
         path = self.add(f"{name}.{ending}", little_endian.tobytes())
@@ -50,7 +50,7 @@ class CaseFiles:
     def expected(
         self, name: str, array: NDArray[Any], tolerance: Tolerance, *, repeat: int = 1
     ) -> Json:
-        """Return an expected tensor."""
+        """Return an array as an expected tensor with its tolerance."""
         return {
             **self.tensor(name, array, repeat=repeat),
             "atol": tolerance.atol,
@@ -67,5 +67,5 @@ class CaseFiles:
 
 
 def zeros(data_type: str, shape: list[int], byte_count: int) -> Json:
-    """Return a tensor of so many zero bytes, which need not fit to the shape."""
+    """Return a tensor of zero bytes; `byte_count` need not match the shape."""
     return {"dtype": data_type, "shape": shape, "data": {"zeros": byte_count}}

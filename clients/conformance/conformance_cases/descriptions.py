@@ -1,9 +1,9 @@
-"""What the server says about its models and its health."""
+"""Cases of ModelService and of the health service."""
 
 from __future__ import annotations
 
 from conformance_cases.case_files import Json
-from conformance_cases.exported import ExportedModel
+from conformance_cases.exported_models import ExportedModel
 from conformance_cases.suite import (
     DEFAULT_MODEL,
     HEALTH,
@@ -76,7 +76,7 @@ def _get(suite: Suite, name: str) -> Json:
 
 
 def _brief(model: ExportedModel) -> Json:
-    """The fields that say which model it is."""
+    """Return the fields that identify a model."""
     return {
         "name": model.name,
         "version": model.version,
@@ -88,7 +88,7 @@ def _brief(model: ExportedModel) -> Json:
 
 
 def _whole(model: ExportedModel) -> Json:
-    """Every field of a model but its provider, which depends on the machine."""
+    """Return every field of a model except its provider, which depends on the machine."""
     manifest = model.manifest
     latent, likelihood = manifest["latent"], manifest["likelihood"]
     return {

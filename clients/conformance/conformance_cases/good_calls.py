@@ -1,4 +1,4 @@
-"""Good calls of Encode, Decode, Reconstruct and Denoise; every form of images; large batches."""
+"""Cases of successful Encode, Decode, Reconstruct and Denoise calls."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from conformance_cases.case_files import Json, Tolerance
-from conformance_cases.exported import ExportedModel, squared_error
+from conformance_cases.exported_models import ExportedModel, squared_error
 from conformance_cases.suite import (
     GENERATIVE,
     GRAPH,
@@ -22,7 +22,7 @@ from conformance_cases.suite import (
 )
 
 SEEDS = (0, 7, 2**64 - 1)
-# Coprime to the rows of a batch, so that no row can be mistaken for one of another batch.
+# Coprime to the batch size, so that equal positions of two batches have different rows.
 BLOCK_ROWS, BLOCKS = 7, 143
 
 
@@ -59,7 +59,7 @@ def _encode(suite: Suite) -> None:
     model = suite.models["mnist-vae"]
     mean, log_variance = model.run("encode", suite.floats(3, 3))
     for seed in SEEDS:
-        drawn = model.posterior(mean, log_variance, seed)
+        latents = model.posterior(mean, log_variance, seed)
         suite.case(
             f"encode/posterior-seed-{seed}",
             GENERATIVE + "Encode",
@@ -70,7 +70,9 @@ def _encode(suite: Suite) -> None:
             },
             ok(
                 suite.served_by("mnist-vae"),
-                latents=suite.files.expected(f"encode-posterior-{seed}-latents", drawn, POSTERIOR),
+                latents=suite.files.expected(
+                    f"encode-posterior-{seed}-latents", latents, POSTERIOR
+                ),
                 log_variance=suite.files.expected(
                     "encode-posterior-log-variance", log_variance, GRAPH
                 ),
@@ -81,7 +83,7 @@ def _encode(suite: Suite) -> None:
 
 
 def _default_and_version(suite: Suite, model: ExportedModel) -> None:
-    """The same call with no model, and with a model by its version."""
+    """Add the same call without a model, and with a model version."""
     mean, log_variance = model.run("encode", suite.floats(3, 3))
     for name, ref in (("default-model", None), ("version", suite.ref("mnist-vae", model.version))):
         request: Json = {"images": _tensor_of_digits(suite, 3, 3)}
@@ -103,7 +105,7 @@ def _default_and_version(suite: Suite, model: ExportedModel) -> None:
 
 
 def _latents(model: ExportedModel, rows: int) -> NDArray[Any]:
-    """Latents where the model's decoder was trained: spread like a prior, but of no draw."""
+    """Return standard-normal latents, as the decoder was trained on, [rows, dim]."""
     generator = np.random.Generator(np.random.PCG64(rows))
     return generator.standard_normal((rows, model.dim), np.float32)
 
@@ -218,7 +220,7 @@ def _denoise(suite: Suite) -> None:
 
 
 def _forms_in(suite: Suite) -> None:
-    """The forms that images can be sent in."""
+    """Add the forms of images in requests."""
     rows = suite.floats(5, 2)
     half = rows.astype(np.float16)
     tensors: dict[str, NDArray[Any]] = {"float32": rows, "float16": half}
@@ -264,7 +266,7 @@ def _forms_out(suite: Suite) -> None:
 
 
 def _large(suite: Suite) -> None:
-    """Requests that the server runs in many batches, and whose rows must come back in order."""
+    """Add requests of several batches, whose rows must be returned in order."""
     rows = suite.uint8(10, BLOCK_ROWS)
     model = suite.models["mnist-vae"]
     as_floats = suite.floats(10, BLOCK_ROWS)

@@ -1,4 +1,4 @@
-"""What all groups of cases are made with: models, digits, tolerances, the form of a case."""
+"""Suite of cases, with the limits and tolerances that all groups share."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conformance_cases.case_files import CaseFiles, Json, Tolerance
-from conformance_cases.exported import ExportedModel, to_uint8
+from conformance_cases.exported_models import ExportedModel, to_uint8
 
 GENERATIVE = "latentserve.v1.GenerativeService/"
 MODELS = "latentserve.v1.ModelService/"
 HEALTH = "grpc.health.v1.Health/"
 
-# What the fixture's servers allow; generate.py writes them into index.json too.
+# Limits of the servers.
 MAX_REQUEST_ROWS = 1024
 MAX_STREAM_ROWS = 100_000
 MAX_BATCH_ROWS = 64
@@ -23,13 +23,13 @@ DEFAULT_MODEL = "mnist-vae"
 TOKEN = "conformance-token"
 DOMAIN = "latentserve"
 
-# The tolerance of the exports' golden outputs: kernels add in another order elsewhere.
+# Tolerance of the golden outputs of the exports: kernels differ in the order of additions.
 GRAPH = Tolerance(1e-4)
 # Four units in the last place of a float32: ln, cos and sin differ between libraries.
-DRAW = Tolerance(1e-12, 4.8e-7)
-# The same, times the factors of a mixture, added up.
-MIXTURE_DRAW = Tolerance(1e-5, 1e-6)
-# z = mean + exp(log_variance / 2) * e: the graph's error in all three.
+SAMPLE = Tolerance(1e-12, 4.8e-7)
+# The same error, times the factors of a mixture, summed.
+MIXTURE_SAMPLE = Tolerance(1e-5, 1e-6)
+# z = mean + exp(log_variance / 2) * e: the error of the graph in mean and log_variance.
 POSTERIOR = Tolerance(5e-4)
 HALF = Tolerance(1.1e-3)  # a float16 near 1 has steps of 4.9e-4 to 9.8e-4
 LEVEL = Tolerance(1)  # one of 256
@@ -54,7 +54,7 @@ class Suite:
             case["request"] = request
         cases = self.groups.setdefault(group, [])
         if any(other["name"] == name for other in cases):
-            raise ValueError(f"two cases are called {name}")
+            raise ValueError(f"two cases have the name {name}")
         cases.append({**case, "expect": expect})
 
     def uint8(self, first: int, rows: int) -> NDArray[np.uint8]:
@@ -66,11 +66,11 @@ class Suite:
         return self.uint8(first, rows).astype(np.float32) / np.float32(255)
 
     def ref(self, model: str, version: int | None = None) -> Json:
-        """Return a ModelRef; without a version, the highest."""
+        """Return a ModelRef; without a version, it selects the highest."""
         return {"name": model} if version is None else {"name": model, "version": version}
 
     def served_by(self, model: str) -> Json:
-        """Return who must have answered."""
+        """Return the expected model version of a reply."""
         exported = self.models[model]
         return {"name": model, "version": exported.version, "digest": exported.digest}
 
@@ -95,13 +95,13 @@ class Suite:
         return {"tensor": self.files.expected(name, array, tolerance or usual, repeat=repeat)}
 
 
-def ok(model_answer: Json, **outputs: Any) -> Json:
-    """Return a good outcome of a GenerativeService call."""
-    return {"ok": {"served_by": model_answer, **outputs}}
+def ok(served_by: Json, **outputs: Any) -> Json:
+    """Return the expectation of a successful GenerativeService call."""
+    return {"ok": {"served_by": served_by, **outputs}}
 
 
 def error(code: str, reason: str = "", **details: Any) -> Json:
-    """Return a failing outcome; without a reason, details are not looked at."""
+    """Return the expectation of a failed call; without a reason, details are not checked."""
     outcome: Json = {"code": code}
     if reason:
         outcome |= {"reason": reason, "domain": DOMAIN, "metadata_keys": ["request_id"]}

@@ -1,4 +1,4 @@
-"""The asyncio client, called from blocking code: the cases hold for it too."""
+"""Blocking wrapper of the asyncio client, so that both clients run the same cases."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from latentserve_client import AsyncClient
 
 
 class BlockingAsyncClient:
-    """The methods of an AsyncClient, to be called as those of a Client.
+    """Wrapper that makes the methods of an AsyncClient blocking.
 
     Args:
-        runner: runs the event loop that the client was made in.
+        runner: runs the event loop in which the client was created.
         client: the client.
     """
 
@@ -33,7 +33,7 @@ class BlockingAsyncClient:
         return call
 
     def _iterate(self, stream: AsyncGenerator[Any, None]) -> Iterator[Any]:
-        """Yield what a stream gives; leaving the loop closes it."""
+        """Yield the items of a stream; leaving the loop closes it."""
         try:
             while True:
                 try:
@@ -46,7 +46,7 @@ class BlockingAsyncClient:
 
 
 def open_client(runner: asyncio.Runner, make: Callable[[], AsyncClient]) -> BlockingAsyncClient:
-    """Make an asyncio client inside the loop of a runner, as gRPC wants it."""
+    """Create an asyncio client inside the loop of a runner, as gRPC requires."""
 
     async def made() -> AsyncClient:
         return make()

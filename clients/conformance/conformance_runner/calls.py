@@ -1,4 +1,4 @@
-"""Makes the call of a case: through the client, the stub or as bytes."""
+"""Executes the call of a case: through the client, the stub or as raw bytes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from numpy.typing import NDArray
 
 from conformance_runner.blocking import open_client
-from conformance_runner.case_reading import DEFAULT_DEADLINE_MS, CaseFolder, Json
+from conformance_runner.case_folder import DEFAULT_DEADLINE_MS, CaseFolder, Json
 from latentserve.v1 import (
     generative_service_pb2,
     generative_service_pb2_grpc,
@@ -33,7 +33,7 @@ _MAX_MESSAGE_BYTES = 64 * 2**20
 
 @dataclass
 class Part:
-    """One reply of GenerativeService, whole or a message of a stream; None: not in it."""
+    """Reply of GenerativeService, or one message of a stream; None for absent fields."""
 
     images: NDArray[Any] | tuple[bytes, ...] | None = None
     latents: NDArray[Any] | None = None
@@ -46,15 +46,15 @@ class Part:
 
 
 @dataclass
-class Answer:
-    """What a good call gave: replies, or whatever ModelService and health say."""
+class CallResult:
+    """Result of a successful call: parts of GenerativeService, or the value of another service."""
 
     parts: list[Part] = field(default_factory=list)
     value: Any = None
 
 
 class Caller:
-    """Calls the servers of a servers file; one channel each, with and without retries."""
+    """Executes calls; holds one channel per server, with and without retries."""
 
     def __init__(
         self, addresses: Mapping[str, str], folder: CaseFolder, *, asyncio_client: bool = False
@@ -74,12 +74,12 @@ class Caller:
                 self._asyncio.run(channel.close(None))
             self._asyncio.close()
 
-    def call(self, case: Json) -> Answer:
-        """Make the call of a case. Raises the client's LatentserveError where it fails."""
+    def call(self, case: Json) -> CallResult:
+        """Execute the call of a case. Raises the client's LatentserveError if it fails."""
         if case["through"] == "client":
             return self._through_client(case)
         try:
-            return self._below_client(case)
+            return self._through_stub(case)
         except grpc.RpcError as error:
             raise error_from_rpc(error) from error
 
@@ -100,7 +100,7 @@ class Caller:
         ]
 
     def _client(self, case: Json) -> Any:
-        """Return a Client, or what is used like one, for the server of a case."""
+        """Return a Client, or the blocking AsyncClient, for the server of a case."""
         settings: Any = {
             "timeout_s": _timeout_s(case),
             "metadata": list(case.get("metadata", {}).items()),
@@ -117,28 +117,28 @@ class Caller:
 
         return open_client(self._asyncio, make)
 
-    def _through_client(self, case: Json) -> Answer:
+    def _through_client(self, case: Json) -> CallResult:
         client = self._client(case)
         request = case["request"]
         name = case["rpc"].rpartition("/")[2]
         if name == "ListModels":
-            return Answer(value=client.models())
+            return CallResult(value=client.models())
         if name == "GetModel":
             ref = request.get("model", {})
-            return Answer(value=client.model(ref.get("name"), ref.get("version", 0)))
+            return CallResult(value=client.model(ref.get("name"), ref.get("version", 0)))
         if name == "ReloadModels":
-            return Answer(value=client.reload_models(request["names"]))
+            return CallResult(value=client.reload_models(request["names"]))
         if name == "Check":
-            return Answer(value=client.health(request["service"]))
+            return CallResult(value=client.health(request["service"]))
         if name == "Watch":
             watching = client.watch_health(request["service"], timeout_s=_timeout_s(case))
             with closing(watching) as statuses:
-                return Answer(value=next(statuses))
+                return CallResult(value=next(statuses))
         arguments = self._arguments(request)
         if name == "SampleStream":
-            return Answer([_part(chunk) for chunk in self._chunks(client, case, arguments)])
+            return CallResult([_part(chunk) for chunk in self._chunks(client, case, arguments)])
         method = getattr(client, name.lower())
-        return Answer([_part(method(**arguments))])
+        return CallResult([_part(method(**arguments))])
 
     def _arguments(self, request: Json) -> Json:
         """Return the request as arguments of the client's methods."""
@@ -165,7 +165,7 @@ class Caller:
         return arguments
 
     def _chunks(self, client: Any, case: Json, arguments: Json) -> Iterator[Any]:
-        """Read a stream; where the case says so, cancel it, and resume it."""
+        """Read a stream; cancel and resume it if the case requires that."""
         stream = case.get("stream")
         if stream is None:
             yield from client.sample_stream(**arguments)
@@ -181,8 +181,8 @@ class Caller:
             offset = arguments.get("offset", 0) + rows
             yield from client.sample_stream(**{**arguments, "count": rest, "offset": offset})
 
-    def _below_client(self, case: Json) -> Answer:
-        """Make a call with a request that the client would not send, or to look at trailers."""
+    def _through_stub(self, case: Json) -> CallResult:
+        """Execute a call that the client would refuse to send, or whose trailers are checked."""
         service, _, name = case["rpc"].partition("/")
         is_stream = name in ("SampleStream", "Watch")
         if case["through"] == "bytes":
@@ -211,10 +211,10 @@ class Caller:
         if case["through"] == "bytes":
             kind = getattr(generative_service_pb2, f"{name}Response")
             replies = [kind.FromString(reply) for reply in replies]
-        return Answer([_part_of_message(reply) for reply in replies])
+        return CallResult([_part_of_message(reply) for reply in replies])
 
     def _message(self, name: str, request: Json) -> Any:
-        """Return a request message, whether a server could take it or not."""
+        """Return the request message of a case, valid or not."""
         if name == "Check" or name == "Watch":
             return health_pb2.HealthCheckRequest(service=request["service"])
         for module in (generative_service_pb2, model_service_pb2):
@@ -251,7 +251,7 @@ class Caller:
 
 
 def _channel_key(case: Json) -> tuple[str, bool]:
-    """Return the server of a case, and whether its calls are tried again."""
+    """Return the server of a case, and whether its calls are retried."""
     return case["server"], bool(case.get("retry"))
 
 
@@ -260,12 +260,12 @@ def _timeout_s(case: Json) -> float:
 
 
 def _enum(kind: Any, prefix: str, name: str) -> Any:
-    """Return an enum's value by its name without prefix, or a number that it lacks."""
+    """Return an enum value by its name without prefix, or an unknown value by its number."""
     return int(name) if name.isdecimal() else kind.Value(prefix + name)
 
 
 def _result(call: Any) -> Any:
-    """Return the reply of a call; the error of a cancelled one is an RpcError too."""
+    """Return the reply of a call. Raises an RpcError for a cancelled call too."""
     try:
         return call.result()
     except grpc.FutureCancelledError:
@@ -282,7 +282,7 @@ def _stub(service: str, channel: grpc.Channel) -> Any:
 
 
 def _part(result: Any) -> Part:
-    """Return a result of the client."""
+    """Convert a result of the client."""
     return Part(
         images=getattr(result, "received", None),
         latents=getattr(result, "latents", None),
@@ -296,7 +296,7 @@ def _part(result: Any) -> Part:
 
 
 def _part_of_message(reply: Any) -> Part:
-    """Return a reply of Sample or SampleStream."""
+    """Convert a reply message of Sample or SampleStream."""
     return Part(
         images=from_images(reply.images),
         latents=from_tensor(reply.latents, rank=2) if reply.HasField("latents") else None,

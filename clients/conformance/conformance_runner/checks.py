@@ -1,4 +1,4 @@
-"""Compares what a call gave with what its case expects."""
+"""Checks of the result or the error of a call against its case."""
 
 from __future__ import annotations
 
@@ -13,50 +13,50 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from numpy.typing import NDArray
 
-from conformance_runner.calls import Answer, Part
-from conformance_runner.case_reading import DTYPES, CaseFolder, Json
+from conformance_runner.calls import CallResult, Part
+from conformance_runner.case_folder import DTYPES, CaseFolder, Json
 from latentserve_client import LatentserveError
 
 MAX_BATCH_ROWS = 64
 _LONGEST = 300
-_MAY_BE_SILENT = ("CANCELLED", "DEADLINE_EXCEEDED")
+_MAY_LACK_MESSAGE = ("CANCELLED", "DEADLINE_EXCEEDED")
 
 
 class Mismatch(Exception):
-    """The server, or the client, does not do what the case expects."""
+    """The result differs from the expectation of the case."""
 
 
-def check_answer(case: Json, answer: Answer, folder: CaseFolder) -> None:
-    """Raise Mismatch unless a good call gave what the case expects."""
+def check_result(case: Json, result: CallResult, folder: CaseFolder) -> None:
+    """Raise Mismatch unless the result of a call is as expected."""
     if "ok" not in case["expect"]:
-        raise Mismatch(f"answered, where {case['expect']['error']} is expected")
+        raise Mismatch(f"the call succeeded, expected {case['expect']['error']}")
     expected = case["expect"]["ok"]
     if "status" in expected:
-        _equal("status", answer.value, expected["status"])
+        _equal("status", result.value, expected["status"])
     elif "models" in expected:
-        _equal("number of models", len(answer.value), len(expected["models"]))
-        for model, wanted in zip(answer.value, expected["models"], strict=True):
+        _equal("number of models", len(result.value), len(expected["models"]))
+        for model, wanted in zip(result.value, expected["models"], strict=True):
             _check_description(wanted["name"], model, wanted)
-        _equal("default_model", answer.value.default, expected["default_model"])
+        _equal("default_model", result.value.default, expected["default_model"])
     elif "model" in expected:
-        _check_description(expected["model"]["name"], answer.value, expected["model"])
+        _check_description(expected["model"]["name"], result.value, expected["model"])
     elif "outcomes" in expected:
-        _equal("number of outcomes", len(answer.value), len(expected["outcomes"]))
-        for outcome, wanted in zip(answer.value, expected["outcomes"], strict=True):
+        _equal("number of outcomes", len(result.value), len(expected["outcomes"]))
+        for outcome, wanted in zip(result.value, expected["outcomes"], strict=True):
             _check_description("outcome", outcome, wanted)
     else:
-        _check_parts(case, answer.parts, folder)
+        _check_parts(case, result.parts, folder)
 
 
 def check_error(case: Json, error: LatentserveError) -> None:
-    """Raise Mismatch unless a call failed as the case expects."""
+    """Raise Mismatch unless the error of a call is as expected."""
     if "error" not in case["expect"]:
         raise Mismatch(f"{error}")
     expected = case["expect"]["error"]
     codes = expected.get("codes") or [expected["code"]]
     if error.code not in codes:
         raise Mismatch(f"code {error.code} ({error.message}), expected {' or '.join(codes)}")
-    if not error.message and error.code not in _MAY_BE_SILENT:
+    if not error.message and error.code not in _MAY_LACK_MESSAGE:
         raise Mismatch("the error has no message")
     if "reason" not in expected:
         return
@@ -72,7 +72,7 @@ def check_error(case: Json, error: LatentserveError) -> None:
         _equal(f"metadata[{key}]", error.metadata.get(key), value)
     for text in expected.get("message_lacks", ()):
         if text in error.message:
-            raise Mismatch(f"the message says {text!r}: {error.message}")
+            raise Mismatch(f"the message contains {text!r}: {error.message}")
     _check_retry(case, error, expected=expected["retry_info"])
 
 
@@ -81,7 +81,7 @@ def _check_retry(case: Json, error: LatentserveError, *, expected: bool) -> None
     if not expected:
         _equal("the delay of RetryInfo", delay_s, None)
     elif not delay_s or delay_s <= 0:
-        raise Mismatch(f"the delay of RetryInfo is {delay_s}, expected one above 0")
+        raise Mismatch(f"the delay of RetryInfo is {delay_s}, expected a value above 0")
     if case["through"] == "stub":
         cause: Any = error.__cause__
         pushback = dict(cause.trailing_metadata() or ()).get("grpc-retry-pushback-ms")
@@ -90,7 +90,7 @@ def _check_retry(case: Json, error: LatentserveError, *, expected: bool) -> None
 
 
 def _domain(error: LatentserveError) -> str:
-    """Return ErrorInfo.domain, which the client's errors do not show."""
+    """Return ErrorInfo.domain, which the client's errors do not contain."""
     for detail in rpc_status.from_call(error.__cause__).details:
         if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
             return str(error_details_pb2.ErrorInfo.FromString(detail.value).domain)
@@ -105,7 +105,7 @@ def _check_parts(case: Json, parts: Sequence[Part], folder: CaseFolder) -> None:
         _check_signature(part, expected)
         if expected.get("seed") == "any":
             if part.seed is None or part.seed != parts[0].seed:
-                raise Mismatch(f"the seed {part.seed} of a draw")
+                raise Mismatch(f"seed is {part.seed}, expected one seed in all replies")
         elif "seed" in expected:
             wanted = expected["seed"]
             _equal("seed", part.seed, None if wanted is None else int(wanted))
@@ -146,20 +146,20 @@ def _check_chunks(case: Json, parts: Sequence[Part]) -> None:
     if "chunks" in case["expect"]["ok"]:
         _equal("chunks", chunks, case["expect"]["ok"]["chunks"])
     if case.get("stream", {}).get("resume", True):
-        _equal("rows of all chunks", sum(c["rows"] for c in chunks), int(request["count"]))
+        _equal("total rows of chunks", sum(c["rows"] for c in chunks), int(request["count"]))
 
 
 def _check_optional(
     name: str, arrays: Sequence[NDArray[Any] | None], expected: Json | None, folder: CaseFolder
 ) -> None:
-    there = [array for array in arrays if array is not None]
+    present = [array for array in arrays if array is not None]
     if expected is None:
-        if there:
-            raise Mismatch(f"{name} is there, expected none")
-    elif len(there) < len(arrays):
+        if present:
+            raise Mismatch(f"{name} is present, expected none")
+    elif len(present) < len(arrays):
         raise Mismatch(f"{name} is missing")
     else:
-        _check_tensor(name, np.concatenate(there), expected, folder)
+        _check_tensor(name, np.concatenate(present), expected, folder)
 
 
 def _check_images(
@@ -185,14 +185,14 @@ def _pixels(file: bytes) -> NDArray[np.uint8]:
 
 
 def _check_tensor(name: str, got: NDArray[Any], expected: Json, folder: CaseFolder) -> None:
-    _equal(f"type of {name}", got.dtype, DTYPES[expected["dtype"]])
+    _equal(f"dtype of {name}", got.dtype, DTYPES[expected["dtype"]])
     _equal(f"shape of {name}", list(got.shape), expected["shape"])
     if "data" not in expected:
         return
     values = got.astype(np.float64)
     wanted = folder.array(expected).astype(np.float64)
     allowed = expected["atol"] + expected["rtol"] * np.abs(wanted)
-    wrong = ~(np.abs(values - wanted) <= allowed)  # NaN is wrong too
+    wrong = ~(np.abs(values - wanted) <= allowed)  # NaN is never within tolerance
     if wrong.any():
         index = tuple(int(i) for i in np.argwhere(wrong)[0])
         raise Mismatch(
@@ -202,7 +202,7 @@ def _check_tensor(name: str, got: NDArray[Any], expected: Json, folder: CaseFold
 
 
 def _check_description(name: str, got: Any, expected: Json) -> None:
-    """Compare the given fields of what the client says of a model with a case's."""
+    """Compare the expected fields of a model description."""
     for key, wanted in expected.items():
         value = getattr(got, key)
         if key in ("state", "action"):

@@ -1,1 +1,4 @@
-"""The servers that the conformance cases are run against, whole or broken on purpose."""
+"""Servers for the conformance cases, correct or deliberately broken.
+
+Input: the exports. Output: the addresses of one server per role. It may import the server.
+"""

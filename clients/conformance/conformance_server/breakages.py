@@ -1,6 +1,6 @@
-"""Ways to break the servers, each of which every runner must notice.
+"""Breakages of the servers; every runner must detect each of them.
 
-The parts inside stay whole: what goes wrong is put between them and the transport.
+The server itself is unchanged: the faults are injected between it and the transport.
 """
 
 from __future__ import annotations
@@ -45,27 +45,27 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "wrong-descriptions": ("models",),
     "unhealthy": ("health",),
 }
-"""The breakages, and the groups of cases in which a runner must find each."""
+"""Breakages, with the groups of cases in which a runner must detect each."""
 
 UNKNOWN_FIELD = b"\xc2\x3e\x05hello"
-"""Field 1000, as the case about unknown fields sends it."""
+"""Field 1000, as the case with an unknown field sends it."""
 
 _DOMAIN = status.DOMAIN
-_OF_REQUESTS = ("wrong-seed", "lost-temperature", "ignored-format", "unasked-latents")
+_REQUEST_BREAKAGES = ("wrong-seed", "lost-temperature", "ignored-format", "unasked-latents")
 _OTHER_CODES = {"INVALID_ARGUMENT": "FAILED_PRECONDITION", "FAILED_PRECONDITION": "NOT_FOUND"}
 
 
 class Breakage:
-    """What is broken at present, in all servers of this process."""
+    """The current breakage of all servers of this process."""
 
     def __init__(self, name: str = "none") -> None:
         self.name = name
-        self._whole = status.wire_status
-        # Both transports make every status of it.
+        self._make_status = status.wire_status
+        # Both transports create every status with this function.
         status.wire_status = self._wire_status
 
     def service(self, service: Service, role: str) -> Service:
-        """Return a service whose methods break as this says."""
+        """Return a service whose methods have the current breakage."""
         unary = {name: self._unary(name, method, role) for name, method in service.unary.items()}
         streams = {
             name: self._stream(name, method, role) for name, method in service.streams.items()
@@ -87,14 +87,14 @@ class Breakage:
         return broken
 
     def _refuse(self, request: bytes, role: str) -> None:
-        """Refuse what a whole server takes."""
+        """Refuse requests that a correct server accepts."""
         if self.name == "impatient" and role == "held":
-            raise InvalidRequest("refused on purpose")
+            raise InvalidRequest("refused by the test server")
         if self.name == "strict-fields" and UNKNOWN_FIELD in request:
-            raise InvalidRequest("an unknown field, refused on purpose")
+            raise InvalidRequest("an unknown field, refused by the test server")
 
     def _request(self, rpc: str, request: bytes) -> bytes:
-        if self.name not in _OF_REQUESTS:
+        if self.name not in _REQUEST_BREAKAGES:
             return request
         message = _message(rpc, "Request")
         message.ParseFromString(request)
@@ -111,7 +111,7 @@ class Breakage:
         return changed
 
     def done(self, rpc: str, done: Done) -> Done:
-        """Return a callback that spoils the reply before it hands it on."""
+        """Return a callback that corrupts the reply before it forwards it."""
         return lambda reply: done(Reply(lambda: self._reply(rpc, reply.build()), reply.slow))
 
     def _reply(self, rpc: str, data: bytes) -> bytes:
@@ -121,7 +121,7 @@ class Breakage:
         message.ParseFromString(data)
         fields = message.DESCRIPTOR.fields_by_name
         if self.name == "wrong-seed":
-            # What was drawn is of another seed; what the reply says is not.
+            # The samples have another seed; the reply contains the requested one.
             seed = fields.get("seed")
             if seed is not None and (not seed.has_presence or message.HasField("seed")):
                 message.seed ^= 1
@@ -136,9 +136,9 @@ class Breakage:
         elif self.name == "wrong-offset" and rpc == "SampleStream":
             message.offset += 1
         elif self.name in ("wrong-values", "swapped-rows"):
-            _spoil_outputs(message, swap=self.name == "swapped-rows")
+            _corrupt_outputs(message, swap=self.name == "swapped-rows")
         elif self.name == "wrong-descriptions":
-            _spoil_descriptions(rpc, message)
+            _corrupt_descriptions(rpc, message)
         changed: bytes = message.SerializeToString()
         return changed
 
@@ -168,7 +168,7 @@ class Breakage:
         elif name == "lost-metadata":
             error.metadata = {}
         status.DOMAIN = "elsewhere" if name == "wrong-domain" else _DOMAIN
-        made = self._whole(error, request_id=request_id)
+        made = self._make_status(error, request_id=request_id)
         if name == "no-pushback":
             kept = [pair for pair in made.trailers if pair[0] != "grpc-retry-pushback-ms"]
             made = replace(made, trailers=tuple(kept))
@@ -176,7 +176,7 @@ class Breakage:
 
 
 class _BrokenStream:
-    """A stream of chunks that may end too early."""
+    """Stream of chunks that may end too early."""
 
     def __init__(self, breakage: Breakage, rpc: str, stream: Any) -> None:
         self._breakage = breakage
@@ -186,12 +186,12 @@ class _BrokenStream:
 
     @property
     def exhausted(self) -> bool:
-        """Whether it ends here."""
+        """Whether the stream has ended."""
         cut = self._begun and self._breakage.name == "truncated-stream"
         return cut or bool(self._stream.exhausted)
 
     def next_chunk(self, deadline: float | None, done: Done) -> Call:
-        """Ask for the next chunk."""
+        """Request the next chunk."""
         self._begun = True
         broken = self._breakage.done(self._rpc, done)
         call: Call = self._stream.next_chunk(deadline, broken)
@@ -212,22 +212,22 @@ _DTYPES = {
 }
 
 
-def _spoil_outputs(message: Any, *, swap: bool) -> None:
-    """Change one value by a little, or the order of rows, in every output of a reply."""
+def _corrupt_outputs(message: Any, *, swap: bool) -> None:
+    """Change one value slightly, or the order of rows, in every output of a reply."""
     fields = message.DESCRIPTOR.fields_by_name
     for name in ("latents", "log_variance"):
         if name in fields and message.HasField(name):
-            _spoil_tensor(getattr(message, name), swap=swap)
+            _corrupt_tensor(getattr(message, name), swap=swap)
     if "images" in fields and message.HasField("images"):
         if message.images.HasField("tensor"):
-            _spoil_tensor(message.images.tensor, swap=swap)
+            _corrupt_tensor(message.images.tensor, swap=swap)
         else:
             files = list(message.images.encoded.files)
             del message.images.encoded.files[:]
             message.images.encoded.files.extend(files[::-1] if swap else [files[-1]] * len(files))
 
 
-def _spoil_tensor(tensor: tensor_pb2.Tensor, *, swap: bool) -> None:
+def _corrupt_tensor(tensor: tensor_pb2.Tensor, *, swap: bool) -> None:
     array = np.frombuffer(tensor.data, _DTYPES[tensor.data_type]).reshape(tensor.shape).copy()
     if swap:
         array = np.roll(array, 1, axis=0)
@@ -237,7 +237,7 @@ def _spoil_tensor(tensor: tensor_pb2.Tensor, *, swap: bool) -> None:
     tensor.data = array.tobytes()
 
 
-def _spoil_descriptions(rpc: str, message: Message) -> None:
+def _corrupt_descriptions(rpc: str, message: Message) -> None:
     models: list[Any] = []
     if rpc == "ListModels":
         models = list(message.models)  # type: ignore[attr-defined]

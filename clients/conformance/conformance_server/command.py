@@ -1,4 +1,4 @@
-"""The command line of the fixture: start the servers, print where they are, break them."""
+"""Command line of the servers: starts them, prints their addresses, breaks them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _EXPORTS = Path(__file__).resolve().parents[3] / "exports"
 
 
 async def serve(arguments: argparse.Namespace, folder: Path) -> None:
-    """Run the servers until a signal, or the end of the input with --stdin."""
+    """Run the servers until a signal or, with --stdin, the end of the input."""
     breakage = Breakage(arguments.broken)
     servers = Servers(arguments.exports, folder, arguments.transport, breakage)
     addresses = json.dumps({"servers": await servers.start()})
@@ -31,15 +31,15 @@ async def serve(arguments: argparse.Namespace, folder: Path) -> None:
         loop.add_signal_handler(number, ended.set)
     commands = None
     if arguments.stdin:
-        commands = asyncio.ensure_future(_follow(servers, breakage, ended))
+        commands = asyncio.ensure_future(_run_commands(servers, breakage, ended))
     await ended.wait()
     if commands is not None:
         commands.cancel()
     await servers.stop()
 
 
-async def _follow(servers: Servers, breakage: Breakage, ended: asyncio.Event) -> None:
-    """Do what the lines of the input say, and end with it."""
+async def _run_commands(servers: Servers, breakage: Breakage, ended: asyncio.Event) -> None:
+    """Execute the commands of standard input; stop at its end."""
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
@@ -55,20 +55,24 @@ async def _follow(servers: Servers, breakage: Breakage, ended: asyncio.Event) ->
 
 
 def main() -> int:
-    """Read the command line and serve."""
+    """Parse the command line and run the servers."""
     parser = argparse.ArgumentParser(prog="server.py", description=__doc__)
     parser.add_argument("--exports", type=Path, default=_EXPORTS)
     parser.add_argument("--transport", choices=("aio", "cq"), default="aio")
-    parser.add_argument("--out", type=Path, help="write the addresses there too")
-    parser.add_argument("--stdin", action="store_true", help="take commands, end with the input")
+    parser.add_argument("--out", type=Path, help="also write the addresses to this file")
+    parser.add_argument(
+        "--stdin", action="store_true", help="read commands from standard input; stop at its end"
+    )
     parser.add_argument("--broken", choices=("none", *GROUPS), default="none")
-    parser.add_argument("--list-broken", action="store_true", help="print the ways to break it")
+    parser.add_argument(
+        "--list-broken", action="store_true", help="print the breakages and their groups"
+    )
     arguments = parser.parse_args()
     if arguments.list_broken:
         print(json.dumps(GROUPS))
         return 0
     logging.basicConfig(stream=sys.stderr, level=logging.ERROR)
-    # What fails on purpose would fill the terminal.
+    # Intended failures would fill the terminal.
     logging.getLogger("latentserve_server").setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(serve(arguments, Path(folder)))

@@ -1,4 +1,4 @@
-"""Engines that never answer, never start or always fail."""
+"""Engines that block, never start or always fail."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SECRET = "secret detail of a failing engine"
 
 
 class HeldEngine(OnnxEngine):
-    """Runs nothing until it is released, once it is warm."""
+    """Engine that blocks every run after the warm-up until it is released."""
 
     def __init__(
         self,
@@ -36,13 +36,13 @@ class HeldEngine(OnnxEngine):
         self._is_warm = False
 
     def check_golden(self) -> float:
-        """Wait here, where a start is to take for ever."""
+        """Block here if the start is to be held."""
         if self._hold_start:
             self._released.wait()
         return super().check_golden()
 
     def warm_up(self, batch_rows: Iterable[int]) -> list[tuple[str, int, float]]:
-        """Warm up; from now on runs are held, so nothing is known of how long they take."""
+        """Warm up; return no durations, because later runs are held."""
         super().warm_up(batch_rows)
         self._is_warm = True
         return []
@@ -50,7 +50,7 @@ class HeldEngine(OnnxEngine):
     def run(
         self, operation: str, inputs: Sequence[NDArray[np.float32]]
     ) -> list[NDArray[np.float32]]:
-        """Run one batch, after the release."""
+        """Run one batch after the release."""
         if self._is_warm:
             self._holding.set()
             self._released.wait()
@@ -58,12 +58,12 @@ class HeldEngine(OnnxEngine):
 
 
 class FailingEngine(OnnxEngine):
-    """Fails every run, once it is warm."""
+    """Engine that fails every run after the warm-up."""
 
     _is_warm = False
 
     def warm_up(self, batch_rows: Iterable[int]) -> list[tuple[str, int, float]]:
-        """Warm up; from now on runs fail."""
+        """Warm up; later runs fail."""
         ran = super().warm_up(batch_rows)
         self._is_warm = True
         return ran
@@ -71,7 +71,7 @@ class FailingEngine(OnnxEngine):
     def run(
         self, operation: str, inputs: Sequence[NDArray[np.float32]]
     ) -> list[NDArray[np.float32]]:
-        """Fail, with a text that no caller may see."""
+        """Fail with a text that no client may receive."""
         if self._is_warm:
             raise RuntimeError(SECRET)
         return super().run(operation, inputs)
@@ -80,9 +80,9 @@ class FailingEngine(OnnxEngine):
 def held(
     released: threading.Event, holding: threading.Event, *, hold_start: bool = False
 ) -> EngineFactory:
-    """Return a factory of engines that are held until `released` is set.
+    """Return a factory of engines that block until `released` is set.
 
-    They set `holding` when they hold a batch.
+    They set `holding` when they block a batch.
     """
     return lambda manifest, device, threads: HeldEngine(
         manifest, device, threads, released, holding, hold_start=hold_start
@@ -90,5 +90,5 @@ def held(
 
 
 def failing(manifest: Manifest, device: Device, threads: int) -> FailingEngine:
-    """Return an engine that fails."""
+    """Return an engine that fails every run."""
     return FailingEngine(manifest, device, threads=threads)

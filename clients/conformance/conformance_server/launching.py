@@ -1,4 +1,4 @@
-"""The fixture as a process of its own."""
+"""Servers in a separate process."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ _STOP_LIMIT_S = 20.0
 
 
 class Fixture:
-    """The running servers."""
+    """Running servers."""
 
     def __init__(self, process: subprocess.Popen[str], addresses: dict[str, str]) -> None:
         self._process = process
         self.addresses = addresses
 
     def break_as(self, name: str) -> None:
-        """Break the servers in one way; "none" mends them. Raises RuntimeError if they cannot."""
+        """Apply a breakage; "none" removes it. Raises RuntimeError for an unknown one."""
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None  # noqa: S101 - both are pipes
         assert stdout is not None  # noqa: S101
         stdin.write(f"break {name}\n")
         stdin.flush()
-        if (answer := stdout.readline().strip()) != "ok":
-            raise RuntimeError(f"the servers cannot be broken by {name!r}: {answer}")
+        if (reply := stdout.readline().strip()) != "ok":
+            raise RuntimeError(f"the servers refused the breakage {name!r}: {reply}")
 
 
 @contextlib.contextmanager
 def launched(servers_file: Path, log: Path, transport: str = "aio") -> Iterator[Fixture]:
-    """Start the servers and write their addresses to a file; stop them at the end.
+    """Start the servers, write their addresses to a file, and stop them at the end.
 
-    Raises RuntimeError, with what they wrote to `log`, where they do not start or do not stop.
+    Raises RuntimeError with the contents of `log` if they do not start or stop.
     """
     command = [sys.executable, str(_SCRIPT), "--stdin", "--transport", transport]
     with (
@@ -47,7 +47,7 @@ def launched(servers_file: Path, log: Path, transport: str = "aio") -> Iterator[
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            # What an operator's shell sets must not change the servers.
+            # Settings of the user's shell must not change the servers.
             env={k: v for k, v in os.environ.items() if not k.startswith("LATENTSERVE_")},
         ) as process,
     ):
@@ -60,6 +60,6 @@ def launched(servers_file: Path, log: Path, transport: str = "aio") -> Iterator[
             yield Fixture(process, json.loads(line)["servers"])
             process.stdin.close()
             if status := process.wait(_STOP_LIMIT_S):
-                raise RuntimeError(f"the servers ended with {status}:\n{log.read_text()}")
+                raise RuntimeError(f"the servers exited with status {status}:\n{log.read_text()}")
         finally:
             process.kill()

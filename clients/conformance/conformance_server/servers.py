@@ -1,4 +1,4 @@
-"""Starts all servers of the fixture in one process, each in the state that its name says."""
+"""All servers of the conformance cases in one process, each in a fixed state."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _SETTLE_S = 0.05
 _RETRY_AFTER_S = 0.01
-# A call's deadline; nobody waits for it, and it must not pass while the cases run.
-_FOR_EVER_S = 24 * 3600.0
+# Timeout of the held calls; it must not expire while the cases run.
+_HELD_CALL_TIMEOUT_S = 24 * 3600.0
 
 
 class RefusingGuard(TokenGuard):
-    """Refuses the first attempts of a call that asks for it by its metadata."""
+    """Guard that refuses the first attempts of a call, as its metadata requests."""
 
     def check(self, method: str, metadata: Iterable[tuple[str, str | bytes]] | None) -> None:
-        """Raise what `conformance-refuse: CODE TIMES` says, for the first attempts."""
+        """Raise the error of `conformance-refuse: CODE TIMES` for the first TIMES attempts."""
         sent = dict(metadata or ())
         if "conformance-refuse" not in sent:
             return
@@ -59,7 +59,7 @@ class RefusingGuard(TokenGuard):
 
 
 class FixtureTransport:
-    """A transport whose services can be broken, and whose guard can be another one."""
+    """Transport with a breakage of its services and an optional guard."""
 
     def __init__(
         self, inner: Transport, breakage: Breakage, role: str, guard: TokenGuard | None
@@ -73,7 +73,7 @@ class FixtureTransport:
         return getattr(self._inner, name)
 
     async def start(self, endpoint: Endpoint, services: Sequence[Service]) -> int:
-        """Serve what may be broken."""
+        """Start with services that have the breakage."""
         if self._guard is not None:
             endpoint = replace(endpoint, guard=self._guard)
         broken = [self._breakage.service(service, self._role) for service in services]
@@ -81,13 +81,13 @@ class FixtureTransport:
 
 
 class Servers:
-    """All servers of the fixture; to be made and used in one event loop.
+    """All servers of the cases; create and use them in one event loop.
 
     Args:
-        exports: the models; all of them for `main`, one for the others.
-        folder: an empty one, for a smaller exports folder and a token.
+        exports: the models; `main` serves all of them, the other servers one.
+        folder: an empty folder, for the exports of one model and a token.
         transport: aio or cq.
-        breakage: what is broken.
+        breakage: the breakage of all servers.
     """
 
     def __init__(self, exports: Path, folder: Path, transport: str, breakage: Breakage) -> None:
@@ -105,7 +105,7 @@ class Servers:
         self._tasks: dict[str, asyncio.Future[Any]] = {}
 
     async def start(self) -> dict[str, str]:
-        """Start all; return their addresses by role once each is in its state."""
+        """Start all servers; return their addresses by role when each is in its state."""
         for role in ROLES:
             self._apps[role] = self._app(role)
         for role in ROLES:
@@ -120,16 +120,16 @@ class Servers:
         return {role: app.address for role, app in self._apps.items()}
 
     async def apply_breakage(self) -> None:
-        """Make health follow the breakage."""
-        well = self._breakage.name != "unhealthy"
-        status = _SERVING if well else _NOT_SERVING
-        names = {entry.name for entry in self._apps["main"].repository.entries()}
+        """Set the health status that the breakage requires."""
+        healthy = self._breakage.name != "unhealthy"
+        status = _SERVING if healthy else _NOT_SERVING
+        names = {version.name for version in self._apps["main"].repository.versions()}
         services = ("", "latentserve.v1.GenerativeService", "latentserve.v1.ModelService")
         for name in (*services, *names):
             await self._apps["main"]._health.set(name, status)
 
     async def stop(self) -> None:
-        """Release what is held and stop all."""
+        """Release the held calls and stop all servers."""
         self._released.set()
         await asyncio.gather(self._tasks["start starting"])
         stopping = [app.stop() for role, app in self._apps.items() if role != "draining"]
@@ -139,7 +139,7 @@ class Servers:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     async def _until_listening(self, role: str) -> None:
-        """Wait for the port of a server whose start does not end; raises what ended it."""
+        """Wait for the port of a server whose start does not finish; raise its error if any."""
         task, app = self._tasks[f"start {role}"], self._apps[role]
         await _until(lambda: app.port > 0 or task.done())
         if task.done():
@@ -160,7 +160,7 @@ class Servers:
             token_file=str(self._token_file) if role == "token" else "",
             allow_plaintext_token="yes" if role == "token" else "no",
             grace_s=3600,
-            watchdog_s=0,  # it would notice that the held ones are held
+            watchdog_s=0,  # it would treat the held batches as hung
         )
         app = App(settings, self._engine_factory(role))
         guard = RefusingGuard() if role == "refusing" else None
@@ -173,7 +173,7 @@ class Servers:
         return engines.failing if role == "failing" else onnx_engine
 
     def _call(self, role: str, name: str) -> asyncio.Future[Any]:
-        """Begin a call that is held."""
+        """Start a call that is held."""
         channel = grpc.aio.insecure_channel(
             self._apps[role].address,
             [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)],
@@ -181,13 +181,13 @@ class Servers:
         self._channels.append(channel)
         stub: Any = generative_service_pb2_grpc.GenerativeServiceStub(channel)  # type: ignore[no-untyped-call]
         call = asyncio.ensure_future(
-            _answer(stub.Sample(pb.SampleRequest(count=1), timeout=_FOR_EVER_S))
+            _outcome(stub.Sample(pb.SampleRequest(count=1), timeout=_HELD_CALL_TIMEOUT_S))
         )
         self._tasks[name] = call
         return call
 
     async def _fill(self) -> None:
-        """Send calls until one is refused: what runs is held, and the queue is full."""
+        """Send calls until one is refused: the engine holds one call, and the queue is full."""
         self._call("full", "held while full")
         await _until(self._holding["full"].is_set)
         refused_in_a_row = 0
@@ -195,13 +195,13 @@ class Servers:
             call = self._call("full", f"fill {number}")
             done, _ = await asyncio.wait({call}, timeout=_SETTLE_S)
             refused_in_a_row = refused_in_a_row + 1 if done else 0
-            # Twice, in case the next batch is taken out of the queue before this one has ended.
+            # Twice, in case the engine takes the next batch from the queue in between.
             if refused_in_a_row == 2:
                 return
-        raise RuntimeError("the queue of the server `full` does not fill")
+        raise RuntimeError("the queue of the server `full` did not fill")
 
     async def _drain(self) -> None:
-        """Let a server drain behind a call that is held."""
+        """Start the drain of a server while a call is held."""
         app = self._apps["draining"]
         self._call("draining", "held while draining")
         await _until(self._holding["draining"].is_set)
@@ -211,7 +211,7 @@ class Servers:
             done, _ = await asyncio.wait({probe}, timeout=_SETTLE_S)
             if done:
                 return
-        raise RuntimeError("the server `draining` still takes calls")
+        raise RuntimeError("the server `draining` still accepts calls")
 
 
 async def _until(condition: Callable[[], bool]) -> None:
@@ -219,8 +219,8 @@ async def _until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.01)
 
 
-async def _answer(call: Any) -> object:
-    """Return the answer, or the error that is one."""
+async def _outcome(call: Any) -> object:
+    """Return the reply or the RpcError of a call."""
     try:
         return await call
     except grpc.RpcError as error:
@@ -233,7 +233,7 @@ def _text(value: str | bytes) -> str:
 
 def _refusal(code: str, attempt: int) -> CallError:
     metadata = {"attempt": str(attempt)}
-    message = f"attempt {attempt} is refused on purpose"
+    message = f"attempt {attempt} is refused by the test server"
     if code == "UNAVAILABLE":
         return Unavailable(message, metadata=metadata, retry_after_s=_RETRY_AFTER_S)
     if code == "RESOURCE_EXHAUSTED":

@@ -8,7 +8,7 @@
 
 namespace {
 
-// Writes a PNG file of the images beside each other.
+// Writes the images side by side to a PNG file.
 void WriteRow(const std::filesystem::path& path, const latentserve::Images& images) {
   std::vector<latentserve_png::Picture> pictures;
   for (std::int64_t k = 0; k < images.size(); ++k) pictures.push_back(latentserve_png::PictureOf(images, k));
@@ -25,16 +25,16 @@ void Digits(const std::string& address, const std::string& model, const std::fil
   options.model = model;
   const latentserve::Client client(address, options);
 
-  latentserve::SampleRequest draw;
-  draw.count = 8;
-  draw.seed = 7;
-  draw.format = latentserve::Format::kPng;
-  const latentserve::SampleResult sampled = client.Sample(draw);
+  latentserve::SampleRequest request;
+  request.count = 8;
+  request.seed = 7;
+  request.format = latentserve::Format::kPng;
+  const latentserve::SampleResult sampled = client.Sample(request);
   WriteRow(folder / "samples.png", sampled.images);
   out << (folder / "samples.png").string() << ": " << sampled.images.size() << " digits of "
       << sampled.served_by.name << ':' << sampled.served_by.version << ", seed " << sampled.seed << '\n';
 
-  // Any PNG or JPEG file of the model's size will do; this one has just been drawn.
+  // Any PNG or JPEG file of the model's size works; this one was sampled above.
   latentserve::ReconstructRequest again;
   again.images = latentserve::Images(latentserve::Images::Files{sampled.images.files()->front()});
   const latentserve::ReconstructResult reconstructed = client.Reconstruct(again);
@@ -48,11 +48,11 @@ void Digits(const std::string& address, const std::string& model, const std::fil
   try {
     client.Encode(too_tall);
   } catch (const latentserve::Error& error) {
-    out << "as expected: " << error.what() << '\n';
+    out << "expected error: " << error.what() << '\n';
     for (const auto& violation : error.violations()) {
       out << "  " << violation.field << ": " << violation.description << '\n';
     }
     return;
   }
-  throw std::runtime_error("an image that is too tall was taken");
+  throw std::runtime_error("the server accepted an image that is too tall");
 }

@@ -5,8 +5,7 @@
 #include <ostream>
 #include <string>
 
-// Samples eight digits, writes them to a PNG file, reconstructs the picture of one, and shows what a bad call
-// is answered with.
+// Samples eight digits into a PNG file, reconstructs one, and prints the error of an invalid request.
 void Digits(const std::string& address, const std::string& model, const std::filesystem::path& folder,
             std::ostream& out);
 

@@ -1,4 +1,4 @@
-// digits [HOST:PORT [MODEL [FOLDER]]]: see digits.h.
+// Command line of the example: digits [HOST:PORT [MODEL [FOLDER]]]; see digits.h.
 
 #include <exception>
 #include <iostream>

@@ -21,7 +21,7 @@ Picture Read(const std::string& file) {
   picture.width = static_cast<int>(image.width);
   picture.levels.resize(PNG_IMAGE_SIZE(image));
   if (png_image_finish_read(&image, nullptr, picture.levels.data(), 0, nullptr) == 0) {
-    throw std::runtime_error(std::string("a broken PNG file: ") + image.message);
+    throw std::runtime_error(std::string("the PNG file is invalid: ") + image.message);
   }
   return picture;
 }
@@ -35,7 +35,7 @@ std::string Write(const Picture& picture) {
   png_alloc_size_t size = PNG_IMAGE_PNG_SIZE_MAX(image);
   std::string file(size, '\0');
   if (png_image_write_to_memory(&image, file.data(), &size, 0, picture.levels.data(), 0, nullptr) == 0) {
-    throw std::runtime_error(std::string("the picture cannot be written: ") + image.message);
+    throw std::runtime_error(std::string("the image cannot be written: ") + image.message);
   }
   file.resize(size);
   return file;

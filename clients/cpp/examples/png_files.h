@@ -9,24 +9,24 @@
 
 namespace latentserve_png {
 
-// A picture as [height, width, channels], levels from 0 to 255.
+// Image as [height, width, channels], levels from 0 to 255.
 struct Picture {
-  int channels = 0;  // 1 (grey) or 3 (RGB)
+  int channels = 0;  // 1 (greyscale) or 3 (RGB)
   int height = 0;
   int width = 0;
   std::vector<std::uint8_t> levels;
 };
 
-// Decodes a PNG file of 8 bits per channel. Throws std::runtime_error for other bytes.
+// Decodes a PNG file with 8 bits per channel. Throws std::runtime_error for other files.
 Picture Read(const std::string& file);
 
-// The bytes of a PNG file.
+// Encodes an image as a PNG file.
 std::string Write(const Picture& picture);
 
-// Image k, from pixels or from a PNG file.
+// Returns image k, from pixels or from a PNG file.
 Picture PictureOf(const latentserve::Images& images, std::int64_t k);
 
-// Pictures of one size beside each other, with a gap of some pixels.
+// Joins images of equal size side by side, with a gap in pixels.
 Picture Row(const std::vector<Picture>& pictures, int gap);
 
 }  // namespace latentserve_png

@@ -1,5 +1,5 @@
-// Measures single-image Reconstruct through the client: the median of one call at a time, then calls per
-// second with 32 in flight. Prints one line of JSON.
+// Benchmark of single-image Reconstruct through the client: the median latency with one call in flight, then
+// calls per second with 32 in flight. Prints one line of JSON.
 //
 //   bench --address 127.0.0.1:50051 --model mnist-vae --seconds 5
 
@@ -27,14 +27,14 @@ constexpr int kWarmUpCalls = 200;
 struct Arguments {
   std::string address = "127.0.0.1:50051";
   std::string model = "mnist-vae";
-  double seconds = 5;  // of each of the two measurements
+  double seconds = 5;  // duration of each of the two measurements
 };
 
 Arguments Parse(int count, char** words) {
   Arguments arguments;
   for (int i = 1; i < count; i += 2) {
     const std::string name = words[i];
-    if (i + 1 == count) throw std::runtime_error(name + " lacks its value");
+    if (i + 1 == count) throw std::runtime_error(name + " requires a value");
     if (name == "--address") {
       arguments.address = words[i + 1];
     } else if (name == "--model") {
@@ -45,11 +45,11 @@ Arguments Parse(int count, char** words) {
       throw std::runtime_error("unknown argument " + name + "; expected --address, --model, --seconds");
     }
   }
-  if (!(arguments.seconds > 0)) throw std::runtime_error("expected more than 0 seconds");
+  if (!(arguments.seconds > 0)) throw std::runtime_error("--seconds: expected more than 0");
   return arguments;
 }
 
-// One image, bright towards its end.
+// Returns one image with linearly increasing intensities.
 latentserve::Images Ramp(const latentserve::ImageSpec& spec) {
   std::vector<float> values(static_cast<std::size_t>(spec.channels) * spec.height * spec.width);
   for (std::size_t i = 0; i < values.size(); ++i) {
@@ -58,7 +58,7 @@ latentserve::Images Ramp(const latentserve::ImageSpec& spec) {
   return {std::move(values), {1, spec.channels, spec.height, spec.width}};
 }
 
-// The median time of a call, in microseconds.
+// Returns the median latency with one call in flight, in microseconds.
 double OneByOne(const std::function<void()>& call, Seconds span) {
   std::vector<double> times;
   const auto begin = Clock::now();
@@ -72,7 +72,7 @@ double OneByOne(const std::function<void()>& call, Seconds span) {
   return *middle;
 }
 
-// Calls per second with 32 in flight.
+// Returns the calls per second with 32 in flight.
 double Together(const std::function<void()>& call, Seconds span) {
   std::atomic<long> calls{0};
   std::mutex mutex;

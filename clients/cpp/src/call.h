@@ -16,12 +16,12 @@
 
 namespace latentserve {
 
-// Sets the deadline (none: no deadline), the token and the metadata of a call. Throws Error for a timeout
-// below zero.
+// Sets the deadline (none if absent), the token and the metadata of a call. Throws Error for a negative
+// timeout.
 void Prepare(const Options& options, const CallOptions& call,
              std::optional<std::chrono::milliseconds> timeout, grpc::ClientContext* context);
 
-// Makes one unary call: `method` of `stub`. Throws Error where it fails.
+// Executes one unary call of `method` of `stub`. Throws Error if it fails.
 template <typename Stub, typename Request, typename Reply>
 Reply Unary(const Options& options, const CallOptions& call, std::chrono::milliseconds timeout, Stub* stub,
             grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Reply*),
@@ -35,7 +35,7 @@ Reply Unary(const Options& options, const CallOptions& call, std::chrono::millis
   return reply;
 }
 
-// The items of a streaming call: every message, converted. `Owner` keeps the connection alive.
+// Source of the converted messages of a streaming call. `Owner` keeps the connection alive.
 template <typename Message, typename Item, typename Owner>
 class CallSource : public Stream<Item>::Source {
  public:

@@ -18,7 +18,7 @@ Cancellation::Cancellation() : state_(std::make_shared<State>()) {}
 void Cancellation::Cancel() const {
   const std::lock_guard<std::mutex> lock(state_->mutex);
   state_->cancelled = true;
-  // Under the lock: a call that ends now must not take its context away.
+  // Under the lock, so that a call that ends now does not destroy its context.
   for (grpc::ClientContext* call : state_->calls) call->TryCancel();
 }
 

@@ -7,13 +7,15 @@
 namespace latentserve {
 namespace {
 
-// RESOURCE_EXHAUSTED means a full queue, where the server says how long to wait by `grpc-retry-pushback-ms`,
-// but also a message that is too large, where trying again is useless: hence few attempts and the throttle.
-// CANCELLED comes from a server that was closing its port as the call arrived; a call that its caller cancels
-// is not tried again. Health checks are not either: they report what is.
+// Service config with the retry policy.
 //
-// No more retries once half of the throttle's tokens are gone: a server in trouble is left alone. A worker
-// that dies fails all calls in flight at once, and these must fit into the half.
+// RESOURCE_EXHAUSTED means a full queue, for which the server sends a delay in `grpc-retry-pushback-ms`, or a
+// message that is too large, for which a retry fails again; the number of attempts and the throttle bound
+// these retries. CANCELLED comes from a server that closed its port while the call arrived; a call cancelled
+// by the client is not retried. Health checks are not retried, because they report the current state.
+//
+// Retries stop when half of the tokens are used, to relieve a failing server. A worker that crashes fails all
+// calls in flight at once; half of the tokens must cover these.
 constexpr char kRetries[] = R"(
   "methodConfig": [
     {
@@ -36,7 +38,7 @@ constexpr char kRetries[] = R"(
 std::string ServiceConfig(const std::string& address) {
   std::string config = std::string("{") + kRetries;
   if (address.rfind("dns:///", 0) == 0) {
-    // One name for several servers: use all of them.
+    // One name may resolve to several servers: use all of them.
     config += R"(, "loadBalancingConfig": [{"round_robin": {}}])";
   }
   return config + "}";
@@ -55,17 +57,17 @@ std::shared_ptr<grpc::ChannelCredentials> Credentials(const Options& options) {
 
 std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address, const Options& options) {
   grpc::ChannelArguments arguments;
-  // gRPC would refuse replies above 4 MiB: some 1,300 MNIST images.
+  // The default of gRPC is 4 MiB: about 1,300 MNIST images.
   arguments.SetMaxReceiveMessageSize(options.max_message_bytes);
   arguments.SetMaxSendMessageSize(options.max_message_bytes);
-  // gRPC would not try a request above 256 KiB again: some 80 MNIST images.
+  // By default, gRPC does not retry requests above 256 KiB: about 80 MNIST images.
   arguments.SetInt(GRPC_ARG_PER_RPC_RETRY_BUFFER_SIZE, options.max_message_bytes);
   arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, options.retries ? 1 : 0);
   arguments.SetString(GRPC_ARG_SERVICE_CONFIG, ServiceConfig(address));
-  // Notice a dead peer within 40 s while a call is open; idle channels stay silent.
+  // Detect a dead peer within 40 s while a call is open; send no pings on idle channels.
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 30'000);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10'000);
-  // Try a server that just started again soon, not after a second.
+  // Reconnect to a restarted server sooner than after the default of 1 s.
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 200);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 10'000);
   return grpc::CreateCustomChannel(address, Credentials(options), arguments);

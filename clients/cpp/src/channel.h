@@ -10,8 +10,8 @@
 
 namespace latentserve {
 
-// The channel to a server, set up as every latentserve client does it: sizes, keepalive, retries, load
-// balancing, TLS.
+// Returns the channel to a server, with the settings of all latentserve clients: message sizes, keepalive,
+// retries, load balancing and TLS.
 std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address, const Options& options);
 
 }  // namespace latentserve

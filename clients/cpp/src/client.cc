@@ -19,18 +19,18 @@ void Check(const Options& options) {
                          std::to_string(options.max_message_bytes) + "; expected 1 to 2147483647");
   }
   v1::ModelRef unused;
-  SetModelRef(options.model, &unused);  // rather here than in the first call
+  SetModelRef(options.model, &unused);  // fail here, not in the first call
   if (!options.token.empty() && !options.tls && !options.allow_insecure_token) {
     throw Error::Invalid(
         "token",
-        "a token in plain text can be read on the way; set tls, or allow_insecure_token where "
+        "a token on a plaintext connection can be intercepted; set tls, or allow_insecure_token if "
         "something else protects the connection");
   }
   if (options.token.empty() && options.allow_insecure_token) {
-    throw Error::Invalid("token", "allow_insecure_token is set, and the token is empty; set it");
+    throw Error::Invalid("token", "allow_insecure_token is set, but the token is empty");
   }
   if (options.tls && options.tls->certificate.empty() != options.tls->key.empty()) {
-    throw Error::Invalid("tls", "a client certificate and its key belong together; one is missing");
+    throw Error::Invalid("tls", "a client certificate requires its key and vice versa; one is missing");
   }
 }
 
@@ -44,7 +44,8 @@ void SetModelRef(const std::string& model, v1::ModelRef* message) {
   const char* end = model.data() + model.size();
   const auto [rest, problem] = std::from_chars(model.data() + colon + 1, end, version);
   if (problem != std::errc() || rest != end || version < 1) {
-    throw Error::Invalid("model", '"' + model + "\"; expected NAME or NAME:VERSION, the version 1 or higher");
+    throw Error::Invalid("model",
+                         '"' + model + "\"; expected NAME or NAME:VERSION with a version of at least 1");
   }
   message->set_version(version);
 }

@@ -11,7 +11,7 @@
 
 namespace latentserve {
 
-// What a client and its streams hold together.
+// Connection shared by a client and its streams.
 struct Client::Connection {
   Options options;
   std::shared_ptr<grpc::Channel> channel;
@@ -19,11 +19,11 @@ struct Client::Connection {
   std::unique_ptr<v1::ModelService::Stub> models;
   std::unique_ptr<grpc::health::v1::Health::Stub> health;
 
-  // The message of a request's model: "NAME", "NAME:VERSION", or empty for the client's.
+  // Parses the model of a request: "NAME", "NAME:VERSION", or empty for the client's.
   void SetModel(const std::string& model, v1::ModelRef* message) const;
 };
 
-// The message of "NAME", "NAME:VERSION" or "", the server's default model. Throws Error for anything else.
+// Parses "NAME" or "NAME:VERSION"; "" means the server's default model. Throws Error for other values.
 void SetModelRef(const std::string& model, v1::ModelRef* message);
 
 }  // namespace latentserve

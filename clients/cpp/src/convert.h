@@ -12,18 +12,19 @@
 
 namespace latentserve {
 
-// To the messages. Throw Error, which names the field, for what can be judged here.
+// Conversions to messages. They throw an Error that names the field of an invalid value.
 void ToMessage(const Tensor& tensor, const std::string& field, std::size_t rank, v1::Tensor* message);
 void ToMessage(const Images& images, v1::Images* message);
 v1::ImageFormat ToMessage(Format format);
 
-// From the messages, which they use up. Throw Error of kBadReply for what breaks the contract.
+// Conversions from messages, which they consume. They throw an Error of kBadReply if a reply violates the
+// protocol.
 Tensor FromMessage(v1::Tensor* message, std::size_t rank);
 Images FromMessage(v1::Images* message);
 ServedBy FromMessage(const v1::ServedBy& message);
 Timings FromMessage(const v1::Timings& message);
 
-// What replies with images have in common.
+// Converts the common fields of replies with images.
 template <typename Reply>
 void FillImages(Reply* reply, ImagesResult* result) {
   result->images = FromMessage(reply->mutable_images());

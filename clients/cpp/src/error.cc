@@ -47,11 +47,11 @@ std::string CodeName(grpc::StatusCode code) {
   return index < std::size(kNames) ? kNames[index] : "CODE_" + std::to_string(index);
 }
 
-// What what() says.
+// Returns the text of what().
 std::string Error::Parts::Text() const {
   std::string text = "latentserve: " + CodeName(code) + ": " + message;
   for (const Violation& violation : violations) {
-    // A server often repeats its only violation as the message.
+    // The server often uses its only violation as the message.
     if (!Contains(message, violation.description))
       text += "; " + violation.field + ": " + violation.description;
   }
@@ -60,12 +60,12 @@ std::string Error::Parts::Text() const {
     return found == metadata.end() || Contains(message, found->second) ? std::string() : found->second;
   };
   if (const std::string id = value("request_id"); code == grpc::StatusCode::INTERNAL && !id.empty()) {
-    text += "; the server's log says why, under request id " + id;
+    text += "; for the cause, search the server's log for request id " + id;
   }
   for (const char* key : {"models", "operations"}) {
-    if (const std::string have = value(key); !have.empty()) text += "; there are: " + have;
+    if (const std::string have = value(key); !have.empty()) text += "; available: " + have;
   }
-  if (retry_after) text += "; try again in " + Seconds(*retry_after);
+  if (retry_after) text += "; retry after " + Seconds(*retry_after);
   return text;
 }
 
@@ -73,7 +73,7 @@ ErrorKind Error::Parts::Kind() const {
   if (reason == "QUEUE_FULL") return ErrorKind::kQueueFull;
   if (reason == "OPERATION_NOT_SUPPORTED") return ErrorKind::kOperationNotSupported;
   if (reason == "MODEL_NOT_FOUND") return ErrorKind::kModelNotFound;
-  // gRPC itself answers here, with a text and nothing else.
+  // This error comes from gRPC itself, which sends a message without details.
   if (code == grpc::StatusCode::RESOURCE_EXHAUSTED && Contains(message, "larger than max")) {
     return ErrorKind::kMessageTooLarge;
   }
@@ -109,11 +109,11 @@ Error::Error(Parts parts)
       violations_(std::move(parts.violations)),
       retry_after_(parts.retry_after) {}
 
-Error Error::FromStatus(const grpc::Status& status, const std::string& unsaid) {
+Error Error::FromStatus(const grpc::Status& status, const std::string& default_message) {
   Parts parts;
   parts.code = status.error_code();
-  parts.message = status.error_message().empty() ? unsaid : status.error_message();
-  // Details that cannot be read are left out; the code and the message still say something.
+  parts.message = status.error_message().empty() ? default_message : status.error_message();
+  // Details that cannot be parsed are ignored; the code and the message remain.
   google::rpc::Status details;
   if (details.ParseFromString(status.error_details())) {
     for (const auto& detail : details.details()) parts.Read(detail);
@@ -133,7 +133,7 @@ Error Error::Invalid(const std::string& field, const std::string& description) {
 Error Error::BadReply(const std::string& message) {
   Parts parts;
   parts.code = grpc::StatusCode::INTERNAL;
-  parts.message = message + "; the server and this client are of different versions: update the older one";
+  parts.message = message + "; the versions of the server and this client differ: update the older one";
   parts.kind = ErrorKind::kBadReply;
   return Error(std::move(parts));
 }

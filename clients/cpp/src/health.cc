@@ -42,8 +42,8 @@ HealthStatus Client::Health(const std::string& service, const CallOptions& call)
   const CancellationScope scope(call.cancellation, &context);
   wire::HealthCheckResponse reply;
   const grpc::Status status = connection_->health->Check(&context, message, &reply);
-  // The protocol's NOT_FOUND comes without a message.
-  if (!status.ok()) throw Error::FromStatus(status, "there is no service or model \"" + service + '"');
+  // NOT_FOUND of the health protocol has no message.
+  if (!status.ok()) throw Error::FromStatus(status, "unknown service or model \"" + service + '"');
   return FromReply(reply);
 }
 

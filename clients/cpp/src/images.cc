@@ -31,7 +31,7 @@ std::int64_t Images::size() const {
 
 Shape Images::shape() const {
   if (pixels() == nullptr || pixels()->shape.size() != 4) {
-    throw Error::Invalid("images", "they are not pixels of four dimensions, and have no shape of such");
+    throw Error::Invalid("images", "expected pixels with four dimensions");
   }
   const std::vector<std::int64_t>& s = pixels()->shape;
   return {s[0], s[1], s[2], s[3]};
@@ -42,7 +42,7 @@ void ToMessage(const Images& images, v1::Images* message) {
     ToMessage(*images.pixels(), "images.tensor", 4, message->mutable_tensor());
     return;
   }
-  if (images.files()->empty()) throw Error::Invalid("images", "no image; expected at least one");
+  if (images.files()->empty()) throw Error::Invalid("images", "no images; expected at least one");
   message->mutable_encoded()->mutable_files()->Add(images.files()->begin(), images.files()->end());
 }
 
@@ -71,7 +71,7 @@ Images FromMessage(v1::Images* message) {
           Images::Files(std::make_move_iterator(files->begin()), std::make_move_iterator(files->end())));
     }
     default:
-      throw Error::BadReply("no images");
+      throw Error::BadReply("the reply has no images");
   }
 }
 

@@ -11,7 +11,7 @@ namespace {
 
 constexpr std::chrono::milliseconds kReloadTimeout{120'000};
 
-// The name of an enum's value in this client: "OPERATION_ENCODE" is "encode".
+// Returns the name of an enum value in this client: "encode" for "OPERATION_ENCODE".
 std::string Plain(const std::string& name, const std::string& prefix, int number) {
   if (name.rfind(prefix, 0) != 0) return "unknown (" + std::to_string(number) + ")";
   std::string plain = name.substr(prefix.size());

@@ -14,7 +14,7 @@ std::string ReadPem(const char* what, const std::string& path) {
   std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
   if (!file) throw Error::Invalid(what, path + " cannot be read; expected a PEM file");
   if (text.find("-----BEGIN ") == std::string::npos) {
-    throw Error::Invalid(what, path + " holds no PEM; expected a PEM file");
+    throw Error::Invalid(what, path + " contains no PEM; expected a PEM file");
   }
   return text;
 }
@@ -24,7 +24,7 @@ std::string ReadPem(const char* what, const std::string& path) {
 Tls Tls::FromFiles(const std::string& authority_file, const std::string& certificate_file,
                    const std::string& key_file) {
   if (certificate_file.empty() != key_file.empty()) {
-    throw Error::Invalid("tls", "a client certificate and its key belong together; one is missing");
+    throw Error::Invalid("tls", "a client certificate requires its key and vice versa; one is missing");
   }
   return {ReadPem("tls.authority", authority_file), ReadPem("tls.certificate", certificate_file),
           ReadPem("tls.key", key_file)};

@@ -7,12 +7,12 @@
 namespace latentserve {
 namespace {
 
-// The last row that a stream may start at.
+// Highest row at which a stream may start.
 constexpr std::int64_t kMaxOffset = std::int64_t{1} << 62;
 
-// Checks what can be judged here, and sets what Sample and SampleStream have in common.
+// Checks a request and sets the common fields of Sample and SampleStream.
 template <typename Message>
-void SetDraw(const SampleRequest& request, std::int64_t max_count, Message* message) {
+void SetRequest(const SampleRequest& request, std::int64_t max_count, Message* message) {
   if (request.count < 1 || request.count > max_count) {
     throw Error::Invalid("count",
                          std::to_string(request.count) + "; expected 1 to " + std::to_string(max_count));
@@ -21,7 +21,7 @@ void SetDraw(const SampleRequest& request, std::int64_t max_count, Message* mess
     throw Error::Invalid("offset", std::to_string(request.offset) + "; expected 0 to 2^62");
   }
   if (request.temperature) {
-    // Not the opposite: NaN fails this too.
+    // Written so that NaN fails too.
     if (!(*request.temperature >= 0 && *request.temperature <= 10)) {
       throw Error::Invalid("temperature", std::to_string(*request.temperature) + "; expected 0 to 10");
     }
@@ -35,7 +35,7 @@ void SetDraw(const SampleRequest& request, std::int64_t max_count, Message* mess
 }
 
 template <typename Reply>
-void FillDraw(Reply* reply, SampleResult* result) {
+void FillResult(Reply* reply, SampleResult* result) {
   FillImages(reply, result);
   result->seed = reply->seed();
   if (reply->has_latents()) result->latents = FromMessage(reply->mutable_latents(), 2);
@@ -43,7 +43,7 @@ void FillDraw(Reply* reply, SampleResult* result) {
 
 SampleChunk FromReply(v1::SampleStreamResponse reply) {
   SampleChunk chunk;
-  FillDraw(&reply, &chunk);
+  FillResult(&reply, &chunk);
   chunk.offset = reply.offset();
   return chunk;
 }
@@ -53,19 +53,19 @@ SampleChunk FromReply(v1::SampleStreamResponse reply) {
 SampleResult Client::Sample(const SampleRequest& request, const CallOptions& call) const {
   v1::SampleRequest message;
   connection_->SetModel(request.model, message.mutable_model());
-  SetDraw(request, std::numeric_limits<std::int32_t>::max(), &message);
+  SetRequest(request, std::numeric_limits<std::int32_t>::max(), &message);
   const Options& options = connection_->options;
   v1::SampleResponse reply = Unary(options, call, options.timeout, connection_->generative.get(),
                                    &v1::GenerativeService::Stub::Sample, message);
   SampleResult result;
-  FillDraw(&reply, &result);
+  FillResult(&reply, &result);
   return result;
 }
 
 latentserve::SampleStream Client::SampleStream(const SampleRequest& request, const CallOptions& call) const {
   v1::SampleStreamRequest message;
   connection_->SetModel(request.model, message.mutable_model());
-  SetDraw(request, std::numeric_limits<std::int64_t>::max(), &message);
+  SetRequest(request, std::numeric_limits<std::int64_t>::max(), &message);
   if (request.chunk_rows < 0) {
     throw Error::Invalid("chunk_rows", std::to_string(request.chunk_rows) + "; expected 0 or more");
   }

@@ -12,7 +12,7 @@
 namespace latentserve {
 namespace {
 
-// The product of a shape; nothing where it has a negative length or overflows.
+// Returns the product of the dimensions; nullopt if one is negative or the product overflows.
 std::optional<std::int64_t> Elements(const std::vector<std::int64_t>& shape) {
   std::int64_t product = 1;
   for (const std::int64_t n : shape) {
@@ -28,7 +28,7 @@ std::string Text(const std::vector<std::int64_t>& shape) {
   return text + "]";
 }
 
-// The wire is little-endian, whatever this machine is.
+// The protocol is little-endian on every machine.
 template <typename Value>
 void SwapOnBigEndian(Value* values, std::size_t count) {
 #if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
@@ -74,7 +74,7 @@ float FromHalf(std::uint16_t bits) {
     return fraction != 0 ? std::numeric_limits<float>::quiet_NaN()
                          : sign * std::numeric_limits<float>::infinity();
   }
-  // Zero and subnormal numbers lack the leading one, and have the exponent of the smallest normal ones.
+  // Zero and subnormal numbers lack the leading one and have the smallest normal exponent.
   const int whole = exponent == 0 ? fraction : fraction + 0x400;
   return sign * std::ldexp(static_cast<float>(whole), std::max(exponent, 1) - 25);
 }
@@ -87,7 +87,7 @@ Tensor Latents(std::vector<float> values, std::int64_t n) {
 std::vector<float> Tensor::Row(std::int64_t k) const {
   const std::vector<float>& all = Float32();
   if (k < 0 || k >= Rows()) {
-    throw std::out_of_range("row " + std::to_string(k) + " of a tensor of " + std::to_string(Rows()) +
+    throw std::out_of_range("row " + std::to_string(k) + " of a tensor with " + std::to_string(Rows()) +
                             " rows");
   }
   const auto size = static_cast<std::int64_t>(all.size()) / Rows();
@@ -112,7 +112,7 @@ std::vector<std::uint8_t> Tensor::Bytes() const {
   if (const auto* levels = std::get_if<std::vector<std::uint8_t>>(&values)) return *levels;
   std::vector<std::uint8_t> levels;
   for (const float value : Floats()) {
-    // Not std::clamp: NaN becomes 0 here.
+    // Unlike std::clamp, this converts NaN to 0.
     const float inside = value > 0 ? std::min(value, 1.0F) : 0.0F;
     levels.push_back(static_cast<std::uint8_t>(std::nearbyint(255 * inside)));
   }
@@ -146,16 +146,16 @@ Tensor FromMessage(v1::Tensor* message, std::size_t rank) {
   tensor.shape.assign(message->shape().begin(), message->shape().end());
   const std::optional<std::int64_t> size = Elements(tensor.shape);
   if (tensor.shape.size() != rank || !size) {
-    throw Error::BadReply("a tensor of shape " + Text(tensor.shape) + " where " + std::to_string(rank) +
-                          " dimensions are expected");
+    throw Error::BadReply("the reply has a tensor of shape " + Text(tensor.shape) + "; expected " +
+                          std::to_string(rank) + " dimensions");
   }
   const std::string& data = message->data();
   const auto read = [&](auto sample) {
     using Value = decltype(sample);
-    // Divided rather than multiplied: a product could overflow.
+    // Division, because a product could overflow.
     if (data.size() % sizeof(Value) != 0 || static_cast<std::int64_t>(data.size() / sizeof(Value)) != *size) {
-      throw Error::BadReply(std::to_string(data.size()) + " bytes for a tensor of shape " +
-                            Text(tensor.shape) + " and type " + v1::DataType_Name(message->data_type()));
+      throw Error::BadReply("the reply has " + std::to_string(data.size()) + " bytes for a tensor of shape " +
+                            Text(tensor.shape) + " and data type " + v1::DataType_Name(message->data_type()));
     }
     tensor.values = FromBytes<Value>(data);
   };
@@ -170,7 +170,8 @@ Tensor FromMessage(v1::Tensor* message, std::size_t rank) {
       read(std::uint8_t());
       break;
     default:
-      throw Error::BadReply("a tensor of unknown type " + std::to_string(message->data_type()));
+      throw Error::BadReply("the reply has a tensor of unknown data type " +
+                            std::to_string(message->data_type()));
   }
   return tensor;
 }

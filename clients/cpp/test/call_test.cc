@@ -82,13 +82,13 @@ TEST(Call, HasAllDetailsOfAnError) {
   ASSERT_EQ(error->violations().size(), 1U);
   EXPECT_EQ(error->violations().front().field, "images");
   EXPECT_EQ(error->retry_after(), std::chrono::milliseconds(250));
-  EXPECT_STREQ(error->what(), "latentserve: RESOURCE_EXHAUSTED: full; images: too many; try again in 0.25 s");
+  EXPECT_STREQ(error->what(), "latentserve: RESOURCE_EXHAUSTED: full; images: too many; retry after 0.25 s");
 }
 
-TEST(Call, RefusesWhatCanBeJudgedHere) {
-  FakeServer server;  // would answer UNIMPLEMENTED
+TEST(Call, RefusesInvalidRequests) {
+  FakeServer server;  // a call that reaches it fails with UNIMPLEMENTED
   const auto client = server.Connect();
-  const auto draw = [&](auto change) {
+  const auto sample = [&](auto change) {
     return [&client, change] {
       latentserve::SampleRequest request;
       change(request);
@@ -114,13 +114,13 @@ TEST(Call, RefusesWhatCanBeJudgedHere) {
          client.Decode({"", {{4}, std::vector<float>(4)}});
        }},
       {"model", [&] { client.GetModel("m:0"); }},
-      {"count", draw([](auto& request) { request.count = 0; })},
-      {"count", draw([](auto& request) { request.count = 1LL << 31; })},
-      {"offset", draw([](auto& request) { request.offset = -1; })},
+      {"count", sample([](auto& request) { request.count = 0; })},
+      {"count", sample([](auto& request) { request.count = 1LL << 31; })},
+      {"offset", sample([](auto& request) { request.offset = -1; })},
       {"temperature",
-       draw([](auto& request) { request.temperature = std::numeric_limits<float>::quiet_NaN(); })},
-      {"temperature", draw([](auto& request) { request.temperature = 10.5F; })},
-      {"output_format", draw([](auto& request) { request.format = static_cast<latentserve::Format>(9); })},
+       sample([](auto& request) { request.temperature = std::numeric_limits<float>::quiet_NaN(); })},
+      {"temperature", sample([](auto& request) { request.temperature = 10.5F; })},
+      {"output_format", sample([](auto& request) { request.format = static_cast<latentserve::Format>(9); })},
       {"timeout",
        [&] {
          latentserve::CallOptions call;
@@ -137,7 +137,7 @@ TEST(Call, RefusesWhatCanBeJudgedHere) {
   }
 }
 
-TEST(Call, SaysThatAMessageIsTooLarge) {
+TEST(Call, ReportsThatAMessageIsTooLarge) {
   FakeServer server;
   server.on_reconstruct = [](auto&, auto& request, auto& reply) {
     *reply.mutable_images() = request.images();
@@ -150,7 +150,7 @@ TEST(Call, SaysThatAMessageIsTooLarge) {
   const auto error = ErrorOf([&] { small.Reconstruct({"", images}); });
   ASSERT_TRUE(error);
   EXPECT_EQ(error->kind(), ErrorKind::kMessageTooLarge) << error->what();
-  // And what gRPC by itself would refuse is taken: a reply above 4 MiB, here made by the server.
+  // A reply above the default limit of gRPC, 4 MiB, is accepted.
   server.on_sample = [](auto&, auto&, auto& reply) {
     for (int k = 0; k < 5; ++k)
       reply.mutable_images()->mutable_encoded()->add_files(std::string(1 << 20, 'x'));
@@ -159,7 +159,7 @@ TEST(Call, SaysThatAMessageIsTooLarge) {
   EXPECT_EQ(server.Connect().Sample({}).images.size(), 5);
 }
 
-TEST(Call, RefusesReplyTensorsThatBreakTheContract) {
+TEST(Call, RefusesReplyTensorsThatViolateTheProtocol) {
   FakeServer server;
   v1::Tensor tensor;
   server.on_decode = [&](auto&, auto&, auto& reply) {
@@ -220,7 +220,7 @@ TEST(Models, AreReadAndReloaded) {
   EXPECT_EQ(outcomes.front().reason, "bad digest");
 }
 
-TEST(Health, NamesWhatIsUnknown) {
+TEST(Health, ReportsTheUnknownName) {
   FakeServer server;
   server.on_check = [](auto&, auto& request, auto& reply) {
     if (!request.service().empty()) return grpc::Status(StatusCode::NOT_FOUND, "");

@@ -22,7 +22,7 @@ std::string Slurp(const std::filesystem::path& path) {
   return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
 }
 
-TEST(Example, WritesPicturesAndShowsABadCall) {
+TEST(Example, WritesImagesAndPrintsAnError) {
   FakeServer server;
   server.on_sample = [](auto&, auto& request, auto& reply) {
     const std::string file = latentserve_png::Write({1, 28, 28, std::vector<std::uint8_t>(28 * 28, 9)});
@@ -48,8 +48,8 @@ TEST(Example, WritesPicturesAndShowsABadCall) {
   const std::filesystem::path folder = mkdtemp(name.data());
   std::ostringstream out;
   Digits(server.Start(), "mnist-vae", folder, out);
-  for (const char* said : {"8 digits", "seed 7", "squared error 2.5", "images.tensor.shape: too tall"}) {
-    EXPECT_THAT(out.str(), HasSubstr(said));
+  for (const char* expected : {"8 digits", "seed 7", "squared error 2.5", "images.tensor.shape: too tall"}) {
+    EXPECT_THAT(out.str(), HasSubstr(expected));
   }
   const auto row = latentserve_png::Read(Slurp(folder / "samples.png"));
   EXPECT_EQ(row.width, 8 * 32 - 4);
@@ -61,7 +61,7 @@ TEST(Example, WritesPicturesAndShowsABadCall) {
   EXPECT_THAT(std::vector<int>(colour.levels.begin(), colour.levels.begin() + 3),
               testing::ElementsAre(1, 2, 3));
   std::filesystem::remove_all(folder);
-  EXPECT_THROW(latentserve_png::Read("no picture"), std::runtime_error);
+  EXPECT_THROW(latentserve_png::Read("no image"), std::runtime_error);
 }
 
 }  // namespace

@@ -17,7 +17,7 @@ grpc::Status Handle(const Handler<Request, Reply>& handler, grpc::ServerContext*
 }  // namespace
 
 FakeServer::~FakeServer() {
-  // Calls that are still held are cancelled at once.
+  // Cancel the calls that are still held at once.
   if (server_) server_->Shutdown(std::chrono::system_clock::now());
 }
 

@@ -23,7 +23,8 @@ namespace health = grpc::health::v1;
 template <typename Request, typename Reply>
 using Handler = std::function<grpc::Status(grpc::ServerContext&, const Request&, Reply&)>;
 
-// A server in this process, which does what its handlers say; without one: UNIMPLEMENTED.
+// Fake server in this process that runs the handlers of a test; an RPC without handler fails with
+// UNIMPLEMENTED.
 class FakeServer final : v1::GenerativeService::Service, v1::ModelService::Service, health::Health::Service {
  public:
   FakeServer() = default;
@@ -40,10 +41,10 @@ class FakeServer final : v1::GenerativeService::Service, v1::ModelService::Servi
                              grpc::ServerWriter<v1::SampleStreamResponse>&)>
       on_sample_stream;
 
-  // Starts it on a free port, and returns the address.
+  // Starts on a free port and returns the address.
   std::string Start(std::shared_ptr<grpc::ServerCredentials> credentials = grpc::InsecureServerCredentials());
 
-  // A client of it, which is started where it was not yet.
+  // Returns a client; starts the server if necessary.
   latentserve::Client Connect(latentserve::Options options = {});
 
  private:
@@ -65,17 +66,17 @@ class FakeServer final : v1::GenerativeService::Service, v1::ModelService::Servi
   std::unique_ptr<grpc::Server> server_;
 };
 
-// A status with details, as the server sends it.
+// Returns a status with details, as the server sends it.
 grpc::Status Failure(grpc::StatusCode code, const std::string& message,
                      const std::vector<const google::protobuf::Message*>& details);
 
-// One pixel, as UINT8.
+// Returns the message of one pixel, as UINT8.
 void SetPixel(std::uint8_t level, v1::Images* images);
 
-// The same for requests.
+// Returns one pixel for requests.
 latentserve::Images OnePixel();
 
-// The error of a call; nothing where it succeeds.
+// Returns the error of a call; nullopt if it succeeds.
 std::optional<latentserve::Error> ErrorOf(const std::function<void()>& call);
 
 }  // namespace latentserve_test

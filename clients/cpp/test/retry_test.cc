@@ -10,14 +10,14 @@ namespace {
 using grpc::StatusCode;
 using latentserve::Client;
 
-// Refuses the first calls, with advice when to come back.
+// Refuses the first calls with a retry delay.
 struct Refusing {
   StatusCode code = StatusCode::UNAVAILABLE;
   int times = 1;
   std::string pushback = "1";
   std::atomic<int> attempts{0};
 
-  grpc::Status Answer(grpc::ServerContext& context) {
+  grpc::Status Reply(grpc::ServerContext& context) {
     if (++attempts > times) return grpc::Status::OK;
     context.AddTrailingMetadata("grpc-retry-pushback-ms", pushback);
     return {code, "refused"};
@@ -47,7 +47,7 @@ void Stream(const Client& client) {
 
 class Retries : public testing::TestWithParam<Row> {};
 
-TEST_P(Retries, AreMadeWhereTheyHelp) {
+TEST_P(Retries, FollowThePolicy) {
   const Row& row = GetParam();
   Refusing refusing;
   refusing.code = row.code;
@@ -56,12 +56,12 @@ TEST_P(Retries, AreMadeWhereTheyHelp) {
   FakeServer server;
   server.on_reconstruct = [&](auto& context, auto& request, auto& reply) {
     *reply.mutable_images() = request.images();
-    return refusing.Answer(context);
+    return refusing.Reply(context);
   };
-  server.on_list_models = [&](auto& context, auto&, auto&) { return refusing.Answer(context); };
-  server.on_check = [&](auto& context, auto&, auto&) { return refusing.Answer(context); };
+  server.on_list_models = [&](auto& context, auto&, auto&) { return refusing.Reply(context); };
+  server.on_check = [&](auto& context, auto&, auto&) { return refusing.Reply(context); };
   server.on_sample_stream = [&](auto& context, auto&, auto& writer) {
-    const grpc::Status status = refusing.Answer(context);
+    const grpc::Status status = refusing.Reply(context);
     if (!status.ok()) return status;
     v1::SampleStreamResponse reply;
     SetPixel(1, reply.mutable_images());
@@ -82,18 +82,19 @@ TEST_P(Retries, AreMadeWhereTheyHelp) {
 INSTANTIATE_TEST_SUITE_P(
     Calls, Retries,
     testing::Values(Row{"Unavailable", Reconstruct, StatusCode::UNAVAILABLE, 3, "1", true, 4, false},
-                    Row{"GivesUpAfterFour", Reconstruct, StatusCode::UNAVAILABLE, 9, "1", true, 4, true},
+                    Row{"FailsAfterFourAttempts", Reconstruct, StatusCode::UNAVAILABLE, 9, "1", true, 4,
+                        true},
                     Row{"QueueFull", Reconstruct, StatusCode::RESOURCE_EXHAUSTED, 1, "1", true, 2, false},
                     Row{"CancelledByTheServer", Reconstruct, StatusCode::CANCELLED, 1, "1", true, 2, false},
                     Row{"ALargeRequest", Large, StatusCode::UNAVAILABLE, 1, "1", true, 2, false},
                     Row{"AStream", Stream, StatusCode::UNAVAILABLE, 1, "1", true, 2, false},
-                    Row{"TheServerSaysNever", Reconstruct, StatusCode::UNAVAILABLE, 1, "-1", true, 1, true},
-                    Row{"ABadRequest", Reconstruct, StatusCode::INVALID_ARGUMENT, 1, "1", true, 1, true},
+                    Row{"NegativePushback", Reconstruct, StatusCode::UNAVAILABLE, 1, "-1", true, 1, true},
+                    Row{"AnInvalidRequest", Reconstruct, StatusCode::INVALID_ARGUMENT, 1, "1", true, 1, true},
                     Row{"AnInternalError", Reconstruct, StatusCode::INTERNAL, 1, "1", true, 1, true},
                     Row{"Models", List, StatusCode::UNAVAILABLE, 1, "1", true, 2, false},
                     Row{"ModelsExhausted", List, StatusCode::RESOURCE_EXHAUSTED, 1, "1", true, 1, true},
                     Row{"Health", Health, StatusCode::UNAVAILABLE, 1, "1", true, 1, true},
-                    Row{"SwitchedOff", Reconstruct, StatusCode::UNAVAILABLE, 1, "1", false, 1, true}),
+                    Row{"Disabled", Reconstruct, StatusCode::UNAVAILABLE, 1, "1", false, 1, true}),
     [](const auto& row) { return std::string(row.param.name); });
 
 }  // namespace

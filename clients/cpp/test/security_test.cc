@@ -14,7 +14,7 @@ namespace {
 using latentserve::Tls;
 using testing::HasSubstr;
 
-// An authority of its own, and what it signed, as PEM files in a folder that goes away.
+// Certificate authority with signed certificates, as PEM files in a temporary folder.
 class Authority {
  public:
   Authority() {
@@ -24,11 +24,11 @@ class Authority {
         "ca.key "
         "-out ca.pem");
     std::ofstream(folder_ / "names") << "subjectAltName=IP:127.0.0.1\n";
-    for (const std::string who : {"server", "client"}) {
-      Run("req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=" + who + " -keyout " + who +
-          ".key -out " + who + ".csr");
-      Run("x509 -req -days 1 -in " + who +
-          ".csr -CA ca.pem -CAkey ca.key -CAcreateserial -extfile names -out " + who + ".pem");
+    for (const std::string role : {"server", "client"}) {
+      Run("req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=" + role + " -keyout " + role +
+          ".key -out " + role + ".csr");
+      Run("x509 -req -days 1 -in " + role +
+          ".csr -CA ca.pem -CAkey ca.key -CAcreateserial -extfile names -out " + role + ".pem");
     }
   }
   ~Authority() { std::filesystem::remove_all(folder_); }
@@ -51,7 +51,7 @@ class Authority {
   std::filesystem::path folder_;
 };
 
-// Notes the token of each call.
+// Records the token of each call.
 void NoteToken(FakeServer* server, std::string* token) {
   server->on_sample = [token](auto& context, auto&, auto& reply) {
     const auto sent = context.client_metadata().find("authorization");
@@ -61,7 +61,7 @@ void NoteToken(FakeServer* server, std::string* token) {
   };
 }
 
-TEST(Tls, WithAnOwnAuthorityAClientCertificateAndAToken) {
+TEST(Tls, SupportsCustomAuthorityClientCertificateAndToken) {
   const Authority authority;
   grpc::SslServerCredentialsOptions ssl(GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
   ssl.pem_root_certs = authority.Text("ca.pem");
@@ -86,14 +86,14 @@ TEST(Tls, WithAnOwnAuthorityAClientCertificateAndAToken) {
   ASSERT_TRUE(nameless);
   EXPECT_EQ(nameless->code(), grpc::StatusCode::UNAVAILABLE);
 
-  const Authority stranger;
+  const Authority untrusted;
   const auto mistrusting = sample(
-      Tls::FromFiles(stranger.Path("ca.pem"), authority.Path("client.pem"), authority.Path("client.key")));
+      Tls::FromFiles(untrusted.Path("ca.pem"), authority.Path("client.pem"), authority.Path("client.key")));
   ASSERT_TRUE(mistrusting);
   EXPECT_EQ(mistrusting->code(), grpc::StatusCode::UNAVAILABLE);
 }
 
-TEST(Tls, RefusesFilesThatCannotBe) {
+TEST(Tls, RefusesInvalidFiles) {
   EXPECT_THROW(Tls::FromFiles("/does/not/exist.pem"), latentserve::Error);
   EXPECT_THROW(Tls::FromFiles("", "/does/not/exist.pem"), latentserve::Error);
   const auto error = ErrorOf([] { Tls::FromFiles("/dev/null"); });
@@ -101,7 +101,7 @@ TEST(Tls, RefusesFilesThatCannotBe) {
   EXPECT_THAT(error->what(), HasSubstr("no PEM"));
 }
 
-TEST(Token, WantsTls) {
+TEST(Token, RequiresTls) {
   latentserve::Options options;
   options.token = "secret";
   const auto error = ErrorOf([&] { latentserve::Client("127.0.0.1:1", options); });

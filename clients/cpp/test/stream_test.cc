@@ -10,7 +10,7 @@ namespace {
 
 using grpc::StatusCode;
 
-// Sends one image per row of the seed's stream, and says whether all were sent.
+// Streams one image per row of the seed's sequence of samples, and records whether all were sent.
 void ServeRows(FakeServer* server, std::promise<bool>* all_sent) {
   server->on_sample_stream = [all_sent](auto&, auto& request, auto& writer) {
     bool sent = true;
@@ -28,7 +28,7 @@ void ServeRows(FakeServer* server, std::promise<bool>* all_sent) {
 
 int LevelOf(const latentserve::SampleChunk& chunk) { return chunk.images.pixels()->Bytes().at(0); }
 
-TEST(Stream, GoesOnWhereItWasLeft) {
+TEST(Stream, ResumesAtTheNextOffset) {
   FakeServer server;
   ServeRows(&server, nullptr);
   const auto client = server.Connect();
@@ -49,7 +49,7 @@ TEST(Stream, GoesOnWhereItWasLeft) {
   auto rest = client.SampleStream(request);
   while (const auto chunk = rest.Next()) got.push_back(LevelOf(*chunk));
   EXPECT_EQ(got, (std::vector<int>{10, 11, 12, 13, 14}));
-  EXPECT_FALSE(rest.Next());  // and stays at its end
+  EXPECT_FALSE(rest.Next());  // the end is permanent
 }
 
 TEST(Stream, IsCancelledByItsDestructor) {
@@ -75,7 +75,7 @@ TEST(Stream, OutlivesItsClient) {
   EXPECT_TRUE(stream.Next());
 }
 
-TEST(Stream, BreaksWithAnErrorAndEnds) {
+TEST(Stream, ThrowsAnErrorAndEnds) {
   FakeServer server;
   server.on_sample_stream = [](auto&, auto&, auto& writer) {
     v1::SampleStreamResponse reply;
@@ -92,7 +92,7 @@ TEST(Stream, BreaksWithAnErrorAndEnds) {
   EXPECT_FALSE(stream.Next());
 }
 
-TEST(Stream, EndsWithABadReply) {
+TEST(Stream, EndsWithAnInvalidReply) {
   FakeServer server;
   server.on_sample_stream = [](auto&, auto&, auto& writer) {
     writer.Write(v1::SampleStreamResponse());
@@ -106,7 +106,7 @@ TEST(Stream, EndsWithABadReply) {
   EXPECT_FALSE(stream.Next());
 }
 
-// Answers nothing until the caller gives up.
+// Never replies.
 void Hold(FakeServer* server, std::promise<void>* arrived) {
   server->on_sample = [arrived](auto& context, auto&, auto&) {
     if (arrived != nullptr) arrived->set_value();
@@ -145,7 +145,7 @@ TEST(Cancellation, EndsCallsThatStartLater) {
   EXPECT_EQ(error->code(), StatusCode::CANCELLED);
 }
 
-TEST(Deadline, OfTheClientIsThatOfACallWithoutOne) {
+TEST(Deadline, DefaultsToTheTimeoutOfTheClient) {
   FakeServer server;
   Hold(&server, nullptr);
   latentserve::Options options;
@@ -155,7 +155,7 @@ TEST(Deadline, OfTheClientIsThatOfACallWithoutOne) {
   EXPECT_EQ(error->code(), StatusCode::DEADLINE_EXCEEDED);
 }
 
-TEST(Deadline, OfTheCallGoesFirst) {
+TEST(Deadline, OfTheCallOverridesTheClient) {
   std::chrono::system_clock::time_point deadline;
   FakeServer server;
   server.on_sample = [&](auto& context, auto&, auto& reply) {

@@ -24,14 +24,14 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Asks for latents.
+// Request for latents.
 type EncodeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The model. Needs the operation `encode`, otherwise FAILED_PRECONDITION.
 	Model *ModelRef `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
 	// The images, 1 to `max_request_rows`. Required, otherwise INVALID_ARGUMENT.
 	Images *Images `protobuf:"bytes,2,opt,name=images,proto3" json:"images,omitempty"`
-	// Absent (the default): `latents` is the mean. Present: `latents` is a draw
+	// Absent (the default): `latents` is the mean. Present: `latents` is a sample
 	// from q(z|x), mean + exp(log_variance / 2) * e, where row k of e is row k of
 	// the posterior stream of this seed (docs/sampling.md); any value is valid.
 	// FAILED_PRECONDITION for a model without log-variance.
@@ -94,16 +94,16 @@ func (x *EncodeRequest) GetSeed() uint64 {
 // Latents of the images, in their order.
 type EncodeResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// FLOAT32 [n, dim]: the mean, or the draw where the request had a seed.
+	// FLOAT32 [n, dim]: the mean, or the sample if the request had a seed.
 	Latents *Tensor `protobuf:"bytes,1,opt,name=latents,proto3" json:"latents,omitempty"`
 	// FLOAT32 [n, dim]: the natural logarithm of the variance of q(z|x). Absent
 	// for a model without one.
 	LogVariance *Tensor `protobuf:"bytes,2,opt,name=log_variance,json=logVariance,proto3" json:"log_variance,omitempty"`
-	// The seed of the draw; absent where the request had none.
+	// The seed of the sample; absent if the request had none.
 	Seed *uint64 `protobuf:"varint,3,opt,name=seed,proto3,oneof" json:"seed,omitempty"`
-	// Which model answered.
+	// The model that served the call.
 	ServedBy *ServedBy `protobuf:"bytes,4,opt,name=served_by,json=servedBy,proto3" json:"served_by,omitempty"`
-	// Where the time went.
+	// Durations of the parts of the call.
 	Timings       *Timings `protobuf:"bytes,5,opt,name=timings,proto3" json:"timings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -174,7 +174,7 @@ func (x *EncodeResponse) GetTimings() *Timings {
 	return nil
 }
 
-// Asks for the images of latents.
+// Request for the images of latents.
 type DecodeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The model. Needs the operation `decode`, otherwise FAILED_PRECONDITION.
@@ -182,7 +182,7 @@ type DecodeRequest struct {
 	// FLOAT32 or FLOAT16 [n, dim], n from 1 to `max_request_rows`, all finite;
 	// otherwise INVALID_ARGUMENT.
 	Latents *Tensor `protobuf:"bytes,2,opt,name=latents,proto3" json:"latents,omitempty"`
-	// The form of the images in the reply. Default: FLOAT32.
+	// The format of the images in the reply. Default: FLOAT32.
 	OutputFormat  ImageFormat `protobuf:"varint,3,opt,name=output_format,json=outputFormat,proto3,enum=latentserve.v1.ImageFormat" json:"output_format,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -242,11 +242,11 @@ func (x *DecodeRequest) GetOutputFormat() ImageFormat {
 // The images of the latents, in their order.
 type DecodeResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The images, in the form that was asked for.
+	// The images, in the requested format.
 	Images *Images `protobuf:"bytes,1,opt,name=images,proto3" json:"images,omitempty"`
-	// Which model answered.
+	// The model that served the call.
 	ServedBy *ServedBy `protobuf:"bytes,2,opt,name=served_by,json=servedBy,proto3" json:"served_by,omitempty"`
-	// Where the time went.
+	// Durations of the parts of the call.
 	Timings       *Timings `protobuf:"bytes,3,opt,name=timings,proto3" json:"timings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -303,7 +303,7 @@ func (x *DecodeResponse) GetTimings() *Timings {
 	return nil
 }
 
-// Asks for reconstructions.
+// Request for reconstructions.
 type ReconstructRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The model. Needs the operation `reconstruct`, otherwise
@@ -311,7 +311,7 @@ type ReconstructRequest struct {
 	Model *ModelRef `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
 	// The images, 1 to `max_request_rows`. Required, otherwise INVALID_ARGUMENT.
 	Images *Images `protobuf:"bytes,2,opt,name=images,proto3" json:"images,omitempty"`
-	// The form of the images in the reply. Default: FLOAT32.
+	// The format of the images in the reply. Default: FLOAT32.
 	OutputFormat  ImageFormat `protobuf:"varint,3,opt,name=output_format,json=outputFormat,proto3,enum=latentserve.v1.ImageFormat" json:"output_format,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -371,16 +371,16 @@ func (x *ReconstructRequest) GetOutputFormat() ImageFormat {
 // The reconstructions, in the order of the images.
 type ReconstructResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The reconstructions, in the form that was asked for.
+	// The reconstructions, in the requested format.
 	Images *Images `protobuf:"bytes,1,opt,name=images,proto3" json:"images,omitempty"`
 	// One value per image: the sum over channels and pixels of
 	// (image - reconstruction)^2, in units of [0, 1] images, computed before the
 	// reconstruction is rounded to the output format. Divide by
 	// channels * height * width for the mean squared error.
 	SquaredError []float32 `protobuf:"fixed32,2,rep,packed,name=squared_error,json=squaredError,proto3" json:"squared_error,omitempty"`
-	// Which model answered.
+	// The model that served the call.
 	ServedBy *ServedBy `protobuf:"bytes,3,opt,name=served_by,json=servedBy,proto3" json:"served_by,omitempty"`
-	// Where the time went.
+	// Durations of the parts of the call.
 	Timings       *Timings `protobuf:"bytes,4,opt,name=timings,proto3" json:"timings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -444,7 +444,7 @@ func (x *ReconstructResponse) GetTimings() *Timings {
 	return nil
 }
 
-// Asks for denoised images.
+// Request for denoised images.
 type DenoiseRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The model. Needs the operation `denoise`, otherwise FAILED_PRECONDITION.
@@ -452,7 +452,7 @@ type DenoiseRequest struct {
 	// The noisy images, 1 to `max_request_rows`. Floats from -10 to 10. Required,
 	// otherwise INVALID_ARGUMENT.
 	Images *Images `protobuf:"bytes,2,opt,name=images,proto3" json:"images,omitempty"`
-	// The form of the images in the reply. Default: FLOAT32.
+	// The format of the images in the reply. Default: FLOAT32.
 	OutputFormat  ImageFormat `protobuf:"varint,3,opt,name=output_format,json=outputFormat,proto3,enum=latentserve.v1.ImageFormat" json:"output_format,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -512,11 +512,11 @@ func (x *DenoiseRequest) GetOutputFormat() ImageFormat {
 // The denoised images, in the order of the noisy ones.
 type DenoiseResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The denoised images, in the form that was asked for.
+	// The denoised images, in the requested format.
 	Images *Images `protobuf:"bytes,1,opt,name=images,proto3" json:"images,omitempty"`
-	// Which model answered.
+	// The model that served the call.
 	ServedBy *ServedBy `protobuf:"bytes,2,opt,name=served_by,json=servedBy,proto3" json:"served_by,omitempty"`
-	// Where the time went.
+	// Durations of the parts of the call.
 	Timings       *Timings `protobuf:"bytes,3,opt,name=timings,proto3" json:"timings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -573,29 +573,30 @@ func (x *DenoiseResponse) GetTimings() *Timings {
 	return nil
 }
 
-// Asks for images drawn from the model.
+// Request for images sampled from the model.
 type SampleRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The model. Needs the operation `sample`, otherwise FAILED_PRECONDITION.
 	Model *ModelRef `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
-	// How many images, 1 to `max_request_rows`; otherwise INVALID_ARGUMENT. More
-	// at once: SampleStream.
+	// The number of images, 1 to `max_request_rows`; otherwise INVALID_ARGUMENT.
+	// For more images, use SampleStream.
 	Count int32 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
-	// The seed; any value is valid, 0 too. Absent (the default): the server draws
-	// one and returns it. Row `offset + k` of the latents depends on the model's
-	// prior, the seed, `offset + k` and the temperature alone (docs/sampling.md).
+	// The seed; any value is valid, including 0. Absent (the default): the server
+	// chooses one and returns it. Row `offset + k` of the latents depends only on
+	// the model's prior, the seed, `offset + k` and the temperature
+	// (docs/sampling.md).
 	Seed *uint64 `protobuf:"varint,3,opt,name=seed,proto3,oneof" json:"seed,omitempty"`
 	// The first row of the seed's stream, 0 to 2^62; otherwise INVALID_ARGUMENT.
 	// Default: 0.
 	Offset int64 `protobuf:"varint,4,opt,name=offset,proto3" json:"offset,omitempty"`
-	// The deviation of the latents from the prior's mean is multiplied by this:
-	// below 1 draws nearer the mode. With a mixture it is the deviation from the
-	// mean of the row's component, and the temperature does not change which
-	// component that is. 0 to 10, otherwise INVALID_ARGUMENT. Absent: 1.
+	// Factor of the latents' deviation from the prior's mean: values below 1
+	// sample nearer to the mode. With a mixture, it is the deviation from the
+	// mean of the row's component, and the temperature does not change the
+	// component. 0 to 10, otherwise INVALID_ARGUMENT. Absent: 1.
 	Temperature *float32 `protobuf:"fixed32,5,opt,name=temperature,proto3,oneof" json:"temperature,omitempty"`
-	// The form of the images in the reply. Default: FLOAT32.
+	// The format of the images in the reply. Default: FLOAT32.
 	OutputFormat ImageFormat `protobuf:"varint,6,opt,name=output_format,json=outputFormat,proto3,enum=latentserve.v1.ImageFormat" json:"output_format,omitempty"`
-	// Whether the reply holds the latents too. Default: false.
+	// Whether the reply also contains the latents. Default: false.
 	IncludeLatents bool `protobuf:"varint,7,opt,name=include_latents,json=includeLatents,proto3" json:"include_latents,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
@@ -680,19 +681,19 @@ func (x *SampleRequest) GetIncludeLatents() bool {
 	return false
 }
 
-// Images drawn from the model.
+// Images sampled from the model.
 type SampleResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// `count` images, in the form that was asked for.
+	// `count` images, in the requested format.
 	Images *Images `protobuf:"bytes,1,opt,name=images,proto3" json:"images,omitempty"`
-	// FLOAT32 [count, dim]: what the images were decoded from. Absent unless
+	// FLOAT32 [count, dim]: the latents of the images. Absent unless
 	// `include_latents` was set.
 	Latents *Tensor `protobuf:"bytes,2,opt,name=latents,proto3" json:"latents,omitempty"`
-	// The seed that was used: the request's, or the one the server drew.
+	// The seed that was used: the request's, or the one the server chose.
 	Seed uint64 `protobuf:"varint,3,opt,name=seed,proto3" json:"seed,omitempty"`
-	// Which model answered.
+	// The model that served the call.
 	ServedBy *ServedBy `protobuf:"bytes,4,opt,name=served_by,json=servedBy,proto3" json:"served_by,omitempty"`
-	// Where the time went.
+	// Durations of the parts of the call.
 	Timings       *Timings `protobuf:"bytes,5,opt,name=timings,proto3" json:"timings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -763,27 +764,27 @@ func (x *SampleResponse) GetTimings() *Timings {
 	return nil
 }
 
-// Asks for many images drawn from the model.
+// Request for many images sampled from the model.
 type SampleStreamRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The model. Needs the operation `sample`, otherwise FAILED_PRECONDITION. All
-	// chunks come from the version that was chosen for the first.
+	// chunks come from the version that serves the first one.
 	Model *ModelRef `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
-	// How many images in all, 1 to the model's `max_stream_rows`; otherwise
+	// The total number of images, 1 to the model's `max_stream_rows`; otherwise
 	// INVALID_ARGUMENT.
 	Count int64 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
-	// The seed; any value is valid, 0 too. Absent (the default): the server draws
-	// one and returns it in every chunk.
+	// The seed; any value is valid, including 0. Absent (the default): the server
+	// chooses one and returns it in every chunk.
 	Seed *uint64 `protobuf:"varint,3,opt,name=seed,proto3,oneof" json:"seed,omitempty"`
 	// The first row of the seed's stream, 0 to 2^62; otherwise INVALID_ARGUMENT.
-	// To resume, the first row that is missing. Default: 0.
+	// To resume a stream, the first missing row. Default: 0.
 	Offset int64 `protobuf:"varint,4,opt,name=offset,proto3" json:"offset,omitempty"`
 	// As in SampleRequest. 0 to 10, otherwise INVALID_ARGUMENT.
 	// Absent: 1.
 	Temperature *float32 `protobuf:"fixed32,5,opt,name=temperature,proto3,oneof" json:"temperature,omitempty"`
-	// The form of the images in the replies. Default: FLOAT32.
+	// The format of the images in the replies. Default: FLOAT32.
 	OutputFormat ImageFormat `protobuf:"varint,6,opt,name=output_format,json=outputFormat,proto3,enum=latentserve.v1.ImageFormat" json:"output_format,omitempty"`
-	// Whether the replies hold the latents too. Default: false.
+	// Whether the replies also contain the latents. Default: false.
 	IncludeLatents bool `protobuf:"varint,7,opt,name=include_latents,json=includeLatents,proto3" json:"include_latents,omitempty"`
 	// Images per reply, 1 to `max_request_rows`; otherwise INVALID_ARGUMENT. 0
 	// (the default): the server chooses. The last chunk may be smaller.
@@ -881,19 +882,19 @@ func (x *SampleStreamRequest) GetChunkRows() int32 {
 // One chunk of a stream.
 type SampleStreamResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The images of this chunk, in the form that was asked for.
+	// The images of this chunk, in the requested format.
 	Images *Images `protobuf:"bytes,1,opt,name=images,proto3" json:"images,omitempty"`
-	// FLOAT32 [rows, dim]: what the images were decoded from. Absent unless
+	// FLOAT32 [rows, dim]: the latents of the images. Absent unless
 	// `include_latents` was set.
 	Latents *Tensor `protobuf:"bytes,2,opt,name=latents,proto3" json:"latents,omitempty"`
-	// The seed that was used: the request's, or the one the server drew.
+	// The seed that was used: the request's, or the one the server chose.
 	Seed uint64 `protobuf:"varint,3,opt,name=seed,proto3" json:"seed,omitempty"`
-	// The row of the seed's stream that the first image of this chunk is. To
-	// resume after this chunk, send `offset` plus the number of its images.
+	// The row of the seed's stream of the first image of this chunk. To resume
+	// after this chunk, send `offset` plus the number of its images.
 	Offset int64 `protobuf:"varint,4,opt,name=offset,proto3" json:"offset,omitempty"`
-	// Which model answered.
+	// The model that served the call.
 	ServedBy *ServedBy `protobuf:"bytes,5,opt,name=served_by,json=servedBy,proto3" json:"served_by,omitempty"`
-	// Where the time of this chunk went.
+	// Durations of the parts of this chunk's processing.
 	Timings       *Timings `protobuf:"bytes,6,opt,name=timings,proto3" json:"timings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

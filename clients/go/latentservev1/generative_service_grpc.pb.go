@@ -34,32 +34,35 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Runs generative autoencoders: images to latents, latents to images, and
+// Runs generative models of images: images to latents, latents to images, and
 // images to images.
 //
-// Every method may answer, besides what it lists itself:
-//   - INVALID_ARGUMENT, with BadRequest field violations that say what was sent
-//     and what is expected; also for bytes that are not the request's message.
-//   - NOT_FOUND, with ErrorInfo: no such model or version; `metadata["models"]`
-//     lists what there is.
+// In addition to the errors that a method lists, every method may return:
+//   - INVALID_ARGUMENT, with BadRequest field violations that contain the value
+//     that was sent and the expected one; also for bytes that are not the
+//     request's message.
+//   - NOT_FOUND, with ErrorInfo: the model or version does not exist;
+//     `metadata["models"]` lists the existing models.
 //   - FAILED_PRECONDITION, with ErrorInfo reason OPERATION_NOT_SUPPORTED: the
-//     model lacks the operation; `metadata["operations"]` lists what it has.
+//     model does not support the operation; `metadata["operations"]` lists the
+//     supported ones.
 //   - RESOURCE_EXHAUSTED, with ErrorInfo reason QUEUE_FULL, RetryInfo and the
-//     trailer `grpc-retry-pushback-ms`: too many rows wait for the model. Without
-//     these details: the message is larger than the server's limit; do not retry.
-//   - DEADLINE_EXCEEDED: the deadline passed while the request waited; the model
-//     did not run for it.
+//     trailer `grpc-retry-pushback-ms`: the model's queue has no room for the
+//     request. Without these details: the message is larger than the server's
+//     limit; do not retry.
+//   - DEADLINE_EXCEEDED: the deadline passed while the request was queued; the
+//     model did not run for it.
 //   - UNAVAILABLE, with RetryInfo: the server is starting or draining, or the
 //     model is loading.
-//   - UNAUTHENTICATED, with ErrorInfo: the server asks for a bearer token in the
-//     metadata `authorization`, and the call has none or another.
-//   - INTERNAL, with ErrorInfo whose `metadata["request_id"]` finds the cause in
-//     the server's log.
+//   - UNAUTHENTICATED, with ErrorInfo: the server requires a bearer token in the
+//     metadata `authorization`, and the call has none or a wrong one.
+//   - INTERNAL, with ErrorInfo whose `metadata["request_id"]` identifies the
+//     cause in the server's log.
 //
-// All calls are idempotent, except that a draw without a seed differs each
+// All calls are idempotent, except that samples without a seed differ each
 // time.
 type GenerativeServiceClient interface {
-	// Maps images to latents: the mean of q(z|x), or a draw from it.
+	// Maps images to latents: the mean of q(z|x), or a sample from it.
 	Encode(ctx context.Context, in *EncodeRequest, opts ...grpc.CallOption) (*EncodeResponse, error)
 	// Maps latents to images: the mean of p(x|z).
 	Decode(ctx context.Context, in *DecodeRequest, opts ...grpc.CallOption) (*DecodeResponse, error)
@@ -67,11 +70,11 @@ type GenerativeServiceClient interface {
 	Reconstruct(ctx context.Context, in *ReconstructRequest, opts ...grpc.CallOption) (*ReconstructResponse, error)
 	// Removes noise from images.
 	Denoise(ctx context.Context, in *DenoiseRequest, opts ...grpc.CallOption) (*DenoiseResponse, error)
-	// Draws latents from the prior and decodes them.
+	// Samples latents from the prior and decodes them.
 	Sample(ctx context.Context, in *SampleRequest, opts ...grpc.CallOption) (*SampleResponse, error)
-	// Sample for many images, in chunks that follow each other without a gap.
-	// After a break, call again with the same seed and `offset` set to the first
-	// row that is missing. Chunk rows equal the rows that Sample gives for the
+	// Sample for many images, in chunks of consecutive rows. To resume an
+	// interrupted stream, call again with the same seed and `offset` set to the
+	// first missing row. Chunk rows equal the rows that Sample returns for the
 	// same seed.
 	SampleStream(ctx context.Context, in *SampleStreamRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SampleStreamResponse], error)
 }
@@ -157,32 +160,35 @@ type GenerativeService_SampleStreamClient = grpc.ServerStreamingClient[SampleStr
 // All implementations must embed UnimplementedGenerativeServiceServer
 // for forward compatibility.
 //
-// Runs generative autoencoders: images to latents, latents to images, and
+// Runs generative models of images: images to latents, latents to images, and
 // images to images.
 //
-// Every method may answer, besides what it lists itself:
-//   - INVALID_ARGUMENT, with BadRequest field violations that say what was sent
-//     and what is expected; also for bytes that are not the request's message.
-//   - NOT_FOUND, with ErrorInfo: no such model or version; `metadata["models"]`
-//     lists what there is.
+// In addition to the errors that a method lists, every method may return:
+//   - INVALID_ARGUMENT, with BadRequest field violations that contain the value
+//     that was sent and the expected one; also for bytes that are not the
+//     request's message.
+//   - NOT_FOUND, with ErrorInfo: the model or version does not exist;
+//     `metadata["models"]` lists the existing models.
 //   - FAILED_PRECONDITION, with ErrorInfo reason OPERATION_NOT_SUPPORTED: the
-//     model lacks the operation; `metadata["operations"]` lists what it has.
+//     model does not support the operation; `metadata["operations"]` lists the
+//     supported ones.
 //   - RESOURCE_EXHAUSTED, with ErrorInfo reason QUEUE_FULL, RetryInfo and the
-//     trailer `grpc-retry-pushback-ms`: too many rows wait for the model. Without
-//     these details: the message is larger than the server's limit; do not retry.
-//   - DEADLINE_EXCEEDED: the deadline passed while the request waited; the model
-//     did not run for it.
+//     trailer `grpc-retry-pushback-ms`: the model's queue has no room for the
+//     request. Without these details: the message is larger than the server's
+//     limit; do not retry.
+//   - DEADLINE_EXCEEDED: the deadline passed while the request was queued; the
+//     model did not run for it.
 //   - UNAVAILABLE, with RetryInfo: the server is starting or draining, or the
 //     model is loading.
-//   - UNAUTHENTICATED, with ErrorInfo: the server asks for a bearer token in the
-//     metadata `authorization`, and the call has none or another.
-//   - INTERNAL, with ErrorInfo whose `metadata["request_id"]` finds the cause in
-//     the server's log.
+//   - UNAUTHENTICATED, with ErrorInfo: the server requires a bearer token in the
+//     metadata `authorization`, and the call has none or a wrong one.
+//   - INTERNAL, with ErrorInfo whose `metadata["request_id"]` identifies the
+//     cause in the server's log.
 //
-// All calls are idempotent, except that a draw without a seed differs each
+// All calls are idempotent, except that samples without a seed differ each
 // time.
 type GenerativeServiceServer interface {
-	// Maps images to latents: the mean of q(z|x), or a draw from it.
+	// Maps images to latents: the mean of q(z|x), or a sample from it.
 	Encode(context.Context, *EncodeRequest) (*EncodeResponse, error)
 	// Maps latents to images: the mean of p(x|z).
 	Decode(context.Context, *DecodeRequest) (*DecodeResponse, error)
@@ -190,11 +196,11 @@ type GenerativeServiceServer interface {
 	Reconstruct(context.Context, *ReconstructRequest) (*ReconstructResponse, error)
 	// Removes noise from images.
 	Denoise(context.Context, *DenoiseRequest) (*DenoiseResponse, error)
-	// Draws latents from the prior and decodes them.
+	// Samples latents from the prior and decodes them.
 	Sample(context.Context, *SampleRequest) (*SampleResponse, error)
-	// Sample for many images, in chunks that follow each other without a gap.
-	// After a break, call again with the same seed and `offset` set to the first
-	// row that is missing. Chunk rows equal the rows that Sample gives for the
+	// Sample for many images, in chunks of consecutive rows. To resume an
+	// interrupted stream, call again with the same seed and `offset` set to the
+	// first missing row. Chunk rows equal the rows that Sample returns for the
 	// same seed.
 	SampleStream(*SampleStreamRequest, grpc.ServerStreamingServer[SampleStreamResponse]) error
 	mustEmbedUnimplementedGenerativeServiceServer()

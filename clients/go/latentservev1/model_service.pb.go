@@ -24,7 +24,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Something that a model can do.
+// An operation of a model.
 type Operation int32
 
 const (
@@ -89,19 +89,19 @@ func (Operation) EnumDescriptor() ([]byte, []int) {
 	return file_latentserve_v1_model_service_proto_rawDescGZIP(), []int{0}
 }
 
-// What was done.
+// Result of the reload for a version.
 type ReloadOutcome_Action int32
 
 const (
 	// Never sent.
 	ReloadOutcome_ACTION_UNSPECIFIED ReloadOutcome_Action = 0
-	// Served before and unchanged.
+	// Already served, and unchanged.
 	ReloadOutcome_ACTION_UNCHANGED ReloadOutcome_Action = 1
-	// Checked, warmed up and now served.
+	// Checked and warmed up; it is served now.
 	ReloadOutcome_ACTION_LOADED ReloadOutcome_Action = 2
-	// Failed its checks; `reason` says which.
+	// Failed its checks; `reason` has the cause.
 	ReloadOutcome_ACTION_REFUSED ReloadOutcome_Action = 3
-	// Its folder is gone; it is served no more.
+	// Its folder was removed; it is no longer served.
 	ReloadOutcome_ACTION_REMOVED ReloadOutcome_Action = 4
 )
 
@@ -150,18 +150,18 @@ func (ReloadOutcome_Action) EnumDescriptor() ([]byte, []int) {
 	return file_latentserve_v1_model_service_proto_rawDescGZIP(), []int{6, 0}
 }
 
-// Whether it can be used.
+// State of the version.
 type Model_State int32
 
 const (
 	// Never sent.
 	Model_STATE_UNSPECIFIED Model_State = 0
-	// Being checked and warmed up; calls are answered with UNAVAILABLE.
+	// Being checked and warmed up; calls fail with UNAVAILABLE.
 	Model_STATE_LOADING Model_State = 1
 	// Serving.
 	Model_STATE_READY Model_State = 2
-	// Failed its checks; `reason` says which. The fields below `reason` may be
-	// empty.
+	// Failed its checks; `reason` has the cause. The fields below `reason` may
+	// be empty.
 	Model_STATE_REFUSED Model_State = 3
 )
 
@@ -208,7 +208,7 @@ func (Model_State) EnumDescriptor() ([]byte, []int) {
 	return file_latentserve_v1_model_service_proto_rawDescGZIP(), []int{7, 0}
 }
 
-// Asks for all models.
+// Request for all models.
 type ListModelsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -245,13 +245,13 @@ func (*ListModelsRequest) Descriptor() ([]byte, []int) {
 	return file_latentserve_v1_model_service_proto_rawDescGZIP(), []int{0}
 }
 
-// All models, by name, then by version from high to low.
+// All models, sorted by name, then by version from high to low.
 type ListModelsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// One entry per version.
 	Models []*Model `protobuf:"bytes,1,rep,name=models,proto3" json:"models,omitempty"`
-	// The name that an empty `ModelRef.name` stands for; empty where the server
-	// has no default.
+	// The model of an empty `ModelRef.name`; empty if the server has no default
+	// model.
 	DefaultModel  string `protobuf:"bytes,2,opt,name=default_model,json=defaultModel,proto3" json:"default_model,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -301,11 +301,11 @@ func (x *ListModelsResponse) GetDefaultModel() string {
 	return ""
 }
 
-// Asks for one model.
+// Request for one model.
 type GetModelRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The model; the same rules as in every other request. A refused version is
-	// found only by its number.
+	// The model, with the same rules as in every other request. A refused version
+	// is found only by its number.
 	Model         *ModelRef `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -394,11 +394,11 @@ func (x *GetModelResponse) GetModel() *Model {
 	return nil
 }
 
-// Asks the server to look at its model folder again.
+// Request to reload the model folder.
 type ReloadModelsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Only these models; a name without a folder and without a served version is
-	// NOT_FOUND. Empty (the default): all.
+	// The models to reload; NOT_FOUND for a name without a folder and without a
+	// served version. Empty (the default): all models.
 	Names         []string `protobuf:"bytes,1,rep,name=names,proto3" json:"names,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -441,10 +441,10 @@ func (x *ReloadModelsRequest) GetNames() []string {
 	return nil
 }
 
-// What the reload did.
+// Outcomes of a reload.
 type ReloadModelsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// One entry per version that was found or that is gone, by name and version.
+	// One entry per found or removed version, by name and version.
 	Outcomes      []*ReloadOutcome `protobuf:"bytes,1,rep,name=outcomes,proto3" json:"outcomes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -487,16 +487,16 @@ func (x *ReloadModelsResponse) GetOutcomes() []*ReloadOutcome {
 	return nil
 }
 
-// What became of one version in a reload.
+// Outcome of a reload for one version.
 type ReloadOutcome struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The model's name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// The version.
 	Version int32 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
-	// What was done.
+	// The result.
 	Action ReloadOutcome_Action `protobuf:"varint,3,opt,name=action,proto3,enum=latentserve.v1.ReloadOutcome_Action" json:"action,omitempty"`
-	// Why it was refused, for a person; empty otherwise.
+	// Human-readable reason of a refusal; empty otherwise.
 	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -567,31 +567,31 @@ type Model struct {
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// The version, 1 or higher.
 	Version int32 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
-	// Whether it can be used.
+	// State of the version.
 	State Model_State `protobuf:"varint,3,opt,name=state,proto3,enum=latentserve.v1.Model_State" json:"state,omitempty"`
-	// Why it was refused, for a person; empty otherwise. Together with
-	// STATE_READY: why a newer state of its folder was refused in a reload.
+	// Human-readable reason of a refusal; empty otherwise. With STATE_READY: why
+	// a reload refused newer contents of its folder.
 	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
 	// SHA-256 of its manifest, 64 hexadecimal digits.
 	Digest string `protobuf:"bytes,5,opt,name=digest,proto3" json:"digest,omitempty"`
-	// The kind, as in the manifest: autoencoder, denoising, vae, ...
+	// The kind of model, as in the manifest: autoencoder, denoising, vae, ...
 	Kind string `protobuf:"bytes,6,opt,name=kind,proto3" json:"kind,omitempty"`
-	// One sentence for a person.
+	// Human-readable description of one sentence.
 	Description string `protobuf:"bytes,7,opt,name=description,proto3" json:"description,omitempty"`
-	// The images it takes and gives.
+	// The model's input and output images.
 	Image *ImageSpec `protobuf:"bytes,8,opt,name=image,proto3" json:"image,omitempty"`
-	// Its latents.
+	// The model's latents.
 	Latent *LatentSpec `protobuf:"bytes,9,opt,name=latent,proto3" json:"latent,omitempty"`
-	// What it can do.
+	// The supported operations.
 	Operations []Operation `protobuf:"varint,10,rep,packed,name=operations,proto3,enum=latentserve.v1.Operation" json:"operations,omitempty"`
-	// p(x|z); absent where it was not trained as a likelihood.
+	// p(x|z); absent if the model was not trained with a likelihood.
 	Likelihood *Likelihood `protobuf:"bytes,11,opt,name=likelihood,proto3" json:"likelihood,omitempty"`
-	// How many rows one request may have, and one stream.
+	// Limits of requests, streams and batches.
 	Limits *Limits `protobuf:"bytes,12,opt,name=limits,proto3" json:"limits,omitempty"`
-	// The ONNX Runtime execution provider it runs on, for example
-	// "CPUExecutionProvider"; empty until it is loaded.
+	// The ONNX Runtime execution provider of the model, for example
+	// "CPUExecutionProvider"; empty until the model is loaded.
 	Provider string `protobuf:"bytes,13,opt,name=provider,proto3" json:"provider,omitempty"`
-	// What was measured when it was exported, each beside its baseline, by name.
+	// Metrics measured at the export, each with its baseline, by name.
 	Metrics       []*Metric `protobuf:"bytes,14,rep,name=metrics,proto3" json:"metrics,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -794,12 +794,13 @@ type LatentSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Values per image.
 	Dim int32 `protobuf:"varint,1,opt,name=dim,proto3" json:"dim,omitempty"`
-	// What Sample draws from: "standard_normal", "gaussian_mixture" (fitted to the
-	// codes of the training images), or "none" where the model cannot sample.
+	// The prior that Sample uses: "standard_normal", "gaussian_mixture" (fitted
+	// to the latents of the training images), or "none" if the model cannot
+	// sample.
 	Prior string `protobuf:"bytes,2,opt,name=prior,proto3" json:"prior,omitempty"`
-	// Whether Encode returns a log-variance and takes a seed.
+	// Whether Encode returns a log-variance and accepts a seed.
 	HasLogVariance bool `protobuf:"varint,3,opt,name=has_log_variance,json=hasLogVariance,proto3" json:"has_log_variance,omitempty"`
-	// Components of a "gaussian_mixture" prior; 0 with any other.
+	// Number of components of a "gaussian_mixture" prior; 0 for other priors.
 	MixtureComponents int32 `protobuf:"varint,4,opt,name=mixture_components,json=mixtureComponents,proto3" json:"mixture_components,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
@@ -921,12 +922,12 @@ func (x *Likelihood) GetSigma() float64 {
 // Limits of one model on this server.
 type Limits struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Images or latents in one request, at most.
+	// Largest number of images or latents in one request.
 	MaxRequestRows int32 `protobuf:"varint,1,opt,name=max_request_rows,json=maxRequestRows,proto3" json:"max_request_rows,omitempty"`
-	// Images in one SampleStream, at most.
+	// Largest number of images in one SampleStream.
 	MaxStreamRows int64 `protobuf:"varint,2,opt,name=max_stream_rows,json=maxStreamRows,proto3" json:"max_stream_rows,omitempty"`
-	// Rows that one batch of the engine holds, at most; larger requests are run
-	// in several.
+	// Largest number of rows in one batch; larger requests run in several
+	// batches.
 	MaxBatchRows  int32 `protobuf:"varint,3,opt,name=max_batch_rows,json=maxBatchRows,proto3" json:"max_batch_rows,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -983,7 +984,7 @@ func (x *Limits) GetMaxBatchRows() int32 {
 	return 0
 }
 
-// One measured figure of a model.
+// One metric of a model.
 type Metric struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The name, for example "test_mse".
@@ -992,13 +993,13 @@ type Metric struct {
 	Value float64 `protobuf:"fixed64,2,opt,name=value,proto3" json:"value,omitempty"`
 	// The unit, for example "dB".
 	Unit string `protobuf:"bytes,3,opt,name=unit,proto3" json:"unit,omitempty"`
-	// What the value is to be compared with; absent where there is no baseline.
+	// The value to compare with; absent if there is no baseline.
 	Baseline *float64 `protobuf:"fixed64,4,opt,name=baseline,proto3,oneof" json:"baseline,omitempty"`
-	// What the baseline is, for example "PCA-32"; empty where there is none.
+	// The name of the baseline, for example "PCA-32"; empty if there is none.
 	BaselineName string `protobuf:"bytes,5,opt,name=baseline_name,json=baselineName,proto3" json:"baseline_name,omitempty"`
-	// How many images it was measured on.
+	// The number of images that it was measured on.
 	Samples int64 `protobuf:"varint,6,opt,name=samples,proto3" json:"samples,omitempty"`
-	// How it was computed.
+	// The method of computation.
 	Estimator     string `protobuf:"bytes,7,opt,name=estimator,proto3" json:"estimator,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

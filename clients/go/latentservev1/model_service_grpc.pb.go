@@ -31,25 +31,25 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Tells which models there are, what they can do and how good they are, and
-// brings in new ones.
+// Lists the models with their operations and metrics, and reloads the model
+// folder.
 //
-// Every method may also answer INVALID_ARGUMENT for bytes that are not the
-// request's message, UNAUTHENTICATED where the server asks for a bearer token,
-// and INTERNAL with an ErrorInfo whose `metadata["request_id"]` finds the cause
-// in the server's log.
+// Every method may also return INVALID_ARGUMENT for bytes that are not the
+// request's message, UNAUTHENTICATED if the server requires a bearer token, and
+// INTERNAL with an ErrorInfo whose `metadata["request_id"]` identifies the
+// cause in the server's log.
 type ModelServiceClient interface {
-	// Lists every version of every model, the refused ones and the reason too.
-	// Answers while the server is still loading. Not paged: the number of
-	// versions is bounded by the server.
+	// Lists every version of every model, including refused ones with the reason.
+	// Works while the server is still loading. Not paged: the server limits the
+	// number of versions.
 	ListModels(ctx context.Context, in *ListModelsRequest, opts ...grpc.CallOption) (*ListModelsResponse, error)
-	// Describes one version of one model. NOT_FOUND with the names there are.
+	// Describes one version of one model. NOT_FOUND lists the existing names.
 	GetModel(ctx context.Context, in *GetModelRequest, opts ...grpc.CallOption) (*GetModelResponse, error)
-	// Looks at the model folder again: loads, checks and warms up what is new
-	// beside what is served, then swaps. A version that fails its checks is
-	// refused with the reason, and what was served before stays. Answers when all
-	// is done; allow a deadline of minutes. NOT_FOUND for a name without a folder
-	// and without a served version.
+	// Reloads the model folder: loads, checks and warms up new versions while the
+	// old ones serve, then swaps them. A version that fails its checks is refused
+	// with the reason, and the previously served one stays. Returns when the
+	// reload is complete; allow a timeout of minutes. NOT_FOUND for a name
+	// without a folder and without a served version.
 	ReloadModels(ctx context.Context, in *ReloadModelsRequest, opts ...grpc.CallOption) (*ReloadModelsResponse, error)
 }
 
@@ -95,25 +95,25 @@ func (c *modelServiceClient) ReloadModels(ctx context.Context, in *ReloadModelsR
 // All implementations must embed UnimplementedModelServiceServer
 // for forward compatibility.
 //
-// Tells which models there are, what they can do and how good they are, and
-// brings in new ones.
+// Lists the models with their operations and metrics, and reloads the model
+// folder.
 //
-// Every method may also answer INVALID_ARGUMENT for bytes that are not the
-// request's message, UNAUTHENTICATED where the server asks for a bearer token,
-// and INTERNAL with an ErrorInfo whose `metadata["request_id"]` finds the cause
-// in the server's log.
+// Every method may also return INVALID_ARGUMENT for bytes that are not the
+// request's message, UNAUTHENTICATED if the server requires a bearer token, and
+// INTERNAL with an ErrorInfo whose `metadata["request_id"]` identifies the
+// cause in the server's log.
 type ModelServiceServer interface {
-	// Lists every version of every model, the refused ones and the reason too.
-	// Answers while the server is still loading. Not paged: the number of
-	// versions is bounded by the server.
+	// Lists every version of every model, including refused ones with the reason.
+	// Works while the server is still loading. Not paged: the server limits the
+	// number of versions.
 	ListModels(context.Context, *ListModelsRequest) (*ListModelsResponse, error)
-	// Describes one version of one model. NOT_FOUND with the names there are.
+	// Describes one version of one model. NOT_FOUND lists the existing names.
 	GetModel(context.Context, *GetModelRequest) (*GetModelResponse, error)
-	// Looks at the model folder again: loads, checks and warms up what is new
-	// beside what is served, then swaps. A version that fails its checks is
-	// refused with the reason, and what was served before stays. Answers when all
-	// is done; allow a deadline of minutes. NOT_FOUND for a name without a folder
-	// and without a served version.
+	// Reloads the model folder: loads, checks and warms up new versions while the
+	// old ones serve, then swaps them. A version that fails its checks is refused
+	// with the reason, and the previously served one stays. Returns when the
+	// reload is complete; allow a timeout of minutes. NOT_FOUND for a name
+	// without a folder and without a served version.
 	ReloadModels(context.Context, *ReloadModelsRequest) (*ReloadModelsResponse, error)
 	mustEmbedUnimplementedModelServiceServer()
 }

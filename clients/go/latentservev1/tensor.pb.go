@@ -81,7 +81,7 @@ func (DataType) EnumDescriptor() ([]byte, []int) {
 	return file_latentserve_v1_tensor_proto_rawDescGZIP(), []int{0}
 }
 
-// The form in which images come back.
+// The format of images in replies.
 type ImageFormat int32
 
 const (
@@ -94,7 +94,7 @@ const (
 	// A UINT8 tensor: 255 times the value, clamped to 0 to 255 and rounded half
 	// to even.
 	ImageFormat_IMAGE_FORMAT_UINT8 ImageFormat = 3
-	// One PNG file per image, 8 bits per channel, rounded as UINT8 is.
+	// One PNG file per image, 8 bits per channel, rounded like UINT8.
 	ImageFormat_IMAGE_FORMAT_PNG ImageFormat = 4
 )
 
@@ -215,11 +215,11 @@ func (x *Tensor) GetData() []byte {
 	return nil
 }
 
-// Images, in either of two forms. One of them is required, otherwise
+// Images, in one of two forms. One of them is required, otherwise
 // INVALID_ARGUMENT.
 type Images struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How the images are given.
+	// The form of the images.
 	//
 	// Types that are valid to be assigned to Form:
 	//
@@ -290,10 +290,10 @@ type isImages_Form interface {
 }
 
 type Images_Tensor struct {
-	// [n, channels, height, width]. FLOAT32 and FLOAT16 hold intensities in
-	// [0, 1]; UINT8 holds 0 to 255, which means value / 255. NaN, infinity and
-	// floats outside [0, 1] are refused with INVALID_ARGUMENT; Denoise takes
-	// floats from -10 to 10, because noise leaves the unit interval.
+	// [n, channels, height, width]. FLOAT32 and FLOAT16 are intensities in
+	// [0, 1]; UINT8 is 0 to 255, interpreted as value / 255. NaN, infinity and
+	// floats outside [0, 1] are refused with INVALID_ARGUMENT; Denoise accepts
+	// floats from -10 to 10, because noisy values leave the unit interval.
 	Tensor *Tensor `protobuf:"bytes,1,opt,name=tensor,proto3,oneof"`
 }
 
@@ -358,16 +358,15 @@ func (x *EncodedImages) GetFiles() [][]byte {
 	return nil
 }
 
-// Which model answers.
+// The model that is to serve a request.
 type ModelRef struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The model's name, as ListModels gives it: at most 63 characters of a-z,
-	// 0-9 and '-'. Empty (the default): the server's default model; NOT_FOUND
-	// where the server has none. An unknown name is answered with NOT_FOUND and
-	// the names there are.
+	// The model's name, as in ListModels: at most 63 characters of a-z, 0-9 and
+	// '-'. Empty (the default): the server's default model; NOT_FOUND if the
+	// server has none. NOT_FOUND for an unknown name lists the existing names.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// The version, 1 or higher. 0 (the default): the highest that is ready.
-	// NOT_FOUND for a version that there is not, INVALID_ARGUMENT below 0.
+	// NOT_FOUND for a version that does not exist, INVALID_ARGUMENT below 0.
 	Version       int32 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -417,15 +416,17 @@ func (x *ModelRef) GetVersion() int32 {
 	return 0
 }
 
-// Which model answered, and on what. Part of every reply.
+// The model that served a call, and its execution provider. Part of every
+// reply.
 type ServedBy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The model's name; never empty.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// The model's version; never 0.
 	Version int32 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
-	// SHA-256 of the model's manifest, 64 hexadecimal digits. The manifest holds
-	// the SHA-256 of every other file, so this identifies the weights.
+	// SHA-256 of the model's manifest, 64 hexadecimal digits. The manifest
+	// contains the SHA-256 of every other file, so the digest identifies the
+	// weights.
 	Digest string `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"`
 	// The ONNX Runtime execution provider that ran the graph, for example
 	// "CPUExecutionProvider" or "CUDAExecutionProvider".
@@ -492,16 +493,15 @@ func (x *ServedBy) GetProvider() string {
 	return ""
 }
 
-// Where the time of one call went on the server. Part of every reply.
+// Durations of the parts of one call on the server. Part of every reply.
 type Timings struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Nanoseconds from admission to the start of the first batch that held rows
-	// of this request.
+	// Nanoseconds from admission to the start of the first batch with rows of
+	// this request.
 	QueueNs int64 `protobuf:"varint,1,opt,name=queue_ns,json=queueNs,proto3" json:"queue_ns,omitempty"`
-	// Nanoseconds that the batches which held rows of this request spent in ONNX
-	// Runtime, together.
+	// Total nanoseconds in ONNX Runtime of the batches with rows of this request.
 	ComputeNs int64 `protobuf:"varint,2,opt,name=compute_ns,json=computeNs,proto3" json:"compute_ns,omitempty"`
-	// Rows of the largest of those batches, those of other callers included.
+	// Rows of the largest of these batches, including rows of other requests.
 	BatchRows     int32 `protobuf:"varint,3,opt,name=batch_rows,json=batchRows,proto3" json:"batch_rows,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

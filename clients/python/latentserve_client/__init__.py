@@ -1,4 +1,4 @@
-"""Client for latentserve: NumPy in, NumPy out.
+"""Python client of latentserve: NumPy arrays in, NumPy arrays out.
 
     from latentserve_client import Client
 
@@ -7,8 +7,8 @@
             print(model.name, model.operations)
         images = client.sample(16, model="mnist-vae", seed=1).images  # float32 [16, 1, 28, 28]
 
-`AsyncClient` is the same for asyncio. Images go in as arrays, files or PIL images; `Images` tells
-the rules. What can go wrong is a `LatentserveError`.
+`AsyncClient` has the same methods for asyncio. `Images` documents the accepted arrays, files and
+PIL images. Every failed call raises a `LatentserveError`.
 """
 
 from latentserve_client._async_client import AsyncClient

@@ -1,4 +1,4 @@
-"""The client for asyncio: the methods of `Client`, to be awaited."""
+"""Client for asyncio, with the methods of `Client` as coroutines."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ from latentserve_client._results import (
 
 
 class AsyncClient(ClientBase):
-    """Calls a latentserve server from asyncio.
+    """Client of a latentserve server for asyncio.
 
     Arguments, results and errors are those of `Client`. Create it inside the event loop that uses
-    it: gRPC binds the channel to that loop. Image files given by path are read in the loop.
+    it, because gRPC binds the channel to that loop. Image files given by path are read in the loop.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class AsyncClient(ClientBase):
         await self.close()
 
     async def close(self) -> None:
-        """Close the connection; calls in flight are cancelled."""
+        """Close the connection and cancel calls in flight."""
         if self._owned is not None:
             await self._owned.close()
 
@@ -204,7 +204,7 @@ class AsyncClient(ClientBase):
         try:
             reply = await call.method(self._stubs)(call.request, **self._options(call))
         except grpc.RpcError as error:
-            raise error_from_rpc(error, call.unsaid) from error
+            raise error_from_rpc(error, call.default_message) from error
         return call.parse(reply)
 
     async def _stream(self, call: Call[R]) -> AsyncIterator[R]:
@@ -213,7 +213,7 @@ class AsyncClient(ClientBase):
             async for reply in replies:
                 yield call.parse(reply)
         except grpc.RpcError as error:
-            raise error_from_rpc(error, call.unsaid) from error
+            raise error_from_rpc(error, call.default_message) from error
         finally:
             replies.cancel()
 

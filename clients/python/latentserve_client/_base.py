@@ -1,7 +1,7 @@
-"""What the sync and the asyncio client share: checking arguments, requests and replies.
+"""Base of the sync and the asyncio client: arguments, requests and replies.
 
-It does no input or output of its own. Every public method of a client builds a `Call` here and
-hands it to its own kind of channel.
+It performs no network input or output. Each public method of a client builds a `Call` here and
+executes it on its channel.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ OutputFormat: TypeAlias = Literal["float32", "float16", "uint8", "png"]
 Metadata: TypeAlias = Sequence[tuple[str, str]]
 
 DEFAULT_TIMEOUT_S = 10.0
-# Reloading checks and warms up models, which takes longer than running them.
+# Reloading verifies and warms up models, which takes longer than running them.
 RELOAD_TIMEOUT_S = 120.0
 DEFAULT_MAX_MESSAGE_BYTES = 64 * 2**20
 
@@ -48,7 +48,7 @@ R = TypeVar("R")
 
 
 class Stubs:
-    """The generated stubs on one channel, of either API."""
+    """Generated stubs on one channel of the sync or the asyncio API."""
 
     def __init__(self, channel: Any) -> None:
         self.generative: Any = generative_service_pb2_grpc.GenerativeServiceStub(channel)  # type: ignore[no-untyped-call]
@@ -58,17 +58,17 @@ class Stubs:
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[R]):
-    """One call, ready to be made on either kind of channel."""
+    """One call, for a channel of either API."""
 
     method: Callable[[Stubs], Any]
     request: Any
     parse: Callable[[Any], R]
     timeout_s: float | None  # seconds; None only for watching health
-    unsaid: str = ""  # message for an error that the server leaves without one
+    default_message: str = ""  # for an error without a message
 
 
 class ClientBase:
-    """Settings of a client, and the calls that follow from them."""
+    """Settings of a client, and builders of its calls."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class ClientBase:
         self.server = server
         self.timeout_s = checks.timeout(timeout_s)
         self.model_name = model
-        checks.to_ref(model)  # a wrong name fails here rather than in the first call
+        checks.to_ref(model)  # an invalid name fails here, not in the first call
         self._wait_for_ready = wait_for_ready
         self._max_message_bytes = checks.integer(
             "max_message_bytes", max_message_bytes, 1, 2**31 - 1
@@ -133,7 +133,7 @@ class ClientBase:
             health_pb2.HealthCheckRequest(service=service),
             _health,
             self._deadline(timeout_s),
-            unsaid=f"there is no service or model {service!r}",
+            default_message=f"no service or model {service!r}",
         )
 
     def _watch_call(self, service: str, timeout_s: float | None) -> Call[str]:
@@ -222,7 +222,7 @@ class ClientBase:
         return Call(
             operator.attrgetter("generative.Sample"),
             request,
-            lambda reply: SampleResult(**_drawn(reply)),
+            lambda reply: SampleResult(**_sampled(reply)),
             self._deadline(timeout_s),
         )
 
@@ -251,7 +251,7 @@ class ClientBase:
         return Call(
             operator.attrgetter("generative.SampleStream"),
             request,
-            lambda reply: SampleChunk(offset=reply.offset, **_drawn(reply)),
+            lambda reply: SampleChunk(offset=reply.offset, **_sampled(reply)),
             self._deadline(timeout_s),
         )
 
@@ -293,7 +293,7 @@ def _reconstructed(reply: Any) -> ReconstructResult:
     )
 
 
-def _drawn(reply: Any) -> dict[str, Any]:
+def _sampled(reply: Any) -> dict[str, Any]:
     return {
         "seed": reply.seed,
         "latents": _optional_tensor(reply, "latents"),

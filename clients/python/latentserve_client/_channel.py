@@ -1,4 +1,4 @@
-"""How a channel to the server is set up: sizes, keepalive, retries, load balancing."""
+"""Channels to the server: message sizes, keepalive, retries, load balancing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-# Attempts in all, the first one included.
+# Including the first attempt.
 MAX_ATTEMPTS = 4
 
 _LOOPBACK = ("localhost:", "127.", "[::1]:", "unix:")
@@ -37,32 +37,32 @@ def open_async_channel(
 def channel_options(server: str, max_message_bytes: int) -> list[tuple[str, Any]]:
     """Return the channel arguments for a server address."""
     options: list[tuple[str, Any]] = [
-        # gRPC would refuse replies above 4 MiB: some 1,300 MNIST images.
+        # The default of gRPC refuses replies above 4 MiB, about 1,300 MNIST images.
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", max_message_bytes),
-        # Notice a dead peer within 40 s while a call is open; idle channels stay silent.
+        # Detects a dead peer within 40 s while a call is open; idle channels send no pings.
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 0),
-        # Try a server that just started again soon, not after a second.
+        # Reconnects to a restarted server after 0.2 s instead of 1 s.
         ("grpc.initial_reconnect_backoff_ms", 200),
         ("grpc.max_reconnect_backoff_ms", 10_000),
         ("grpc.service_config", json.dumps(service_config(server))),
     ]
     if server.startswith(_LOOPBACK):
-        # A proxy set for the internet in http_proxy cannot reach this machine.
+        # A proxy of http_proxy cannot reach the loopback interface of this machine.
         options.append(("grpc.enable_http_proxy", 0))
     return options
 
 
 def service_config(server: str) -> dict[str, Any]:
-    """Return the retry and load balancing rules.
+    """Return the gRPC service config: retry policies and load balancing.
 
-    RESOURCE_EXHAUSTED means a full queue, where the server says how long to wait by
-    `grpc-retry-pushback-ms`, but also a message that is too large, where trying again is useless:
-    hence few attempts and the throttle. CANCELLED comes from a server that was closing its port
-    as the call arrived; a call that its caller cancels is not tried again. Health checks are not
-    either: they report what is.
+    RESOURCE_EXHAUSTED means a full queue, with the delay in `grpc-retry-pushback-ms`, or a message
+    that is too large, for which a retry is useless: hence few attempts and the retry throttling.
+    CANCELLED comes from a server that closes its port while the call arrives; gRPC does not retry a
+    call that the client cancels. Health checks have no retry policy, because they report the
+    current state.
     """
     backoff = {"initialBackoff": "0.1s", "maxBackoff": "2s", "backoffMultiplier": 2}
     config: dict[str, Any] = {
@@ -84,21 +84,24 @@ def service_config(server: str) -> dict[str, Any]:
                 },
             },
         ],
-        # No more retries once half of the tokens are gone: a server in trouble is left alone. A
-        # worker that dies fails all calls in flight at once, and these must fit into the half.
+        # Retries stop when half of the tokens are used, to spare an overloaded server. A worker
+        # that dies fails all its calls in flight at once, and these must fit into that half.
         "retryThrottling": {"maxTokens": 200, "tokenRatio": 0.1},
     }
     if server.startswith("dns:///"):
-        # One name for several servers: use all of them.
+        # The name resolves to several servers: distribute the calls over all of them.
         config["loadBalancingConfig"] = [{"round_robin": {}}]
     return config
 
 
 def load_channel_options(server: str, max_message_bytes: int) -> list[tuple[str, Any]]:
-    """Return the channel arguments for load: nothing is hidden, shared or retried.
+    """Return the channel arguments of the load tester.
 
-    A connection of its own per channel, and no retry policy, so that a call is a call.
+    Each channel has a separate connection and no retry policy, so that each call is one attempt.
     """
-    ours = ("grpc.service_config",)
-    options = [pair for pair in channel_options(server, max_message_bytes) if pair[0] not in ours]
+    options = [
+        pair
+        for pair in channel_options(server, max_message_bytes)
+        if pair[0] != "grpc.service_config"
+    ]
     return [*options, ("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]

@@ -1,4 +1,4 @@
-"""Arguments that the client can judge itself, before it sends anything."""
+"""Checks of arguments that need no server."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FORMATS: dict[str, tensor_pb2.ImageFormat] = {
 
 
 def to_ref(model: str | None) -> tensor_pb2.ModelRef:
-    """Return the message for "NAME", "NAME:VERSION" or None, the server's default model.
+    """Return the message for "NAME", "NAME:VERSION" or None, the default model of the server.
 
     Raises InvalidArgument for a version that is not a positive integer.
     """
@@ -25,22 +25,24 @@ def to_ref(model: str | None) -> tensor_pb2.ModelRef:
     if not colon:
         return tensor_pb2.ModelRef(name=name)
     if not (version.isdecimal() and 1 <= int(version) < 2**31):
-        raise invalid("model", f"{model!r}; expected NAME or NAME:VERSION, the version 1 or higher")
+        raise invalid(
+            "model", f"{model!r}; expected NAME or NAME:VERSION with a version of 1 or higher"
+        )
     return tensor_pb2.ModelRef(name=name, version=int(version))
 
 
 def timeout(timeout_s: float) -> float:
-    """Return a timeout in seconds; InvalidArgument unless positive and finite."""
-    # NaN fails this comparison too.
+    """Return a timeout in seconds. Raises InvalidArgument unless it is positive and finite."""
+    # NaN also fails this comparison.
     if not 0 < timeout_s < math.inf:
         raise invalid("timeout_s", f"{timeout_s}; expected a positive number of seconds")
     return float(timeout_s)
 
 
 def integer(name: str, value: int, low: int, high: int) -> int:
-    """Return an integer from `low` to `high`; InvalidArgument for anything else."""
+    """Return an integer from `low` to `high`. Raises InvalidArgument for other values."""
     try:
-        number = operator.index(value)  # takes NumPy's integers too, but no float
+        number = operator.index(value)  # accepts NumPy integers, rejects floats
     except TypeError:
         raise invalid(name, f"{value!r}; expected an integer") from None
     if not low <= number <= high:
@@ -49,19 +51,19 @@ def integer(name: str, value: int, low: int, high: int) -> int:
 
 
 def seed(value: int | None) -> int | None:
-    """Return a seed of 64 bits, or None; InvalidArgument for anything else."""
+    """Return a seed of 64 bits, or None. Raises InvalidArgument for other values."""
     return None if value is None else integer("seed", value, 0, 2**64 - 1)
 
 
 def temperature(value: float | None) -> float | None:
-    """Return a temperature, or None; InvalidArgument outside 0 to 10."""
-    if value is not None and not 0 <= value <= 10:  # NaN fails this too
+    """Return a temperature, or None. Raises InvalidArgument outside 0 to 10."""
+    if value is not None and not 0 <= value <= 10:  # NaN also fails this
         raise invalid("temperature", f"{value}; expected 0 to 10")
     return value
 
 
 def image_format(output_format: str) -> tensor_pb2.ImageFormat:
-    """Return the enum value of an output format by its name; InvalidArgument for others."""
+    """Return the enum value of an output format. Raises InvalidArgument for an unknown name."""
     try:
         return _FORMATS[output_format]
     except KeyError:

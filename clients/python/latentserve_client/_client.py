@@ -1,4 +1,4 @@
-"""The client for ordinary, blocking code."""
+"""Synchronous client."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ from latentserve_client._results import (
 
 
 class Client(ClientBase):
-    """Calls a latentserve server; thread-safe, and meant to be kept for many calls.
+    """Client of a latentserve server; thread-safe, and intended for reuse over many calls.
 
     Args:
-        server: "HOST:PORT", or "dns:///NAME:PORT" to spread the calls over all its addresses.
-        timeout_s: Seconds that a call may take, attempts and waiting included.
-        model: The model for calls that name none: "NAME", or "NAME:VERSION". None: the server's
-            default model.
-        wait_for_ready: Whether a call waits, within its timeout, for a server that cannot be
-            reached yet, instead of failing at once.
-        max_message_bytes: The largest request and reply.
-        credentials: For TLS, for example `grpc.ssl_channel_credentials()`. None: plain text.
-        metadata: Sent with each call, for example `[("authorization", "Bearer ...")]`.
-        channel: A channel to use instead of opening one, with interceptors or for a test. It
-            stays open when the client is closed.
+        server: "HOST:PORT", or "dns:///NAME:PORT" to distribute the calls over all its addresses.
+        timeout_s: Timeout of a call in seconds, including retries and backoff.
+        model: Model of calls without a `model` argument: "NAME" or "NAME:VERSION". None: the
+            default model of the server.
+        wait_for_ready: Whether a call waits, within its timeout, for a server that is not
+            reachable yet, instead of failing immediately.
+        max_message_bytes: Size limit of a request and of a reply.
+        credentials: TLS credentials, for example `grpc.ssl_channel_credentials()`. None: no TLS.
+        metadata: Metadata of each call, for example `[("authorization", "Bearer ...")]`.
+        channel: Existing channel, for example with interceptors. Closing the client does not
+            close it.
 
-    Calls that fail with UNAVAILABLE, or with a full queue, are tried again up to three times
-    within their timeout, as gRPC's retry policy and the server's advice say. Every method raises
-    a `LatentserveError`; see the tree in that module's documentation.
+    Calls that fail with UNAVAILABLE or because a queue is full are retried up to three times
+    within their timeout, after the backoff of the gRPC retry policy or the delay that the server
+    requests. Every method may raise a `LatentserveError`; `_errors` documents its subclasses.
     """
 
     def __init__(
@@ -89,20 +89,20 @@ class Client(ClientBase):
         self.close()
 
     def close(self) -> None:
-        """Close the connection; calls in flight are cancelled."""
+        """Close the connection and cancel calls in flight."""
         if self._owned is not None:
             self._owned.close()
 
     def models(self, *, timeout_s: float | None = None) -> ModelList:
-        """List every version of every model, the refused ones too."""
+        """List all versions of all models, including refused ones."""
         return self._unary(self._models_call(timeout_s))
 
     def model(
         self, name: str | None = None, version: int = 0, *, timeout_s: float | None = None
     ) -> Model:
-        """Describe one model: "NAME" or "NAME:VERSION"; version 0 is the highest that is ready.
+        """Describe one model: "NAME" or "NAME:VERSION"; version 0 is the highest ready version.
 
-        Raises NotFound for a model or version that there is not.
+        Raises NotFound for an unknown model or version.
         """
         return self._unary(self._model_call(name, version, timeout_s))
 
@@ -114,10 +114,10 @@ class Client(ClientBase):
         seed: int | None = None,
         timeout_s: float | None = None,
     ) -> EncodeResult:
-        """Map images to latents, float32 [n, dim]: the mean, or with a seed a draw from q(z|x).
+        """Encode images to latents, float32 [n, dim]: the mean, or with a seed a sample of q(z|x).
 
-        `Images` tells what can be sent. Raises InvalidArgument for images that the model cannot
-        take, and FailedPrecondition for a seed where the model has no log-variance.
+        `Images` documents the accepted images. Raises InvalidArgument for images that the model
+        does not accept, and FailedPrecondition for a seed if the model has no log-variance.
         """
         return self._unary(self._encode_call(images, model, seed, timeout_s))
 
@@ -129,7 +129,7 @@ class Client(ClientBase):
         output_format: OutputFormat = "float32",
         timeout_s: float | None = None,
     ) -> DecodeResult:
-        """Map latents, float [n, dim] or one row [dim], to images [n, channels, height, width].
+        """Decode latents, float [n, dim] or one row [dim], to images [n, channels, height, width].
 
         Raises InvalidArgument for latents of another dimension, and OperationNotSupported for a
         model without a decoder.
@@ -144,7 +144,7 @@ class Client(ClientBase):
         output_format: OutputFormat = "float32",
         timeout_s: float | None = None,
     ) -> ReconstructResult:
-        """Encode and decode images; the result also has the squared error of each."""
+        """Encode and decode images; the result includes the squared error of each image."""
         return self._unary(self._reconstruct_call(images, model, output_format, timeout_s))
 
     def denoise(
@@ -155,7 +155,7 @@ class Client(ClientBase):
         output_format: OutputFormat = "float32",
         timeout_s: float | None = None,
     ) -> DenoiseResult:
-        """Remove the noise from images; floats may be from -10 to 10 here."""
+        """Remove noise from images; float images may be in [-10, 10]."""
         return self._unary(self._denoise_call(images, model, output_format, timeout_s))
 
     def sample(
@@ -170,12 +170,12 @@ class Client(ClientBase):
         include_latents: bool = False,
         timeout_s: float | None = None,
     ) -> SampleResult:
-        """Draw `count` images from the model.
+        """Sample `count` images from the model.
 
-        The latent of image k depends on the seed, `offset + k` and the temperature alone. Without
-        a seed the server draws one and returns it. A temperature below 1 draws nearer the mode, or
-        nearer the mean of the row's component where the prior is a mixture.
-        Raises InvalidArgument for more than the model's max_request_rows; see `sample_stream`.
+        The latent vector of image k depends only on the seed, `offset + k` and the temperature.
+        Without a seed, the server chooses one and returns it. A temperature below 1 samples closer
+        to the mode of the prior, or to the mean of the component of the row for a mixture prior.
+        Raises InvalidArgument for more than max_request_rows of the model; see `sample_stream`.
         """
         return self._unary(
             self._sample_call(
@@ -196,11 +196,11 @@ class Client(ClientBase):
         chunk_rows: int = 0,
         timeout_s: float | None = None,
     ) -> Iterator[SampleChunk]:
-        """Draw many images and yield them in chunks, the same images that `sample` gives.
+        """Sample many images and yield them in chunks; the images equal those of `sample`.
 
-        The timeout is for the whole stream. After a break, go on with the seed and `next_offset`
-        of the last chunk. Leaving the loop early cancels the rest. `chunk_rows` 0 leaves the size
-        of the chunks to the server.
+        The timeout applies to the whole stream. To resume an interrupted stream, pass the seed and
+        `next_offset` of the last chunk. Leaving the loop early cancels the call. With `chunk_rows`
+        0, the server chooses the chunk size.
         """
         return self._stream(
             self._sample_stream_call(
@@ -219,24 +219,24 @@ class Client(ClientBase):
     def reload_models(
         self, names: Iterable[str] = (), *, timeout_s: float | None = None
     ) -> tuple[ReloadOutcome, ...]:
-        """Have the server look at its model folder again, for these names or for all.
+        """Reload the model folder of the server, for these names or for all models.
 
-        Takes up to 120 s unless told otherwise. Raises Unimplemented where the server has
-        reloading switched off.
+        The timeout is 120 s by default, or that of the client if longer. Raises Unimplemented if
+        reloading is disabled on the server.
         """
         return self._unary(self._reload_call(names, timeout_s))
 
     def health(self, service: str = "", *, timeout_s: float | None = None) -> str:
         """Return "SERVING", "NOT_SERVING" or "UNKNOWN" for the server, or for a model by its name.
 
-        Raises NotFound for a service that the server does not know.
+        Raises NotFound for an unknown service.
         """
         return self._unary(self._health_call(service, timeout_s))
 
     def watch_health(self, service: str = "", *, timeout_s: float | None = None) -> Iterator[str]:
-        """Yield the health now and after every change, "SERVICE_UNKNOWN" where there is none.
+        """Yield the current health and every change; "SERVICE_UNKNOWN" for an unknown service.
 
-        Ends when `timeout_s` has passed; without one, it goes on until the loop is left.
+        Ends after `timeout_s`; without a timeout, the stream is infinite.
         """
         statuses = self._stream(self._watch_call(service, timeout_s))
         return statuses if timeout_s is None else _until_deadline(statuses)
@@ -245,17 +245,17 @@ class Client(ClientBase):
         try:
             reply = call.method(self._stubs)(call.request, **self._options(call))
         except grpc.RpcError as error:
-            raise error_from_rpc(error, call.unsaid) from error
+            raise error_from_rpc(error, call.default_message) from error
         return call.parse(reply)
 
     def _stream(self, call: Call[R]) -> Iterator[R]:
-        # Arguments were checked by the caller of this generator, before the first `next`.
+        # The caller has checked the arguments already, before the first `next` of this generator.
         replies = call.method(self._stubs)(call.request, **self._options(call))
         try:
             for reply in replies:
                 yield call.parse(reply)
         except grpc.RpcError as error:
-            raise error_from_rpc(error, call.unsaid) from error
+            raise error_from_rpc(error, call.default_message) from error
         finally:
             replies.cancel()
 

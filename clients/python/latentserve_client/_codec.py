@@ -1,4 +1,7 @@
-"""Arrays to and from messages: the only place that knows both numpy and the tensor message."""
+"""Codec between NumPy arrays and tensor messages.
+
+The only module that uses both NumPy and the tensor message.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from numpy.typing import NDArray
 from latentserve.v1 import tensor_pb2
 from latentserve_client._errors import BadReply, invalid
 
-# The wire is little-endian, whatever this machine is.
+# Tensor data is little-endian on every machine.
 _DTYPES: dict[int, np.dtype[Any]] = {
     tensor_pb2.DATA_TYPE_FLOAT32: np.dtype("<f4"),
     tensor_pb2.DATA_TYPE_FLOAT16: np.dtype("<f2"),
@@ -21,28 +24,28 @@ _DATA_TYPES = {dtype: data_type for data_type, dtype in _DTYPES.items()}
 
 
 def to_tensor(array: NDArray[Any]) -> tensor_pb2.Tensor:
-    """Return the message of a float32, float16 or uint8 array of any layout."""
+    """Return the message of a float32, float16 or uint8 array with any memory layout."""
     wire_dtype = array.dtype.newbyteorder("<")
     return tensor_pb2.Tensor(
         data_type=_DATA_TYPES[wire_dtype],  # type: ignore[arg-type]  # enums are ints
         shape=array.shape,
-        # One copy, which also makes it row-major.
+        # One copy, in row-major order.
         data=array.astype(wire_dtype, copy=False).tobytes(),
     )
 
 
 def from_tensor(tensor: tensor_pb2.Tensor, rank: int) -> NDArray[Any]:
-    """Return a read-only view of a reply's tensor with `rank` dimensions.
+    """Return a read-only array view of a tensor of a reply, with `rank` dimensions.
 
-    Raises BadReply for a tensor whose type, rank or length is wrong.
+    Raises BadReply for a wrong data type, rank or length.
     """
     shape = tuple(tensor.shape)
-    data = tensor.data  # every access copies, so once
+    data = tensor.data  # each access copies: access once
     dtype = _DTYPES.get(tensor.data_type)
     if dtype is None:
-        raise BadReply(f"a tensor of unknown type {tensor.data_type}")
+        raise BadReply(f"a tensor of unknown data type {tensor.data_type}")
     if len(shape) != rank or min(shape, default=0) < 0:
-        raise BadReply(f"a tensor of shape {list(shape)} where {rank} dimensions are expected")
+        raise BadReply(f"a tensor of shape {list(shape)}; expected {rank} dimensions")
     if math.prod(shape) * dtype.itemsize != len(data):
         raise BadReply(f"{len(data)} bytes for a {dtype.name} tensor of shape {list(shape)}")
     return np.frombuffer(data, dtype).reshape(shape)
@@ -51,7 +54,7 @@ def from_tensor(tensor: tensor_pb2.Tensor, rank: int) -> NDArray[Any]:
 def to_latents(latents: Any) -> tensor_pb2.Tensor:
     """Return the message of latents: float arrays [n, dim], or one row [dim].
 
-    float64 is sent as float32. Raises InvalidArgument for anything else.
+    float64 is sent as float32. Raises InvalidArgument for other values.
     """
     array = np.asarray(latents)
     if array.dtype.newbyteorder("=") == np.float64:
@@ -72,4 +75,4 @@ def from_images(images: tensor_pb2.Images) -> NDArray[Any] | tuple[bytes, ...]:
         return from_tensor(images.tensor, rank=4)
     if form == "encoded":
         return tuple(images.encoded.files)
-    raise BadReply("no images")
+    raise BadReply("the reply contains no images")

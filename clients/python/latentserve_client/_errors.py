@@ -1,23 +1,23 @@
-"""What can go wrong in a call, as exceptions.
+"""Exceptions of the client.
 
     LatentserveError
-    ├── InvalidArgument            the request is wrong; `violations` says where (also a ValueError)
-    ├── NotFound                   no such model or version
-    ├── FailedPrecondition         the model cannot do this with this request
-    │   └── OperationNotSupported  the model lacks the whole operation
+    ├── InvalidArgument            the request is invalid, `violations` has the fields; a ValueError
+    ├── NotFound                   unknown model, version or health service
+    ├── FailedPrecondition         the model does not support this request
+    │   └── OperationNotSupported  the model does not support the operation
     ├── ResourceExhausted          a limit of the server was reached
-    │   ├── QueueFull              too many rows wait for the model; `retry_after_s` says how long
+    │   ├── QueueFull              the queue of the model is full; retry after `retry_after_s`
     │   └── MessageTooLarge        the request or the reply exceeds a message size limit
     ├── DeadlineExceeded           `timeout_s` passed
-    ├── Unavailable                the server is not there, starting, draining or loading
+    ├── Unavailable                the server is unreachable, starting, draining or loading
     ├── Cancelled                  the call was cancelled
-    ├── Unimplemented              the server does not offer this method
-    ├── Unauthenticated            the server wants credentials, or others
-    ├── InternalError              the server failed; `metadata["request_id"]` finds it in its log
-    └── BadReply                   the reply breaks the wire contract
+    ├── Unimplemented              the server does not implement the method
+    ├── Unauthenticated            credentials are missing or refused
+    ├── InternalError              the server failed; `metadata["request_id"]` is in its log
+    └── BadReply                   the reply violates the protocol
 
-`InvalidArgument` is raised both by the server's answer and by the client before it sends anything:
-the caller's mistake is the same. A missing image file raises the usual `OSError`.
+`InvalidArgument` is raised for an error of the server and by checks of the client before the call.
+A missing image file raises `OSError`.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from grpc_status import rpc_status
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One field of a request that is wrong."""
+    """One invalid field of a request."""
 
     field: str  # dotted path in the request, for example "images.tensor.shape"
-    description: str  # what was sent and what is expected
+    description: str  # the value sent and the values expected
 
 
 class LatentserveError(Exception):
-    """A call failed; every error of this package is one of these."""
+    """A call failed; base class of all errors of this package."""
 
     default_code = "UNKNOWN"
     default_advice = ""
@@ -57,13 +57,13 @@ class LatentserveError(Exception):
     ) -> None:
         self.message = message
         self.code = code or self.default_code  # name of the gRPC status code
-        self.reason = reason  # of the server's ErrorInfo, for example "QUEUE_FULL"
-        # What to do about it; None takes what is always true of this kind.
+        self.reason = reason  # reason of the ErrorInfo, for example "QUEUE_FULL"
+        # What the user can do; None: the default advice of the class.
         self.advice = self.default_advice if advice is None else advice
         self.violations = violations
-        self.retry_after_s = retry_after_s  # seconds; None where the server did not say
-        self.metadata: Mapping[str, str] = dict(metadata or {})  # of the server's ErrorInfo
-        # All of it, so that the exception survives pickling between processes.
+        self.retry_after_s = retry_after_s  # seconds; None if the server did not send it
+        self.metadata: Mapping[str, str] = dict(metadata or {})  # metadata of the ErrorInfo
+        # All arguments, so that the exception can be pickled.
         super().__init__(
             message, self.code, reason, self.advice, violations, retry_after_s, self.metadata
         )
@@ -73,7 +73,7 @@ class LatentserveError(Exception):
         lines += [
             f"  {violation.field}: {violation.description}"
             for violation in self.violations
-            # A server often repeats its only violation as the message.
+            # The message of the server often repeats its only violation.
             if violation.description not in self.message
         ]
         if self.advice:
@@ -82,64 +82,66 @@ class LatentserveError(Exception):
 
 
 class InvalidArgument(LatentserveError, ValueError):
-    """The request is wrong; `violations` says which fields."""
+    """The request is invalid; `violations` lists the fields."""
 
     default_code = "INVALID_ARGUMENT"
 
 
 class NotFound(LatentserveError):
-    """There is no such model, version or health service."""
+    """Unknown model, version or health service."""
 
     default_code = "NOT_FOUND"
-    default_advice = "Client.models(), or `latentserve models`, lists what there is."
+    default_advice = "Client.models(), or `latentserve models`, lists the models of the server."
 
 
 class FailedPrecondition(LatentserveError):
-    """The model cannot do this with this request."""
+    """The model does not support this request."""
 
     default_code = "FAILED_PRECONDITION"
 
 
 class OperationNotSupported(FailedPrecondition):
-    """The model lacks the operation; `metadata["operations"]` lists what it has."""
+    """The model does not support the operation; `metadata["operations"]` lists its operations."""
 
-    default_advice = "Choose a model that has the operation; Client.models() lists them."
+    default_advice = (
+        "Choose a model that supports the operation; Client.models() lists the operations."
+    )
 
 
 class ResourceExhausted(LatentserveError):
     """A limit of the server was reached."""
 
     default_code = "RESOURCE_EXHAUSTED"
-    default_advice = "Try again later, or with fewer calls at once."
+    default_advice = "Try again later, or reduce the number of concurrent calls."
 
 
 class QueueFull(ResourceExhausted):
-    """Too many rows wait for the model; `retry_after_s` says how long to wait."""
+    """The queue of the model is full; retry after `retry_after_s`."""
 
-    default_advice = "Try again later, or with fewer calls at once."
+    default_advice = "Try again later, or reduce the number of concurrent calls."
 
 
 class MessageTooLarge(ResourceExhausted):
     """The request or the reply is larger than a message size limit."""
 
     default_advice = (
-        "Send fewer images in one call, or ask for output_format='uint8' or 'png'; trying again "
-        "does not help. The client's own limit is Client(max_message_bytes=...)."
+        "Send fewer images per call, or set output_format to 'uint8' or 'png'; a retry does not "
+        "help. Client(max_message_bytes=...) sets the limit of the client."
     )
 
 
 class DeadlineExceeded(LatentserveError):
-    """`timeout_s` passed before the answer came."""
+    """`timeout_s` passed before the reply arrived."""
 
     default_code = "DEADLINE_EXCEEDED"
-    default_advice = "Give the call a longer timeout_s, or ask a less busy server."
+    default_advice = "Increase timeout_s, or use a less loaded server."
 
 
 class Unavailable(LatentserveError):
-    """The server is not there, starting or draining, or the model is loading."""
+    """The server is unreachable, starting or draining, or the model is loading."""
 
     default_code = "UNAVAILABLE"
-    default_advice = "Check that the server runs and that the address is right, or try again."
+    default_advice = "Check that the server runs and that the address is correct, or try again."
 
 
 class Cancelled(LatentserveError):
@@ -149,30 +151,30 @@ class Cancelled(LatentserveError):
 
 
 class Unimplemented(LatentserveError):
-    """The server does not offer this method."""
+    """The server does not implement the method."""
 
     default_code = "UNIMPLEMENTED"
-    default_advice = "Check that the address is that of a latentserve server of this version."
+    default_advice = "Check that the address belongs to a latentserve server of this version."
 
 
 class Unauthenticated(LatentserveError):
-    """The server wants credentials, or others than these."""
+    """Credentials are missing or refused."""
 
     default_code = "UNAUTHENTICATED"
     default_advice = "Pass Client(credentials=...) or Client(metadata=[('authorization', ...)])."
 
 
 class InternalError(LatentserveError):
-    """The server failed; `metadata["request_id"]` finds the cause in its log."""
+    """The server failed; its log has the cause under `metadata["request_id"]`."""
 
     default_code = "INTERNAL"
 
 
 class BadReply(LatentserveError):
-    """The reply breaks the wire contract."""
+    """The reply violates the protocol."""
 
     default_code = "INTERNAL"
-    default_advice = "The server and this client are of different versions; update the older one."
+    default_advice = "The server and this client have different versions; update the older one."
 
 
 _BY_CODE: dict[str, type[LatentserveError]] = {
@@ -193,17 +195,17 @@ _BY_CODE: dict[str, type[LatentserveError]] = {
 
 
 def invalid(field: str, description: str) -> InvalidArgument:
-    """Return the error for an argument that the client refuses before it sends anything."""
+    """Return the error for an argument that fails a check of the client."""
     return InvalidArgument(f"{field}: {description}", violations=(Violation(field, description),))
 
 
-def error_from_rpc(error: Any, unsaid: str = "") -> LatentserveError:
-    """Return our error for a `grpc.RpcError` of the sync or the asyncio API.
+def error_from_rpc(error: Any, default_message: str = "") -> LatentserveError:
+    """Return the exception for a `grpc.RpcError` of the sync or the asyncio API.
 
-    `unsaid` is the message for a method whose server side sends none.
+    `default_message` replaces an empty message of the server.
     """
     code: str = error.code().name
-    message: str = error.details() or unsaid or "the server gave no reason"
+    message: str = error.details() or default_message or "the server gave no reason"
     reason, metadata = "", {}
     violations: list[Violation] = []
     retry_after_s: float | None = None
@@ -233,7 +235,7 @@ def _details(error: Any) -> list[Any]:
     try:
         status = rpc_status.from_call(error)
     except (ValueError, DecodeError):
-        # A proxy on the way rewrote the status: the details no longer belong to it.
+        # A proxy replaced the status: the details do not belong to it.
         return []
     return [] if status is None else list(status.details)
 
@@ -242,7 +244,7 @@ def _kind(code: str, reason: str, message: str) -> type[LatentserveError]:
     if code == "RESOURCE_EXHAUSTED":
         if reason == "QUEUE_FULL":
             return QueueFull
-        # gRPC itself answers here, with a text and nothing else.
+        # This error comes from gRPC itself, which sends only a text.
         if "larger than max" in message:
             return MessageTooLarge
     if reason == "OPERATION_NOT_SUPPORTED":
@@ -257,14 +259,14 @@ def _advice(
     metadata: Mapping[str, str],
     retry_after_s: float | None,
 ) -> str | None:
-    """Return what to do, "" where the server's message says it, None for what is always true."""
+    """Return the advice, "" if the message already contains it, None for the default."""
     if kind is InternalError and metadata.get("request_id", message) not in message:
-        return f"The server's log says why, under request id {metadata['request_id']}."
-    for key, what in (("models", "There are"), ("operations", "The model has")):
+        return f"The log of the server has the cause under request id {metadata['request_id']}."
+    for key, label in (("models", "Models"), ("operations", "Supported operations")):
         if metadata.get(key):
-            return "" if metadata[key] in message else f"{what}: {metadata[key]}."
+            return "" if metadata[key] in message else f"{label}: {metadata[key]}."
     if retry_after_s is not None:
         return f"Try again in {retry_after_s:g} s."
     if kind is Unimplemented and reason:
-        return ""  # it is one of our servers, and it has said why
+        return ""  # a latentserve server, whose message has the cause
     return None

@@ -1,4 +1,4 @@
-"""The images that a caller may hand in, and their message."""
+"""Input images: arrays, files and PIL images, and their message."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ An **array** is a batch: [n, channels, height, width], or grey [n, height, width
 image [height, width]. Three dimensions are always a batch of grey images, so that `x[:3]` means
 the same as `x[:4]`.
 
-In a **list of arrays** every element is one image: [height, width] or [channels, height, width].
+In a **list of arrays**, each element is one image: [height, width] or [channels, height, width].
 So one RGB image is `[image]` or `image[np.newaxis]`.
 
 Arrays are float32, float16 or float64 (sent as float32) in [0, 1], or uint8 in 0..255. Other
-integers and bools are refused, because their range is anyone's guess.
+integers and bools are refused, because their range is ambiguous.
 
-A **file** is a path, the bytes of a PNG or JPEG file, or a PIL image; or a list of those. PNG and
-JPEG files travel as they are, and the server converts grey to RGB and back as the model needs;
-what else Pillow can read is sent as PNG. Nothing is ever resized.
+A **file** is a path, the bytes of a PNG or JPEG file, or a PIL image; or a list of these. PNG and
+JPEG files are sent unchanged, and the server converts between grey and RGB as the model requires;
+other formats that Pillow reads are sent as PNG. Images are never resized.
 """
 
 _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")  # PNG, JPEG
@@ -41,7 +41,7 @@ _PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA"})
 def to_images(images: Images) -> tensor_pb2.Images:
     """Return the message of `images`.
 
-    Raises InvalidArgument for what cannot be sent, and OSError for a file that cannot be read.
+    Raises InvalidArgument for unsupported images, and OSError for an unreadable file.
     """
     if isinstance(images, np.ndarray):
         return tensor_pb2.Images(tensor=to_tensor(_batch(images)))
@@ -57,28 +57,28 @@ def to_images(images: Images) -> tensor_pb2.Images:
     if not arrays:
         return tensor_pb2.Images(encoded=_encoded(items))
     if len(arrays) < len(items):
-        raise invalid("images", "arrays and files in one list; expected one of the two")
+        raise invalid("images", "a list of arrays and files; expected only arrays or only files")
     return tensor_pb2.Images(tensor=to_tensor(_stacked(arrays)))
 
 
 def encode_png(image: PIL.Image.Image) -> bytes:
     """Return the PNG file of an image."""
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=1)  # small images: speed matters more than bytes
+    image.save(buffer, "PNG", compress_level=1)  # small images: speed matters more than size
     return buffer.getvalue()
 
 
 def read_image(data: bytes, field: str) -> PIL.Image.Image:
     """Return the image of a file in any format that Pillow reads.
 
-    Raises InvalidArgument, naming `field`, for what is no image or a damaged one.
+    Raises InvalidArgument for `field` if the data is no image or damaged.
     """
     try:
         image = PIL.Image.open(io.BytesIO(data))
         image.load()
     except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError):
-        # Pillow has no error of its own for damaged files: which of these depends on the format.
-        raise invalid(field, "not an image file that can be read; expected PNG or JPEG") from None
+        # Pillow raises one of these for damaged files, depending on the format.
+        raise invalid(field, "not an image file; expected PNG or JPEG") from None
     return image
 
 
@@ -97,7 +97,7 @@ def _batch(array: NDArray[Any]) -> NDArray[Any]:
         )
     _check_channels(array.shape[1], array.shape)
     if array.size == 0:
-        raise invalid("images", f"shape {list(array.shape)} holds no image")
+        raise invalid("images", f"shape {list(array.shape)} contains no image")
     return array
 
 
@@ -107,13 +107,13 @@ def _stacked(arrays: list[NDArray[Any]]) -> NDArray[Any]:
     dtypes = sorted({str(array.dtype) for array in arrays})
     if len(shapes) > 1 or len(dtypes) > 1:
         raise invalid(
-            "images", f"shapes {shapes} of {dtypes} in one list; all images must be of one kind"
+            "images", f"shapes {shapes} of {dtypes} in one list; expected one shape and data type"
         )
     (shape,) = shapes
     if len(shape) not in (2, 3):
         raise invalid(
             "images",
-            f"a list of arrays of shape {list(shape)}; in a list each array is one image, "
+            f"a list of arrays of shape {list(shape)}; in a list, each array is one image, "
             "[height, width] or [channels, height, width]",
         )
     if len(shape) == 3:
@@ -124,7 +124,7 @@ def _stacked(arrays: list[NDArray[Any]]) -> NDArray[Any]:
 
 def _check_channels(channels: int, shape: tuple[int, ...]) -> None:
     if channels not in (1, 3):
-        hint = "; the channels come before height and width" if shape[-1] in (1, 3, 4) else ""
+        hint = "; channels come before height and width" if shape[-1] in (1, 3, 4) else ""
         raise invalid(
             "images", f"shape {list(shape)} has {channels} channels; expected 1 or 3{hint}"
         )

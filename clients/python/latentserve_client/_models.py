@@ -1,4 +1,4 @@
-"""What the server tells about its models."""
+"""Model descriptions of the server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from latentserve.v1 import model_service_pb2 as pb
 
 @dataclass(frozen=True, slots=True)
 class ImageSpec:
-    """The images that a model takes and gives."""
+    """Image shape of a model."""
 
     channels: int  # 1 (grey) or 3 (RGB)
     height: int  # pixels
@@ -19,17 +19,17 @@ class ImageSpec:
 
 @dataclass(frozen=True, slots=True)
 class LatentSpec:
-    """The latents of a model."""
+    """Latents of a model."""
 
-    dim: int  # values per image
-    prior: str  # "standard_normal", "gaussian_mixture", or "none" where the model cannot sample
-    has_log_variance: bool  # whether encode returns one and takes a seed
-    mixture_components: int = 0  # of a gaussian_mixture; 0 with another prior
+    dim: int  # values per latent vector
+    prior: str  # "standard_normal", "gaussian_mixture", or "none" if the model cannot sample
+    has_log_variance: bool  # whether encode returns it and accepts a seed
+    mixture_components: int = 0  # of a gaussian_mixture; 0 for other priors
 
 
 @dataclass(frozen=True, slots=True)
 class Likelihood:
-    """The likelihood p(x|z), with the decoded image as its mean."""
+    """Likelihood p(x|z), with the decoded image as its mean."""
 
     family: str  # "gaussian" or "bernoulli"
     sigma: float  # standard deviation per pixel of [0, 1] images; 0 unless gaussian
@@ -37,57 +37,57 @@ class Likelihood:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much one call may ask of a model."""
+    """Limits of one call to a model."""
 
     max_request_rows: int  # images or latents in one request
     max_stream_rows: int  # images in one stream
-    max_batch_rows: int  # rows of one batch of the engine; larger requests run in several
+    max_batch_rows: int  # rows of one batch; larger requests run in several batches
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One figure that was measured when the model was exported."""
+    """Quality metric, measured at the export of the model."""
 
     name: str
     value: float  # in `unit`
     unit: str  # for example "dB"
-    baseline: float | None  # what the value is to be compared with, in `unit`
+    baseline: float | None  # comparison value, in `unit`
     baseline_name: str  # for example "PCA-32"
-    samples: int  # images it was measured on
-    estimator: str  # how it was computed
+    samples: int  # images in the measurement
+    estimator: str  # method of the measurement
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One version of one model."""
+    """Description of one model version."""
 
     name: str
     version: int
     state: str  # "ready", "loading" or "refused"
-    reason: str  # why it was refused; empty otherwise
+    reason: str  # reason of a refusal; empty otherwise
     digest: str  # SHA-256 of its manifest
     kind: str  # for example "autoencoder", "denoising", "vae"
     description: str  # one sentence
     image: ImageSpec
     latent: LatentSpec
     operations: tuple[str, ...]  # some of "encode", "decode", "reconstruct", "denoise", "sample"
-    likelihood: Likelihood | None  # None where it was not trained as one
+    likelihood: Likelihood | None  # None if the model has no likelihood
     limits: Limits
     provider: str  # ONNX Runtime execution provider; empty until loaded
     metrics: tuple[Metric, ...]
 
     @property
     def ref(self) -> str:
-        """The text to pass as `model` for exactly this version: NAME:VERSION."""
+        """Value of the `model` argument for exactly this version: NAME:VERSION."""
         return f"{self.name}:{self.version}"
 
 
 @dataclass(frozen=True, slots=True)
 class ModelList:
-    """All versions of all models, by name, then by version from high to low."""
+    """All versions of all models, sorted by name, then by descending version."""
 
     models: tuple[Model, ...]
-    default: str  # the name that a call without a model uses; empty where there is none
+    default: str  # model of calls without a model name; empty if the server has no default
 
     def __iter__(self) -> Iterator[Model]:
         return iter(self.models)
@@ -98,21 +98,21 @@ class ModelList:
 
 @dataclass(frozen=True, slots=True)
 class ReloadOutcome:
-    """What became of one version in a reload."""
+    """Outcome of a reload for one model version."""
 
     name: str
     version: int
     action: str  # "unchanged", "loaded", "refused" or "removed"
-    reason: str  # why it was refused; empty otherwise
+    reason: str  # reason of a refusal; empty otherwise
 
 
 def from_list(reply: pb.ListModelsResponse) -> ModelList:
-    """Return the models of a reply."""
+    """Return the models of a ListModels reply."""
     return ModelList(tuple(from_model(model) for model in reply.models), reply.default_model)
 
 
 def from_model(model: pb.Model) -> Model:
-    """Return one model of a reply."""
+    """Return the description of one model message."""
     return Model(
         name=model.name,
         version=model.version,
@@ -156,7 +156,7 @@ def from_model(model: pb.Model) -> Model:
 
 
 def from_reload(reply: pb.ReloadModelsResponse) -> tuple[ReloadOutcome, ...]:
-    """Return the outcomes of a reload."""
+    """Return the outcomes of a ReloadModels reply."""
     return tuple(
         ReloadOutcome(
             outcome.name,
@@ -171,7 +171,7 @@ def from_reload(reply: pb.ReloadModelsResponse) -> tuple[ReloadOutcome, ...]:
 def _enum(
     kind: type[pb.Model.State | pb.Operation | pb.ReloadOutcome.Action], prefix: str, value: int
 ) -> str:
-    """Return the lower-case name of an enum value; its number for one from a newer server."""
+    """Return the lower-case name of an enum value, or its number if it is unknown here."""
     try:
         name: str = kind.Name(value)
     except ValueError:

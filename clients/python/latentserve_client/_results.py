@@ -1,7 +1,7 @@
-"""What the calls return.
+"""Results of the calls.
 
-Arrays are read-only views of the bytes that arrived, because most callers only read: nothing is
-copied twice. Take `.copy()` of one to write into it.
+Arrays are read-only views of the received bytes, which avoids a second copy. Use `.copy()` to get a
+writable array.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from latentserve_client._images import encode_png
 
 @dataclass(frozen=True, slots=True)
 class ServedBy:
-    """Which model answered, and on what."""
+    """Model version and execution provider that served a call."""
 
     name: str
     version: int
-    digest: str  # SHA-256 of the model's manifest, which identifies the weights
+    digest: str  # SHA-256 of the manifest, which identifies the weights
     provider: str  # ONNX Runtime execution provider, for example "CPUExecutionProvider"
 
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Where the time of one call went on the server."""
+    """Time of one call on the server."""
 
-    queue_ns: int  # nanoseconds until the first batch with rows of this call began
+    queue_ns: int  # nanoseconds until the first batch with rows of this call started
     compute_ns: int  # nanoseconds in ONNX Runtime
-    batch_rows: int  # rows of the largest of its batches, other callers' included
+    batch_rows: int  # rows of its largest batch, including rows of other calls
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ImagesResult:
-    """Images that arrived, as an array, as PNG files or as PIL images, whatever was asked for."""
+    """Images of a reply, as an array, PNG files or PIL images, for any output format."""
 
     received: NDArray[Any] | tuple[bytes, ...] = field(repr=False)  # an array, or PNG files
     served_by: ServedBy
@@ -47,7 +47,7 @@ class ImagesResult:
 
     @cached_property
     def images(self) -> NDArray[Any]:
-        """The images [n, channels, height, width].
+        """Images [n, channels, height, width].
 
         float32 or float16 in [0, 1], or uint8 for output_format "uint8" and "png".
         """
@@ -57,7 +57,7 @@ class ImagesResult:
 
     @cached_property
     def files(self) -> tuple[bytes, ...]:
-        """One PNG file per image: those that arrived, or made here from the array."""
+        """One PNG file per image: as received, or encoded from the array."""
         if not isinstance(self.received, np.ndarray):
             return self.received
         return tuple(encode_png(image) for image in self.pil())
@@ -69,29 +69,29 @@ class ImagesResult:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EncodeResult:
-    """Latents of images, in their order."""
+    """Latents, in the order of the images."""
 
-    latents: NDArray[np.float32]  # [n, dim]: the mean of q(z|x), or a draw where there was a seed
-    log_variance: NDArray[np.float32] | None  # [n, dim]: ln of the variance, where the model has it
-    seed: int | None  # of the draw
+    latents: NDArray[np.float32]  # [n, dim]: the mean of q(z|x), or a sample if a seed was given
+    log_variance: NDArray[np.float32] | None  # [n, dim]: ln of the variance, if the model has it
+    seed: int | None  # of the sample
     served_by: ServedBy
     timings: Timings
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DecodeResult(ImagesResult):
-    """Images of latents, in their order."""
+    """Decoded images, in the order of the latents."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ReconstructResult(ImagesResult):
     """Reconstructions, in the order of the images."""
 
-    squared_error: NDArray[np.float32]  # [n]: summed over channels and pixels of [0, 1] images
+    squared_error: NDArray[np.float32]  # [n]: sum over channels and pixels of [0, 1] images
 
     @property
     def mse(self) -> NDArray[np.float32]:
-        """The mean squared error per image, [n]."""
+        """Mean squared error per image, [n]."""
         return self.squared_error / np.float32(self.images[0].size)
 
 
@@ -102,26 +102,26 @@ class DenoiseResult(ImagesResult):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SampleResult(ImagesResult):
-    """Images drawn from the model."""
+    """Images sampled from the model."""
 
-    seed: int  # the request's, or the one the server drew: send it to draw the same again
-    latents: NDArray[np.float32] | None  # [n, dim], where include_latents was set
+    seed: int  # of the request, or chosen by the server; the same seed gives the same images
+    latents: NDArray[np.float32] | None  # [n, dim], if include_latents was set
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SampleChunk(SampleResult):
-    """Some consecutive images of a stream."""
+    """Consecutive images of a stream."""
 
-    offset: int  # row of the seed's stream that the first image is
+    offset: int  # row of the first image in the stream of the seed
 
     @property
     def next_offset(self) -> int:
-        """Where to resume after this chunk: `sample_stream(..., seed=seed, offset=next_offset)`."""
+        """Offset that resumes the stream after this chunk, passed as `offset` with its seed."""
         return self.offset + len(self.received)
 
 
 def to_uint8(images: NDArray[Any]) -> NDArray[np.uint8]:
-    """Return images as 0..255, rounded as the server rounds: half to even, clamped."""
+    """Return images as uint8, clamped and rounded half to even, as the server does."""
     if images.dtype == np.uint8:
         return images
     return np.rint(np.clip(images.astype(np.float32), 0, 1) * 255).astype(np.uint8)
@@ -136,7 +136,7 @@ def to_pil(image: NDArray[Any]) -> PIL.Image.Image:
 
 
 def read_pixels(png: bytes) -> NDArray[np.uint8]:
-    """Return a PNG file as [channels, height, width]."""
+    """Return the pixels of a PNG file as [channels, height, width]."""
     with PIL.Image.open(io.BytesIO(png)) as image:
         pixels = np.asarray(image if image.mode == "L" else image.convert("RGB"))
     return pixels[np.newaxis] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

@@ -1,4 +1,4 @@
-"""A server of our own for the time of a demonstration: start it, wait for it, stop it."""
+"""Server subprocess for demonstrations and load tests."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class ServerFailed(Exception):
 
 
 class ServerProcess:
-    """A server process; leaving the context stops it."""
+    """Server in a subprocess; leaving the context stops it."""
 
     def __init__(self, command: Sequence[str]) -> None:
-        # A file and not a pipe: nobody reads while it runs, and a full pipe would block it.
+        # A file instead of a pipe: nothing reads the output meanwhile, and a full pipe would block.
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  -- closed in __exit__
         self._process = subprocess.Popen(command, stdout=self._log, stderr=subprocess.STDOUT)
 
@@ -48,10 +48,10 @@ class ServerProcess:
             self._log.close()
 
     def wait_until_serving(self, client: Client, limit_s: float = START_LIMIT_S) -> None:
-        """Return as soon as the health service says SERVING.
+        """Wait until the health service reports SERVING.
 
-        Raises ServerFailed, with the last lines of the server's output, when it has exited or the
-        limit has passed.
+        Raises ServerFailed, with the last lines of the server output, if the server exits or the
+        limit passes.
         """
         end_s = time.monotonic() + limit_s
         while time.monotonic() < end_s:
@@ -66,9 +66,9 @@ class ServerProcess:
         raise ServerFailed(f"the server did not serve within {limit_s:g} s:\n{self.tail()}")
 
     def stop(self, limit_s: float = STOP_LIMIT_S) -> int:
-        """Ask the server to stop, as an operator would, and return its exit code.
+        """Stop the server with SIGTERM and return its exit code.
 
-        Raises ServerFailed, and kills it, when it has not stopped within the limit.
+        Kills the server and raises ServerFailed if it does not stop within the limit.
         """
         self._process.send_signal(signal.SIGTERM)
         try:
@@ -79,21 +79,21 @@ class ServerProcess:
             raise ServerFailed(f"the server did not stop within {limit_s:g} s") from None
 
     def tail(self, lines: int = 15) -> str:
-        """Return the last lines that the server printed."""
+        """Return the last lines of the server output."""
         self._log.seek(0)
         text = self._log.read().decode(errors="replace").splitlines()
-        return "\n".join("    " + line for line in text[-lines:]) or "    (it printed nothing)"
+        return "\n".join("    " + line for line in text[-lines:]) or "    (no output)"
 
 
 def server_command(exports: Path, listen: str, device: str | None = None) -> list[str]:
-    """Return the command that serves a model folder with this Python."""
+    """Return the command that serves a model folder with this Python interpreter."""
     command = [sys.executable, "-m", "latentserve_server"]
     command += ["--exports", str(exports), "--listen", listen]
     return command + (["--device", device] if device else [])
 
 
 def free_address() -> str:
-    """Return an address of this machine that nothing listens on."""
+    """Return an unused loopback address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return f"127.0.0.1:{probe.getsockname()[1]}"

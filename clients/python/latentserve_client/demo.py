@@ -1,7 +1,7 @@
-"""Show what latentserve does: `python -m latentserve_client.demo`.
+"""Demonstration program: `python -m latentserve_client.demo`.
 
 Starts a server on the exported models, sends handwritten digits through all five calls and then
-through every model there is, prints what came back, draws it as one picture and stops the server.
+through every model, prints the results, draws them as one picture, and stops the server.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentserve_client import Client, LatentserveError, Model, ModelList, digits
+from latentserve_client._command_line import table
 from latentserve_client._server_process import (
     ServerFailed,
     ServerProcess,
     free_address,
     server_command,
 )
-from latentserve_client.cli._output import table
 from latentserve_client.grid import Row, Section, draw, latent_strips
 from latentserve_client.noise import add_noise, psnr_db
 
@@ -45,7 +45,7 @@ Line = tuple[str, str, str, str, str]
 
 @dataclass(frozen=True)
 class Step:
-    """A call, or the same call to several models: its lines of the table, and its picture."""
+    """A call, or one call to several models: its lines of the table and its section."""
 
     lines: tuple[Line, ...]
     section: Section
@@ -65,13 +65,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     if not args.out.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {args.out.parent} for {args.out.name}")
+        raise FileNotFoundError(f"{args.out}: there is no folder {args.out.parent}")
     with contextlib.ExitStack() as stack:
         server: ServerProcess | None = None
         address = args.server
         if address is None:
             if not args.exports.is_dir():
-                raise FileNotFoundError(f"there is no folder {args.exports} with exported models")
+                raise FileNotFoundError(f"--exports {args.exports}: there is no such folder")
             address = free_address()
             print(
                 f"Starting a server on {address} with the models in {args.exports} ...", flush=True
@@ -84,7 +84,9 @@ def _run(args: argparse.Namespace) -> int:
         models = client.models()
         steps = run_calls(client, models)
         if not steps:
-            raise ServerFailed("the server has no model for 28x28 digits; see `latentserve models`")
+            raise ServerFailed(
+                "the server has no model for 28x28 grey images; see `latentserve models`"
+            )
         provider = next(model.provider for model in models if model.state == "ready")
         print(f"Serving on {provider}.\n")
         lines = [line for step in steps for line in step.lines]
@@ -92,9 +94,9 @@ def _run(args: argparse.Namespace) -> int:
         draw(
             [step.section for step in steps],
             title="latentserve",
-            note=f"Handwritten digits through {len(lines)} gRPC calls, answered on {provider}",
+            note=f"Handwritten digits through {len(lines)} gRPC calls, run on {provider}",
         ).save(args.out)
-        print(f"\nThe picture of it: {args.out}")
+        print(f"\nPicture: {args.out}")
         if server is not None:
             exit_code = server.stop()
             if exit_code != 0:
@@ -105,7 +107,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def run_calls(client: Client, models: ModelList) -> list[Step]:
-    """Make every call for which there is a ready model, and return what came back."""
+    """Make every call that a ready model supports; return the results."""
     shown = digits.bundled()[:10]
     images = shown.images[:, np.newaxis]  # uint8 [10, 1, 28, 28]
     clean = images.astype(np.float32) / np.float32(255)
@@ -122,7 +124,7 @@ def run_calls(client: Client, models: ModelList) -> list[Step]:
 
 
 def newest_ready(models: ModelList) -> list[Model]:
-    """The highest ready version of every model, by name."""
+    """Return the highest ready version of every model, by name."""
     newest: dict[str, Model] = {}
     for model in models:
         known = newest.get(model.name)
@@ -134,7 +136,7 @@ def newest_ready(models: ModelList) -> list[Model]:
 def choose_model(
     models: ModelList, operations: tuple[str, ...], favourite: str, *, any_size: bool = False
 ) -> Model | None:
-    """Return a ready model with all operations for our digits; the favourite where it can."""
+    """Return a ready model that has all operations, the favourite if possible, or None."""
     able = [
         model
         for model in models
@@ -166,7 +168,7 @@ def _encode_and_decode(
             len(z),
             encode_ms,
             result,
-            f"every digit becomes {z.shape[1]} numbers (blue below 0, red above)",
+            f"each digit becomes {z.shape[1]} latents (blue: negative, red: positive)",
             (Row("digits", images), strips),
         ),
         _step(
@@ -175,7 +177,7 @@ def _encode_and_decode(
             len(z),
             decode_ms,
             f"MSE {mse:.4f} to the digits",
-            f"the digits again, from those {z.shape[1]} numbers alone",
+            f"images from these {z.shape[1]} latents alone",
             (strips, Row("decoded", decoded.images)),
         ),
     ]
@@ -205,7 +207,7 @@ def _denoise(client: Client, model: Model, clean: NDArray[np.float32]) -> Step:
         len(clean),
         ms,
         psnr,
-        f"Gaussian noise of {NOISE_SIGMA:g} removed, {psnr}",
+        f"Gaussian noise (sigma {NOISE_SIGMA:g}) removed, {psnr}",
         (Row("noisy", noisy), Row("denoised", result.images)),
     )
 
@@ -219,8 +221,8 @@ def _sample(client: Client, model: Model) -> Step:
         count,
         ms,
         f"seed {result.seed}",
-        f"digits that nobody wrote; whoever sends seed {result.seed} gets the same ones",
-        (Row("drawn", result.images),),
+        f"new digits from the prior; seed {result.seed} gives the same ones every time",
+        (Row("samples", result.images),),
     )
 
 
@@ -234,7 +236,7 @@ def _step(
 def _every_model(
     client: Client, models: ModelList, images: NDArray[np.uint8], clean: NDArray[np.float32]
 ) -> list[Step]:
-    """The digits through every model that encodes, and a sample of every one that can."""
+    """Reconstruct the digits with every model that can, and sample from every model that can."""
     able = [model for model in newest_ready(models) if _takes_digits(model)]
     steps: list[Step] = []
     if encoding := [model for model in able if "reconstruct" in model.operations]:
@@ -244,8 +246,8 @@ def _every_model(
             mse = float(np.mean(np.square(result.images - clean)))
             rows.append(Row(model.name, result.images))
             lines.append(_line("Reconstruct", model, len(images), ms, f"MSE {mse:.4f}"))
-        note = "the same digits, through the code of each model"
-        steps.append(Step(tuple(lines), Section("Every encoder", note, tuple(rows))))
+        note = "the same digits, reconstructed by each model"
+        steps.append(Step(tuple(lines), Section("Reconstruct, every model", note, tuple(rows))))
     if sampling := [model for model in able if "sample" in model.operations]:
         rows, lines = [], []
         for model in sampling:
@@ -253,8 +255,8 @@ def _every_model(
             drawn, ms = _timed(partial(client.sample, count, model=model.ref, seed=SAMPLE_SEED))
             rows.append(Row(model.name, drawn.images))
             lines.append(_line("Sample", model, count, ms, f"seed {drawn.seed}"))
-        note = f"what each of them draws with seed {SAMPLE_SEED}; none was chosen by hand"
-        steps.append(Step(tuple(lines), Section("Every generator", note, tuple(rows))))
+        note = f"samples of each model with seed {SAMPLE_SEED}, not selected by hand"
+        steps.append(Step(tuple(lines), Section("Sample, every model", note, tuple(rows))))
     return steps
 
 
@@ -267,7 +269,7 @@ def _line(call: str, model: Model, count: int, ms: float, result: str) -> Line:
 
 
 def _timed(call: Callable[[], T]) -> tuple[T, float]:
-    """Return what a call returns, and its milliseconds as the client sees them."""
+    """Return the result of a call and its duration at the client in milliseconds."""
     start_s = time.perf_counter()
     result = call()
     return result, (time.perf_counter() - start_s) * 1e3
@@ -276,13 +278,13 @@ def _timed(call: Callable[[], T]) -> tuple[T, float]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m latentserve_client.demo",
-        description="Start a server, send digits through every call and draw what comes back.",
+        description="Start a server, send digits through every call and draw the results.",
     )
     parser.add_argument(
         "--exports", type=Path, default=Path("exports"), help="model folder (default: exports)"
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("demo.png"), help="the picture (default: demo.png)"
+        "--out", type=Path, default=Path("demo.png"), help="picture to write (default: demo.png)"
     )
     parser.add_argument("--device", help="cpu, cuda or auto, for the server")
     parser.add_argument(
@@ -292,7 +294,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _next(models: ModelList) -> str:
-    """Return what to try next, with commands that work as they stand."""
+    """Return the commands to try next."""
     command = "latentserve"
     if shutil.which(command) is None:
         # In a virtual environment that is not activated.

@@ -1,4 +1,4 @@
-"""Real handwritten digits to try a model with: 100 bundled ones, or a folder with all of MNIST.
+"""Handwritten digits: 100 bundled images, or the MNIST test set from a folder.
 
 The bundled digits are from the test set of MNIST, by Yann LeCun, Corinna Cortes and Christopher
 J. C. Burges (http://yann.lecun.com/exdb/mnist/): ten of each class, in the order 0, 1, ... 9, 0...
@@ -24,7 +24,7 @@ _LABELS = ("t10k-labels-idx1-ubyte", "t10k-labels.idx1-ubyte")
 
 @dataclass(frozen=True, eq=False)
 class Digits:
-    """Images of digits and what they show."""
+    """Images of digits and their labels."""
 
     images: NDArray[np.uint8]  # [n, height, width], 0 is background
     labels: NDArray[np.uint8]  # [n], 0..9
@@ -44,10 +44,10 @@ def bundled() -> Digits:
 
 
 def choose(digits: Digits, wanted: str) -> Digits:
-    """Return the first N digits for "N", or one of each kind in a list like "3,1,4,1".
+    """Return the first N digits for "N", or one image for each label in a list like "3,1,4,1".
 
-    Repeated kinds give different handwritings. Raises ValueError for any other text, and for more
-    digits than there are.
+    Repeated labels give different images. Raises ValueError for any other text, and for more digits
+    than available.
     """
     parts = [part.strip() for part in wanted.split(",")]
     if len(parts) > 1 and not parts[-1]:

@@ -1,4 +1,4 @@
-"""Noise on clean images, to have something to denoise, and how far images are from clean ones."""
+"""Gaussian noise, and the peak signal-to-noise ratio."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 // Copyright 2026 The latentserve authors
 // SPDX-License-Identifier: Apache-2.0
 
-//! Samples eight digits, writes them to a PNG file, reconstructs the picture of one, and shows
-//! what a bad call is answered with.
+//! Example: samples eight digits into a PNG file, reconstructs one, and prints the error of an
+//! invalid request.
 //!
 //! ```sh
 //! cargo run --example digits -- 127.0.0.1:50051 mnist-vae .
@@ -15,7 +15,7 @@ use std::path::Path;
 
 use latentserve::{Client, Format, Images, SampleRequest};
 
-const GAP: usize = 4; // pixels between two pictures
+const GAP: usize = 4; // pixels between two images
 
 #[tokio::main]
 #[allow(dead_code)] // the test calls run()
@@ -31,7 +31,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Returns what is to be printed.
+/// Runs the example; returns the text to print.
 pub async fn run(address: &str, model: &str, folder: &Path) -> Result<String, Box<dyn Error>> {
     let client = Client::builder(address).model(model).build()?;
     let request = SampleRequest {
@@ -42,8 +42,8 @@ pub async fn run(address: &str, model: &str, folder: &Path) -> Result<String, Bo
     };
     let sampled = client.sample(request).await?;
     let path = folder.join("samples.png");
-    let pictures: Result<Vec<_>, _> = sampled.images.files().iter().map(|f| decode(f)).collect();
-    write_row(&path, &pictures?)?;
+    let images: Result<Vec<_>, _> = sampled.images.files().iter().map(|f| decode(f)).collect();
+    write_row(&path, &images?)?;
     let mut lines = format!(
         "{}: {} digits of {}:{}, seed {}\n",
         path.display(),
@@ -53,14 +53,17 @@ pub async fn run(address: &str, model: &str, folder: &Path) -> Result<String, Bo
         sampled.seed
     );
 
-    // Any PNG or JPEG file of the model's size will do; this one has just been drawn.
+    // Any PNG or JPEG file of the model's size works; this one was sampled above.
     let file = sampled.images.files()[0].clone();
-    let again = client.reconstruct(Images::encoded([file])).await?;
-    let pixels = again.images.pixels().ok_or("no pixels")?;
+    let reconstruction = client.reconstruct(Images::encoded([file])).await?;
+    let pixels = reconstruction
+        .images
+        .pixels()
+        .ok_or("the reply has no pixels")?;
     let path = folder.join("reconstructed.png");
     write_row(
         &path,
-        &[Picture {
+        &[GreyImage {
             width: pixels.shape[3],
             levels: pixels.to_levels(),
         }],
@@ -68,15 +71,15 @@ pub async fn run(address: &str, model: &str, folder: &Path) -> Result<String, Bo
     lines += &format!(
         "{}: squared error {:.3} over {:?}\n",
         path.display(),
-        again.squared_error[0],
+        reconstruction.squared_error[0],
         pixels.shape
     );
 
     let too_tall = Images::float32(vec![0.0; 32 * 28], [1, 1, 32, 28]);
     match client.encode(too_tall).await {
-        Ok(_) => Err("an image that is too tall was taken".into()),
+        Ok(_) => Err("the server accepted an image that is too tall".into()),
         Err(failure) => {
-            lines += &format!("as expected: {failure}\n");
+            lines += &format!("expected error: {failure}\n");
             for violation in failure.violations() {
                 lines += &format!("  {}: {}\n", violation.field, violation.description);
             }
@@ -85,32 +88,34 @@ pub async fn run(address: &str, model: &str, folder: &Path) -> Result<String, Bo
     }
 }
 
-/// A grey picture, row by row.
-struct Picture {
+/// Greyscale image in row-major order.
+struct GreyImage {
     width: usize,
     levels: Vec<u8>,
 }
 
-fn decode(file: &[u8]) -> Result<Picture, Box<dyn Error>> {
+fn decode(file: &[u8]) -> Result<GreyImage, Box<dyn Error>> {
     let mut reader = png::Decoder::new(Cursor::new(file)).read_info()?;
-    let size = reader.output_buffer_size().ok_or("too large")?;
+    let size = reader
+        .output_buffer_size()
+        .ok_or("the PNG file is too large")?;
     let mut levels = vec![0; size];
     let frame = reader.next_frame(&mut levels)?;
-    Ok(Picture {
+    Ok(GreyImage {
         width: frame.width as usize,
         levels,
     })
 }
 
-/// Writes a PNG file of the pictures, all of one size, beside each other.
-fn write_row(path: &Path, pictures: &[Picture]) -> Result<(), Box<dyn Error>> {
-    let first = pictures.first().ok_or("no picture")?;
+/// Writes images of equal size side by side to a PNG file.
+fn write_row(path: &Path, images: &[GreyImage]) -> Result<(), Box<dyn Error>> {
+    let first = images.first().ok_or("no images")?;
     let height = first.levels.len() / first.width;
-    let width = pictures.len() * (first.width + GAP) - GAP;
+    let width = images.len() * (first.width + GAP) - GAP;
     let mut row = vec![0; width * height];
-    for (k, picture) in pictures.iter().enumerate() {
+    for (k, image) in images.iter().enumerate() {
         let left = k * (first.width + GAP);
-        for (y, line) in picture.levels.chunks(picture.width).enumerate() {
+        for (y, line) in image.levels.chunks(image.width).enumerate() {
             row[y * width + left..][..line.len()].copy_from_slice(line);
         }
     }

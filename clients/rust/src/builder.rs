@@ -8,19 +8,19 @@ use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
 use crate::client::Client;
 use crate::error::Error;
-use crate::generative::model_ref;
+use crate::model_ref::model_ref;
 use crate::retry::MAX_ATTEMPTS;
 
-/// The deadline of a call, unless [`Builder::timeout`] or [`Client::with_timeout`] says another.
+/// Timeout of a call, unless [`Builder::timeout`] or [`Client::with_timeout`] sets another.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// That of [`Client::reload_models`] at least, where models are loaded and checked.
+/// Minimum timeout of [`Client::reload_models`], because the server loads and checks models.
 pub const DEFAULT_RELOAD_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Bounds one request and one reply, unless [`Builder::max_message_bytes`] says another.
+/// Maximum size of a request or reply in bytes, unless [`Builder::max_message_bytes`] sets another.
 pub const DEFAULT_MAX_MESSAGE_BYTES: usize = 64 << 20;
 
-/// How the connection is encrypted.
+/// TLS settings of the connection.
 #[derive(Clone, Debug, Default)]
 pub struct Tls {
     config: ClientTlsConfig,
@@ -28,25 +28,25 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// Trusts the authorities that this machine trusts.
+    /// Trusts the certificate authorities of the operating system.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Trusts the authority of these PEM certificates, and no other.
+    /// Trusts only the certificate authorities in this PEM file.
     pub fn authority(mut self, pem: impl AsRef<[u8]>) -> Self {
         self.config = self.config.ca_certificate(Certificate::from_pem(pem));
         self.own_authority = true;
         self
     }
 
-    /// Sends the PEM certificate of this client, for a server that asks for one.
+    /// Sets the client certificate and its key (PEM), for servers that require one.
     pub fn identity(mut self, certificate: impl AsRef<[u8]>, key: impl AsRef<[u8]>) -> Self {
         self.config = self.config.identity(Identity::from_pem(certificate, key));
         self
     }
 
-    /// Expects the server's certificate to be for this name, not for that of the address.
+    /// Verifies the server's certificate against this name instead of the address.
     pub fn server_name(mut self, name: impl Into<String>) -> Self {
         self.config = self.config.domain_name(name);
         self
@@ -76,7 +76,7 @@ pub struct Builder {
 }
 
 impl std::fmt::Debug for Builder {
-    /// Writes the address alone: a token belongs into no log.
+    /// Writes only the address, so that no token reaches a log.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Builder")
             .field("address", &self.address)
@@ -84,10 +84,11 @@ impl std::fmt::Debug for Builder {
     }
 }
 
-impl Builder {
-    pub(crate) fn new(address: String) -> Self {
-        Self {
-            address,
+impl Client {
+    /// Returns the settings of a client of the server at `HOST:PORT`.
+    pub fn builder(address: impl Into<String>) -> Builder {
+        Builder {
+            address: address.into(),
             model: String::new(),
             timeout: DEFAULT_TIMEOUT,
             wait_for_ready: false,
@@ -98,67 +99,69 @@ impl Builder {
             plain_text_token: false,
         }
     }
+}
 
-    /// Names the model of calls that name none: `NAME`, or `NAME:VERSION`. Without it they go to
-    /// the server's default model.
+impl Builder {
+    /// Sets the model of requests that name none: `NAME` or `NAME:VERSION`. If unset, they use the
+    /// server's default model.
     pub fn model(mut self, model: impl Into<String>) -> Self {
         self.model = model.into();
         self
     }
 
-    /// Sets the deadline of calls, attempts and waiting included; of a stream, for the whole of
-    /// it.
+    /// Sets the timeout of calls. It includes all attempts and backoff, and for a stream all of its
+    /// chunks.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Makes calls wait, within their deadline, for a server that cannot be reached yet, instead
-    /// of failing soon.
+    /// Makes calls wait until their deadline for a server that cannot be reached, instead of
+    /// failing after their last attempt.
     pub fn wait_for_ready(mut self) -> Self {
         self.wait_for_ready = true;
         self
     }
 
-    /// Bounds one request and one reply.
+    /// Sets the maximum size of a request or reply in bytes.
     pub fn max_message_bytes(mut self, bytes: usize) -> Self {
         self.max_message_bytes = bytes;
         self
     }
 
-    /// Sets how many attempts a call has, the first one included; 1: nothing is tried again.
+    /// Sets the maximum number of attempts of a call, including the first; 1 disables retries.
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.max_attempts = attempts;
         self
     }
 
-    /// Encrypts the connection; without it, it is plain text.
+    /// Encrypts the connection with TLS. If unset, the connection is plaintext.
     pub fn tls(mut self, tls: Tls) -> Self {
         self.tls = Some(tls);
         self
     }
 
-    /// Sends a bearer token with each call. Needs [`Builder::tls`]: in plain text, whoever is on
-    /// the way could read it.
+    /// Sends a bearer token with each call. Requires [`Builder::tls`], because a token on a
+    /// plaintext connection can be intercepted.
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.token = Some(token.into());
         self.plain_text_token = false;
         self
     }
 
-    /// Sends a bearer token also without TLS: for a connection that something else protects, such
-    /// as a sidecar on the same machine.
+    /// Sends a bearer token with or without TLS, for a connection that something else protects,
+    /// such as a sidecar on the same machine.
     pub fn insecure_token(mut self, token: impl Into<String>) -> Self {
         self.token = Some(token.into());
         self.plain_text_token = true;
         self
     }
 
-    /// Returns the client, which connects in its first call; needs a Tokio runtime. An error
-    /// names the setting that is wrong.
+    /// Returns the client, which connects on its first call. Requires a Tokio runtime. The error
+    /// names the invalid setting.
     pub fn build(self) -> Result<Client, Error> {
         if self.timeout.is_zero() {
-            return Err(Error::invalid("timeout", "0 s; expected more"));
+            return Err(Error::invalid("timeout", "0 s; expected more than 0 s"));
         }
         if self.max_message_bytes == 0 {
             return Err(Error::invalid(
@@ -169,7 +172,7 @@ impl Builder {
         if self.max_attempts == 0 {
             return Err(Error::invalid("max_attempts", "0; expected at least 1"));
         }
-        model_ref(&self.model)?; // rather here than in the first call
+        model_ref(&self.model)?; // fail here, not in the first call
         let metadata = self.metadata()?;
         let endpoint = endpoint(&self.address, self.tls)?;
         Ok(Client::new(
@@ -189,8 +192,8 @@ impl Builder {
             return Ok(metadata);
         };
         if self.tls.is_none() && !self.plain_text_token {
-            let description = "in plain text it can be read on the way; use tls(), or \
-                               insecure_token() where something else protects the connection";
+            let description = "a token on a plaintext connection can be intercepted; use tls(), \
+                               or insecure_token() if something else protects the connection";
             return Err(Error::invalid("token", description));
         }
         let value: Result<MetadataValue<Ascii>, _> = format!("Bearer {token}").parse();
@@ -202,7 +205,7 @@ impl Builder {
             }
             _ => Err(Error::invalid(
                 "token",
-                "empty, or not of visible ASCII characters",
+                "expected at least one character, all of them visible ASCII",
             )),
         }
     }
@@ -210,15 +213,15 @@ impl Builder {
 
 fn endpoint(address: &str, tls: Option<Tls>) -> Result<Endpoint, Error> {
     let wrong =
-        |why: String| Error::invalid("address", format!("{address:?}, {why}; expected HOST:PORT"));
+        |why: String| Error::invalid("address", format!("{address:?}: {why}; expected HOST:PORT"));
     if address.contains('/') {
-        return Err(wrong("with a scheme or a path".to_owned()));
+        return Err(wrong("has a scheme or a path".to_owned()));
     }
     let scheme = if tls.is_some() { "https" } else { "http" };
     let mut endpoint = Endpoint::from_shared(format!("{scheme}://{address}"))
         .map_err(|error| wrong(error.to_string()))?;
     if endpoint.uri().port().is_none() {
-        return Err(wrong("without a port".to_owned()));
+        return Err(wrong("has no port".to_owned()));
     }
     if let Some(tls) = tls {
         endpoint = endpoint.tls_config(tls.into_config()).map_err(|error| {
@@ -231,11 +234,11 @@ fn endpoint(address: &str, tls: Option<Tls>) -> Result<Endpoint, Error> {
         .user_agent(concat!("latentserve-rust/", env!("CARGO_PKG_VERSION")))
         .map_err(|error| wrong(error.to_string()))?
         .connect_timeout(Duration::from_secs(20))
-        // Notice a dead peer within 40 s while a call is open; idle connections stay silent.
+        // Detect a dead peer within 40 s while a call is open; send no pings on idle connections.
         .http2_keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(10))
         .keep_alive_while_idle(false)
-        // HTTP/2's 64 KiB would make the server wait for this client within one reply.
+        // With the default of 64 KiB, the server would wait for window updates within one reply.
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(16 << 20))
 }

@@ -11,11 +11,11 @@ use crate::client::Client;
 use crate::error::Error;
 use crate::retry::{Attempts, Policy};
 
-/// A point in time that a call ends at, none where it is too far away to be told.
+/// Deadline of a call; `None` if it is beyond the range of [`Instant`].
 pub(crate) type Deadline = Option<Instant>;
 
 impl Client {
-    /// Makes one call: its attempts, all before one deadline, each with a copy of the message.
+    /// Makes one call, whose attempts share one deadline and send copies of the message.
     pub(crate) async fn call<Message, Reply, Sent>(
         &self,
         policy: Policy,
@@ -27,7 +27,7 @@ impl Client {
         Message: prost::Message + Clone,
         Sent: Future<Output = Result<Reply, Status>>,
     {
-        // Here, because tonic would take it for a connection that broke.
+        // Checked here because tonic would report it as a broken connection.
         let (size, limit) = (message.encoded_len(), self.max_message_bytes);
         if size > limit {
             return Err(Error::too_large(size, limit));
@@ -37,7 +37,7 @@ impl Client {
         let reply = match deadline {
             None => attempts.await,
             Some(instant) => match timeout_at(instant, attempts).await {
-                // The connection keeps time, too, but calls the end of it a cancellation.
+                // The transport has the same timeout, but reports its expiry as CANCELLED.
                 Ok(Err(error)) if error.code() == Code::Cancelled && has_passed(instant) => {
                     Err(Error::deadline_exceeded(timeout))
                 }
@@ -70,12 +70,12 @@ impl Client {
                 Err(status) => Error::from(status),
             };
             let delay = if self.wait_for_ready && error.is_connect() {
-                Some(attempts.next_backoff()) // nothing was sent: this was no attempt
+                Some(attempts.next_backoff()) // nothing was sent, so it does not count
             } else {
                 attempts.after(&error)
             };
             match delay {
-                // The last failure says more than a deadline that is waited for in vain.
+                // If the delay exceeds the deadline, report this error, not DEADLINE_EXCEEDED.
                 Some(delay) if deadline.is_none_or(|end| Instant::now() + delay < end) => {
                     sleep(delay).await;
                 }
@@ -96,7 +96,7 @@ impl Client {
             request.set_timeout(deadline.saturating_duration_since(Instant::now()));
         }
         if previous > 0 {
-            // As gRPC's own retries do (gRFC A6).
+            // As gRPC's built-in retries do (gRFC A6).
             request
                 .metadata_mut()
                 .insert("grpc-previous-rpc-attempts", previous.into());
@@ -106,6 +106,6 @@ impl Client {
 }
 
 fn has_passed(deadline: Instant) -> bool {
-    // The connection's timer may be ahead by the rounding of timers, a millisecond.
+    // The transport's timer may fire up to a millisecond early because timers are rounded.
     deadline.saturating_duration_since(Instant::now()) <= Duration::from_millis(2)
 }

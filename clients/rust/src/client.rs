@@ -8,17 +8,18 @@ use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, MetadataMap};
 use tonic::transport::Channel;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::builder::Builder;
 use crate::error::Error;
+use crate::model_ref::model_ref;
+use crate::pb;
 use crate::pb::generative_service_client::GenerativeServiceClient;
 use crate::pb::model_service_client::ModelServiceClient;
 use crate::retry::Throttle;
 
-/// Calls a latentserve server. Clones are cheap and share one connection.
+/// Client of a latentserve server. Clones are cheap and share one connection.
 ///
-/// Calls that fail with UNAVAILABLE, with CANCELLED by the server, or with a full queue are tried
-/// again, up to four attempts in all within their deadline, as the server advises. A call ends
-/// with its future: dropping it cancels the call.
+/// Calls that fail with UNAVAILABLE, with CANCELLED by the server, or because the queue is full are
+/// retried, up to four attempts in total within their deadline, after the delay that the server
+/// requests. Dropping the future of a call cancels the call.
 #[derive(Clone, Debug)]
 pub struct Client {
     channel: Channel,
@@ -35,11 +36,6 @@ pub struct Client {
 }
 
 impl Client {
-    /// Returns the settings of a client of the server at `HOST:PORT`.
-    pub fn builder(address: impl Into<String>) -> Builder {
-        Builder::new(address.into())
-    }
-
     pub(crate) fn new(
         channel: Channel,
         model: String,
@@ -66,7 +62,7 @@ impl Client {
         }
     }
 
-    /// Returns a client on the same connection whose calls have this deadline.
+    /// Returns a client on the same connection whose calls have this timeout.
     pub fn with_timeout(&self, timeout: Duration) -> Self {
         Self {
             timeout,
@@ -74,20 +70,28 @@ impl Client {
         }
     }
 
-    /// Returns a client on the same connection that sends this metadata too.
+    /// Returns a client on the same connection that adds this metadata to its calls.
     pub fn with_metadata(&self, key: &str, value: &str) -> Result<Self, Error> {
         let name: AsciiMetadataKey = key.parse().map_err(|_| {
-            Error::invalid("metadata", format!("{key:?} is no key of text metadata"))
+            Error::invalid(
+                "metadata",
+                format!("{key:?} is not a valid key of text metadata"),
+            )
         })?;
         let value: AsciiMetadataValue = value.parse().map_err(|_| {
             Error::invalid(
                 "metadata",
-                format!("the value of {key} is not of visible ASCII"),
+                format!("the value of {key} contains characters other than visible ASCII"),
             )
         })?;
         let mut client = self.clone();
         client.metadata.insert(name, value);
         Ok(client)
+    }
+
+    /// Parses the model of a request; an empty one means the client's.
+    pub(crate) fn model_ref(&self, model: &str) -> Result<pb::ModelRef, Error> {
+        model_ref(if model.is_empty() { &self.model } else { model })
     }
 
     /// Returns the connection, for the generated stubs in [`crate::pb`].

@@ -8,37 +8,37 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-/// One field of a request that is wrong.
+/// An invalid field of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// A dotted path in the request, for example `images.tensor.shape`.
+    /// Dotted path in the request, for example `images.tensor.shape`.
     pub field: String,
-    /// What was sent and what is expected.
+    /// The value received and the value expected.
     pub description: String,
 }
 
-/// What an [`Error`] is, beyond its code.
+/// Kind of an [`Error`], more specific than its code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// Too many rows wait for the model; [`Error::retry_after`] says how long to wait.
+    /// The queue of the model is full; retry after [`Error::retry_after`].
     QueueFull,
-    /// The request or the reply exceeds a limit. Trying again does not help: send fewer images,
-    /// ask for [`crate::Format::Uint8`] or [`crate::Format::Png`], or raise
+    /// The request or the reply exceeds a size limit. A retry fails again: send fewer images,
+    /// request [`crate::Format::Uint8`] or [`crate::Format::Png`], or raise
     /// [`crate::Builder::max_message_bytes`].
     MessageTooLarge,
-    /// The model lacks the operation; `metadata()["operations"]` lists what it has.
+    /// The model lacks the operation; `metadata()["operations"]` lists those it supports.
     OperationNotSupported,
-    /// No such model or version; `metadata()["models"]` lists what there is.
+    /// Unknown model or version; `metadata()["models"]` lists the available models.
     ModelNotFound,
-    /// The reply breaks the contract; server and client differ in version.
+    /// The reply violates the protocol; the versions of server and client differ.
     BadReply,
-    /// What the code says.
+    /// Any other error; see its code.
     Other,
 }
 
-/// What can go wrong in a call: by the server's answer, on the way to it, or before anything was
-/// sent (then with [`Code::InvalidArgument`]).
+/// Error of a call: returned by the server, raised by the transport, or found before anything was
+/// sent (the code is then [`Code::InvalidArgument`]).
 #[derive(Debug)]
 pub struct Error(Box<Inner>);
 
@@ -61,48 +61,48 @@ impl Error {
         self.0.code
     }
 
-    /// The code as the protocol spells it, for example `INVALID_ARGUMENT`.
+    /// The name of the code in the gRPC specification, for example `INVALID_ARGUMENT`.
     pub fn code_name(&self) -> &'static str {
         code_name(self.0.code)
     }
 
-    /// What it is, beyond its code.
+    /// The kind of the error, more specific than its code.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// What was wrong, what is expected and what to do.
+    /// The cause, the expected value, and a remedy.
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// The server's own name for the error, for example `QUEUE_FULL`; empty where the error does
-    /// not come from the server.
+    /// The server's name of the error, for example `QUEUE_FULL`; empty if the error does not come
+    /// from the server.
     pub fn reason(&self) -> &str {
         &self.0.reason
     }
 
-    /// `latentserve` where the server gave a reason.
+    /// `latentserve` if the server sent a reason.
     pub fn domain(&self) -> &str {
         &self.0.domain
     }
 
-    /// What belongs to the reason; `request_id` finds the call in the server's log.
+    /// Details of the reason; `request_id` identifies the call in the server's log.
     pub fn metadata(&self) -> &HashMap<String, String> {
         &self.0.metadata
     }
 
-    /// The fields of the request that are wrong.
+    /// The invalid fields of the request.
     pub fn violations(&self) -> &[Violation] {
         &self.0.violations
     }
 
-    /// How long the server asks to wait before another attempt, if it said so.
+    /// The delay before a retry that the server requests, if any.
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
     }
 
-    /// The status as gRPC gave it, with its trailers; none where nothing was sent.
+    /// The gRPC status with its trailers; `None` if nothing was sent.
     pub fn status(&self) -> Option<&Status> {
         self.0.status.as_ref()
     }
@@ -121,7 +121,7 @@ impl Error {
         }))
     }
 
-    /// Returns the error for an argument that is refused before anything is sent.
+    /// Returns the error for an argument that is invalid before anything is sent.
     pub(crate) fn invalid(field: &str, description: impl Into<String>) -> Self {
         let description = description.into();
         let mut error = Self::new(Code::InvalidArgument, format!("{field}: {description}"));
@@ -133,14 +133,15 @@ impl Error {
     }
 
     pub(crate) fn bad_reply(message: impl fmt::Display) -> Self {
-        let advice = "the server and this client are of different versions: update the older one";
+        let advice = "the versions of the server and this client differ: update the older one";
         let mut error = Self::new(Code::Internal, format!("{message}; {advice}"));
         error.0.kind = ErrorKind::BadReply;
         error
     }
 
     pub(crate) fn too_large(size: usize, limit: usize) -> Self {
-        let message = format!("a request of {size} bytes; this client sends at most {limit}");
+        let message =
+            format!("the request has {size} bytes; the limit of this client is {limit} bytes");
         let mut error = Self::new(Code::ResourceExhausted, message);
         error.0.kind = ErrorKind::MessageTooLarge;
         error
@@ -149,12 +150,12 @@ impl Error {
     pub(crate) fn deadline_exceeded(timeout: Duration) -> Self {
         Self::new(
             Code::DeadlineExceeded,
-            format!("no answer within {timeout:?}"),
+            format!("no reply within {timeout:?}"),
         )
     }
 
-    /// Gives a message to an error whose server side sends none.
-    pub(crate) fn unless_said(mut self, message: impl FnOnce() -> String) -> Self {
+    /// Sets the message of an error for which the server sent none.
+    pub(crate) fn with_default_message(mut self, message: impl FnOnce() -> String) -> Self {
         if self
             .0
             .status
@@ -179,12 +180,12 @@ impl Error {
     }
 }
 
-/// Also for calls that were made with the stubs of [`crate::pb`].
+/// Also converts the errors of calls made with the stubs of [`crate::pb`].
 impl From<Status> for Error {
     fn from(status: Status) -> Self {
         let mut error = Self::new(code_of(&status), message_of(&status));
         let inner = &mut *error.0;
-        // Details that cannot be read belong to a status that a proxy on the way rewrote.
+        // Details that cannot be parsed come from a proxy that rewrote the status.
         let details = status.get_error_details();
         if let Some(info) = details.error_info() {
             inner.reason.clone_from(&info.reason);
@@ -205,11 +206,11 @@ impl From<Status> for Error {
     }
 }
 
-/// Returns the code that gRPC's other libraries give.
+/// Returns the code that the other gRPC libraries report for this status.
 fn code_of(status: &Status) -> Code {
     let local = std::error::Error::source(status).is_some();
     match status.code() {
-        // A connection that broke: tonic knows no code for it.
+        // A broken connection, for which tonic has no code.
         Code::Unknown if local => Code::Unavailable,
         Code::OutOfRange if is_size_limit(status.message()) => Code::ResourceExhausted,
         code => code,
@@ -220,7 +221,7 @@ fn is_size_limit(message: &str) -> bool {
     message.starts_with("Error, ") && message.contains("message length too large")
 }
 
-/// Returns the status's message, with the causes that tonic leaves out of it.
+/// Returns the message of the status, followed by the causes that tonic omits.
 fn message_of(status: &Status) -> String {
     let mut message = status.message().to_owned();
     let mut source = std::error::Error::source(status);
@@ -235,7 +236,7 @@ fn message_of(status: &Status) -> String {
         source = error.source();
     }
     if message.is_empty() {
-        message.push_str("the server gave no reason");
+        message.push_str("the server sent no message");
     }
     message
 }
@@ -245,7 +246,7 @@ fn kind_of(inner: &Inner) -> ErrorKind {
         "QUEUE_FULL" => ErrorKind::QueueFull,
         "OPERATION_NOT_SUPPORTED" => ErrorKind::OperationNotSupported,
         "MODEL_NOT_FOUND" => ErrorKind::ModelNotFound,
-        // gRPC itself answers here, with a text and nothing else.
+        // This error comes from gRPC itself, which sends a message without details.
         _ if inner.code == Code::ResourceExhausted
             && (inner.message.contains("larger than max") || is_size_limit(&inner.message)) =>
         {
@@ -256,12 +257,12 @@ fn kind_of(inner: &Inner) -> ErrorKind {
 }
 
 impl fmt::Display for Error {
-    /// Writes the code, the message, and what of the details the message lacks.
+    /// Writes the code, the message, and the details that the message does not contain.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let message = self.message();
         write!(f, "{}: {message}", self.code_name())?;
         for violation in self.violations() {
-            // A server often repeats its only violation as the message.
+            // The server often uses its only violation as the message.
             if !message.contains(&violation.description) {
                 write!(f, "; {}: {}", violation.field, violation.description)?;
             }
@@ -270,17 +271,20 @@ impl fmt::Display for Error {
             && self.code() == Code::Internal
             && !message.contains(id)
         {
-            write!(f, "; the server's log says why, under request id {id}")?;
+            write!(
+                f,
+                "; for the cause, search the server's log for request id {id}"
+            )?;
         }
         for key in ["models", "operations"] {
             if let Some(have) = self.metadata().get(key).filter(|have| !have.is_empty())
                 && !message.contains(have)
             {
-                write!(f, "; there are: {have}")?;
+                write!(f, "; available: {have}")?;
             }
         }
         if let Some(delay) = self.retry_after() {
-            write!(f, "; try again in {delay:?}")?;
+            write!(f, "; retry after {delay:?}")?;
         }
         Ok(())
     }
@@ -325,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn the_details_are_kept() {
+    fn details_of_the_status_are_kept() {
         let mut details = ErrorDetails::new();
         let metadata = HashMap::from([("request_id".to_owned(), "abc".to_owned())]);
         details.set_error_info("INVALID_REQUEST", "latentserve", metadata);
@@ -344,12 +348,12 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "INVALID_ARGUMENT: two things are wrong; images.tensor.shape: too tall; \
-             model.version: negative; try again in 1.5s"
+             model.version: negative; retry after 1.5s"
         );
     }
 
     #[test]
-    fn kinds_follow_from_the_reason() {
+    fn the_reason_determines_the_kind() {
         for (reason, kind) in [
             ("QUEUE_FULL", ErrorKind::QueueFull),
             ("OPERATION_NOT_SUPPORTED", ErrorKind::OperationNotSupported),
@@ -362,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_to_be_known_is_said_once() {
+    fn display_contains_each_detail_once() {
         let metadata = HashMap::from([
             ("models".to_owned(), "mnist-ae, mnist-vae".to_owned()),
             ("request_id".to_owned(), "abc".to_owned()),
@@ -370,14 +374,16 @@ mod tests {
         let details = ErrorDetails::with_error_info("MODEL_NOT_FOUND", "latentserve", metadata);
         let text = failure(Code::NotFound, details).to_string();
         assert!(
-            text.ends_with("wrong; there are: mnist-ae, mnist-vae"),
+            text.ends_with("wrong; available: mnist-ae, mnist-vae"),
             "{text}"
         );
         let silent: Error = Status::new(Code::NotFound, "").into();
-        assert_eq!(silent.message(), "the server gave no reason");
+        assert_eq!(silent.message(), "the server sent no message");
         assert_eq!(
-            silent.unless_said(|| "no such model".to_owned()).message(),
-            "no such model"
+            silent
+                .with_default_message(|| "unknown model".to_owned())
+                .message(),
+            "unknown model"
         );
     }
 }

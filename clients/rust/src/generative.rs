@@ -10,7 +10,7 @@ use crate::pb;
 use crate::retry::Policy;
 use crate::tensor::Tensor;
 
-/// The form in which images come back.
+/// Format of the images in a reply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
     /// Floats in \[0, 1\].
@@ -18,7 +18,7 @@ pub enum Format {
     Float32,
     /// Half-precision floats in \[0, 1\].
     Float16,
-    /// 0 to 255.
+    /// Integers from 0 to 255.
     Uint8,
     /// One PNG file per image.
     Png,
@@ -36,12 +36,12 @@ impl Format {
     }
 }
 
-/// Which model answered, and on what.
+/// The model version that served a call, and its execution provider.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServedBy {
     /// The model's name.
     pub name: String,
-    /// Its version.
+    /// The model's version.
     pub version: i32,
     /// SHA-256 of the model's manifest, which identifies the weights.
     pub digest: String,
@@ -61,14 +61,14 @@ impl ServedBy {
     }
 }
 
-/// Where the time of one call went on the server.
+/// Durations of one call on the server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timings {
-    /// Until the first batch with rows of this call began.
+    /// Time until the first batch with rows of this call started.
     pub queue: Duration,
-    /// In ONNX Runtime.
+    /// Time in ONNX Runtime.
     pub compute: Duration,
-    /// Rows of the largest of its batches, other callers' included.
+    /// Rows of the largest batch of this call, including rows of other calls.
     pub batch_rows: i32,
 }
 
@@ -84,14 +84,14 @@ impl Timings {
     }
 }
 
-/// Asks for the latents of images.
+/// Request to encode images to latents.
 #[derive(Clone, Debug, Default)]
 pub struct EncodeRequest {
-    /// `NAME` or `NAME:VERSION`; empty: the client's, or else the server's default.
+    /// `NAME` or `NAME:VERSION`; if empty, the client's model, or else the server's default.
     pub model: String,
     /// The images.
     pub images: Images,
-    /// None: the mean of q(z|x); else a draw from it.
+    /// `None` returns the mean of q(z|x); a seed returns a sample from it.
     pub seed: Option<u64>,
 }
 
@@ -100,70 +100,70 @@ pub struct EncodeRequest {
 pub struct EncodeResult {
     /// Single precision, `[n, dim]`.
     pub latents: Tensor,
-    /// Single precision, `[n, dim]`: ln of the variance; none where the model has none.
+    /// Natural logarithm of the variance, single precision, `[n, dim]`; `None` if there is none.
     pub log_variance: Option<Tensor>,
-    /// Of the draw; none where there was none.
+    /// Seed of the sample; `None` if the latents are the mean.
     pub seed: Option<u64>,
-    /// Which model answered.
+    /// The model version that served the call.
     pub served_by: ServedBy,
-    /// Where the time went.
+    /// Durations on the server.
     pub timings: Timings,
 }
 
-/// Asks for the images of latents.
+/// Request to decode latents to images.
 #[derive(Clone, Debug, Default)]
 pub struct DecodeRequest {
     /// As in [`EncodeRequest`].
     pub model: String,
     /// Single or half precision, `[n, dim]`; see [`Tensor::latents`].
     pub latents: Tensor,
-    /// The form of the images in the reply.
+    /// Format of the images in the reply.
     pub format: Format,
 }
 
 /// Images, in the order of the request.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ImagesResult {
-    /// The images, in the form that was asked for.
+    /// The images, in the requested format.
     pub images: Images,
-    /// Which model answered.
+    /// The model version that served the call.
     pub served_by: ServedBy,
-    /// Where the time went.
+    /// Durations on the server.
     pub timings: Timings,
 }
 
-/// Asks for images to be encoded and decoded again.
+/// Request to encode and decode images.
 #[derive(Clone, Debug, Default)]
 pub struct ReconstructRequest {
     /// As in [`EncodeRequest`].
     pub model: String,
     /// The images.
     pub images: Images,
-    /// The form of the images in the reply.
+    /// Format of the images in the reply.
     pub format: Format,
 }
 
 /// Reconstructions, in the order of the images.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReconstructResult {
-    /// The reconstructions, in the form that was asked for.
+    /// The reconstructions, in the requested format.
     pub images: Images,
-    /// Of each image: summed over channels and pixels of \[0, 1\] images.
+    /// Squared error of each image, summed over channels and pixels of images in \[0, 1\].
     pub squared_error: Vec<f32>,
-    /// Which model answered.
+    /// The model version that served the call.
     pub served_by: ServedBy,
-    /// Where the time went.
+    /// Durations on the server.
     pub timings: Timings,
 }
 
-/// Asks for noise to be removed.
+/// Request to remove noise from images.
 #[derive(Clone, Debug, Default)]
 pub struct DenoiseRequest {
     /// As in [`EncodeRequest`].
     pub model: String,
-    /// The noisy images; floats may be from -10 to 10 here.
+    /// The noisy images; floats may range from -10 to 10.
     pub images: Images,
-    /// The form of the images in the reply.
+    /// Format of the images in the reply.
     pub format: Format,
 }
 
@@ -204,7 +204,7 @@ impl From<Images> for DenoiseRequest {
 }
 
 impl Client {
-    /// Maps images to latents: the mean, or with a seed a draw from q(z|x).
+    /// Encodes images to latents: the mean of q(z|x) or, with a seed, a sample from it.
     pub async fn encode(&self, request: impl Into<EncodeRequest>) -> Result<EncodeResult, Error> {
         let request = request.into();
         let message = pb::EncodeRequest {
@@ -220,7 +220,7 @@ impl Client {
             .await?;
         let latents = reply
             .latents
-            .ok_or_else(|| Error::bad_reply("no latents"))?;
+            .ok_or_else(|| Error::bad_reply("the reply has no latents"))?;
         Ok(EncodeResult {
             latents: Tensor::from_proto(latents, 2)?,
             log_variance: reply
@@ -233,7 +233,7 @@ impl Client {
         })
     }
 
-    /// Maps latents to images: the mean of p(x|z).
+    /// Decodes latents to images: the mean of p(x|z).
     pub async fn decode(&self, request: impl Into<DecodeRequest>) -> Result<ImagesResult, Error> {
         let request = request.into();
         let message = pb::DecodeRequest {
@@ -254,7 +254,7 @@ impl Client {
         })
     }
 
-    /// Encodes images to the mean latent and decodes it.
+    /// Encodes images to their mean latents and decodes these.
     pub async fn reconstruct(
         &self,
         request: impl Into<ReconstructRequest>,
@@ -302,30 +302,5 @@ impl Client {
             served_by: ServedBy::from_proto(reply.served_by),
             timings: Timings::from_proto(reply.timings),
         })
-    }
-
-    /// Returns the message of a request's model.
-    pub(crate) fn model_ref(&self, model: &str) -> Result<pb::ModelRef, Error> {
-        model_ref(if model.is_empty() { &self.model } else { model })
-    }
-}
-
-/// Returns the message of `NAME`, `NAME:VERSION`, or nothing: the server's default model.
-pub(crate) fn model_ref(model: &str) -> Result<pb::ModelRef, Error> {
-    let Some((name, text)) = model.split_once(':') else {
-        return Ok(pb::ModelRef {
-            name: model.to_owned(),
-            version: 0,
-        });
-    };
-    match text.parse() {
-        Ok(version) if version >= 1 => Ok(pb::ModelRef {
-            name: name.to_owned(),
-            version,
-        }),
-        _ => {
-            let expected = "expected NAME or NAME:VERSION, the version 1 or higher";
-            Err(Error::invalid("model", format!("{model:?}; {expected}")))
-        }
     }
 }

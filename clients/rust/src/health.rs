@@ -13,14 +13,14 @@ use crate::client::Client;
 use crate::error::Error;
 use crate::retry::Policy;
 
-/// The health of the server, a service or a model.
+/// Health status of the server, a service or a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HealthStatus {
-    /// Takes calls.
+    /// Accepts calls.
     Serving,
     /// Is starting, loading or draining.
     NotServing,
-    /// Is not there; comes from [`Client::watch_health`] alone.
+    /// Is unknown; only [`Client::watch_health`] returns this status.
     ServiceUnknown,
 }
 
@@ -31,7 +31,7 @@ impl HealthStatus {
             Ok(ServingStatus::NotServing) => Ok(Self::NotServing),
             Ok(ServingStatus::ServiceUnknown) => Ok(Self::ServiceUnknown),
             _ => Err(Error::bad_reply(format!(
-                "an unknown status {}",
+                "the reply has the unknown health status {}",
                 reply.status
             ))),
         }
@@ -39,8 +39,8 @@ impl HealthStatus {
 }
 
 impl Client {
-    /// Returns the health of the server (an empty name), or of a model by its name. Never tried
-    /// again. NOT_FOUND for what the server does not know.
+    /// Returns the health of the server (an empty name), or of a service or model by name. The call
+    /// is never retried. Fails with NOT_FOUND if the server does not know the name.
     pub async fn health(&self, service: &str) -> Result<HealthStatus, Error> {
         let message = pb::HealthCheckRequest {
             service: service.to_owned(),
@@ -53,15 +53,15 @@ impl Client {
             .await;
         let (reply, _) = reply.map_err(|error| match error.code() {
             tonic::Code::NotFound => {
-                error.unless_said(|| format!("there is no service or model {service:?}"))
+                error.with_default_message(|| format!("unknown service or model {service:?}"))
             }
             _ => error,
         })?;
         HealthStatus::from_proto(reply)
     }
 
-    /// Returns the health now and after every change, until the stream is dropped or fails. It
-    /// has no deadline.
+    /// Streams the current health and every change, until the stream is dropped or fails. It has no
+    /// deadline.
     pub async fn watch_health(&self, service: &str) -> Result<HealthStream, Error> {
         let message = pb::HealthCheckRequest {
             service: service.to_owned(),
@@ -72,7 +72,7 @@ impl Client {
     }
 }
 
-/// The statuses of [`Client::watch_health`].
+/// Stream of health statuses, returned by [`Client::watch_health`].
 #[derive(Debug)]
 pub struct HealthStream {
     replies: Streaming<pb::HealthCheckResponse>,

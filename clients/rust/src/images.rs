@@ -7,35 +7,35 @@ use crate::error::Error;
 use crate::pb;
 use crate::tensor::{Tensor, Values};
 
-/// Images, as pixels or as files.
+/// Images as pixels or as encoded files.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Images {
     /// `[n, channels, height, width]`: floats in \[0, 1\], or bytes.
     Pixels(Tensor),
-    /// One PNG or JPEG file per image, of exactly the model's size. The server converts grey to
-    /// colour and back as the model needs. In results they are PNG.
+    /// One PNG or JPEG file per image, of exactly the model's size. The server converts between
+    /// greyscale and colour as the model requires. Files in results are PNG.
     Files(Vec<Bytes>),
 }
 
 impl Default for Images {
-    /// No image, which every call refuses.
+    /// Contains no images; every call refuses it.
     fn default() -> Self {
         Self::Files(Vec::new())
     }
 }
 
 impl Images {
-    /// Returns images of intensities in \[0, 1\]; the shape is `[n, channels, height, width]`.
+    /// Creates images from intensities in \[0, 1\]; the shape is `[n, channels, height, width]`.
     pub fn float32(values: Vec<f32>, shape: [usize; 4]) -> Self {
         Self::pixels_of(shape, Values::Float32(values))
     }
 
-    /// Returns images of levels from 0 to 255; the shape is `[n, channels, height, width]`.
+    /// Creates images from levels from 0 to 255; the shape is `[n, channels, height, width]`.
     pub fn uint8(levels: Vec<u8>, shape: [usize; 4]) -> Self {
         Self::pixels_of(shape, Values::Uint8(levels))
     }
 
-    /// Returns images as PNG or JPEG files, which travel as they are.
+    /// Creates images from PNG or JPEG files, which are sent unchanged.
     pub fn encoded<F: Into<Bytes>>(files: impl IntoIterator<Item = F>) -> Self {
         Self::Files(files.into_iter().map(Into::into).collect())
     }
@@ -55,12 +55,12 @@ impl Images {
         }
     }
 
-    /// Whether there is none.
+    /// Whether there are no images.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The pixels, where these are pixels: of a result, unless it was asked for as PNG.
+    /// The pixels; `None` if the images are files. Results contain pixels unless PNG was requested.
     pub fn pixels(&self) -> Option<&Tensor> {
         match self {
             Self::Pixels(tensor) => Some(tensor),
@@ -68,7 +68,7 @@ impl Images {
         }
     }
 
-    /// The files, where these are files; empty otherwise.
+    /// The encoded files; empty if the images are pixels.
     pub fn files(&self) -> &[Bytes] {
         match self {
             Self::Pixels(_) => &[],
@@ -80,7 +80,7 @@ impl Images {
         let form = match self {
             Self::Pixels(tensor) => pb::images::Form::Tensor(tensor.to_proto("images.tensor", 4)?),
             Self::Files(files) if files.is_empty() => {
-                return Err(Error::invalid("images", "no image; expected at least one"));
+                return Err(Error::invalid("images", "no images; expected at least one"));
             }
             Self::Files(files) => pb::images::Form::Encoded(pb::EncodedImages {
                 files: files.clone(),
@@ -95,7 +95,7 @@ impl Images {
                 Ok(Self::Pixels(Tensor::from_proto(tensor, 4)?))
             }
             Some(pb::images::Form::Encoded(encoded)) => Ok(Self::Files(encoded.files)),
-            None => Err(Error::bad_reply("no images")),
+            None => Err(Error::bad_reply("the reply has no images")),
         }
     }
 }
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_travel_as_they_are() {
+    fn files_are_sent_unchanged() {
         let images = Images::encoded([vec![1, 2], vec![3]]);
         assert_eq!(images.len(), 2);
         let back = Images::from_proto(Some(images.to_proto().unwrap())).unwrap();
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_image_is_refused() {
+    fn empty_and_mismatched_images_are_refused() {
         let error = Images::default().to_proto().unwrap_err();
         assert_eq!(error.violations()[0].field, "images");
         let error = Images::uint8(vec![0; 3], [1, 1, 2, 2])

@@ -1,8 +1,8 @@
 // Copyright 2026 The latentserve authors
 // SPDX-License-Identifier: Apache-2.0
 
-//! Client of latentserve, which serves generative autoencoders over gRPC: images in, latents out,
-//! and back.
+//! Client of latentserve, a gRPC server for generative models of images: encodes images to latents,
+//! decodes latents, reconstructs, denoises and samples images.
 //!
 //! ```no_run
 //! use latentserve::{Client, DecodeRequest, Format, Images, SampleRequest};
@@ -13,12 +13,13 @@
 //! let z = client.encode(x).await?.latents; // z.shape, z.floats(), z.row(3)
 //! let request = DecodeRequest { latents: z, format: Format::Png, ..Default::default() };
 //! let y = client.decode(request).await?.images; // y.files()
-//! let drawn = client.sample(SampleRequest { count: 16, seed: Some(7), ..Default::default() }).await?;
+//! let request = SampleRequest { count: 16, seed: Some(7), ..Default::default() };
+//! let samples = client.sample(request).await?;
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! Every call is a future: dropping it cancels the call on the server. What can go wrong is an
+//! Every call is a future: dropping it cancels the call on the server. A call that fails returns an
 //! [`Error`].
 
 mod builder;
@@ -28,6 +29,7 @@ mod error;
 mod generative;
 mod health;
 mod images;
+mod model_ref;
 mod models;
 mod retry;
 mod sample;
@@ -52,8 +54,8 @@ pub use sample::{SampleChunk, SampleRequest, SampleResult, SampleStream};
 pub use tensor::{Tensor, Values};
 pub use tonic::Code;
 
-/// The generated messages and stubs, for what this crate does not cover; with
-/// [`Client::channel`].
+/// The generated messages and stubs, for use with [`Client::channel`] where the client lacks a
+/// feature.
 #[allow(missing_docs, clippy::all)]
 pub mod pb {
     tonic::include_proto!("latentserve.v1");

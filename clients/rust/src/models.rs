@@ -7,133 +7,133 @@ use crate::error::Error;
 use crate::pb;
 use crate::retry::Policy;
 
-/// One version of one model.
+/// Description of one version of a model.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Model {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Its version.
+    /// The version.
     pub version: i32,
     /// `ready`, `loading` or `refused`.
     pub state: String,
-    /// Why it was refused; empty otherwise.
+    /// Why the version was refused; empty otherwise.
     pub reason: String,
-    /// SHA-256 of its manifest.
+    /// SHA-256 of the manifest.
     pub digest: String,
-    /// For example `autoencoder`, `denoising`, `vae`.
+    /// Kind of the model, for example `autoencoder`, `denoising` or `vae`.
     pub kind: String,
-    /// One sentence.
+    /// Description in one sentence.
     pub description: String,
-    /// The images it takes and gives.
+    /// Images of the requests and replies.
     pub image: ImageSpec,
-    /// Its latents.
+    /// Latents of the model.
     pub latent: LatentSpec,
-    /// Of `encode`, `decode`, `reconstruct`, `denoise`, `sample`.
+    /// Supported operations: a subset of `encode`, `decode`, `reconstruct`, `denoise`, `sample`.
     pub operations: Vec<String>,
-    /// None where it was not trained as one.
+    /// `None` if the model was not trained with a likelihood.
     pub likelihood: Option<Likelihood>,
-    /// How much one call may ask.
+    /// Limits of one call.
     pub limits: Limits,
-    /// ONNX Runtime execution provider; empty until loaded.
+    /// ONNX Runtime execution provider; empty until the model is loaded.
     pub provider: String,
-    /// What was measured when it was exported.
+    /// Metrics measured at export.
     pub metrics: Vec<Metric>,
 }
 
 impl Model {
-    /// What names exactly this version in a request: `NAME:VERSION`.
+    /// Returns `NAME:VERSION`, which selects exactly this version in a request.
     pub fn reference(&self) -> String {
         format!("{}:{}", self.name, self.version)
     }
 }
 
-/// The images of a model.
+/// Image shape of a model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ImageSpec {
-    /// 1 (grey) or 3 (RGB).
+    /// 1 (greyscale) or 3 (RGB).
     pub channels: usize,
-    /// In pixels.
+    /// Height in pixels.
     pub height: usize,
-    /// In pixels.
+    /// Width in pixels.
     pub width: usize,
 }
 
-/// The latents of a model.
+/// Latent space of a model.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LatentSpec {
-    /// Values per image.
+    /// Number of latents per image.
     pub dim: usize,
-    /// `standard_normal`, `gaussian_mixture`, or `none` where it cannot sample.
+    /// `standard_normal`, `gaussian_mixture`, or `none` if the model cannot sample.
     pub prior: String,
-    /// Whether encoding returns one and takes a seed.
+    /// Whether encode returns a log variance and accepts a seed.
     pub has_log_variance: bool,
-    /// Of a `gaussian_mixture`; 0 with another prior.
+    /// Number of components of a `gaussian_mixture`; 0 for other priors.
     pub mixture_components: i32,
 }
 
-/// p(x|z), with the decoded image as its mean.
+/// Likelihood p(x|z), whose mean is the decoded image.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Likelihood {
     /// `gaussian` or `bernoulli`.
     pub family: String,
-    /// Standard deviation per pixel of \[0, 1\] images; 0 unless gaussian.
+    /// Standard deviation per pixel of images in \[0, 1\]; 0 unless the family is gaussian.
     pub sigma: f64,
 }
 
-/// How much one call may ask of a model.
+/// Limits of one call to a model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// Images or latents in one request.
+    /// Maximum number of images or latent vectors in one request.
     pub max_request_rows: i32,
-    /// Images in one stream.
+    /// Maximum number of images in one stream.
     pub max_stream_rows: i64,
-    /// Rows of one batch of the engine; larger requests run in several.
+    /// Maximum batch size in rows; larger requests run in several batches.
     pub max_batch_rows: i32,
 }
 
-/// One figure that was measured when the model was exported.
+/// Metric of a model, measured at export.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Metric {
-    /// For example `test_mse`.
+    /// Name, for example `test_mse`.
     pub name: String,
-    /// In `unit`.
+    /// Value in `unit`.
     pub value: f64,
-    /// For example `dB`.
+    /// Unit, for example `dB`.
     pub unit: String,
-    /// What the value is to be compared with; none where there is nothing.
+    /// Comparison value, if any.
     pub baseline: Option<f64>,
-    /// What the baseline is.
+    /// Name of the baseline.
     pub baseline_name: String,
-    /// Images it was measured on.
+    /// Number of images in the evaluation.
     pub samples: i64,
-    /// How it was computed.
+    /// Method of computation.
     pub estimator: String,
 }
 
-/// All versions of all models, by name, then by version from high to low.
+/// All versions of all models, sorted by name, then by version in descending order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ModelList {
-    /// One for each version.
+    /// One entry per version.
     pub models: Vec<Model>,
-    /// The name that a request without a model uses; empty where there is none.
+    /// The model of requests that name none; empty if the server has no default.
     pub default_model: String,
 }
 
-/// What became of one version in a reload.
+/// Result of a reload for one version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReloadOutcome {
     /// The model's name.
     pub name: String,
-    /// Its version.
+    /// The version.
     pub version: i32,
     /// `unchanged`, `loaded`, `refused` or `removed`.
     pub action: String,
-    /// Why it was refused; empty otherwise.
+    /// Why the version was refused; empty otherwise.
     pub reason: String,
 }
 
 impl Client {
-    /// Lists every version of every model, the refused ones too.
+    /// Lists every version of every model, including refused ones.
     pub async fn list_models(&self) -> Result<ModelList, Error> {
         let message = pb::ListModelsRequest {};
         let (reply, _) = self
@@ -152,8 +152,8 @@ impl Client {
         })
     }
 
-    /// Describes one model: `NAME`, `NAME:VERSION`, or nothing for the client's or the server's
-    /// default.
+    /// Describes one model: `NAME`, `NAME:VERSION`, or an empty string for the client's or the
+    /// server's default.
     pub async fn get_model(&self, model: &str) -> Result<Model, Error> {
         let message = pb::GetModelRequest {
             model: Some(self.model_ref(model)?),
@@ -171,11 +171,11 @@ impl Client {
         reply
             .model
             .map(Model::from)
-            .ok_or_else(|| Error::bad_reply("no model"))
+            .ok_or_else(|| Error::bad_reply("the reply has no model"))
     }
 
-    /// Has the server look at its model folder again, for these names or, without any, for all.
-    /// Has 120 s at least, whatever the client's timeout is.
+    /// Makes the server rescan its model folder for these names or, without names, for all models.
+    /// The timeout is that of the client, but at least 120 s.
     pub async fn reload_models<N: Into<String>>(
         &self,
         names: impl IntoIterator<Item = N>,
@@ -211,7 +211,7 @@ impl Client {
     }
 }
 
-/// Returns `ready` for `STATE_READY`, and the number of a value from a newer server.
+/// Returns `ready` for `STATE_READY`; for a value of a newer server, its number.
 fn enum_name<E: TryFrom<i32>>(number: i32, prefix: &str, name: fn(&E) -> &'static str) -> String {
     E::try_from(number).map_or_else(
         |_| number.to_string(),

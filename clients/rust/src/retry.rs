@@ -1,8 +1,9 @@
 // Copyright 2026 The latentserve authors
 // SPDX-License-Identifier: Apache-2.0
 
-//! When a call is tried again: gRPC's retry policy (gRFC A6) with the rules of every latentserve
-//! client, because tonic reads no service config.
+//! Retry policy of gRPC (gRFC A6) with the rules that all latentserve clients share.
+//!
+//! Needed because tonic does not support a service config.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -11,27 +12,27 @@ use tonic::Code;
 
 use crate::error::{Error, ErrorKind};
 
-/// Attempts of one call, the first one included.
+/// Maximum attempts of one call, including the first.
 pub(crate) const MAX_ATTEMPTS: u32 = 4;
 
 const INITIAL_BACKOFF: Duration = Duration::from_millis(100);
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
 
-/// Which failures of a service are worth another attempt.
+/// Service of a call, which determines the errors that are retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Policy {
     Generative,
     Models,
-    /// A health check reports what is.
+    /// A health check reports the current state.
     Never,
 }
 
 impl Policy {
-    fn takes(self, error: &Error) -> bool {
+    fn retries(self, error: &Error) -> bool {
         match error.code() {
-            // Nobody but the server can have cancelled: a caller does so by dropping the future.
+            // Only the server can cause CANCELLED: the client cancels by dropping the future.
             Code::Unavailable | Code::Cancelled => self != Self::Never,
-            // The same code, but for a message above the limit, is hopeless.
+            // The same code also means a message above the size limit, which fails again.
             Code::ResourceExhausted => {
                 self == Self::Generative && error.kind() == ErrorKind::QueueFull
             }
@@ -40,10 +41,10 @@ impl Policy {
     }
 }
 
-/// What the server says about another attempt, by the trailer `grpc-retry-pushback-ms`.
+/// Retry advice of the server, from the trailer `grpc-retry-pushback-ms`.
 #[derive(Debug, PartialEq, Eq)]
 enum Pushback {
-    Unsaid,
+    Absent,
     Wait(Duration),
     Never,
 }
@@ -53,21 +54,21 @@ fn pushback(error: &Error) -> Pushback {
         .status()
         .and_then(|status| status.metadata().get("grpc-retry-pushback-ms"));
     let Some(value) = trailer else {
-        return Pushback::Unsaid;
+        return Pushback::Absent;
     };
-    // What is no number of milliseconds means never, as gRFC A6 has it.
+    // A value that is not a number of milliseconds means no retry (gRFC A6).
     let ms = value.to_str().ok().and_then(|text| text.parse().ok());
     ms.map_or(Pushback::Never, |ms: u32| {
         Pushback::Wait(Duration::from_millis(ms.into()))
     })
 }
 
-/// Stops retries while a server fails most calls; one for all calls of a client.
+/// Retry throttle, shared by all calls of a client: stops retries while most calls fail.
 ///
-/// A worker that dies fails all calls in flight at once, and these must fit into the half.
+/// A worker that crashes fails all calls in flight at once; half of the tokens must cover these.
 #[derive(Debug)]
 pub(crate) struct Throttle {
-    /// In tenths, so that a success counts one.
+    /// In tenths of a token, so that a success adds one.
     tokens: Mutex<u32>,
 }
 
@@ -107,7 +108,7 @@ pub(crate) struct Attempts<'a> {
     policy: Policy,
     throttle: &'a Throttle,
     max_attempts: u32,
-    /// Attempts that have failed.
+    /// Number of failed attempts.
     failed: u32,
     backoff: Duration,
 }
@@ -123,17 +124,17 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    /// How many there were before the next one.
+    /// Number of attempts before the next one.
     pub(crate) fn previous(&self) -> u32 {
         self.failed
     }
 
-    /// Returns how long to wait before another attempt, nothing where there is to be none.
+    /// Records a failed attempt; returns the delay before the next one, or `None` for no retry.
     pub(crate) fn after(&mut self, error: &Error) -> Option<Duration> {
         self.failed += 1;
         let pushback = pushback(error);
-        let retryable = self.policy.takes(error);
-        // Only failures of this kind say that a server is in trouble.
+        let retryable = self.policy.retries(error);
+        // Other errors do not indicate an overloaded or failing server.
         let allowed = (retryable || pushback == Pushback::Never) && self.throttle.failed();
         if !retryable || !allowed || self.failed >= self.max_attempts {
             return None;
@@ -144,11 +145,11 @@ impl<'a> Attempts<'a> {
                 self.backoff = INITIAL_BACKOFF;
                 Some(delay)
             }
-            Pushback::Unsaid => Some(self.next_backoff()),
+            Pushback::Absent => Some(self.next_backoff()),
         }
     }
 
-    /// Returns a random share of a delay that doubles each time.
+    /// Returns a random fraction of a delay that doubles each time.
     pub(crate) fn next_backoff(&mut self) -> Duration {
         let delay = self.backoff.mul_f64(fastrand::f64());
         self.backoff = MAX_BACKOFF.min(2 * self.backoff);
@@ -175,7 +176,7 @@ mod tests {
         Status::with_error_details_and_metadata(code, "refused", details, trailers).into()
     }
 
-    fn is_tried_again(policy: Policy, error: &Error) -> bool {
+    fn is_retried(policy: Policy, error: &Error) -> bool {
         let throttle = Throttle::new();
         Attempts::new(policy, &throttle, MAX_ATTEMPTS)
             .after(error)
@@ -183,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn each_service_has_its_codes() {
+    fn retried_codes_depend_on_the_service() {
         use Policy::{Generative, Models, Never};
         for (code, reason, policies) in [
             (Code::Unavailable, "NOT_READY", &[Generative, Models][..]),
@@ -195,7 +196,7 @@ mod tests {
             (Code::DeadlineExceeded, "", &[]),
         ] {
             for policy in [Generative, Models, Never] {
-                let again = is_tried_again(policy, &failure(code, reason, None));
+                let again = is_retried(policy, &failure(code, reason, None));
                 assert_eq!(
                     again,
                     policies.contains(&policy),
@@ -206,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn the_server_says_how_long_to_wait() {
+    fn pushback_overrides_the_backoff() {
         for (text, delay) in [
             ("0", Some(Duration::ZERO)),
             ("7000", Some(Duration::from_secs(7))),
@@ -221,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn four_attempts_with_a_backoff_that_doubles() {
+    fn four_attempts_with_exponential_backoff() {
         let throttle = Throttle::new();
         let mut attempts = Attempts::new(Policy::Models, &throttle, MAX_ATTEMPTS);
         let error = failure(Code::Unavailable, "", None);
@@ -240,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_retries_once_half_of_the_tokens_are_gone() {
+    fn throttle_stops_retries_at_half_of_the_tokens() {
         let throttle = Throttle::new();
         let error = failure(Code::Unavailable, "", None);
         let again = || {
@@ -249,7 +250,7 @@ mod tests {
                 .is_some()
         };
         assert_eq!((0..150).filter(|_| again()).count(), 99);
-        // A bad request says nothing about the server.
+        // An invalid request takes no tokens.
         for _ in 0..500 {
             Attempts::new(Policy::Generative, &throttle, MAX_ATTEMPTS).after(&failure(
                 Code::InvalidArgument,
@@ -257,7 +258,7 @@ mod tests {
                 None,
             ));
         }
-        // 150 failures left 50 tokens; 520 successes make them 102, of which this failure takes one.
+        // 150 failures left 50 tokens; 520 successes raise them to 102; the next failure takes one.
         for _ in 0..520 {
             throttle.succeeded();
         }

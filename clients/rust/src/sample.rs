@@ -17,65 +17,65 @@ use crate::pb;
 use crate::retry::Policy;
 use crate::tensor::Tensor;
 
-/// The last row that a stream may start at.
+/// Highest row at which a stream may start.
 const MAX_OFFSET: i64 = 1 << 62;
 
-/// Asks for images drawn from the model. The latent of image k depends on the seed, `offset` + k
-/// and the temperature alone.
+/// Request to sample images. The latents of image k depend only on the seed, `offset` + k and the
+/// temperature.
 #[derive(Clone, Debug, Default)]
 pub struct SampleRequest {
     /// As in [`crate::EncodeRequest`].
     pub model: String,
     /// At least 1; for [`Client::sample`] at most the model's `limits.max_request_rows`.
     pub count: i64,
-    /// None: the server draws one and returns it.
+    /// `None` lets the server choose a seed, which the reply contains.
     pub seed: Option<u64>,
-    /// The first row of the seed's stream, up to 2^62.
+    /// First row of the seed's sequence of samples, at most 2^62.
     pub offset: i64,
-    /// 0 to 10; below 1 draws nearer the mode. None: 1.
+    /// 0 to 10; values below 1 sample closer to the mode. `None` means 1.
     pub temperature: Option<f32>,
-    /// The form of the images in the reply.
+    /// Format of the images in the reply.
     pub format: Format,
-    /// Whether the reply has the latents, too.
+    /// Whether the reply contains the latents.
     pub include_latents: bool,
-    /// Images per chunk, for [`Client::sample_stream`]; 0: the server chooses.
+    /// Images per chunk of [`Client::sample_stream`]; 0 lets the server choose.
     pub chunk_rows: i32,
 }
 
-/// Images drawn from the model.
+/// Sampled images.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SampleResult {
-    /// The images, in the form that was asked for.
+    /// The images, in the requested format.
     pub images: Images,
-    /// The request's seed, or the one that the server drew.
+    /// The request's seed, or the one that the server chose.
     pub seed: u64,
-    /// Single precision, `[n, dim]`: what the images were decoded from; none unless asked for.
+    /// Latents of the images, single precision, `[n, dim]`; `None` unless requested.
     pub latents: Option<Tensor>,
-    /// Which model answered.
+    /// The model version that served the call.
     pub served_by: ServedBy,
-    /// Where the time went.
+    /// Durations on the server.
     pub timings: Timings,
 }
 
-/// Some consecutive images of a stream.
+/// Consecutive images of a stream.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SampleChunk {
-    /// The row of the seed's stream that the first image is.
+    /// Row of the first image in the seed's sequence of samples.
     pub offset: i64,
-    /// The images of this chunk, in the form that was asked for.
+    /// The images of this chunk, in the requested format.
     pub images: Images,
-    /// The request's seed, or the one that the server drew.
+    /// The request's seed, or the one that the server chose.
     pub seed: u64,
     /// As in [`SampleResult`].
     pub latents: Option<Tensor>,
-    /// Which model answered.
+    /// The model version that served the call.
     pub served_by: ServedBy,
-    /// Where the time of this chunk went.
+    /// Durations of this chunk on the server.
     pub timings: Timings,
 }
 
 impl SampleChunk {
-    /// Where to resume after this chunk: [`SampleRequest::offset`], with the same seed.
+    /// Returns the [`SampleRequest::offset`] that resumes after this chunk, with the same seed.
     pub fn next_offset(&self) -> i64 {
         self.offset + self.images.len() as i64
     }
@@ -96,7 +96,7 @@ impl SampleChunk {
 }
 
 impl SampleRequest {
-    /// Refuses what can be judged here.
+    /// Refuses values that are invalid for every model.
     fn check(&self, max_count: i64) -> Result<(), Error> {
         let Self {
             count,
@@ -131,7 +131,7 @@ impl SampleRequest {
 }
 
 impl Client {
-    /// Draws images from the model.
+    /// Samples images.
     pub async fn sample(&self, request: SampleRequest) -> Result<SampleResult, Error> {
         request.check(i32::MAX.into())?;
         let message = pb::SampleRequest {
@@ -161,11 +161,11 @@ impl Client {
         })
     }
 
-    /// Draws many images, in chunks that hold what [`Client::sample`] gives. Returns as soon as
-    /// the first chunk is there, after other attempts where needed; what fails later is an item
-    /// of the stream, its last.
+    /// Samples many images, in chunks. The images are those of [`Client::sample`]. Returns when the
+    /// first chunk has arrived, after retries if necessary; a later error is the last item of the
+    /// stream.
     ///
-    /// Dropping the stream cancels the rest. After a break, go on with the seed of the last chunk
+    /// Dropping the stream cancels the call. After an error, resume with the seed of the last chunk
     /// and its [`SampleChunk::next_offset`].
     pub async fn sample_stream(&self, request: SampleRequest) -> Result<SampleStream, Error> {
         request.check(i64::MAX)?;
@@ -197,12 +197,12 @@ impl Client {
     }
 }
 
-/// The chunks of [`Client::sample_stream`]; a [`Stream`], which `StreamExt` of tokio-stream or
-/// futures goes through.
+/// Chunks of [`Client::sample_stream`] as a [`Stream`]; iterate with `StreamExt` of tokio-stream or
+/// futures.
 #[derive(Debug)]
 pub struct SampleStream {
     first: Option<Result<SampleChunk, Error>>,
-    /// None once the stream has ended.
+    /// `None` after the end of the stream.
     messages: Option<Streaming<pb::SampleStreamResponse>>,
     timeout: Duration,
     end: Option<Pin<Box<Sleep>>>,
@@ -219,7 +219,7 @@ impl SampleStream {
         let Some(messages) = &mut self.messages else {
             return Poll::Ready(None);
         };
-        // First, or a server that never pauses would go on for ever.
+        // Checked first, because a server that always has a message ready would never reach it.
         if let Some(end) = &mut self.end
             && end.as_mut().poll(context).is_ready()
         {
@@ -236,7 +236,7 @@ impl Stream for SampleStream {
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let item = ready!(self.poll_message(context));
         if !matches!(item, Some(Ok(_))) {
-            self.messages = None; // dropping it cancels what goes on
+            self.messages = None; // dropping it cancels the call
         }
         Poll::Ready(item)
     }

@@ -7,23 +7,23 @@ use half::f16;
 use crate::error::Error;
 use crate::pb;
 
-/// A dense array, its values row-major.
+/// Dense array of values in row-major order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tensor {
-    /// The length of each dimension, outermost first.
+    /// Size of each dimension, outermost first.
     pub shape: Vec<usize>,
     /// The values.
     pub values: Values,
 }
 
-/// The values of a [`Tensor`], in one of three types.
+/// Values of a [`Tensor`], in one of three data types.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Values {
     /// Single precision.
     Float32(Vec<f32>),
     /// Half precision.
     Float16(Vec<f16>),
-    /// Bytes; of images, 0 to 255 stand for 0 to 1.
+    /// Bytes; in images, 0 to 255 represent 0 to 1.
     Uint8(Vec<u8>),
 }
 
@@ -34,7 +34,7 @@ impl Default for Values {
 }
 
 impl Values {
-    /// How many there are.
+    /// The number of values.
     pub fn len(&self) -> usize {
         match self {
             Self::Float32(values) => values.len(),
@@ -43,14 +43,14 @@ impl Values {
         }
     }
 
-    /// Whether there are none.
+    /// Whether there are no values.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
 impl Tensor {
-    /// Returns latents: `n` rows of `values.len() / n` values, for [`crate::DecodeRequest`].
+    /// Creates latents for [`crate::DecodeRequest`]: `n` rows of `values.len() / n` values.
     pub fn latents(values: Vec<f32>, n: usize) -> Self {
         let dim = values.len().checked_div(n).unwrap_or(0);
         Self {
@@ -59,12 +59,12 @@ impl Tensor {
         }
     }
 
-    /// The length of the first dimension.
+    /// The size of the first dimension.
     pub fn rows(&self) -> usize {
         self.shape.first().copied().unwrap_or(0)
     }
 
-    /// The values where they are single precision, as those of latents are; empty otherwise.
+    /// The values if they are single precision, as latents are; empty otherwise.
     pub fn floats(&self) -> &[f32] {
         match &self.values {
             Values::Float32(values) => values,
@@ -72,13 +72,13 @@ impl Tensor {
         }
     }
 
-    /// Row `k` of [`Tensor::floats`]. Panics where there is no such row.
+    /// Row `k` of [`Tensor::floats`]. Panics if `k` is out of range.
     pub fn row(&self, k: usize) -> &[f32] {
         let size = self.floats().len() / self.rows();
         &self.floats()[k * size..(k + 1) * size]
     }
 
-    /// The values as single precision, whatever they are; bytes are divided by 255.
+    /// The values converted to single precision; bytes are divided by 255.
     pub fn to_floats(&self) -> Vec<f32> {
         match &self.values {
             Values::Float32(values) => values.clone(),
@@ -90,11 +90,11 @@ impl Tensor {
         }
     }
 
-    /// The values of images as 0 to 255: clamped and rounded half to even, as the server does it.
+    /// The values of images as 0 to 255, clamped and rounded half to even as the server does.
     pub fn to_levels(&self) -> Vec<u8> {
         match &self.values {
             Values::Uint8(values) => values.clone(),
-            // `as` clamps, and takes NaN to 0.
+            // `as` clamps, and converts NaN to 0.
             _ => self
                 .to_floats()
                 .iter()
@@ -103,7 +103,7 @@ impl Tensor {
         }
     }
 
-    /// Returns the message, or an error that names the field.
+    /// Converts to the message; an error names the field.
     pub(crate) fn to_proto(&self, field: &str, rank: usize) -> Result<pb::Tensor, Error> {
         let shape_field = format!("{field}.shape");
         let shape = &self.shape;
@@ -146,7 +146,7 @@ impl Tensor {
         let size = shape.as_ref().and_then(|s| elements(s.iter().copied()));
         let (Some(shape), Some(size)) = (shape, size) else {
             return Err(Error::bad_reply(format!(
-                "a tensor of shape {:?} where {rank} dimensions are expected",
+                "the reply has a tensor of shape {:?}; expected {rank} dimensions",
                 message.shape
             )));
         };
@@ -160,7 +160,7 @@ impl Tensor {
             Ok(pb::DataType::Uint8) => Some(Values::Uint8(message.data.into())),
             _ => {
                 return Err(Error::bad_reply(format!(
-                    "a tensor of unknown type {}",
+                    "the reply has a tensor of unknown data type {}",
                     message.data_type
                 )));
             }
@@ -168,13 +168,13 @@ impl Tensor {
         match values {
             Some(values) if values.len() == size => Ok(Self { shape, values }),
             _ => Err(Error::bad_reply(format!(
-                "a tensor whose bytes are not those of its shape {shape:?}"
+                "the reply has a tensor whose byte count does not match its shape {shape:?}"
             ))),
         }
     }
 }
 
-/// Returns the product of a shape, if it can be one.
+/// Returns the product of the dimensions; `None` on overflow.
 fn elements(shape: impl Iterator<Item = usize>) -> Option<usize> {
     let mut lengths = shape;
     lengths.try_fold(1_usize, |product, n| product.checked_mul(n))
@@ -198,7 +198,7 @@ fn numbers<T, const N: usize>(data: &Bytes, number: impl Fn([u8; N]) -> T) -> Op
 mod tests {
     use super::*;
 
-    fn there_and_back(tensor: &Tensor) -> Tensor {
+    fn round_trip(tensor: &Tensor) -> Tensor {
         Tensor::from_proto(
             tensor.to_proto("t", tensor.shape.len()).unwrap(),
             tensor.shape.len(),
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn every_type_goes_there_and_back() {
+    fn every_dtype_survives_a_round_trip() {
         for values in [
             Values::Float32(vec![1.5, -0.0, f32::MIN_POSITIVE, 1e9]),
             Values::Float16(vec![f16::from_f32(0.1), f16::MAX, f16::ZERO, f16::NEG_ONE]),
@@ -217,7 +217,7 @@ mod tests {
                 shape: vec![2, 2],
                 values,
             };
-            assert_eq!(there_and_back(&tensor), tensor);
+            assert_eq!(round_trip(&tensor), tensor);
         }
     }
 
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_shapes_are_refused_by_field() {
+    fn invalid_shapes_are_refused_with_their_field() {
         for (shape, field) in [
             (vec![4], "latents.shape"),
             (vec![0, 4], "latents.shape"),
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_that_break_the_contract_are_errors() {
+    fn replies_that_violate_the_protocol_are_errors() {
         let good = pb::Tensor {
             data_type: 1,
             shape: vec![1, 2],
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_parts_of_the_values() {
+    fn rows_are_slices_of_the_values() {
         let tensor = Tensor::latents(vec![1.0, 2.0, 3.0, 4.0], 2);
         assert_eq!(tensor.row(1), [3.0, 4.0]);
     }

@@ -1,7 +1,7 @@
 // Copyright 2026 The latentserve authors
 // SPDX-License-Identifier: Apache-2.0
 
-//! Calls, streams and deadlines, against a server on a real connection.
+//! Tests of calls, streams and deadlines against a fake server on a TCP connection.
 
 mod fake;
 
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use fake::{Fake, PATIENCE};
+use fake::{Fake, TEST_TIMEOUT};
 use latentserve::{
     Client, Code, DecodeRequest, EncodeRequest, Error, ErrorKind, Format, HealthStatus, Images,
     SampleChunk, SampleRequest, Tensor,
@@ -19,7 +19,7 @@ use tokio_stream::StreamExt;
 async fn connected(fake: Fake) -> (Client, Arc<Fake>) {
     let (address, fake) = fake::start(fake).await;
     let client = Client::builder(address.to_string())
-        .timeout(PATIENCE)
+        .timeout(TEST_TIMEOUT)
         .build()
         .unwrap();
     (client, fake)
@@ -30,7 +30,7 @@ fn one_pixel() -> Images {
 }
 
 #[tokio::test]
-async fn encode_keeps_all_that_the_reply_says() {
+async fn encode_returns_all_fields_of_the_reply() {
     let (client, _) = connected(Fake::default()).await;
     let request = EncodeRequest {
         images: one_pixel(),
@@ -59,7 +59,7 @@ async fn encode_keeps_all_that_the_reply_says() {
 }
 
 #[tokio::test]
-async fn images_come_back_in_their_form() {
+async fn images_are_returned_in_the_requested_format() {
     let (client, _) = connected(Fake::default()).await;
     let latents = Tensor::latents(vec![1.0, 2.0], 1);
     let request = DecodeRequest {
@@ -81,16 +81,16 @@ async fn images_come_back_in_their_form() {
 }
 
 #[tokio::test]
-async fn what_is_absent_is_not_sent_and_zero_is() {
+async fn absent_fields_are_not_sent_but_zero_is() {
     let (client, fake) = connected(Fake::default()).await;
-    let drawn = client
+    let result = client
         .sample(SampleRequest {
             count: 1,
             ..Default::default()
         })
         .await
         .unwrap();
-    assert_eq!((drawn.seed, drawn.latents), (9, None));
+    assert_eq!((result.seed, result.latents), (9, None));
     let sent = fake.sampled.lock().unwrap().take().unwrap();
     assert_eq!((sent.seed, sent.temperature), (None, None));
     let request = SampleRequest {
@@ -107,7 +107,7 @@ async fn what_is_absent_is_not_sent_and_zero_is() {
 }
 
 #[tokio::test]
-async fn what_can_be_judged_here_is_not_sent() {
+async fn invalid_requests_are_not_sent() {
     let (client, fake) = connected(Fake::default()).await;
     let good = SampleRequest {
         count: 1,
@@ -200,7 +200,7 @@ async fn offsets(client: &Client, offset: i64, count: i64) -> (Vec<SampleChunk>,
 }
 
 #[tokio::test]
-async fn a_broken_stream_is_resumed_by_its_offset() {
+async fn a_failed_stream_resumes_at_its_offset() {
     let (client, fake) = connected(Fake {
         breaks_after: Some(3),
         ..Fake::default()
@@ -212,7 +212,7 @@ async fn a_broken_stream_is_resumed_by_its_offset() {
     assert_eq!(
         fake.attempts.load(Ordering::SeqCst),
         1,
-        "not tried again after a chunk"
+        "retried after a chunk"
     );
     let next = first.last().unwrap().next_offset();
     let (rest, error) = offsets(&client, next, 2).await;
@@ -241,9 +241,9 @@ async fn dropping_a_stream_cancels_it() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(PATIENCE, left)
+    tokio::time::timeout(TEST_TIMEOUT, left)
         .await
-        .expect("the server still sends");
+        .expect("the server was still sending");
 }
 
 #[tokio::test]
@@ -253,20 +253,20 @@ async fn deadlines_end_calls_and_streams() {
         ..Fake::default()
     })
     .await;
-    let hurried = client.with_timeout(Duration::from_millis(50));
+    let short_timeout = client.with_timeout(Duration::from_millis(50));
     let request = SampleRequest {
         count: 1,
         ..Default::default()
     };
-    let unary = hurried.sample(request.clone()).await.unwrap_err();
-    let stream = hurried.sample_stream(request).await.unwrap_err();
+    let unary = short_timeout.sample(request.clone()).await.unwrap_err();
+    let stream = short_timeout.sample_stream(request).await.unwrap_err();
     for error in [unary, stream] {
         assert_eq!(error.code(), Code::DeadlineExceeded, "{error}");
     }
 }
 
 #[tokio::test]
-async fn the_deadline_is_that_of_the_whole_stream() {
+async fn the_timeout_covers_the_whole_stream() {
     let (client, _) = connected(Fake {
         pauses_after: Some(2),
         ..Fake::default()
@@ -276,17 +276,17 @@ async fn the_deadline_is_that_of_the_whole_stream() {
         count: 3,
         ..Default::default()
     };
-    let hurried = client.with_timeout(Duration::from_millis(500));
-    let stream = hurried.sample_stream(request).await.unwrap();
-    let items = tokio::time::timeout(PATIENCE, stream.collect::<Vec<_>>()).await;
-    let items = items.expect("the stream goes on");
+    let short_timeout = client.with_timeout(Duration::from_millis(500));
+    let stream = short_timeout.sample_stream(request).await.unwrap();
+    let items = tokio::time::timeout(TEST_TIMEOUT, stream.collect::<Vec<_>>()).await;
+    let items = items.expect("the stream did not end");
     assert_eq!(items.len(), 3);
     let error = items[2].as_ref().unwrap_err();
     assert_eq!(error.code(), Code::DeadlineExceeded, "{error}");
 }
 
 #[tokio::test]
-async fn models_and_reloads() {
+async fn models_are_listed_described_and_reloaded() {
     let (client, fake) = connected(Fake::default()).await;
     let list = client.list_models().await.unwrap();
     let model = &list.models[0];
@@ -321,7 +321,7 @@ async fn models_and_reloads() {
 }
 
 #[tokio::test]
-async fn health_now_and_of_the_unknown() {
+async fn health_of_known_and_unknown_names() {
     let (client, _) = connected(Fake::default()).await;
     assert_eq!(client.health("").await.unwrap(), HealthStatus::Serving);
     let error = client.health("x").await.unwrap_err();
@@ -334,11 +334,11 @@ async fn health_now_and_of_the_unknown() {
 }
 
 #[tokio::test]
-async fn messages_may_be_large_but_not_too_large() {
+async fn messages_are_limited_in_size() {
     let (address, _) = fake::start(Fake::default()).await;
     let large = Images::uint8(vec![1; 5 << 20], [5, 1, 1024, 1024]);
     let client = Client::builder(address.to_string())
-        .timeout(PATIENCE)
+        .timeout(TEST_TIMEOUT)
         .build()
         .unwrap();
     assert_eq!(
@@ -352,13 +352,13 @@ async fn messages_may_be_large_but_not_too_large() {
     );
     let builder = Client::builder(address.to_string());
     let small = builder
-        .timeout(PATIENCE)
+        .timeout(TEST_TIMEOUT)
         .max_message_bytes(1 << 20)
         .build()
         .unwrap();
     let sent = small.reconstruct(large).await.unwrap_err();
-    assert!(sent.status().is_none(), "it was sent: {sent}");
-    // A small request, whose reply has 5 MiB.
+    assert!(sent.status().is_none(), "the request was sent: {sent}");
+    // A small request with a reply of 5 MiB.
     let request = SampleRequest {
         count: 5 << 20,
         ..Default::default()
@@ -371,7 +371,7 @@ async fn messages_may_be_large_but_not_too_large() {
 }
 
 #[tokio::test]
-async fn metadata_travels_with_calls() {
+async fn metadata_is_sent_with_calls() {
     let (client, fake) = connected(Fake::default()).await;
     let client = client.with_metadata("x-caller", "me").unwrap();
     client.denoise(one_pixel()).await.unwrap();

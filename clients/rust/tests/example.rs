@@ -1,18 +1,18 @@
 // Copyright 2026 The latentserve authors
 // SPDX-License-Identifier: Apache-2.0
 
-//! The example, against a server whose pictures are grey.
+//! Test of the example against a fake server that returns grey images.
 
 #[path = "../examples/digits.rs"]
 mod digits;
 mod fake;
 
 #[tokio::test]
-async fn the_example() {
+async fn the_example_prints_and_writes_its_images() {
     let (address, _) = fake::start(fake::Fake::default()).await;
     let folder = std::env::temp_dir().join(format!("latentserve-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
-    let said = digits::run(&address.to_string(), "mnist-vae", &folder)
+    let printed = digits::run(&address.to_string(), "mnist-vae", &folder)
         .await
         .unwrap();
     for wanted in [
@@ -21,7 +21,7 @@ async fn the_example() {
         "squared error 0.500",
         "images.tensor.shape: too tall",
     ] {
-        assert!(said.contains(wanted), "{wanted} is not in {said}");
+        assert!(printed.contains(wanted), "{wanted} is not in {printed}");
     }
     for (name, width, level) in [
         ("samples.png", 8 * 32 - 4, 100),

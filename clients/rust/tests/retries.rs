@@ -1,7 +1,7 @@
 // Copyright 2026 The latentserve authors
 // SPDX-License-Identifier: Apache-2.0
 
-//! Other attempts, against a server that counts them.
+//! Tests of retries against a fake server that counts attempts.
 
 mod fake;
 
@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use fake::{Fake, PATIENCE, Refusal};
+use fake::{Fake, Refusal, TEST_TIMEOUT};
 use latentserve::{Client, Code, Error, Images, SampleRequest};
 use tokio::net::TcpListener;
 use tokio_stream::StreamExt;
@@ -41,7 +41,7 @@ async fn make(client: &Client, call: Call) -> Result<(), Error> {
 }
 
 #[tokio::test]
-async fn attempts_follow_the_rules() {
+async fn the_number_of_attempts_follows_the_policy() {
     use Call::{Models, Reconstruct, Stream};
     for (call, code, times, pushback, max_attempts, attempts, fails) in [
         (Reconstruct, Code::Unavailable, 3, "1", 4, 4, false),
@@ -62,7 +62,7 @@ async fn attempts_follow_the_rules() {
             ..Fake::default()
         })
         .await;
-        let builder = Client::builder(address.to_string()).timeout(PATIENCE);
+        let builder = Client::builder(address.to_string()).timeout(TEST_TIMEOUT);
         let client = builder.max_attempts(max_attempts).build().unwrap();
         let result = make(&client, call).await;
         let what = format!("{call:?} {code:?} {times} {pushback} {max_attempts}: {result:?}");
@@ -76,7 +76,7 @@ async fn attempts_follow_the_rules() {
 }
 
 #[tokio::test]
-async fn a_full_queue_is_tried_again_but_not_for_models() {
+async fn a_full_queue_is_retried_but_not_for_models() {
     for (call, attempts) in [(Call::Reconstruct, 2), (Call::Models, 1)] {
         let details = ErrorDetails::with_error_info("QUEUE_FULL", "latentserve", HashMap::new());
         let status = tonic::Status::with_error_details(Code::ResourceExhausted, "full", details);
@@ -87,7 +87,7 @@ async fn a_full_queue_is_tried_again_but_not_for_models() {
         })
         .await;
         let client = Client::builder(address.to_string())
-            .timeout(PATIENCE)
+            .timeout(TEST_TIMEOUT)
             .build()
             .unwrap();
         assert_eq!(make(&client, call).await.is_ok(), attempts > 1);
@@ -96,7 +96,7 @@ async fn a_full_queue_is_tried_again_but_not_for_models() {
 }
 
 #[tokio::test]
-async fn attempts_are_numbered() {
+async fn requests_carry_the_number_of_previous_attempts() {
     let refusal = Some(Refusal::new(Code::Unavailable, 2, "1"));
     let (address, fake) = fake::start(Fake {
         refusal,
@@ -104,7 +104,7 @@ async fn attempts_are_numbered() {
     })
     .await;
     let client = Client::builder(address.to_string())
-        .timeout(PATIENCE)
+        .timeout(TEST_TIMEOUT)
         .build()
         .unwrap();
     make(&client, Call::Reconstruct).await.unwrap();
@@ -114,7 +114,7 @@ async fn attempts_are_numbered() {
 }
 
 #[tokio::test]
-async fn nobody_listens() {
+async fn a_closed_port_is_unavailable() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     drop(listener);
@@ -125,19 +125,19 @@ async fn nobody_listens() {
 }
 
 #[tokio::test]
-async fn a_connection_that_breaks_is_unavailable_and_tried_again() {
+async fn a_broken_connection_is_unavailable_and_retried() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let (said, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    let (accepted, mut connections) = tokio::sync::mpsc::unbounded_channel();
     tokio::spawn(async move {
-        // Takes connections and lets them go.
+        // Accepts connections and closes them.
         while let Ok((connection, _)) = listener.accept().await {
             drop(connection);
-            said.send(()).unwrap();
+            accepted.send(()).unwrap();
         }
     });
     let client = Client::builder(&address)
-        .timeout(PATIENCE)
+        .timeout(TEST_TIMEOUT)
         .max_attempts(2)
         .build()
         .unwrap();
@@ -146,28 +146,28 @@ async fn a_connection_that_breaks_is_unavailable_and_tried_again() {
         [Code::Unavailable, Code::Cancelled].contains(&error.code()),
         "{error:?}"
     );
-    heard.recv().await.unwrap();
-    heard.recv().await.unwrap();
+    connections.recv().await.unwrap();
+    connections.recv().await.unwrap();
 }
 
 #[tokio::test]
-async fn waiting_for_a_server() {
+async fn wait_for_ready_waits_for_the_server() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
-    let builder = Client::builder(address.to_string()).timeout(PATIENCE);
+    let builder = Client::builder(address.to_string()).timeout(TEST_TIMEOUT);
     let client = builder.max_attempts(1).wait_for_ready().build().unwrap();
     let mut call = tokio::spawn(async move { make(&client, Call::Reconstruct).await });
-    // Without waiting it would fail at once.
+    // Without wait_for_ready the call would fail at once.
     let moment = Duration::from_millis(300);
     assert!(
         tokio::time::timeout(moment, &mut call).await.is_err(),
-        "it did not wait"
+        "the call did not wait"
     );
     let Ok(listener) = TcpListener::bind(address).await else {
-        return; // somebody else took the port
+        return; // another process took the port
     };
-    // Refuses nothing: the call ends with UNIMPLEMENTED, which shows that it came through.
+    // The server lacks the method: UNIMPLEMENTED shows that the call reached it.
     let server = tonic::transport::Server::builder()
         .add_service(tonic_health::server::health_reporter().1)
         .serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener));

@@ -1,11 +1,11 @@
 // Copyright 2026 The latentserve authors
 // SPDX-License-Identifier: Apache-2.0
 
-//! TLS, client certificates and tokens.
+//! Tests of TLS, client certificates and tokens.
 
 mod fake;
 
-use fake::{Fake, PATIENCE};
+use fake::{Fake, TEST_TIMEOUT};
 use latentserve::{Client, Code, Error, SampleRequest, Tls};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tonic::transport::{Certificate, Identity, ServerTlsConfig};
@@ -39,21 +39,21 @@ async fn sample(client: &Client) -> Result<(), Error> {
 }
 
 #[tokio::test]
-async fn own_authority_client_certificate_and_token() {
-    let ours = authority();
-    let (certificate, key) = signed(&ours, "127.0.0.1");
+async fn custom_authority_client_certificate_and_token() {
+    let trusted = authority();
+    let (certificate, key) = signed(&trusted, "127.0.0.1");
     let server = ServerTlsConfig::new()
         .identity(Identity::from_pem(certificate, key))
-        .client_ca_root(Certificate::from_pem(ours.pem()));
+        .client_ca_root(Certificate::from_pem(trusted.pem()));
     let (address, fake) = fake::start_with(Fake::default(), Some(server)).await;
-    let (certificate, key) = signed(&ours, "client");
+    let (certificate, key) = signed(&trusted, "client");
     let open = |tls: Tls| {
         let builder = Client::builder(address.to_string())
-            .timeout(PATIENCE)
+            .timeout(TEST_TIMEOUT)
             .max_attempts(1);
         builder.tls(tls).token("secret").build().unwrap()
     };
-    let tls = Tls::new().authority(ours.pem());
+    let tls = Tls::new().authority(trusted.pem());
     sample(&open(tls.clone().identity(&certificate, &key)))
         .await
         .unwrap();
@@ -64,10 +64,10 @@ async fn own_authority_client_certificate_and_token() {
         Code::Unavailable,
         "without a certificate: {error:?}"
     );
-    let strange = Tls::new()
+    let untrusted = Tls::new()
         .authority(authority().pem())
         .identity(&certificate, &key);
-    let error = sample(&open(strange)).await.unwrap_err();
+    let error = sample(&open(untrusted)).await.unwrap_err();
     assert_eq!(
         error.code(),
         Code::Unavailable,
@@ -77,7 +77,7 @@ async fn own_authority_client_certificate_and_token() {
 }
 
 #[tokio::test]
-async fn a_token_wants_tls() {
+async fn a_token_requires_tls() {
     let refused = Client::builder("127.0.0.1:1")
         .token("secret")
         .build()
@@ -92,12 +92,12 @@ async fn a_token_wants_tls() {
     assert_eq!(fake.saw("authorization").as_deref(), Some("Bearer secret"));
     assert!(
         !format!("{client:?}").contains("secret"),
-        "the token is in the log"
+        "the debug output contains the token"
     );
 }
 
 #[tokio::test]
-async fn settings_that_are_refused() {
+async fn invalid_settings_are_refused() {
     let builder = || Client::builder("127.0.0.1:1");
     for (field, builder) in [
         ("model", builder().model("mnist-vae:new")),
@@ -113,8 +113,8 @@ async fn settings_that_are_refused() {
         let error = builder.build().unwrap_err();
         assert_eq!(error.violations()[0].field, field, "{error}");
     }
-    let rubbish = builder()
-        .tls(Tls::new().identity("rubbish", "rubbish"))
+    let invalid = builder()
+        .tls(Tls::new().identity("invalid", "invalid"))
         .build();
-    assert_eq!(rubbish.unwrap_err().violations()[0].field, "tls");
+    assert_eq!(invalid.unwrap_err().violations()[0].field, "tls");
 }

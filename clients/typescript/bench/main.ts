@@ -1,6 +1,6 @@
 /**
- * Measures single-image reconstruct through the client: the median of one call at a time, then
- * calls per second with 32 in flight. Prints one line of JSON.
+ * Benchmark of single-image reconstruct through the client: the median latency with one call in
+ * flight, then calls per second with 32 in flight. Prints one line of JSON.
  *
  *     npm run bench -- --address 127.0.0.1:50051 --model mnist-vae --seconds 5
  */
@@ -14,7 +14,7 @@ const WARM_UP_CALLS = 200;
 
 type Call = () => Promise<unknown>;
 
-/** Returns the median time of a call, in microseconds. */
+/** Returns the median latency with one call in flight, in microseconds. */
 async function oneByOne(call: Call, seconds: number): Promise<number> {
   const times: number[] = [];
   const end = performance.now() + seconds * 1000;

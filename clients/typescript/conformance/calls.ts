@@ -16,7 +16,7 @@ import { type Case, type CaseFolder, type CaseRequest, methodOf } from "./cases.
 
 export const DEFAULT_DEADLINE_MS = 20_000;
 
-/** One reply of GenerativeService, whole or a message of a stream; undefined: not in it. */
+/** Reply of GenerativeService, or one message of a stream; undefined for absent fields. */
 export interface Part {
   readonly images?: Formats[Format];
   readonly latents?: Tensor | undefined;
@@ -28,10 +28,10 @@ export interface Part {
   readonly timings: Timings;
 }
 
-/** What a good call gave: parts, or what ModelService and health say. */
-export type Answer = { readonly parts: readonly Part[] } | { readonly value: unknown };
+/** Result of a call: parts of GenerativeService, or the value of another service. */
+export type CallResult = { readonly parts: readonly Part[] } | { readonly value: unknown };
 
-/** The clients of the servers of a servers file, with and without retries. */
+/** One client per server of a servers file, with and without retries. */
 export class Clients {
   readonly #addresses: Readonly<Record<string, string>>;
   readonly #clients = new Map<string, Client>();
@@ -66,12 +66,12 @@ export class Clients {
   }
 }
 
-/** Makes the call of a case by the public client. */
+/** Executes the call of a case through the public client. */
 export async function callThroughClient(
   client: Client,
   test: Case,
   folder: CaseFolder,
-): Promise<Answer> {
+): Promise<CallResult> {
   const request = test.request ?? {};
   const options = {
     timeoutMs: test.deadline_ms ?? DEFAULT_DEADLINE_MS,
@@ -89,7 +89,7 @@ export async function callThroughClient(
       return { value: await client.health(request.service, options) };
     case "Watch":
       for await (const value of client.watchHealth(request.service, options)) return { value };
-      throw new Error("the watch ended without a status");
+      throw new Error("Watch ended without a status");
     default:
       return generative(
         client,
@@ -111,7 +111,7 @@ async function generative(
   test: Case,
   folder: CaseFolder,
   options: Options,
-): Promise<Answer> {
+): Promise<CallResult> {
   const request = test.request ?? {};
   const format = (request.output_format ?? "FLOAT32").toLowerCase() as Format;
   switch (methodOf(test)) {
@@ -121,7 +121,7 @@ async function generative(
       return { parts: [result] };
     }
     case "Decode": {
-      if (!request.latents) throw new Error("no latents");
+      if (!request.latents) throw new Error("the case has no latents");
       const result = await client.decode(folder.tensor(request.latents), { ...options, format });
       return { parts: [result] };
     }
@@ -141,25 +141,27 @@ async function generative(
       };
     case "Sample": {
       const count = Number(request.count);
-      const result = await client.sample(count, { ...options, ...drawOptions(request), format });
-      return { parts: [drawn(result)] };
+      const result = await client.sample(count, { ...options, ...sampleOptions(request), format });
+      return { parts: [samplePart(result)] };
     }
     case "SampleStream":
-      return { parts: await stream(client, test, { ...options, ...drawOptions(request), format }) };
+      return {
+        parts: await stream(client, test, { ...options, ...sampleOptions(request), format }),
+      };
     default:
-      throw new Error(`the client has no ${test.rpc}`);
+      throw new Error(`the client has no method ${test.rpc}`);
   }
 }
 
-type StreamOptions = Options & ReturnType<typeof drawOptions> & { readonly format: Format };
+type StreamOptions = Options & ReturnType<typeof sampleOptions> & { readonly format: Format };
 
-/** Reads a stream; where the case says so, cancels it, and resumes it. */
+/** Reads a stream; cancels and resumes it if the case requires that. */
 async function stream(client: Client, test: Case, options: StreamOptions): Promise<Part[]> {
   const count = Number(test.request?.count);
   if (!test.stream) return chunks(client.sampleStream(count, options), Infinity);
   const { cancel_after, resume } = test.stream;
   const parts = await chunks(client.sampleStream(count, options), cancel_after);
-  if (parts.length < cancel_after) throw new Error("the stream ended before it was cancelled");
+  if (parts.length < cancel_after) throw new Error("the stream ended before the cancellation");
   if (!resume) return parts;
   const rows = parts.reduce((sum, { images }) => sum + rowsOf(images), 0);
   const offset = (options.offset ?? 0n) + BigInt(rows);
@@ -173,13 +175,13 @@ async function chunks(
 ): Promise<Part[]> {
   const parts: Part[] = [];
   for await (const chunk of items) {
-    parts.push({ ...drawn(chunk), offset: chunk.offset });
+    parts.push({ ...samplePart(chunk), offset: chunk.offset });
     if (parts.length === limit) break;
   }
   return parts;
 }
 
-function drawn(result: SampleResult<Format>): Part {
+function samplePart(result: SampleResult<Format>): Part {
   return { ...served(result), seed: result.seed, latents: result.latents };
 }
 
@@ -203,7 +205,7 @@ function imagesOf({ images }: CaseRequest, folder: CaseFolder): Images {
   return (images?.encoded ?? []).map((path) => folder.file(path));
 }
 
-function drawOptions(request: CaseRequest) {
+function sampleOptions(request: CaseRequest) {
   const { seed, offset, temperature } = request;
   return {
     ...(seed === undefined ? {} : { seed: BigInt(seed) }),

@@ -3,7 +3,7 @@ import { join } from "node:path";
 
 import { float16, float32, type Tensor, uint8 } from "../src/index.js";
 
-/** Bytes: those of a file below the folder of cases, or zeros. */
+/** Bytes of a file below the folder of cases, or zero bytes. */
 export type CaseData = { readonly file: string } | { readonly zeros: number };
 
 export interface CaseTensor {
@@ -13,7 +13,7 @@ export interface CaseTensor {
   readonly repeat?: number;
 }
 
-/** A tensor that is expected; without data, its type and shape alone. */
+/** Expected tensor; without data, only dtype and shape are checked. */
 export interface Expected extends Omit<CaseTensor, "data"> {
   readonly data?: CaseData;
   readonly atol?: number;
@@ -68,7 +68,7 @@ export interface ExpectedError {
   readonly message_lacks?: readonly string[];
 }
 
-/** One case, as clients/conformance/README.md describes it. */
+/** One case in the format of clients/conformance/README.md. */
 export interface Case {
   readonly name: string;
   readonly server: string;
@@ -88,11 +88,11 @@ export function methodOf(test: Case): string {
   return test.rpc.slice(test.rpc.lastIndexOf("/") + 1);
 }
 
-/** The folder of all cases. */
+/** Folder that holds the cases. */
 export class CaseFolder {
   constructor(readonly root: string) {}
 
-  /** Returns the cases of all groups, or of these; throws for a group that there is not. */
+  /** Returns the cases of these groups, or of all; throws for an unknown group. */
   read(groups: readonly string[]): Case[] {
     const index = this.#json("index.json") as { groups: string[] };
     const documents = index.groups.map(
@@ -101,7 +101,7 @@ export class CaseFolder {
     const known = documents.map(({ group }) => group);
     for (const group of groups) {
       if (!known.includes(group))
-        throw new Error(`no group "${group}"; there are ${known.join(", ")}`);
+        throw new Error(`unknown group "${group}"; available: ${known.join(", ")}`);
     }
     return documents
       .filter(({ group }) => groups.length === 0 || groups.includes(group))
@@ -125,7 +125,7 @@ export class CaseFolder {
     return Buffer.concat(Array<Buffer>(tensor.repeat ?? 1).fill(once));
   }
 
-  /** Returns a tensor whose bytes fit its shape. */
+  /** Returns a tensor whose bytes match its shape. */
   tensor(tensor: CaseTensor): Tensor {
     const { buffer } = new Uint8Array(this.tensorBytes(tensor)); // aligned
     switch (tensor.dtype) {
@@ -136,7 +136,7 @@ export class CaseFolder {
       case "UINT8":
         return uint8(new Uint8Array(buffer), tensor.shape);
       default:
-        throw new Error(`the client has no type ${tensor.dtype}`);
+        throw new Error(`the client has no data type ${tensor.dtype}`);
     }
   }
 }

@@ -12,25 +12,25 @@ import {
   toFloats,
   uint8,
 } from "../src/index.js";
-import { type Answer, type Part, rowsOf } from "./calls.js";
+import { type CallResult, type Part, rowsOf } from "./calls.js";
 import { type Case, type CaseFolder, type Expected, type Json, methodOf } from "./cases.js";
 
 const MAX_BATCH_ROWS = 64;
 
-/** Throws unless a good call gave what the case expects. */
-export function checkAnswer(test: Case, answer: Answer, folder: CaseFolder): void {
+/** Throws unless the result of a call is as expected. */
+export function checkResult(test: Case, result: CallResult, folder: CaseFolder): void {
   const expected = test.expect.ok;
-  if (!expected) throw new Error(`answered, where ${show(test.expect.error)} is expected`);
-  if ("value" in answer) {
-    checkValue(answer.value, expected as Json);
+  if (!expected) throw new Error(`the call succeeded, expected ${show(test.expect.error)}`);
+  if ("value" in result) {
+    checkValue(result.value, expected as Json);
     return;
   }
-  const { parts } = answer;
+  const { parts } = result;
   if (parts.length === 0) throw new Error("no reply");
   for (const part of parts) {
     checkSignature(part, expected.served_by);
     if (expected.seed === "any") {
-      if (part.seed === undefined) throw new Error("no seed of a draw");
+      if (part.seed === undefined) throw new Error("the seed is missing");
       same("seed", part.seed, parts[0]?.seed);
     } else if (expected.seed !== undefined) {
       same("seed", part.seed, expected.seed === null ? undefined : BigInt(expected.seed));
@@ -48,7 +48,7 @@ export function checkAnswer(test: Case, answer: Answer, folder: CaseFolder): voi
   if (expected.images) {
     const { tensor, png } = expected.images;
     const wanted = tensor ?? png;
-    if (!wanted) throw new Error("the case expects no form of images");
+    if (!wanted) throw new Error("the case expects neither a tensor nor PNG files");
     checkTensor(
       "images",
       parts.flatMap((part) => imagesOf(part, png !== undefined)),
@@ -83,7 +83,7 @@ function checkChunks(test: Case, parts: readonly Part[]): void {
   const wanted = test.expect.ok?.chunks;
   if (wanted) same("chunks", chunks, wanted);
   if (test.stream?.resume ?? true) {
-    same("rows of all chunks", next - first, BigInt(request.count ?? 0));
+    same("total rows of chunks", next - first, BigInt(request.count ?? 0));
   }
 }
 
@@ -93,13 +93,13 @@ function checkOptional(
   expected: Expected | null,
   folder: CaseFolder,
 ): void {
-  const there = tensors.filter((tensor) => tensor !== undefined);
+  const present = tensors.filter((tensor) => tensor !== undefined);
   if (expected === null) {
-    if (there.length > 0) throw new Error(`${name} is there, expected none`);
-  } else if (there.length < tensors.length) {
+    if (present.length > 0) throw new Error(`${name} is present, expected none`);
+  } else if (present.length < tensors.length) {
     throw new Error(`${name} is missing`);
   } else {
-    checkTensor(name, there, expected, folder);
+    checkTensor(name, present, expected, folder);
   }
 }
 
@@ -124,7 +124,7 @@ function pixelsOf(file: Uint8Array): Tensor {
   return uint8(pixels, [1, channels, height, width]);
 }
 
-/** Compares tensors, one behind the other, with the expected one. */
+/** Compares concatenated tensors with the expected tensor. */
 function checkTensor(
   name: string,
   tensors: readonly Tensor[],
@@ -133,25 +133,25 @@ function checkTensor(
 ): void {
   const rows = tensors.reduce((sum, { shape }) => sum + (shape[0] ?? 0), 0);
   for (const { dtype, shape } of tensors) {
-    same(`type of ${name}`, dtype.toUpperCase(), expected.dtype);
+    same(`dtype of ${name}`, dtype.toUpperCase(), expected.dtype);
     same(`shape of ${name}`, [rows, ...shape.slice(1)], expected.shape);
   }
   same(`rows of ${name}`, rows, expected.shape[0]);
   if (!expected.data) return;
   const got = tensors.flatMap((tensor) => [...valuesOf(tensor)]);
   const wanted = valuesOf(folder.tensor({ ...expected, data: expected.data }));
-  same(`values of ${name}`, got.length, wanted.length);
+  same(`number of values of ${name}`, got.length, wanted.length);
   const { atol = 0, rtol = 0 } = expected;
   got.forEach((value, i) => {
     const want = wanted[i] ?? NaN;
-    // Not the opposite: NaN is wrong too.
+    // Written so that NaN fails too.
     if (!(Math.abs(value - want) <= atol + rtol * Math.abs(want))) {
       throw new Error(`${name}: value ${i} is ${value}, expected ${want}`);
     }
   });
 }
 
-/** Those of uint8 as 0 to 255. */
+/** Returns the values of a tensor; uint8 values are 0 to 255. */
 function valuesOf(tensor: Tensor): Uint8Array | Float32Array {
   return tensor.dtype === "uint8" ? tensor.data : toFloats(tensor);
 }
@@ -179,7 +179,7 @@ function checkValue(value: unknown, expected: Json): void {
   }
 }
 
-/** Returns a model in the words of the .proto files. */
+/** Returns a model with the names of the .proto files. */
 function describe(model: Model): Json {
   const { image, latent, limits, likelihood } = model;
   const metrics = [...model.metrics].sort((a, b) => (a.name < b.name ? -1 : 1));
@@ -212,12 +212,12 @@ function describe(model: Model): Json {
   };
 }
 
-/** Compares what is expected, and nothing else. */
+/** Compares only the expected fields. */
 function checkGiven(name: string, got: Json, expected: Json): void {
   for (const [key, wanted] of Object.entries(expected)) same(`${name}.${key}`, got[key], wanted);
 }
 
-/** Throws unless a call failed as the case expects. */
+/** Throws unless the error of a call is as expected. */
 export function checkFailure(test: Case, error: LatentserveError, trailers?: Metadata): void {
   const expected = test.expect.error;
   if (!expected) throw error;
@@ -225,10 +225,10 @@ export function checkFailure(test: Case, error: LatentserveError, trailers?: Met
   if (!codes.includes(error.code)) {
     throw new Error(`the code is ${error.message}, expected ${codes.join(" or ")}`);
   }
-  // The client puts words of its own in the place of an empty message.
-  const said = (error.cause as { details?: string } | undefined)?.details ?? error.details;
-  const silent = ["CANCELLED", "DEADLINE_EXCEEDED"].includes(error.code);
-  if (!said && !silent && !test.rpc.startsWith("grpc.health.")) {
+  // The client replaces an empty message, so check the message of the status.
+  const message = (error.cause as { details?: string } | undefined)?.details ?? error.details;
+  const mayBeEmpty = ["CANCELLED", "DEADLINE_EXCEEDED"].includes(error.code);
+  if (!message && !mayBeEmpty && !test.rpc.startsWith("grpc.health.")) {
     throw new Error("the error has no message");
   }
   if (expected.reason === undefined) return;
@@ -243,13 +243,14 @@ export function checkFailure(test: Case, error: LatentserveError, trailers?: Met
     throw new Error("a violation has no description");
   }
   for (const key of expected.metadata_keys ?? []) {
-    if (!error.metadata[key]) throw new Error(`no ${key} in ${show(error.metadata)}`);
+    if (!error.metadata[key])
+      throw new Error(`the error's metadata has no ${key}: ${show(error.metadata)}`);
   }
   for (const [key, wanted] of Object.entries(expected.metadata ?? {})) {
     same(`metadata.${key}`, error.metadata[key], wanted);
   }
   for (const text of expected.message_lacks ?? []) {
-    if (error.details.includes(text)) throw new Error(`the message says "${text}"`);
+    if (error.details.includes(text)) throw new Error(`the message contains "${text}"`);
   }
   checkRetry(test, error, trailers);
 }
@@ -258,7 +259,7 @@ function checkRetry(test: Case, error: LatentserveError, trailers?: Metadata): v
   const delay = error.retryAfterMs;
   const wanted = test.expect.error?.retry_info ?? false;
   if (wanted ? !(delay && delay > 0) : delay !== undefined) {
-    throw new Error(`the delay of RetryInfo is ${show(delay)}, expected one: ${show(wanted)}`);
+    throw new Error(`the delay of RetryInfo is ${show(delay)}, expected a delay: ${show(wanted)}`);
   }
   if (test.through !== "stub") return;
   const pushback = trailers?.get("grpc-retry-pushback-ms") ?? [];

@@ -1,39 +1,39 @@
-/** Runs the cases of clients/conformance through this client; see the README there. */
+/** Conformance runner of the TypeScript client; see clients/conformance/README.md. */
 
 import { writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 
 import { LatentserveError } from "../src/index.js";
-import { callBelowClient, Failure } from "./below.js";
+import { callThroughStub, Failure } from "./stubCalls.js";
 import { callThroughClient, Clients } from "./calls.js";
 import { type Case, CaseFolder } from "./cases.js";
-import { checkAnswer, checkFailure } from "./checks.js";
+import { checkResult, checkFailure } from "./checks.js";
 
 const CASE_LIMIT_MS = 60_000;
 
 async function tryCase(clients: Clients, test: Case, folder: CaseFolder): Promise<void> {
   const client = clients.of(test);
-  let answer;
+  let result;
   try {
-    answer =
+    result =
       test.through === "client"
         ? await callThroughClient(client, test, folder)
-        : await callBelowClient(client, clients.address(test), test, folder);
+        : await callThroughStub(client, clients.address(test), test, folder);
   } catch (error) {
     if (error instanceof Failure) checkFailure(test, error.error, error.trailers);
     else if (error instanceof LatentserveError) checkFailure(test, error);
     else throw error;
     return;
   }
-  checkAnswer(test, answer, folder);
+  checkResult(test, result, folder);
 }
 
-/** Lets no case take for ever. */
+/** Fails a case that takes longer than the limit. */
 async function guarded(trying: Promise<void>): Promise<void> {
   let timer: NodeJS.Timeout | undefined;
   const limit = new Promise<never>((_, reject) => {
     timer = setTimeout(() => {
-      reject(new Error(`not done after ${CASE_LIMIT_MS} ms`));
+      reject(new Error(`the case did not finish within ${CASE_LIMIT_MS} ms`));
     }, CASE_LIMIT_MS);
   });
   try {
@@ -52,7 +52,7 @@ async function main(): Promise<number> {
       report: { type: "string" },
     },
   });
-  if (!values.cases || !values.servers) throw new Error("--cases and --servers are missing");
+  if (!values.cases || !values.servers) throw new Error("--cases and --servers are required");
   const folder = new CaseFolder(values.cases);
   const tests = folder.read(values.groups ? values.groups.split(",") : []);
   const clients = new Clients(values.servers);

@@ -1,6 +1,6 @@
 /**
- * Samples eight digits, writes them to a PNG file, reconstructs the picture of one, and shows what a
- * bad call is answered with.
+ * Example: samples eight digits into a PNG file, reconstructs one, and prints the error of an invalid
+ * request.
  *
  *     npm run example -- --address 127.0.0.1:50051
  */
@@ -14,7 +14,7 @@ import { encode as encodePng } from "fast-png";
 
 import { Client, float32, LatentserveError, toBytes, type Tensor } from "../src/index.js";
 
-/** Returns the lines that a person reads. */
+/** Runs the example; returns the lines to print. */
 export async function run(address: string, model: string, folder: string): Promise<string[]> {
   const client = new Client(address, { model });
   try {
@@ -25,19 +25,21 @@ export async function run(address: string, model: string, folder: string): Promi
     const { name, version } = sampled.servedBy;
     lines.push(`${samples}: 8 digits of ${name}:${version}, seed ${String(sampled.seed)}`);
 
-    // Any PNG or JPEG file of the model's size will do; this one has just been drawn.
+    // Any PNG or JPEG file of the model's size works; this one was sampled above.
     const file = (await client.sample(1, { seed: 7n, format: "png" })).images;
-    const again = await client.reconstruct(file);
+    const reconstruction = await client.reconstruct(file);
     const reconstructed = join(folder, "reconstructed.png");
-    writeFileSync(reconstructed, row(again.images));
-    lines.push(`${reconstructed}: squared error ${again.squaredError[0]?.toFixed(3) ?? "?"}`);
+    writeFileSync(reconstructed, row(reconstruction.images));
+    lines.push(
+      `${reconstructed}: squared error ${reconstruction.squaredError[0]?.toFixed(3) ?? "?"}`,
+    );
 
     try {
       await client.encode(float32(new Float32Array(32 * 28), [1, 1, 32, 28]));
-      throw new Error("an image that is too tall was taken");
+      throw new Error("the server accepted an image that is too tall");
     } catch (error) {
       if (!(error instanceof LatentserveError)) throw error;
-      lines.push(`as expected: ${error.message}`);
+      lines.push(`expected error: ${error.message}`);
       for (const { field, description } of error.violations) {
         lines.push(`  ${field}: ${description}`);
       }
@@ -48,7 +50,7 @@ export async function run(address: string, model: string, folder: string): Promi
   }
 }
 
-/** Returns a PNG file of grey images beside each other. */
+/** Returns a PNG file of greyscale images side by side. */
 function row(images: Tensor): Uint8Array {
   const [count = 0, , height = 0, width = 0] = images.shape;
   const gap = 4;

@@ -24,25 +24,25 @@ export type Streaming<Request, Reply> = (
   options: Partial<GrpcCallOptions>,
 ) => ClientReadableStream<Reply>;
 
-/** How one call is made. */
-export interface Way {
+/** Settings of one call. */
+export interface CallSettings {
   readonly metadata: Metadata;
-  /** Undefined: no deadline. */
+  /** Undefined means no deadline. */
   readonly timeoutMs: number | undefined;
   readonly signal: AbortSignal | undefined;
-  /** The message of an error that the server leaves without one. */
-  readonly unsaid?: string;
+  /** Message of errors for which the server sends none. */
+  readonly defaultMessage?: string;
 }
 
-function grpcOptions({ timeoutMs }: Way): Partial<GrpcCallOptions> {
+function grpcOptions({ timeoutMs }: CallSettings): Partial<GrpcCallOptions> {
   return timeoutMs === undefined ? {} : { deadline: Date.now() + timeoutMs };
 }
 
-/** Makes one call; rejects with a LatentserveError. */
+/** Executes one call; rejects with a LatentserveError. */
 export function callUnary<Request, Reply>(
   method: Unary<Request, Reply>,
   request: Request,
-  way: Way,
+  way: CallSettings,
 ): Promise<Reply> {
   const { signal } = way;
   return new Promise((resolve, reject) => {
@@ -66,7 +66,7 @@ export function callUnary<Request, Reply>(
 export async function* callStreaming<Request, Reply>(
   method: Streaming<Request, Reply>,
   request: Request,
-  way: Way,
+  way: CallSettings,
 ): AsyncGenerator<Reply, void, undefined> {
   const { signal } = way;
   if (signal?.aborted) throw aborted(signal);
@@ -75,7 +75,7 @@ export async function* callStreaming<Request, Reply>(
     call.cancel();
   };
   signal?.addEventListener("abort", cancel, { once: true });
-  // A cancelled call fails once more, when nobody iterates over it any longer.
+  // A cancelled call emits one more error, after the iteration has ended.
   call.on("error", () => undefined);
   try {
     for await (const reply of call) yield reply as Reply;
@@ -87,13 +87,13 @@ export async function* callStreaming<Request, Reply>(
   }
 }
 
-function failure(error: unknown, { signal, unsaid }: Way): LatentserveError {
+function failure(error: unknown, { signal, defaultMessage }: CallSettings): LatentserveError {
   const cancelled = signal?.aborted && (error as ServiceError).code === status.CANCELLED;
-  return fromGrpc(error, unsaid, cancelled ? (signal.reason as unknown) : error);
+  return fromGrpc(error, defaultMessage, cancelled ? (signal.reason as unknown) : error);
 }
 
 function aborted(signal: AbortSignal): LatentserveError {
-  return new LatentserveError("CANCELLED", "cancelled before it was sent", {
+  return new LatentserveError("CANCELLED", "cancelled before the call was sent", {
     cause: signal.reason as unknown,
   });
 }

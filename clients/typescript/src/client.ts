@@ -7,7 +7,7 @@ import {
 import { GenerativeServiceClient } from "./generated/latentserve/v1/generative_service.js";
 import { ModelServiceClient } from "./generated/latentserve/v1/model_service.js";
 import type { ModelRef } from "./generated/latentserve/v1/tensor.js";
-import { callStreaming, callUnary, type Way } from "./calls.js";
+import { callStreaming, callUnary, type CallSettings } from "./calls.js";
 import { channelCredentials, channelOptions, type TlsOptions } from "./channel.js";
 import * as checks from "./checks.js";
 import { badReply } from "./errors.js";
@@ -33,33 +33,33 @@ import {
 import { type Tensor, tensorToMessage } from "./tensor.js";
 
 const DEFAULT_TIMEOUT_MS = 10_000;
-/** Reloading checks and warms up models, which takes longer than running them. */
+/** Minimum timeout of a reload, because the server checks and warms up models. */
 const RELOAD_TIMEOUT_MS = 120_000;
 const DEFAULT_MAX_MESSAGE_BYTES = 64 * 2 ** 20;
 
 export interface ClientOptions {
-  /** The model of calls that name none: `NAME` or `NAME:VERSION`; absent: the server's default. */
+  /** Model of calls that name none: `NAME` or `NAME:VERSION`. Default: the server's default. */
   readonly model?: string;
-  /** What a call may take, attempts and waiting included; 10,000 unless set. */
+  /** Timeout of a call including all attempts and backoff. Default: 10,000 ms. */
   readonly timeoutMs?: number;
-  /** Whether a call waits, within its timeout, for a server that cannot be reached yet. */
+  /** Whether calls wait until their deadline for a server that cannot be reached. */
   readonly waitForReady?: boolean;
-  /** The largest request and reply; 64 MiB unless set. */
+  /** Maximum size of a request or reply in bytes. Default: 64 MiB. */
   readonly maxMessageBytes?: number;
   /** Encrypts the connection; `true` trusts the authorities that Node trusts. */
   readonly tls?: boolean | TlsOptions;
-  /** A bearer token, sent with each call. Needs `tls`: plain text can be read on the way. */
+  /** Bearer token of all calls. Requires `tls`: a plaintext connection can be intercepted. */
   readonly token?: string;
-  /** Sends the token also without TLS: for a connection that something else protects. */
+  /** Allows a token without TLS, for a connection that something else protects. */
   readonly allowInsecureToken?: boolean;
-  /** Sent with each call. */
+  /** Metadata of all calls. */
   readonly metadata?: Readonly<Record<string, string>>;
-  /** Options of grpc-js, over those of this package; `grpc.enable_retries: 0` never tries again. */
+  /** Options of grpc-js that override the defaults; `grpc.enable_retries: 0` disables retries. */
   readonly channelOptions?: ChannelOptions;
 }
 
 export interface CallOptions {
-  /** `NAME` or `NAME:VERSION`; absent: the client's. */
+  /** `NAME` or `NAME:VERSION`. Default: the client's model. */
   readonly model?: string;
   readonly timeoutMs?: number;
   /** Cancels the call, which then fails with CANCELLED. */
@@ -68,41 +68,41 @@ export interface CallOptions {
 }
 
 export interface ImagesOptions<F extends Format> extends CallOptions {
-  /** What images come back as; `float32` unless set. */
+  /** Format of the images in the reply. Default: `float32`. */
   readonly format?: F;
 }
 
 export interface EncodeOptions extends CallOptions {
-  /** Draws the latents from q(z|x); absent: its mean. */
+  /** Seed of a sample from q(z|x); if absent, the latents are its mean. */
   readonly seed?: bigint | number;
 }
 
 export interface SampleOptions<F extends Format> extends ImagesOptions<F> {
-  /** Absent: the server draws one and returns it. */
+  /** If absent, the server chooses a seed, which the reply contains. */
   readonly seed?: bigint | number;
-  /** The first row of the seed's stream. */
+  /** First row of the seed's sequence of samples. */
   readonly offset?: bigint | number;
-  /** 0 to 10; below 1 draws nearer the mode. 1 unless set. */
+  /** 0 to 10; values below 1 sample closer to the mode. Default: 1. */
   readonly temperature?: number;
   readonly includeLatents?: boolean;
 }
 
 export interface SampleStreamOptions<F extends Format> extends SampleOptions<F> {
-  /** Images per chunk; absent: the server chooses. */
+  /** Images per chunk; if absent, the server chooses. */
   readonly chunkRows?: number;
 }
 
 export type HealthStatus = "SERVING" | "NOT_SERVING" | "UNKNOWN" | "SERVICE_UNKNOWN";
 
 /**
- * Calls a latentserve server; meant to be kept for many calls.
+ * Client of a latentserve server; reuse it for many calls.
  *
- * Calls that fail with UNAVAILABLE, with CANCELLED by the server, or with a full queue are tried
- * again up to three times within their timeout, as gRPC's retry policy and the server's advice
- * say. What can go wrong is a `LatentserveError`.
+ * Calls that fail with UNAVAILABLE, with CANCELLED by the server, or because the queue is full are
+ * retried up to three times within their timeout, by gRPC's retry policy and after the delay that
+ * the server requests. A call that fails throws a `LatentserveError`.
  */
 export class Client {
-  /** The channel, for the generated stubs: `{ channelOverride: client.channel }`. */
+  /** Channel, for use with the generated stubs: `{ channelOverride: client.channel }`. */
   readonly channel: Channel;
   readonly #generative: GenerativeServiceClient;
   readonly #models: ModelServiceClient;
@@ -111,19 +111,19 @@ export class Client {
   readonly #timeoutMs: number;
 
   /**
-   * The server is at `HOST:PORT`, or at `dns:///NAME:PORT` to spread the calls over all addresses of
-   * the name. Connects in the first call. Throws for options that do not go together.
+   * Creates a client of the server at `HOST:PORT`, or at `dns:///NAME:PORT` to balance calls over
+   * all addresses of the name. It connects on the first call. Throws for invalid options.
    */
   constructor(address: string, options: ClientOptions = {}) {
     this.#options = options;
     this.#timeoutMs = checks.timeout(options.timeoutMs ?? DEFAULT_TIMEOUT_MS);
-    checks.modelRef(options.model); // a wrong name fails here rather than in the first call
+    checks.modelRef(options.model); // fail here, not in the first call
     const limit = options.maxMessageBytes ?? DEFAULT_MAX_MESSAGE_BYTES;
     checks.int32("maxMessageBytes", limit, 1);
     if (options.token !== undefined && !options.tls && !options.allowInsecureToken) {
       throw new TypeError(
-        "a token in plain text can be read on the way; " +
-          "set tls, or allowInsecureToken where something else protects the connection",
+        "a token on a plaintext connection can be intercepted; " +
+          "set tls, or allowInsecureToken if something else protects the connection",
       );
     }
     const credentials = channelCredentials(options.tls);
@@ -142,7 +142,7 @@ export class Client {
     this.channel.close();
   }
 
-  /** Maps images to latents, float32 [n, dim]: the mean of q(z|x), or with a seed a draw from it. */
+  /** Encodes images to latents, float32 [n, dim]: the mean of q(z|x) or, with a seed, a sample. */
   async encode(images: Images, options: EncodeOptions = {}): Promise<EncodeResult> {
     const request = {
       model: this.#ref(options),
@@ -150,10 +150,10 @@ export class Client {
       seed: checks.seed(options.seed),
     };
     const method = this.#generative.encode.bind(this.#generative);
-    return encodedFromMessage(await callUnary(method, request, this.#way(options)));
+    return encodedFromMessage(await callUnary(method, request, this.#settings(options)));
   }
 
-  /** Maps latents, float32 or float16 [n, dim], to images: the mean of p(x|z). */
+  /** Decodes latents, float32 or float16 [n, dim], to images: the mean of p(x|z). */
   async decode<F extends Format = "float32">(
     latents: Tensor,
     options: ImagesOptions<F> = {},
@@ -165,10 +165,10 @@ export class Client {
       outputFormat: formatToMessage(format),
     };
     const method = this.#generative.decode.bind(this.#generative);
-    return imagesResult(await callUnary(method, request, this.#way(options)), format);
+    return imagesResult(await callUnary(method, request, this.#settings(options)), format);
   }
 
-  /** Encodes and decodes images; the result also has the squared error of each. */
+  /** Encodes and decodes images; the result includes the squared error of each image. */
   async reconstruct<F extends Format = "float32">(
     images: Images,
     options: ImagesOptions<F> = {},
@@ -176,14 +176,14 @@ export class Client {
     const format = formatOf(options);
     const request = this.#imagesRequest(images, options, format);
     const method = this.#generative.reconstruct.bind(this.#generative);
-    const reply = await callUnary(method, request, this.#way(options));
+    const reply = await callUnary(method, request, this.#settings(options));
     return {
       ...imagesResult(reply, format),
       squaredError: Float32Array.from(reply.squaredError),
     };
   }
 
-  /** Removes the noise from images; floats may be from -10 to 10 here. */
+  /** Removes the noise from images; floats may range from -10 to 10. */
   async denoise<F extends Format = "float32">(
     images: Images,
     options: ImagesOptions<F> = {},
@@ -191,10 +191,10 @@ export class Client {
     const format = formatOf(options);
     const request = this.#imagesRequest(images, options, format);
     const method = this.#generative.denoise.bind(this.#generative);
-    return imagesResult(await callUnary(method, request, this.#way(options)), format);
+    return imagesResult(await callUnary(method, request, this.#settings(options)), format);
   }
 
-  /** Draws images. The latent of image k depends on the seed, offset + k and the temperature. */
+  /** Samples images. The latents of image k depend on the seed, offset + k and the temperature. */
   async sample<F extends Format = "float32">(
     count: number,
     options: SampleOptions<F> = {},
@@ -205,19 +205,19 @@ export class Client {
       count: checks.int32("count", count, 1),
     };
     const method = this.#generative.sample.bind(this.#generative);
-    return sampledFromMessage(await callUnary(method, request, this.#way(options)), format);
+    return sampledFromMessage(await callUnary(method, request, this.#settings(options)), format);
   }
 
   /**
-   * Draws many images and yields them in chunks, the same that `sample` gives. The timeout is for
-   * the whole. Leaving the loop cancels the rest; after a break, go on with the `seed` and the
-   * `nextOffset` of the last chunk.
+   * Samples many images and yields them in chunks. The images are those of `sample`. The timeout
+   * covers the whole stream. Leaving the loop cancels the call. After an error, resume with the
+   * `seed` and the `nextOffset` of the last chunk.
    */
   sampleStream<F extends Format = "float32">(
     count: number,
     options: SampleStreamOptions<F> = {},
   ): AsyncGenerator<SampleChunk<F>, void, undefined> {
-    // Checked here, not at the first step of the loop.
+    // Checked here, not in the first iteration of the loop.
     const format = formatOf(options);
     const request = {
       ...this.#sampleRequest(options, format),
@@ -225,51 +225,55 @@ export class Client {
       chunkRows: checks.int32("chunk_rows", options.chunkRows ?? 0, 0),
     };
     const method = this.#generative.sampleStream.bind(this.#generative);
-    const replies = callStreaming(method, request, this.#way(options));
+    const replies = callStreaming(method, request, this.#settings(options));
     return mapped(replies, (reply) => chunkFromMessage(reply, format));
   }
 
-  /** Lists every version of every model, the refused ones too. */
+  /** Lists every version of every model, including refused ones. */
   async models(options: CallOptions = {}): Promise<ModelList> {
     const method = this.#models.listModels.bind(this.#models);
-    const reply = await callUnary(method, {}, this.#way(options));
+    const reply = await callUnary(method, {}, this.#settings(options));
     return { models: reply.models.map(modelFromMessage), default: reply.defaultModel };
   }
 
-  /** Describes one model: `NAME`, `NAME:VERSION`, or the client's or server's default. */
+  /** Describes one model: `NAME`, `NAME:VERSION`, or the default of the client or server. */
   async model(name?: string, options: CallOptions = {}): Promise<Model> {
     const request = { model: this.#ref({ model: name ?? options.model }) };
     const method = this.#models.getModel.bind(this.#models);
-    const reply = await callUnary(method, request, this.#way(options));
-    if (!reply.model) throw badReply("no model");
+    const reply = await callUnary(method, request, this.#settings(options));
+    if (!reply.model) throw badReply("the reply has no model");
     return modelFromMessage(reply.model);
   }
 
-  /** Has the server look at its model folder again, for these names or for all. */
+  /** Makes the server rescan its model folder, for these names or for all models. */
   async reloadModels(
     names: readonly string[] = [],
     options: CallOptions = {},
   ): Promise<ReloadOutcome[]> {
     const method = this.#models.reloadModels.bind(this.#models);
-    const way = this.#way(options, Math.max(this.#timeoutMs, RELOAD_TIMEOUT_MS));
+    const way = this.#settings(options, Math.max(this.#timeoutMs, RELOAD_TIMEOUT_MS));
     return outcomesFromMessage(await callUnary(method, { names: [...names] }, way));
   }
 
-  /** Returns the health of the server (""), or of a model by its name. Never tried again. */
+  /** Returns the health of the server ("") or of a model by name. Never retried. */
   async health(service = "", options: CallOptions = {}): Promise<HealthStatus> {
     const method = this.#health.check.bind(this.#health);
-    const unsaid = `there is no service or model "${service}"`;
-    const reply = await callUnary(method, { service }, { ...this.#way(options), unsaid });
+    const defaultMessage = `unknown service or model "${service}"`;
+    const reply = await callUnary(
+      method,
+      { service },
+      { ...this.#settings(options), defaultMessage },
+    );
     return healthName(reply.status);
   }
 
-  /** Yields the health now and after every change, until the loop is left or a timeout ends it. */
+  /** Yields the current health and every change, until the loop exits or the timeout expires. */
   watchHealth(
     service = "",
     options: CallOptions = {},
   ): AsyncGenerator<HealthStatus, void, undefined> {
     const method = this.#health.watch.bind(this.#health);
-    const way = { ...this.#way(options), timeoutMs: options.timeoutMs };
+    const way = { ...this.#settings(options), timeoutMs: options.timeoutMs };
     return mapped(callStreaming(method, { service }, way), (reply) => healthName(reply.status));
   }
 
@@ -277,7 +281,7 @@ export class Client {
     return checks.modelRef(options.model ?? this.#options.model);
   }
 
-  #way(options: CallOptions, timeoutMs = this.#timeoutMs): Way {
+  #settings(options: CallOptions, timeoutMs = this.#timeoutMs): CallSettings {
     const { token, waitForReady } = this.#options;
     const metadata = new Metadata({ waitForReady: waitForReady ?? false });
     const pairs = { ...this.#options.metadata, ...options.metadata };
@@ -318,7 +322,7 @@ function healthName(value: ServingStatus): HealthStatus {
   return (ServingStatus[value] as HealthStatus | undefined) ?? "UNKNOWN";
 }
 
-/** Converts what a generator yields; leaving it leaves the generator. */
+/** Maps the items of a generator; leaving the loop closes the generator. */
 async function* mapped<From, To>(
   items: AsyncGenerator<From, void, undefined>,
   convert: (item: From) => To,

@@ -3,27 +3,27 @@ import { type Metadata, type ServiceError, status } from "@grpc/grpc-js";
 import { BadRequest, ErrorInfo, RetryInfo } from "./generated/google/rpc/error_details.js";
 import { Status } from "./generated/google/rpc/status.js";
 
-/** The name of a gRPC status code. */
+/** Name of a gRPC status code. */
 export type Code = Exclude<keyof typeof status, "OK">;
 
-/** What an error is, beyond its code. */
+/** Kind of an error, more specific than its code. */
 export type ErrorKind =
-  /** Too many rows wait for the model; `retryAfterMs` says how long to wait. */
+  /** The queue of the model is full; retry after `retryAfterMs`. */
   | "queue-full"
-  /** A limit of message sizes. Send fewer images, or ask for uint8 or PNG; do not try again. */
+  /** The message exceeds a size limit. Send fewer images, or request uint8 or PNG; do not retry. */
   | "message-too-large"
-  /** The model lacks the operation; `metadata.operations` lists what it has. */
+  /** The model lacks the operation; `metadata.operations` lists those it supports. */
   | "operation-not-supported"
-  /** No such model or version; `metadata.models` lists what there is. */
+  /** Unknown model or version; `metadata.models` lists the available models. */
   | "model-not-found"
-  /** The reply breaks the wire contract: server and client differ in version. */
+  /** The reply violates the protocol; the versions of server and client differ. */
   | "bad-reply";
 
-/** One field of a request that is wrong. */
+/** An invalid field of a request. */
 export interface Violation {
-  /** A dotted path in the request, for example `images.tensor.shape`. */
+  /** Dotted path in the request, for example `images.tensor.shape`. */
   readonly field: string;
-  /** What was sent and what is expected. */
+  /** The value received and the value expected. */
   readonly description: string;
 }
 
@@ -38,27 +38,27 @@ interface Details {
 }
 
 /**
- * What can go wrong in a call: by the server's answer, on the way to it, or before anything was
- * sent (then with INVALID_ARGUMENT). An aborted call is CANCELLED, with the signal's reason as
- * `cause`.
+ * Error of a call: returned by the server, raised by the transport, or found before anything was
+ * sent (the code is then INVALID_ARGUMENT). An aborted call is CANCELLED, with the reason of the
+ * signal as `cause`.
  */
 export class LatentserveError extends Error {
   override readonly name = "LatentserveError";
   readonly kind: ErrorKind | undefined;
-  /** The server's own name for the error, for example `QUEUE_FULL`; empty if it is not the server's. */
+  /** The server's name of the error, for example `QUEUE_FULL`; empty if it sent none. */
   readonly reason: string;
-  /** `latentserve` where there is a reason. */
+  /** `latentserve` if there is a reason. */
   readonly domain: string;
-  /** Belongs to the reason; `request_id` finds the call in the server's log. */
+  /** Details of the reason; `request_id` identifies the call in the server's log. */
   readonly metadata: Readonly<Record<string, string>>;
-  /** The fields of the request that are wrong. */
+  /** The invalid fields of the request. */
   readonly violations: readonly Violation[];
-  /** How long the server asks to wait before another attempt; undefined: it did not say. */
+  /** Delay before a retry that the server requests; undefined if there is none. */
   readonly retryAfterMs: number | undefined;
 
   constructor(
     readonly code: Code,
-    /** What the server said: what was sent, what is expected, what to do. */
+    /** Message of the server: the cause, the expected value, and a remedy. */
     readonly details: string,
     more: Details = {},
   ) {
@@ -72,26 +72,26 @@ export class LatentserveError extends Error {
   }
 }
 
-/** Returns the code, the message, and what of the details the message lacks. */
+/** Returns the code, the message, and the details that the message does not contain. */
 function text(code: Code, details: string, more: Details): string {
   const parts = [`${code}: ${details}`];
   for (const { field, description } of more.violations ?? []) {
-    // A server often repeats its only violation as the message.
+    // The server often uses its only violation as the message.
     if (!details.includes(description)) parts.push(`${field}: ${description}`);
   }
   const id = more.metadata?.request_id;
   if (code === "INTERNAL" && id && !details.includes(id)) {
-    parts.push(`the server's log says why, under request id ${id}`);
+    parts.push(`for the cause, search the server's log for request id ${id}`);
   }
   for (const key of ["models", "operations"]) {
     const have = more.metadata?.[key];
-    if (have && !details.includes(have)) parts.push(`there are: ${have}`);
+    if (have && !details.includes(have)) parts.push(`available: ${have}`);
   }
-  if (more.retryAfterMs) parts.push(`try again in ${more.retryAfterMs} ms`);
+  if (more.retryAfterMs) parts.push(`retry after ${more.retryAfterMs} ms`);
   return parts.join("; ");
 }
 
-/** Returns the error for an argument that is refused before anything is sent. */
+/** Returns the error for an argument that is invalid before anything is sent. */
 export function invalid(field: string, description: string): LatentserveError {
   return new LatentserveError("INVALID_ARGUMENT", `${field}: ${description}`, {
     violations: [{ field, description }],
@@ -101,21 +101,25 @@ export function invalid(field: string, description: string): LatentserveError {
 export function badReply(message: string): LatentserveError {
   return new LatentserveError(
     "INTERNAL",
-    `${message}; the server and this client are of different versions: update the older one`,
+    `${message}; the versions of the server and this client differ: update the older one`,
     { kind: "bad-reply" },
   );
 }
 
 /**
- * Returns the LatentserveError of an error of grpc-js, also of one that was made with the
- * generated stubs; what is no such error is thrown on. `unsaid` is the message for a method whose
- * server side sends none, `cause` what made the caller cancel.
+ * Converts an error of grpc-js, including errors of calls made with the generated stubs; rethrows
+ * other errors. `defaultMessage` replaces an empty message of the server; `cause` is the reason of
+ * a cancellation.
  */
-export function fromGrpc(error: unknown, unsaid = "", cause: unknown = error): LatentserveError {
+export function fromGrpc(
+  error: unknown,
+  defaultMessage = "",
+  cause: unknown = error,
+): LatentserveError {
   if (error instanceof LatentserveError) return error;
   if (!isServiceError(error)) throw error;
   const code = ((status[error.code] as string | undefined) ?? "UNKNOWN") as Code;
-  const message = error.details || unsaid || "the server gave no reason";
+  const message = error.details || defaultMessage || "the server sent no message";
   const more: Details = { ...readDetails(error), cause };
   more.kind = kindOf(code, more.reason, message);
   return new LatentserveError(code, message, more);
@@ -127,11 +131,11 @@ function isServiceError(error: unknown): error is ServiceError {
 
 function readDetails(error: ServiceError): Details {
   const found: Details = {};
-  const answer = readStatus(error.metadata);
-  // A proxy on the way rewrote the status: the details no longer belong to it.
-  if (answer?.code !== error.code) return found;
+  const details = readStatus(error.metadata);
+  // A proxy rewrote the status, so the details belong to another one.
+  if (details?.code !== error.code) return found;
   const violations: Violation[] = [];
-  for (const { typeUrl, value } of answer.details) {
+  for (const { typeUrl, value } of details.details) {
     switch (typeUrl.slice(typeUrl.lastIndexOf("/") + 1)) {
       case "google.rpc.ErrorInfo": {
         const { reason, domain, metadata } = ErrorInfo.decode(value);
@@ -172,7 +176,7 @@ function kindOf(code: Code, reason: string | undefined, message: string): ErrorK
     case "MODEL_NOT_FOUND":
       return "model-not-found";
   }
-  // gRPC itself answers here, with a text and nothing else.
+  // This error comes from gRPC itself, which sends a message without details.
   const tooLarge = code === "RESOURCE_EXHAUSTED" && /larger than/i.test(message);
   return tooLarge ? "message-too-large" : undefined;
 }

@@ -10,12 +10,12 @@ import {
 } from "./tensor.js";
 
 /**
- * Images to send: a tensor `[n, channels, height, width]` of floats in [0, 1] or of bytes, or PNG
- * and JPEG files, one per image, of exactly the model's size.
+ * Images of a request: a tensor `[n, channels, height, width]` of floats in [0, 1] or bytes, or one
+ * PNG or JPEG file per image, of exactly the model's size.
  */
 export type Images = Tensor | readonly Uint8Array[];
 
-/** What images come back as, by the format that was asked for: `png` are files, one per image. */
+/** Type of the images in a reply by requested format; `png` means one file per image. */
 export interface Formats {
   float32: Float32Tensor;
   float16: Float16Tensor;
@@ -44,25 +44,25 @@ export function imagesToMessage(images: Images): ImagesMessage {
   if (isTensor(images)) {
     return { form: { $case: "tensor", value: tensorToMessage(images, "images.tensor", 4) } };
   }
-  if (images.length === 0) throw invalid("images", "no image; expected at least one");
+  if (images.length === 0) throw invalid("images", "no images; expected at least one");
   const files = images.map((file) => Buffer.from(file.buffer, file.byteOffset, file.byteLength));
   return { form: { $case: "encoded", value: { files } } };
 }
 
-/** Returns a reply's images; throws a bad reply where they are not in the form asked for. */
+/** Converts the images of a reply; throws a bad reply if they do not have the requested format. */
 export function imagesFromMessage<F extends Format>(
   message: ImagesMessage | undefined,
   format: F,
 ): Formats[F] {
   const form = message?.form;
   const images = form?.$case === "tensor" ? tensorFromMessage(form.value, 4) : form?.value.files;
-  if (!images) throw badReply("no images");
+  if (!images) throw badReply("the reply has no images");
   const got = isTensor(images) ? images.dtype : "png";
-  if (got !== format) throw badReply(`images as ${got}, where ${format} was asked for`);
+  if (got !== format) throw badReply(`the reply has images as ${got}; requested ${format}`);
   return images as Formats[F];
 }
 
-/** Returns how many images these are. */
+/** Returns the number of images. */
 export function countImages(images: Images): number {
   return isTensor(images) ? (images.shape[0] ?? 0) : images.length;
 }

@@ -8,76 +8,76 @@ import {
 
 export type Operation = "encode" | "decode" | "reconstruct" | "denoise" | "sample";
 
-/** One version of one model. */
+/** Description of one version of a model. */
 export interface Model {
   readonly name: string;
   readonly version: number;
   /** `ready`, `loading` or `refused`. */
   readonly state: string;
-  /** Why it was refused; empty otherwise. */
+  /** Why the version was refused; empty otherwise. */
   readonly reason: string;
-  /** SHA-256 of its manifest, which identifies the weights. */
+  /** SHA-256 of the manifest, which identifies the weights. */
   readonly digest: string;
-  /** For example `autoencoder`, `denoising`, `vae`. */
+  /** Kind of the model, for example `autoencoder`, `denoising` or `vae`. */
   readonly kind: string;
   readonly description: string;
   readonly image: {
-    /** 1 (grey) or 3 (RGB). */
+    /** 1 (greyscale) or 3 (RGB). */
     readonly channels: number;
     readonly height: number;
     readonly width: number;
   };
   readonly latent: {
-    /** Values per image. */
+    /** Number of latents per image. */
     readonly dim: number;
-    /** `standard_normal`, `gaussian_mixture`, or `none` where the model cannot sample. */
+    /** `standard_normal`, `gaussian_mixture`, or `none` if the model cannot sample. */
     readonly prior: string;
-    /** Whether `encode` returns one and takes a seed. */
+    /** Whether `encode` returns a log variance and accepts a seed. */
     readonly hasLogVariance: boolean;
-    /** Of a gaussian_mixture; 0 with another prior. */
+    /** Number of components of a gaussian_mixture; 0 for other priors. */
     readonly mixtureComponents: number;
   };
-  /** What it can do; what a newer server knows beyond these comes as it is. */
+  /** Supported operations; operations of a newer server are passed through. */
   readonly operations: readonly (Operation | (string & {}))[];
-  /** p(x|z), with the decoded image as its mean; undefined where it was not trained as one. */
+  /** p(x|z), whose mean is the decoded image; undefined if not trained with a likelihood. */
   readonly likelihood: { readonly family: string; readonly sigma: number } | undefined;
   readonly limits: {
     readonly maxRequestRows: number;
     readonly maxStreamRows: bigint;
     readonly maxBatchRows: number;
   };
-  /** The ONNX Runtime execution provider; empty until it is loaded. */
+  /** ONNX Runtime execution provider; empty until the model is loaded. */
   readonly provider: string;
   readonly metrics: readonly Metric[];
 }
 
-/** One figure that was measured when the model was exported. */
+/** Metric of a model, measured at export. */
 export interface Metric {
   readonly name: string;
   readonly value: number;
   readonly unit: string;
-  /** What the value is to be compared with; undefined where there is none. */
+  /** Comparison value; undefined if there is none. */
   readonly baseline: number | undefined;
   readonly baselineName: string;
-  /** Images it was measured on. */
+  /** Number of images in the evaluation. */
   readonly samples: bigint;
   readonly estimator: string;
 }
 
-/** All versions of all models, by name, then by version from high to low. */
+/** All versions of all models, sorted by name, then by version in descending order. */
 export interface ModelList {
   readonly models: readonly Model[];
-  /** The name that a call without a model uses; empty where there is none. */
+  /** Model of calls that name none; empty if the server has no default. */
   readonly default: string;
 }
 
-/** What became of one version in a reload. */
+/** Result of a reload for one version. */
 export interface ReloadOutcome {
   readonly name: string;
   readonly version: number;
   /** `unchanged`, `loaded`, `refused` or `removed`. */
   readonly action: string;
-  /** Why it was refused; empty otherwise. */
+  /** Why the version was refused; empty otherwise. */
   readonly reason: string;
 }
 
@@ -124,7 +124,7 @@ export function outcomesFromMessage(message: ReloadModelsResponse): ReloadOutcom
   }));
 }
 
-/** Returns `ready` for STATE_READY; the number of a value from a newer server. */
+/** Returns `ready` for STATE_READY; for a value of a newer server, its number. */
 function enumName(names: Record<number, string>, prefix: string, value: number): string {
   return names[value]?.slice(prefix.length).toLowerCase() ?? String(value);
 }

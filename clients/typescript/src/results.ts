@@ -13,23 +13,23 @@ import { badReply } from "./errors.js";
 import { countImages, type Format, type Formats, imagesFromMessage } from "./images.js";
 import { type Float32Tensor, tensorFromMessage } from "./tensor.js";
 
-/** Which model answered, and on what. */
+/** Model version that served a call, and its execution provider. */
 export interface ServedBy {
   readonly name: string;
   readonly version: number;
   /** SHA-256 of the model's manifest, which identifies the weights. */
   readonly digest: string;
-  /** The ONNX Runtime execution provider, for example `CPUExecutionProvider`. */
+  /** ONNX Runtime execution provider, for example `CPUExecutionProvider`. */
   readonly provider: string;
 }
 
-/** Where the time of one call went on the server. */
+/** Durations of one call on the server. */
 export interface Timings {
-  /** Until the first batch with rows of this call began. */
+  /** Until the first batch with rows of this call started. */
   readonly queueNs: bigint;
   /** In ONNX Runtime. */
   readonly computeNs: bigint;
-  /** Rows of the largest of its batches, other callers' included. */
+  /** Rows of the largest batch of this call, including rows of other calls. */
   readonly batchRows: number;
 }
 
@@ -42,34 +42,34 @@ interface Served {
 export interface EncodeResult extends Served {
   /** [n, dim] */
   readonly latents: Float32Tensor;
-  /** [n, dim]: the natural logarithm of the variance; undefined where the model has none. */
+  /** [n, dim]: natural logarithm of the variance; undefined if the model has none. */
   readonly logVariance: Float32Tensor | undefined;
-  /** Of the draw; undefined where there was none. */
+  /** Seed of the sample; undefined if the latents are the mean. */
   readonly seed: bigint | undefined;
 }
 
-/** Images, in the order of the request and in the format that was asked for. */
+/** Images, in the order of the request and in the requested format. */
 export interface ImagesResult<F extends Format> extends Served {
   readonly images: Formats[F];
 }
 
 export interface ReconstructResult<F extends Format> extends ImagesResult<F> {
-  /** Of each image, summed over channels and pixels of [0, 1] images. */
+  /** Squared error of each image, summed over channels and pixels of images in [0, 1]. */
   readonly squaredError: Float32Array;
 }
 
 export interface SampleResult<F extends Format> extends ImagesResult<F> {
-  /** The request's, or the one that the server drew. */
+  /** The request's seed, or the one that the server chose. */
   readonly seed: bigint;
-  /** [n, dim], what the images were decoded from; undefined unless asked for. */
+  /** Latents of the images, [n, dim]; undefined unless requested. */
   readonly latents: Float32Tensor | undefined;
 }
 
-/** Some consecutive images of a stream. */
+/** Consecutive images of a stream. */
 export interface SampleChunk<F extends Format> extends SampleResult<F> {
-  /** The row of the seed's stream that the first image is. */
+  /** Row of the first image in the seed's sequence of samples. */
   readonly offset: bigint;
-  /** Where to resume after this chunk, with the same seed. */
+  /** The offset that resumes after this chunk, with the same seed. */
   readonly nextOffset: bigint;
 }
 
@@ -135,6 +135,6 @@ export function chunkFromMessage<F extends Format>(
 
 function latentsFromMessage(message: TensorMessage | undefined): Float32Tensor {
   const tensor = tensorFromMessage(message, 2);
-  if (tensor.dtype !== "float32") throw badReply(`latents as ${tensor.dtype}`);
+  if (tensor.dtype !== "float32") throw badReply(`the reply has latents as ${tensor.dtype}`);
   return tensor;
 }

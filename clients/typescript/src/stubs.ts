@@ -1,4 +1,4 @@
-/** The generated messages and stubs, for what the client does not wrap. */
+/** Generated messages and stubs, for features that the client does not wrap. */
 export * from "./generated/latentserve/v1/generative_service.js";
 export {
   GetModelRequest,

@@ -3,21 +3,21 @@ import { endianness } from "node:os";
 import { DataType, type Tensor as TensorMessage } from "./generated/latentserve/v1/tensor.js";
 import { badReply, invalid } from "./errors.js";
 
-/** A dense array, its values row-major; `shape` has the outermost dimension first. */
+/** Dense float32 array in row-major order; `shape` has the outermost dimension first. */
 export interface Float32Tensor {
   readonly dtype: "float32";
   readonly shape: readonly number[];
   readonly data: Float32Array;
 }
 
-/** As Float32Tensor, the values as the bits of IEEE 754 binary16; see `toFloats`. */
+/** Dense float16 array; values are the bits of IEEE 754 binary16, see `toFloats`. */
 export interface Float16Tensor {
   readonly dtype: "float16";
   readonly shape: readonly number[];
   readonly data: Uint16Array;
 }
 
-/** As Float32Tensor, the values as bytes; of images, 0 to 255 stand for 0 to 1. */
+/** Dense array of bytes; in images, 0 to 255 represent 0 to 1. */
 export interface Uint8Tensor {
   readonly dtype: "uint8";
   readonly shape: readonly number[];
@@ -26,7 +26,7 @@ export interface Uint8Tensor {
 
 export type Tensor = Float32Tensor | Float16Tensor | Uint8Tensor;
 
-/** Returns a float32 tensor: of images `[n, channels, height, width]`, of latents `[n, dim]`. */
+/** Creates a float32 tensor: of images `[n, channels, height, width]`, of latents `[n, dim]`. */
 export function float32(data: Float32Array | readonly number[], shape: readonly number[]): Tensor {
   return {
     dtype: "float32",
@@ -35,17 +35,17 @@ export function float32(data: Float32Array | readonly number[], shape: readonly 
   };
 }
 
-/** Returns a float16 tensor of the bits of its values. */
+/** Creates a float16 tensor from the bits of its values. */
 export function float16(data: Uint16Array, shape: readonly number[]): Tensor {
   return { dtype: "float16", shape, data };
 }
 
-/** Returns a uint8 tensor of images, 0 to 255: `[n, channels, height, width]`. */
+/** Creates a uint8 tensor of images, 0 to 255: `[n, channels, height, width]`. */
 export function uint8(data: Uint8Array, shape: readonly number[]): Tensor {
   return { dtype: "uint8", shape, data };
 }
 
-/** Returns the values as floats: those of float32 themselves, bytes divided by 255. */
+/** Returns the values as float32 (the array itself if it is float32); bytes are divided by 255. */
 export function toFloats(tensor: Tensor): Float32Array {
   switch (tensor.dtype) {
     case "float32":
@@ -57,10 +57,10 @@ export function toFloats(tensor: Tensor): Float32Array {
   }
 }
 
-/** Returns the values of images as 0 to 255: clamped, rounded half to even as the server does. */
+/** Returns the values of images as 0 to 255, clamped and rounded half to even as on the server. */
 export function toBytes(tensor: Tensor): Uint8Array {
   if (tensor.dtype === "uint8") return tensor.data;
-  // A clamped array rounds half to even; the product is one of single precision, as the server's.
+  // A clamped array rounds half to even; the product is single precision, as on the server.
   const levels = Uint8ClampedArray.from(toFloats(tensor), (value) => Math.fround(value * 255));
   return new Uint8Array(levels.buffer);
 }
@@ -80,7 +80,7 @@ const DATA_TYPES = {
   uint8: DataType.DATA_TYPE_UINT8,
 } as const;
 
-/** Returns the message; throws INVALID_ARGUMENT, naming the field, for what cannot be one. */
+/** Converts to the message; throws INVALID_ARGUMENT with the field for an invalid tensor. */
 export function tensorToMessage(tensor: Tensor, field: string, rank: number): TensorMessage {
   const shape = [...tensor.shape];
   if (shape.length !== rank) {
@@ -106,7 +106,7 @@ export function tensorToMessage(tensor: Tensor, field: string, rank: number): Te
   };
 }
 
-/** The wire is little-endian, whatever this machine is. */
+/** Converts to or from little-endian, the byte order of the protocol. */
 function toWire(tensor: Tensor): Buffer {
   const { buffer, byteOffset, byteLength } = tensor.data;
   const view = Buffer.from(buffer as ArrayBuffer, byteOffset, byteLength);
@@ -118,22 +118,25 @@ function swapped(bytes: Buffer, dtype: Tensor["dtype"]): Buffer {
   return dtype === "float16" ? bytes.swap16() : bytes;
 }
 
-/** Returns the tensor of a reply; throws a bad reply for one whose type or length is wrong. */
+/** Converts the tensor of a reply; throws a bad reply if its data type or length is wrong. */
 export function tensorFromMessage(message: TensorMessage | undefined, rank: number): Tensor {
-  if (!message) throw badReply("a tensor is missing");
+  if (!message) throw badReply("the reply lacks a tensor");
   const shape = message.shape.map(Number);
   if (shape.length !== rank || !shape.every((n) => Number.isSafeInteger(n) && n >= 0)) {
-    throw badReply(`a tensor of shape [${shape.join(", ")}] where ${rank} dimensions are expected`);
+    throw badReply(
+      `the reply has a tensor of shape [${shape.join(", ")}]; expected ${rank} dimensions`,
+    );
   }
   const size = shape.reduce((product, n) => product * n, 1);
   const width = WIDTHS.get(message.dataType);
-  if (width === undefined) throw badReply(`a tensor of unknown type ${message.dataType}`);
+  if (width === undefined)
+    throw badReply(`the reply has a tensor of unknown data type ${message.dataType}`);
   if (size * width !== message.data.length) {
     throw badReply(
-      `${message.data.length} bytes for a tensor of ${size} values of ${width} bytes each`,
+      `the reply has ${message.data.length} bytes for ${size} values of ${width} bytes each`,
     );
   }
-  // A copy of its own memory: views of floats must be aligned, and the reply can be freed.
+  // A copy, because float views must be aligned, and so that the reply can be freed.
   const bytes = Buffer.from(new Uint8Array(message.data).buffer);
   switch (message.dataType) {
     case DataType.DATA_TYPE_FLOAT32:

@@ -49,7 +49,7 @@ describe("requests and replies", () => {
     expect(result.timings).toEqual({ queueNs: 1n, computeNs: 2n, batchRows: 3 });
   });
 
-  it("what is absent is not sent", async () => {
+  it("absent fields are not sent", async () => {
     const client = await connect({
       sample: ({ request }) => {
         expect(request.seed).toBeUndefined();
@@ -76,7 +76,7 @@ describe("requests and replies", () => {
     await client.sample(1, { ...options, format: "uint8" });
   });
 
-  it("decode, reconstruct, denoise", async () => {
+  it("decode, reconstruct and denoise return their results", async () => {
     const client = await connect({
       decode: ({ request }) => {
         expect(request.latents?.shape).toEqual([1n, 3n]);
@@ -146,7 +146,7 @@ describe("requests and replies", () => {
     expect(await client.health()).toBe("SERVING");
     const error = await errorOf(client.health("x"));
     expect(error.code).toBe("NOT_FOUND");
-    expect(error.details).toBe('there is no service or model "x"');
+    expect(error.details).toBe('unknown service or model "x"');
     const seen: string[] = [];
     for await (const health of client.watchHealth()) {
       seen.push(health);
@@ -155,7 +155,7 @@ describe("requests and replies", () => {
     expect(seen).toEqual(["SERVING", "NOT_SERVING"]);
   });
 
-  it("metadata of the client and of the call", async () => {
+  it("metadata of the client and of the call is sent", async () => {
     const client = await connect(
       {
         check: ({ metadata }) => {
@@ -193,12 +193,12 @@ describe("errors", () => {
       retryAfterMs: 1500,
       message:
         "INVALID_ARGUMENT: two are wrong; images.tensor.shape: too tall; " +
-        "model.version: negative; try again in 1500 ms",
+        "model.version: negative; retry after 1500 ms",
     });
     expect(error.cause).toMatchObject({ code: status.INVALID_ARGUMENT });
   });
 
-  it("do not take the details of another status", async () => {
+  it("ignore the details of another status", async () => {
     const info = { reason: "QUEUE_FULL", domain: "latentserve", metadata: {} };
     const client = await connect({
       check: () => {
@@ -215,15 +215,15 @@ describe("errors", () => {
     ["MODEL_NOT_FOUND", "model-not-found"],
     ["OTHER", undefined],
   ])("have a kind: %s", (reason, kind) => {
-    const answer = failure(status.ABORTED, "m", { info: { reason, domain: "", metadata: {} } });
-    expect(fromGrpc(Object.assign(new Error(), answer)).kind).toBe(kind);
+    const details = failure(status.ABORTED, "m", { info: { reason, domain: "", metadata: {} } });
+    expect(fromGrpc(Object.assign(new Error(), details)).kind).toBe(kind);
   });
 
-  it("that are none of gRPC are thrown on", () => {
+  it("of other libraries are rethrown", () => {
     expect(() => fromGrpc(new TypeError("mine"))).toThrow(TypeError);
   });
 
-  it("of what is refused here name the field", async () => {
+  it("of invalid arguments name the field", async () => {
     const client = await connect({});
     const calls: [string, () => Promise<unknown>][] = [
       ["count", () => client.sample(0)],
@@ -246,7 +246,7 @@ describe("errors", () => {
   });
 });
 
-it("takes large messages, up to its limit", async () => {
+it("accepts large messages up to its limit", async () => {
   const address = await serve({
     reconstruct: ({ request }) => ({ images: request.images, squaredError: [], ...served }),
   });

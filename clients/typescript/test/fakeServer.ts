@@ -18,7 +18,7 @@ import { Client, type ClientOptions } from "../src/index.js";
 import { GenerativeServiceService, ModelServiceService } from "../src/stubs.js";
 import * as pb from "../src/stubs.js";
 
-/** One call as a server sees it. */
+/** One call as the server receives it. */
 export interface Call<Request> {
   readonly request: Request;
   readonly metadata: Metadata;
@@ -26,8 +26,8 @@ export interface Call<Request> {
   on(event: "cancelled", listener: () => void): unknown;
 }
 
-/** What a test answers, per method: a reply, or an error that it throws. */
-export interface Answers {
+/** Handlers of a test, per method; each returns a reply or throws an error. */
+export interface Handlers {
   encode?: (call: Call<pb.EncodeRequest>) => unknown;
   decode?: (call: Call<pb.DecodeRequest>) => unknown;
   reconstruct?: (call: Call<pb.ReconstructRequest>) => unknown;
@@ -44,9 +44,9 @@ export interface Answers {
 
 const STREAMS = ["sampleStream", "watch"];
 
-/** Serves until the test ends, on a real connection; returns the address. */
+/** Serves on a TCP connection until the end of the test; returns the address. */
 export async function serve(
-  answers: Answers,
+  handlers: Handlers,
   credentials = ServerCredentials.createInsecure(),
   wantedPort = 0,
 ): Promise<string> {
@@ -54,8 +54,8 @@ export async function serve(
   for (const service of [GenerativeServiceService, ModelServiceService, HealthService]) {
     const methods: UntypedServiceImplementation = {};
     for (const name of Object.keys(service)) {
-      const answer = answers[name as keyof Answers] as ((call: unknown) => unknown) | undefined;
-      if (answer) methods[name] = STREAMS.includes(name) ? answer : unary(answer);
+      const handler = handlers[name as keyof Handlers] as ((call: unknown) => unknown) | undefined;
+      if (handler) methods[name] = STREAMS.includes(name) ? handler : unary(handler);
     }
     server.addService(service, methods);
   }
@@ -71,11 +71,11 @@ export async function serve(
   return `127.0.0.1:${port}`;
 }
 
-function unary(answer: (call: unknown) => unknown) {
+function unary(handler: (call: unknown) => unknown) {
   return (call: unknown, done: (error: Partial<StatusObject> | null, reply?: unknown) => void) => {
     void (async () => {
       try {
-        done(null, await answer(call));
+        done(null, await handler(call));
       } catch (error) {
         done(error as ServiceError);
       }
@@ -84,8 +84,8 @@ function unary(answer: (call: unknown) => unknown) {
 }
 
 /** Starts a server and returns a client of it. */
-export async function connect(answers: Answers, options: ClientOptions = {}): Promise<Client> {
-  return open(await serve(answers), options);
+export async function connect(handlers: Handlers, options: ClientOptions = {}): Promise<Client> {
+  return open(await serve(handlers), options);
 }
 
 export function open(address: string, options: ClientOptions = {}): Client {
@@ -96,7 +96,7 @@ export function open(address: string, options: ClientOptions = {}): Client {
   return client;
 }
 
-/** The error of a server, with details where there are some. */
+/** Returns an error as the server sends it, with its details. */
 export function failure(
   code: status,
   details: string,
@@ -105,7 +105,7 @@ export function failure(
     violations?: { field: string; description: string }[];
     retryAfterMs?: number;
     pushbackMs?: number;
-    /** Of google.rpc.Status, where it is not that of the call. */
+    /** Code of google.rpc.Status, if it differs from that of the call. */
     otherCode?: status;
   } = {},
 ): Partial<StatusObject> {
@@ -129,8 +129,8 @@ export function failure(
     packed.push(any("RetryInfo", RetryInfo.encode({ retryDelay }).finish()));
   }
   if (packed.length > 0) {
-    const answer = { code: more.otherCode ?? code, message: details, details: packed };
-    metadata.set("grpc-status-details-bin", Buffer.from(Status.encode(answer).finish()));
+    const handler = { code: more.otherCode ?? code, message: details, details: packed };
+    metadata.set("grpc-status-details-bin", Buffer.from(Status.encode(handler).finish()));
   }
   if (more.pushbackMs !== undefined) {
     metadata.set("grpc-retry-pushback-ms", String(more.pushbackMs));
@@ -138,7 +138,7 @@ export function failure(
   return { code, details, metadata };
 }
 
-/** One image of one pixel, as a reply has it. */
+/** Returns the images of a reply: one image of one pixel. */
 export function onePixel(level: number): pb.Images {
   return {
     form: {
@@ -154,7 +154,7 @@ export function onePixel(level: number): pb.Images {
 
 export const served = { servedBy: undefined, timings: undefined };
 
-/** Something that a test waits for. */
+/** Returns an event that a test can wait for. */
 export function signalled(): { promise: Promise<void>; signal: () => void } {
   let signal = (): void => undefined;
   const promise = new Promise<void>((resolve) => {

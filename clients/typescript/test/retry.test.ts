@@ -30,24 +30,24 @@ const noRetries = { channelOptions: { "grpc.enable_retries": 0 } };
 describe("retries", () => {
   it.each<Row>([
     { name: "unavailable", times: 3, attempts: 4 },
-    { name: "gives up after four", times: 9, attempts: 4, fails: true },
+    { name: "fails after four attempts", times: 9, attempts: 4, fails: true },
     { name: "queue full", code: status.RESOURCE_EXHAUSTED, attempts: 2 },
     { name: "cancelled by the server", code: status.CANCELLED, attempts: 2 },
     { name: "a large request", call: large, attempts: 2 },
     { name: "a stream", call: stream, attempts: 2 },
-    { name: "the server says never", pushbackMs: -1, attempts: 1, fails: true },
-    { name: "a bad request", code: status.INVALID_ARGUMENT, attempts: 1, fails: true },
+    { name: "negative pushback", pushbackMs: -1, attempts: 1, fails: true },
+    { name: "an invalid request", code: status.INVALID_ARGUMENT, attempts: 1, fails: true },
     { name: "an internal error", code: status.INTERNAL, attempts: 1, fails: true },
     { name: "models", call: models, attempts: 2 },
     {
-      name: "models, exhausted",
+      name: "models, resource exhausted",
       call: models,
       code: status.RESOURCE_EXHAUSTED,
       attempts: 1,
       fails: true,
     },
     { name: "health", call: health, attempts: 1, fails: true },
-    { name: "switched off", options: noRetries, attempts: 1, fails: true },
+    { name: "retries disabled", options: noRetries, attempts: 1, fails: true },
   ])("$name", async ({ call = reconstruct, times = 1, attempts, fails = false, ...row }) => {
     const { code = status.UNAVAILABLE, pushbackMs = 1 } = row;
     let seen = 0;
@@ -86,7 +86,7 @@ describe("retries", () => {
     expect(seen).toBe(attempts);
   });
 
-  it("are the same for one server and for many", () => {
+  it("are the same for one server and for several", () => {
     expect(serviceConfig("a:1")).toMatchObject({ loadBalancingConfig: [] });
     const many = serviceConfig("dns:///a:1");
     expect(many).toMatchObject({ loadBalancingConfig: [{ round_robin: {} }] });
@@ -94,7 +94,7 @@ describe("retries", () => {
   });
 });
 
-/** Returns a port that nobody listens on. */
+/** Returns a closed port. */
 async function freePort(): Promise<number> {
   const server = createServer();
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
@@ -104,16 +104,16 @@ async function freePort(): Promise<number> {
   return address.port;
 }
 
-describe("a server that is not there", () => {
+describe("an unreachable server", () => {
   it("is an error", async () => {
     const client = open(`127.0.0.1:${await freePort()}`, noRetries);
     await expect(client.health()).rejects.toMatchObject({ code: "UNAVAILABLE" });
   });
 
-  it("is waited for where that is asked for", async () => {
+  it("is waited for with waitForReady", async () => {
     const port = await freePort();
     const client = open(`127.0.0.1:${port}`, { waitForReady: true });
-    const answer = client.health();
+    const health = client.health();
     const { channel } = client;
     let state = channel.getConnectivityState(true);
     while (state !== connectivityState.TRANSIENT_FAILURE) {
@@ -123,6 +123,6 @@ describe("a server that is not there", () => {
       state = channel.getConnectivityState(true);
     }
     await serve({ check: () => ({ status: 1 }) }, ServerCredentials.createInsecure(), port);
-    expect(await answer).toBe("SERVING");
+    expect(await health).toBe("SERVING");
   });
 });

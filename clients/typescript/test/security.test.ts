@@ -31,8 +31,8 @@ const signed = (name: string, ca: Pair) =>
     ],
   });
 
-/** Answers Sample, and remembers the token that came with it. */
-function rememberingToken() {
+/** Returns a handler of Sample that records the token. */
+function recordingToken() {
   const seen: unknown[] = [];
   return {
     seen,
@@ -46,13 +46,13 @@ function rememberingToken() {
 const once = { "grpc.enable_retries": 0 };
 
 describe("TLS", () => {
-  it("takes an authority and a client certificate of one's own, and a token", async () => {
+  it("accepts a custom authority, a client certificate and a token", async () => {
     const ca = await authority("ours");
     const server = await signed("server", ca);
     const mine = await signed("client", ca);
-    const answers = rememberingToken();
+    const handlers = recordingToken();
     const address = await serve(
-      answers,
+      handlers,
       ServerCredentials.createSsl(
         Buffer.from(ca.cert),
         [{ private_key: Buffer.from(server.private), cert_chain: Buffer.from(server.cert) }],
@@ -67,31 +67,31 @@ describe("TLS", () => {
       }).sample(1, { format: "uint8" });
     const identity = { cert: mine.cert, key: mine.private };
     await sample({ ca: ca.cert, ...identity });
-    expect(answers.seen).toEqual(["Bearer secret"]);
+    expect(handlers.seen).toEqual(["Bearer secret"]);
     await expect(sample({ ca: ca.cert })).rejects.toMatchObject({ code: "UNAVAILABLE" });
     const stranger = await authority("theirs");
     await expect(sample({ ca: stranger.cert, ...identity })).rejects.toMatchObject({
       code: "UNAVAILABLE",
       details: expect.stringContaining("certificate") as string,
     });
-    expect(answers.seen).toHaveLength(1);
+    expect(handlers.seen).toHaveLength(1);
   });
 
-  it("wants a certificate and its key together", () => {
-    expect(() => new Client("a:1", { tls: { cert: "x" } })).toThrow("belong together");
+  it("requires a certificate and its key together", () => {
+    expect(() => new Client("a:1", { tls: { cert: "x" } })).toThrow("vice versa");
   });
 });
 
 describe("a token", () => {
-  it("wants TLS", () => {
+  it("requires TLS", () => {
     expect(() => new Client("a:1", { token: "secret" })).toThrow("allowInsecureToken");
   });
 
-  it("travels without TLS where that is allowed", async () => {
-    const answers = rememberingToken();
-    const client = open(await serve(answers), { token: "secret", allowInsecureToken: true });
+  it("is sent without TLS if allowed", async () => {
+    const handlers = recordingToken();
+    const client = open(await serve(handlers), { token: "secret", allowInsecureToken: true });
     await client.sample(1, { format: "uint8" });
-    expect(answers.seen).toEqual(["Bearer secret"]);
+    expect(handlers.seen).toEqual(["Bearer secret"]);
   });
 });
 

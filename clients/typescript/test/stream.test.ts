@@ -8,7 +8,7 @@ import { connect, failure, onePixel, served, signalled } from "./fakeServer.js";
 
 type Stream = ServerWritableStream<SampleStreamRequest, unknown>;
 
-/** Sends one image per row of the seed's stream. */
+/** Streams one image per row of the seed's sequence of samples. */
 function rows(stream: Stream): void {
   const { offset, count, seed = 0n } = stream.request;
   for (let row = offset; row < offset + count; row++) {
@@ -22,7 +22,7 @@ function levelOf(chunk: SampleChunk<"uint8">): number {
 }
 
 describe("a stream", () => {
-  it("is left and resumed", async () => {
+  it("can be cancelled and resumed", async () => {
     const client = await connect({ sampleStream: rows });
     const got: number[] = [];
     let offset = 10n;
@@ -53,7 +53,7 @@ describe("a stream", () => {
     await over.promise;
   });
 
-  it("that breaks ends with an error, after what came before", async () => {
+  it("that fails yields its chunks, then the error", async () => {
     const client = await connect({
       sampleStream: (stream) => {
         stream.write({ images: onePixel(1), seed: 1n, offset: 0n, ...served });
@@ -70,7 +70,7 @@ describe("a stream", () => {
     expect(chunks).toBe(1);
   });
 
-  it("with a bad reply is cancelled", async () => {
+  it("with an invalid reply is cancelled", async () => {
     const over = signalled();
     const client = await connect({
       sampleStream: (stream) => {
@@ -111,7 +111,7 @@ describe("a call", () => {
       sample: (call) => {
         call.on("cancelled", over.signal);
         controller.abort(new Error("enough"));
-        return new Promise(() => undefined); // never answers
+        return new Promise(() => undefined); // never replies
       },
     });
     await expect(client.sample(1, { signal: controller.signal })).rejects.toMatchObject({
@@ -119,12 +119,12 @@ describe("a call", () => {
       cause: { message: "enough" },
     });
     await over.promise;
-    // A signal that has been given already sends nothing.
+    // With an aborted signal, nothing is sent.
     const again = client.sample(1, { signal: controller.signal });
-    await expect(again).rejects.toMatchObject({ details: "cancelled before it was sent" });
+    await expect(again).rejects.toMatchObject({ details: "cancelled before the call was sent" });
   });
 
-  it("has the client's deadline, or its own", async () => {
+  it("has the timeout of the client, or its own", async () => {
     const held = () => new Promise(() => undefined);
     const client = await connect({ sample: held }, { timeoutMs: 50 });
     await expect(client.sample(1)).rejects.toMatchObject({ code: "DEADLINE_EXCEEDED" });

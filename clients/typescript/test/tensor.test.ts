@@ -24,13 +24,13 @@ describe("tensors on the wire", () => {
     expect(tensorFromMessage(message, 2)).toEqual(tensor);
   });
 
-  it("are only the part that a view shows", () => {
+  it("contain only the range of a view", () => {
     const whole = Float32Array.of(9, 1, 2, 9);
     const message = tensorToMessage(float32(whole.subarray(1, 3), [1, 2]), "x", 2);
     expect(tensorFromMessage(message, 2).data).toEqual(Float32Array.of(1, 2));
   });
 
-  it("are read where a reply has them, aligned or not", () => {
+  it("are read at any alignment", () => {
     const bytes = Buffer.from([9, 0, 0, 0x80, 0x3f]).subarray(1);
     const message = { dataType: DataType.DATA_TYPE_FLOAT32, shape: [1n, 1n], data: bytes };
     expect(tensorFromMessage(message, 2).data).toEqual(Float32Array.of(1));
@@ -94,14 +94,14 @@ describe("images", () => {
     expect(imagesFromMessage(imagesToMessage(tensor), "uint8")).toEqual(tensor);
   });
 
-  it("are refused where there are none", () => {
+  it("must not be empty", () => {
     expect(() => imagesToMessage([])).toThrow(LatentserveError);
   });
 
-  it("of a reply must have the form that was asked for", () => {
-    expect(() => imagesFromMessage(undefined, "png")).toThrow("no images");
+  it("of a reply must have the requested format", () => {
+    expect(() => imagesFromMessage(undefined, "png")).toThrow("the reply has no images");
     expect(() => imagesFromMessage(imagesToMessage([Uint8Array.of(1)]), "float32")).toThrow(
-      "images as png, where float32 was asked for",
+      "the reply has images as png; requested float32",
     );
   });
 });

@@ -26,29 +26,32 @@ if _version_not_supported:
 
 
 class GenerativeServiceStub:
-    """Runs generative autoencoders: images to latents, latents to images, and
+    """Runs generative models of images: images to latents, latents to images, and
     images to images.
 
-    Every method may answer, besides what it lists itself:
-    * INVALID_ARGUMENT, with BadRequest field violations that say what was sent
-    and what is expected; also for bytes that are not the request's message.
-    * NOT_FOUND, with ErrorInfo: no such model or version; `metadata["models"]`
-    lists what there is.
+    In addition to the errors that a method lists, every method may return:
+    * INVALID_ARGUMENT, with BadRequest field violations that contain the value
+    that was sent and the expected one; also for bytes that are not the
+    request's message.
+    * NOT_FOUND, with ErrorInfo: the model or version does not exist;
+    `metadata["models"]` lists the existing models.
     * FAILED_PRECONDITION, with ErrorInfo reason OPERATION_NOT_SUPPORTED: the
-    model lacks the operation; `metadata["operations"]` lists what it has.
+    model does not support the operation; `metadata["operations"]` lists the
+    supported ones.
     * RESOURCE_EXHAUSTED, with ErrorInfo reason QUEUE_FULL, RetryInfo and the
-    trailer `grpc-retry-pushback-ms`: too many rows wait for the model. Without
-    these details: the message is larger than the server's limit; do not retry.
-    * DEADLINE_EXCEEDED: the deadline passed while the request waited; the model
-    did not run for it.
+    trailer `grpc-retry-pushback-ms`: the model's queue has no room for the
+    request. Without these details: the message is larger than the server's
+    limit; do not retry.
+    * DEADLINE_EXCEEDED: the deadline passed while the request was queued; the
+    model did not run for it.
     * UNAVAILABLE, with RetryInfo: the server is starting or draining, or the
     model is loading.
-    * UNAUTHENTICATED, with ErrorInfo: the server asks for a bearer token in the
-    metadata `authorization`, and the call has none or another.
-    * INTERNAL, with ErrorInfo whose `metadata["request_id"]` finds the cause in
-    the server's log.
+    * UNAUTHENTICATED, with ErrorInfo: the server requires a bearer token in the
+    metadata `authorization`, and the call has none or a wrong one.
+    * INTERNAL, with ErrorInfo whose `metadata["request_id"]` identifies the
+    cause in the server's log.
 
-    All calls are idempotent, except that a draw without a seed differs each
+    All calls are idempotent, except that samples without a seed differ each
     time.
     """
 
@@ -91,34 +94,37 @@ class GenerativeServiceStub:
 
 
 class GenerativeServiceServicer:
-    """Runs generative autoencoders: images to latents, latents to images, and
+    """Runs generative models of images: images to latents, latents to images, and
     images to images.
 
-    Every method may answer, besides what it lists itself:
-    * INVALID_ARGUMENT, with BadRequest field violations that say what was sent
-    and what is expected; also for bytes that are not the request's message.
-    * NOT_FOUND, with ErrorInfo: no such model or version; `metadata["models"]`
-    lists what there is.
+    In addition to the errors that a method lists, every method may return:
+    * INVALID_ARGUMENT, with BadRequest field violations that contain the value
+    that was sent and the expected one; also for bytes that are not the
+    request's message.
+    * NOT_FOUND, with ErrorInfo: the model or version does not exist;
+    `metadata["models"]` lists the existing models.
     * FAILED_PRECONDITION, with ErrorInfo reason OPERATION_NOT_SUPPORTED: the
-    model lacks the operation; `metadata["operations"]` lists what it has.
+    model does not support the operation; `metadata["operations"]` lists the
+    supported ones.
     * RESOURCE_EXHAUSTED, with ErrorInfo reason QUEUE_FULL, RetryInfo and the
-    trailer `grpc-retry-pushback-ms`: too many rows wait for the model. Without
-    these details: the message is larger than the server's limit; do not retry.
-    * DEADLINE_EXCEEDED: the deadline passed while the request waited; the model
-    did not run for it.
+    trailer `grpc-retry-pushback-ms`: the model's queue has no room for the
+    request. Without these details: the message is larger than the server's
+    limit; do not retry.
+    * DEADLINE_EXCEEDED: the deadline passed while the request was queued; the
+    model did not run for it.
     * UNAVAILABLE, with RetryInfo: the server is starting or draining, or the
     model is loading.
-    * UNAUTHENTICATED, with ErrorInfo: the server asks for a bearer token in the
-    metadata `authorization`, and the call has none or another.
-    * INTERNAL, with ErrorInfo whose `metadata["request_id"]` finds the cause in
-    the server's log.
+    * UNAUTHENTICATED, with ErrorInfo: the server requires a bearer token in the
+    metadata `authorization`, and the call has none or a wrong one.
+    * INTERNAL, with ErrorInfo whose `metadata["request_id"]` identifies the
+    cause in the server's log.
 
-    All calls are idempotent, except that a draw without a seed differs each
+    All calls are idempotent, except that samples without a seed differ each
     time.
     """
 
     def Encode(self, request, context):
-        """Maps images to latents: the mean of q(z|x), or a draw from it.
+        """Maps images to latents: the mean of q(z|x), or a sample from it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -146,16 +152,16 @@ class GenerativeServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Sample(self, request, context):
-        """Draws latents from the prior and decodes them.
+        """Samples latents from the prior and decodes them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SampleStream(self, request, context):
-        """Sample for many images, in chunks that follow each other without a gap.
-        After a break, call again with the same seed and `offset` set to the first
-        row that is missing. Chunk rows equal the rows that Sample gives for the
+        """Sample for many images, in chunks of consecutive rows. To resume an
+        interrupted stream, call again with the same seed and `offset` set to the
+        first missing row. Chunk rows equal the rows that Sample returns for the
         same seed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -204,29 +210,32 @@ def add_GenerativeServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class GenerativeService:
-    """Runs generative autoencoders: images to latents, latents to images, and
+    """Runs generative models of images: images to latents, latents to images, and
     images to images.
 
-    Every method may answer, besides what it lists itself:
-    * INVALID_ARGUMENT, with BadRequest field violations that say what was sent
-    and what is expected; also for bytes that are not the request's message.
-    * NOT_FOUND, with ErrorInfo: no such model or version; `metadata["models"]`
-    lists what there is.
+    In addition to the errors that a method lists, every method may return:
+    * INVALID_ARGUMENT, with BadRequest field violations that contain the value
+    that was sent and the expected one; also for bytes that are not the
+    request's message.
+    * NOT_FOUND, with ErrorInfo: the model or version does not exist;
+    `metadata["models"]` lists the existing models.
     * FAILED_PRECONDITION, with ErrorInfo reason OPERATION_NOT_SUPPORTED: the
-    model lacks the operation; `metadata["operations"]` lists what it has.
+    model does not support the operation; `metadata["operations"]` lists the
+    supported ones.
     * RESOURCE_EXHAUSTED, with ErrorInfo reason QUEUE_FULL, RetryInfo and the
-    trailer `grpc-retry-pushback-ms`: too many rows wait for the model. Without
-    these details: the message is larger than the server's limit; do not retry.
-    * DEADLINE_EXCEEDED: the deadline passed while the request waited; the model
-    did not run for it.
+    trailer `grpc-retry-pushback-ms`: the model's queue has no room for the
+    request. Without these details: the message is larger than the server's
+    limit; do not retry.
+    * DEADLINE_EXCEEDED: the deadline passed while the request was queued; the
+    model did not run for it.
     * UNAVAILABLE, with RetryInfo: the server is starting or draining, or the
     model is loading.
-    * UNAUTHENTICATED, with ErrorInfo: the server asks for a bearer token in the
-    metadata `authorization`, and the call has none or another.
-    * INTERNAL, with ErrorInfo whose `metadata["request_id"]` finds the cause in
-    the server's log.
+    * UNAUTHENTICATED, with ErrorInfo: the server requires a bearer token in the
+    metadata `authorization`, and the call has none or a wrong one.
+    * INTERNAL, with ErrorInfo whose `metadata["request_id"]` identifies the
+    cause in the server's log.
 
-    All calls are idempotent, except that a draw without a seed differs each
+    All calls are idempotent, except that samples without a seed differ each
     time.
     """
 

@@ -26,13 +26,13 @@ if _version_not_supported:
 
 
 class ModelServiceStub:
-    """Tells which models there are, what they can do and how good they are, and
-    brings in new ones.
+    """Lists the models with their operations and metrics, and reloads the model
+    folder.
 
-    Every method may also answer INVALID_ARGUMENT for bytes that are not the
-    request's message, UNAUTHENTICATED where the server asks for a bearer token,
-    and INTERNAL with an ErrorInfo whose `metadata["request_id"]` finds the cause
-    in the server's log.
+    Every method may also return INVALID_ARGUMENT for bytes that are not the
+    request's message, UNAUTHENTICATED if the server requires a bearer token, and
+    INTERNAL with an ErrorInfo whose `metadata["request_id"]` identifies the
+    cause in the server's log.
     """
 
     def __init__(self, channel):
@@ -59,37 +59,37 @@ class ModelServiceStub:
 
 
 class ModelServiceServicer:
-    """Tells which models there are, what they can do and how good they are, and
-    brings in new ones.
+    """Lists the models with their operations and metrics, and reloads the model
+    folder.
 
-    Every method may also answer INVALID_ARGUMENT for bytes that are not the
-    request's message, UNAUTHENTICATED where the server asks for a bearer token,
-    and INTERNAL with an ErrorInfo whose `metadata["request_id"]` finds the cause
-    in the server's log.
+    Every method may also return INVALID_ARGUMENT for bytes that are not the
+    request's message, UNAUTHENTICATED if the server requires a bearer token, and
+    INTERNAL with an ErrorInfo whose `metadata["request_id"]` identifies the
+    cause in the server's log.
     """
 
     def ListModels(self, request, context):
-        """Lists every version of every model, the refused ones and the reason too.
-        Answers while the server is still loading. Not paged: the number of
-        versions is bounded by the server.
+        """Lists every version of every model, including refused ones with the reason.
+        Works while the server is still loading. Not paged: the server limits the
+        number of versions.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetModel(self, request, context):
-        """Describes one version of one model. NOT_FOUND with the names there are.
+        """Describes one version of one model. NOT_FOUND lists the existing names.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReloadModels(self, request, context):
-        """Looks at the model folder again: loads, checks and warms up what is new
-        beside what is served, then swaps. A version that fails its checks is
-        refused with the reason, and what was served before stays. Answers when all
-        is done; allow a deadline of minutes. NOT_FOUND for a name without a folder
-        and without a served version.
+        """Reloads the model folder: loads, checks and warms up new versions while the
+        old ones serve, then swaps them. A version that fails its checks is refused
+        with the reason, and the previously served one stays. Returns when the
+        reload is complete; allow a timeout of minutes. NOT_FOUND for a name
+        without a folder and without a served version.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -122,13 +122,13 @@ def add_ModelServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ModelService:
-    """Tells which models there are, what they can do and how good they are, and
-    brings in new ones.
+    """Lists the models with their operations and metrics, and reloads the model
+    folder.
 
-    Every method may also answer INVALID_ARGUMENT for bytes that are not the
-    request's message, UNAUTHENTICATED where the server asks for a bearer token,
-    and INTERNAL with an ErrorInfo whose `metadata["request_id"]` finds the cause
-    in the server's log.
+    Every method may also return INVALID_ARGUMENT for bytes that are not the
+    request's message, UNAUTHENTICATED if the server requires a bearer token, and
+    INTERNAL with an ErrorInfo whose `metadata["request_id"]` identifies the
+    cause in the server's log.
     """
 
     @staticmethod

@@ -1,5 +1,5 @@
-"""Merges queued requests into batches and splits the outputs by caller.
+"""Merges queued requests into batches and splits the outputs by request.
 
 Rows with a deadline and a callback come in; a `Completion` for each request goes out. Knows
-neither gRPC nor ONNX Runtime, and imports no other folder.
+neither gRPC nor ONNX Runtime. Imports no other folder.
 """

@@ -1,4 +1,4 @@
-"""Who may wait, by the measured rate, and what those are told who may not."""
+"""Admission control by deadline, and retry delays for refused requests."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ from latentserve_server.batching.request import NEVER_NS, QueuedRequest
 from latentserve_server.batching.service_rate import ServiceRate
 from latentserve_server.errors import DeadlineExceeded, QueueFull
 
-_DOUBT = 2.0
-"""How much shorter than forecast a wait may turn out, and how much longer a run.
+_SAFETY_FACTOR = 2.0
+"""By what factor an actual wait may be shorter, or an actual run longer, than expected.
 
-A caller who is refused wrongly is harmed; one who is admitted wrongly only waits in vain.
+The factor favours admission: a wrong refusal fails a request that would have been served, a wrong
+admission only costs its client the wait.
 """
 
 
 class Admission:
-    """Forecasts for one queue. The batcher's lock is held around every call.
+    """Estimates waits in one queue. The batcher holds its lock around every call.
 
     Args:
-        name: of the model, for the refused.
-        queue: what waits.
-        drain: what was measured.
-        max_batch_rows: rows of one batch, at most.
-        delay_ns: how long a batch may wait to be filled.
+        name: name of the model, for error messages.
+        queue: the queued requests.
+        service_rate: the measured durations of batches.
+        max_batch_rows: maximum rows of a batch.
+        delay_ns: maximum time that a batch waits to be filled.
     """
 
     def __init__(
@@ -41,58 +42,63 @@ class Admission:
         self._max_batch_rows = max_batch_rows
         self._delay_ns = delay_ns
 
-    def check_deadline(self, request: QueuedRequest, running: Batch | None, cut_ns: int) -> None:
-        """Raise DeadlineExceeded where the wait will be longer, by far, than there is time.
+    def check_deadline(
+        self, request: QueuedRequest, running: Batch | None, started_ns: int
+    ) -> None:
+        """Raise DeadlineExceeded if the expected wait is over twice the time to the deadline.
 
-        `running` is the batch that was cut at `cut_ns`, None for an idle engine.
+        `running` is the batch that started at `started_ns`, None for an idle engine.
         """
         service_rate, queues, now_ns = self._service_rate, self._queue.queues, request.submitted_ns
-        left_s = _DOUBT * (request.deadline_ns - now_ns) / 1e9
+        allowed_s = _SAFETY_FACTOR * (request.deadline_ns - now_ns) / 1e9
         rows = self._queue.model_quota.rows
-        # First what it cannot be longer than: the running batch, the full ones, the last of each.
-        if (rows // self._max_batch_rows + 1 + len(queues)) * service_rate.slowest_s <= left_s:
+        # An upper bound first, because it is cheap: the running batch, the full batches, and one
+        # partly filled batch per operation.
+        if (rows // self._max_batch_rows + 1 + len(queues)) * service_rate.slowest_s <= allowed_s:
             return
-        wait_s = service_rate.rest_s(running, (now_ns - cut_ns) / 1e9)
-        wait_s += service_rate.ahead_s(request.operation, queues)
-        if wait_s > left_s:
+        wait_s = service_rate.remaining_s(running, (now_ns - started_ns) / 1e9)
+        wait_s += service_rate.queue_wait_s(request.operation, queues)
+        if wait_s > allowed_s:
             raise DeadlineExceeded(
-                f"the deadline is in {left_s / _DOUBT:.3g} s and {rows} rows wait already, for "
-                f"about {wait_s:.3g} s; the model did not run. "
+                f"the deadline is in {allowed_s / _SAFETY_FACTOR:.3g} s, but {rows} rows are "
+                f"queued and the expected wait is {wait_s:.3g} s; the model did not run. "
                 "Allow more time, or send fewer requests at once"
             )
 
     def due_ns(self, request: QueuedRequest) -> float:
-        """Return when a request's batch must go: in time for its deadline, at once if need be."""
+        """Return when the batch of a request must start: early enough for its deadline."""
         due_ns = request.submitted_ns + self._delay_ns
         if request.deadline_ns == NEVER_NS:
             return due_ns
         slowest_ns = self._service_rate.slowest_s * 1e9
-        if not slowest_ns:  # nobody knows how long it will run
+        if not slowest_ns:  # no measurement yet
             return due_ns if request.deadline_ns > due_ns else request.submitted_ns
-        return min(due_ns, max(request.deadline_ns - _DOUBT * slowest_ns, request.submitted_ns))
+        latest_ns = request.deadline_ns - _SAFETY_FACTOR * slowest_ns
+        return min(due_ns, max(latest_ns, request.submitted_ns))
 
-    def full(self, excess: QuotaExcess, running: Batch | None, elapsed_s: float) -> QueueFull:
-        """Return the error, with the time until this request, not all that waits, has its place.
+    def queue_full_error(
+        self, excess: QuotaExcess, running: Batch | None, elapsed_s: float
+    ) -> QueueFull:
+        """Return the error, with a retry delay after which this request is expected to fit.
 
-        `running` began `elapsed_s` ago.
+        `running` is the batch that started `elapsed_s` ago, None for an idle engine.
         """
         model_quota = self._queue.model_quota
-        if excess.of_all:
+        if excess.is_total:
             return excess.error(self._name, model_quota.wait_s(excess))
         if not self._service_rate.slowest_s:
             return excess.error(self._name, None)
-        rows = excess.over
+        rows = excess.exceeded_by
         if excess.in_bytes and excess.waiting:
-            rows = -(-excess.over * model_quota.rows // excess.waiting)
-        rest_s = self._service_rate.rest_s(running, elapsed_s)
-        return excess.error(
-            self._name, rest_s + self._service_rate.leave_s(rows, self._queue.queues)
-        )
+            rows = -(-excess.exceeded_by * model_quota.rows // excess.waiting)
+        remaining_s = self._service_rate.remaining_s(running, elapsed_s)
+        dequeue_s = self._service_rate.dequeue_s(rows, self._queue.queues)
+        return excess.error(self._name, remaining_s + dequeue_s)
 
 
-def too_late(cut_rows: int = 0, rows: int = 0) -> DeadlineExceeded:
-    """Return the error for a request that waited too long; `cut_rows` of its `rows` ran."""
-    ran = f"only {cut_rows} of {rows} rows ran" if cut_rows else "the model did not run"
+def deadline_error(dequeued_rows: int = 0, rows: int = 0) -> DeadlineExceeded:
+    """Return the error for an expired request, of whose `rows` `dequeued_rows` ran."""
+    ran = f"only {dequeued_rows} of {rows} rows ran" if dequeued_rows else "the model did not run"
     return DeadlineExceeded(
         f"the deadline passed while the request waited; {ran}. "
         "Allow more time, or send fewer requests at once"

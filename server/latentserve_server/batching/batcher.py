@@ -1,19 +1,18 @@
-"""Merges what waits into batches, and gives every caller exactly its own rows.
+"""Dynamic batcher: merges queued requests into batches and splits the outputs by request.
 
-One batcher and one thread per engine. By default there is no timer: an idle engine takes what
-is there at once, and while it runs the next batch fills, so a single caller pays no delay
-and batches grow by themselves with the load. With a `max_delay_s`, a batch that is not full
-waits so long at most since its first request came.
+One batcher and one thread per engine. By default no timer is used: an idle engine runs the queued
+requests at once, and the next batch fills while it runs. So a single client pays no delay, and
+batches grow with the load. With `max_delay_s`, a batch that is not full waits up to this time after
+its oldest request arrived.
 
-* Admission is by rows and bytes into bounded queues (`queue_quota`); a full one refuses at once.
-* A request that will be too late when its turn comes is refused at once (`drain_rate`).
-* A batch holds rows of one operation. A request larger than a batch runs in several.
-* Cancelled callers leave the queue at once, expired ones when a batch is cut; the engine
-  never runs for either. Those that run already get their answer, however late.
-* A batch that fails is run again in parts (`executor`, `recovery`), so that a bad caller fails
-  alone.
+* Admission is by rows and bytes into bounded queues (`quota`); a full queue refuses at once.
+* A request that is expected to miss its deadline is refused at once (`admission`).
+* A batch holds rows of one operation. A request larger than a batch runs in several batches.
+* Cancelled requests leave the queue at once, expired ones when the next batch is taken; the engine
+  runs for neither. A request that already runs gets its result, even after its deadline.
+* A failed batch is retried in parts (`executor`, `splitting`): only the faulty request fails.
 
-Nothing here knows gRPC or ONNX Runtime, and callbacks come from any thread.
+The batcher knows neither gRPC nor ONNX Runtime, and calls its callbacks from any thread.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ import time
 from collections.abc import Callable
 from math import inf
 
-from latentserve_server.batching.admission import Admission, too_late
+from latentserve_server.batching.admission import Admission, deadline_error
 from latentserve_server.batching.callbacks import Backlog, BatcherCallbacks
 from latentserve_server.batching.executor import BatchExecutor, Runner
 from latentserve_server.batching.latency_model import LatencyModel
@@ -42,21 +41,21 @@ log = logging.getLogger(__name__)
 
 
 class Batcher:
-    """A bounded queue in front of one engine.
+    """A bounded queue in front of one engine, and the thread that runs its batches.
 
     Args:
         runner: runs the batches.
-        name: of the thread and in the log.
-        max_batch_rows: rows of one batch, at most.
-        queue_rows, queue_bytes: what may wait, at most; see `queue_quota` for what is counted.
+        name: name of the model, in the log and of the thread.
+        max_batch_rows: maximum rows of a batch.
+        queue_rows, queue_bytes: the quota of this model; see `quota` for what it counts.
         max_delay_s: seconds that a batch may wait to be filled.
-        budget: what may wait for this and other models together.
-        observer: told of what happens, from any thread.
+        queue_quota: the total quota, shared with other models.
+        callbacks: called on events, from any thread.
         clock_ns: monotonic nanoseconds; deadlines are seconds on the same clock.
-        offer: called, from the thread that submits, when work comes to an idle batcher. True
-            says that somebody will call `run_next` until it returns False, or `hand_over`;
-            otherwise the batcher's own thread runs what there is. With a delay it always does,
-            since somebody must wait.
+        inline_hook: for inline execution: called on the submitting thread when a request arrives at
+            an idle batcher. If it returns True, its owner must call `run_next` until that returns
+            False, or `wake_thread`. Otherwise the batcher's own thread runs the batches. Not used
+            with a delay, because a thread must wait for it.
     """
 
     def __init__(
@@ -71,12 +70,12 @@ class Batcher:
         queue_quota: QueueQuota | None = None,
         callbacks: BatcherCallbacks | None = None,
         clock_ns: Callable[[], int] = time.monotonic_ns,
-        offer: Callable[[Batcher], bool] | None = None,
+        inline_hook: Callable[[Batcher], bool] | None = None,
     ) -> None:
         self._name = name
         self._max_batch_rows = max_batch_rows
         self._delay_ns = int(max_delay_s * 1e9)
-        self._offer = None if self._delay_ns else offer
+        self._inline_hook = None if self._delay_ns else inline_hook
         self._callbacks = callbacks or BatcherCallbacks()
         self._clock_ns = clock_ns
         self._model_quota = (queue_quota or QueueQuota()).model_quota(
@@ -101,59 +100,60 @@ class Batcher:
         )
         self._lock = threading.RLock()
         self._running: Batch | None = None
-        self._cut_ns = 0
+        self._started_ns = 0
         self._closed = False
         self._thread: threading.Thread | None = None
-        self._taken = False  # somebody runs what there is, or has promised to
-        self._handed = False  # it is for the thread
-        # The thread sleeps on the bell, until `_wakes_ns` where something waits to be filled.
-        # Unlike a condition it can be rung without a lock, so `end` may come from a finalizer,
-        # which runs anywhere.
-        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._wakes_ns = NEVER_NS
+        self._claimed = False  # a thread runs the batches, or the inline hook agreed to
+        self._handed_to_thread = False  # the batcher's own thread is to run the batches
+        # The thread waits on this queue, with a delay until `_wakeup_ns`. Unlike a condition, it
+        # needs no lock to wake a thread, so `shutdown` can be called from a finalizer, which may
+        # run at any point of any thread.
+        self._wakeup: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._wakeup_ns = NEVER_NS
 
-    def forecast(self) -> tuple[float, int]:
-        """Return the seconds that the next batch will take, and how many calls are in it, about.
+    def estimate_next_batch(self) -> tuple[float, int]:
+        """Return the expected seconds of the next batch, and about how many requests it holds.
 
-        Rather too many seconds; infinity where nothing like it has run. Safe from any thread.
+        The seconds are rather too high; infinity if no batch of the operation has run. Safe from
+        any thread.
         """
         with self._lock:
-            operation, rows, calls = self._queue.next_up()
-        most = self._max_batch_rows
-        if rows > most:
-            rows, calls = most, max(calls * most // rows, 1)
+            operation, rows, calls = self._queue.peek()
+        max_rows = self._max_batch_rows
+        if rows > max_rows:
+            rows, calls = max_rows, max(calls * max_rows // rows, 1)
         elif not rows:
             return 0.0, 0
         latency = self._latency.get(operation)
         return inf if latency is None else latency.expected_s(rows), calls
 
     def learn(self, operation: str, rows: int, seconds: float) -> None:
-        """Take in how long a batch of a warm-up took; of its own ones the batcher knows."""
+        """Add the measurement of a warm-up batch; the batcher measures its own batches itself."""
         self._latency.setdefault(operation, LatencyModel()).learn(rows, seconds)
         self._service_rate.learn(operation, rows, seconds)
 
     @property
-    def is_full(self) -> bool:
-        """Whether as many rows wait as a batch may have."""
+    def has_full_batch(self) -> bool:
+        """Whether at least one full batch is queued."""
         return self._model_quota.rows >= self._max_batch_rows
 
     @property
     def waiting_rows(self) -> int:
-        """Rows in the queue, those of running batches not counted."""
+        """Queued rows, without those of running batches."""
         return self._model_quota.rows
 
     @property
     def waiting_bytes(self) -> int:
-        """Bytes of the rows in the queue, as they were sent."""
+        """Bytes of the queued rows, as sent."""
         return self._model_quota.nbytes
 
     def waiting_by_operation(self) -> dict[str, int]:
-        """Return the rows in the queue of each operation that has some. Safe from any thread."""
+        """Return the queued rows by operation, without empty queues. Safe from any thread."""
         with self._lock:
             return {name: queue.rows for name, queue in self._queue.queues.items() if queue.rows}
 
     def backlog(self) -> Backlog | None:
-        """Return the work that there is, None for an idle engine. Safe from any thread."""
+        """Return the unfinished work, None for an idle engine. Safe from any thread."""
         with self._lock:
             running, waiting_rows = self._running, self._model_quota.rows
             if running is not None:
@@ -166,7 +166,7 @@ class Batcher:
         return Backlog(operation, running_rows, waiting_rows, stalled_ns / 1e9)
 
     def start(self) -> None:
-        """Start the thread that runs the batches which nobody else takes."""
+        """Start the thread that runs the batches that are not executed inline."""
         self._thread = threading.Thread(target=self._loop, name=f"engine-{self._name}", daemon=True)
         self._thread.start()
 
@@ -177,14 +177,14 @@ class Batcher:
 
         `deadline` is in seconds on the monotonic clock, or None. `done` is called once, from any
         thread, unless the request is cancelled. Raises QueueFull, DeadlineExceeded or Unavailable
-        at once, and then `done` is never called.
+        if the request is refused; then `done` is never called.
         """
         now_ns = self._clock_ns()
         deadline_ns = NEVER_NS if deadline is None else deadline * 1e9
         request = QueuedRequest(self, operation, inputs, deadline_ns, done, now_ns)
         if deadline_ns <= now_ns:
             self._callbacks.refused(operation, "deadline")
-            raise too_late()
+            raise deadline_error()
         with self._lock:
             if self._closed:
                 self._callbacks.refused(operation, "unloading")
@@ -197,49 +197,49 @@ class Batcher:
                 request.due_ns = self._admission.due_ns(request)
             excess = self._queue.add(request)
             if excess is not None:
-                reason = "total_full" if excess.of_all else "queue_full"
+                reason = "total_full" if excess.is_total else "queue_full"
                 self._callbacks.refused(operation, reason)
-                elapsed_s = (now_ns - self._cut_ns) / 1e9
-                raise self._admission.full(excess, self._running, elapsed_s)
-            idle, self._taken = not self._taken, True
+                elapsed_s = (now_ns - self._started_ns) / 1e9
+                raise self._admission.queue_full_error(excess, self._running, elapsed_s)
+            idle, self._claimed = not self._claimed, True
             if self._delay_ns and not idle and self._is_due_earlier():
-                self._bell.put(None)
-        if idle and not (self._offer is not None and self._offer(self)):
-            self.hand_over()
+                self._wakeup.put(None)
+        if idle and not (self._inline_hook is not None and self._inline_hook(self)):
+            self.wake_thread()
         return request
 
-    def hand_over(self) -> None:
-        """Let the batcher's own thread run what there is: for one who took an offer."""
-        self._handed = True
-        self._bell.put(None)
+    def wake_thread(self) -> None:
+        """Let the batcher's own thread run the queued requests, after the inline hook agreed to."""
+        self._handed_to_thread = True
+        self._wakeup.put(None)
 
-    def forget(self, request: QueuedRequest) -> None:
-        """Drop a request without an answer; nothing happens if it has its answer already."""
+    def cancel(self, request: QueuedRequest) -> None:
+        """Drop a request without calling its callback; does nothing if it is completed."""
         with self._lock:
-            if not request.settled:
-                request.settled = True
-                self._queue.leave(request)
+            if not request.completed:
+                request.completed = True
+                self._queue.remove(request)
                 self._callbacks.dropped(request.operation, "cancelled")
 
-    def end(self) -> None:
-        """Accept nothing more; the thread ends once it has run what waits. Does not block."""
+    def shutdown(self) -> None:
+        """Refuse new requests; the thread ends once the queue is empty. Does not block."""
         self._closed = True
         self._model_quota.ended = True
-        self._bell.put(None)
+        self._wakeup.put(None)
 
     def close(self, *, timeout_s: float) -> None:
-        """End, and wait for it; what still waits after `timeout_s` gets Unavailable."""
-        self.end()
+        """Shut down and wait up to `timeout_s`; then fail the queued requests with Unavailable."""
+        self.shutdown()
         if self._thread is not None:
             self._thread.join(timeout_s)
         with self._lock:
-            left = list(self._queue)
-        self._settle(left, Unavailable("the server stopped before the request ran"))
+            remaining = list(self._queue)
+        self._complete(remaining, Unavailable("the server stopped before the request ran"))
 
     def next_due_ns(self) -> float | None:
-        """Return when the next batch is due, on the batcher's clock; None where nothing waits.
+        """Return when the next batch is due, on the batcher's clock; None for an empty queue.
 
-        It may be past: a full batch is due at once, and without a delay so is any.
+        The time may be in the past: a full batch is due at once, as is any batch without a delay.
         """
         with self._lock:
             if self._closed or not self._delay_ns:
@@ -247,78 +247,82 @@ class Batcher:
             return self._queue.due_ns(self._max_batch_rows)
 
     def run_next(self) -> bool:
-        """Cut one batch and run it on the calling thread; False once nothing more is due.
+        """Run one batch on the calling thread; return False once no more batches are due.
 
-        One thread at a time may: the batcher's own, or whoever took an offer; tests do it by
-        hand.
+        Only one thread at a time may call it: the batcher's own, or the one of the inline hook.
         """
         with self._lock:
-            cut_ns = self._clock_ns()
+            started_ns = self._clock_ns()
             due_only = self._delay_ns > 0 and not self._closed
-            batch, expired = self._queue.cut(self._max_batch_rows, cut_ns, due_only=due_only)
-            self._running, self._cut_ns = batch, cut_ns
+            batch, expired = self._queue.pop_batch(
+                self._max_batch_rows, started_ns, due_only=due_only
+            )
+            self._running, self._started_ns = batch, started_ns
             if batch is None:
-                self._rest()
+                self._release_if_idle()
         for request in expired:
             self._callbacks.dropped(request.operation, "expired")
-            self._settle([request], too_late(request.cut_rows, request.rows))
+            self._complete([request], deadline_error(request.dequeued_rows, request.rows))
         if batch is None:
             return False
-        engine_ns = self._executor.run(batch, cut_ns, self._settle)
+        engine_ns = self._executor.run(batch, started_ns, self._complete)
         if engine_ns is not None:
-            self._has_run(batch, engine_ns, self._clock_ns() - cut_ns)
+            self._record_batch(batch, engine_ns, self._clock_ns() - started_ns)
         with self._lock:
             self._running = None
-            return not self._rest()
+            return not self._release_if_idle()
 
-    def _rest(self) -> bool:
-        """End the work if nothing waits: the next request is offered again. Under the lock."""
+    def _release_if_idle(self) -> bool:
+        """If the queue is empty, let the next request call the inline hook again. Under the lock.
+
+        Return whether the queue is empty.
+        """
         if self._model_quota.rows:
             return False
-        self._taken = False
+        self._claimed = False
         if self._closed:
-            self._bell.put(None)
+            self._wakeup.put(None)
         return True
 
-    def _has_run(self, batch: Batch, engine_ns: int, whole_ns: int) -> None:
+    def _record_batch(self, batch: Batch, engine_ns: int, total_ns: int) -> None:
         operation, _, rows = batch
         latency = self._latency.get(operation)
         if latency is None:
             latency = self._latency[operation] = LatencyModel()
         latency.learn(rows, engine_ns / 1e9)
-        # The answers are part of it: the next batch waits for them, too.
-        self._service_rate.learn(operation, rows, whole_ns / 1e9)
+        # The callbacks are included, because the next batch waits for them, too.
+        self._service_rate.learn(operation, rows, total_ns / 1e9)
         self._model_quota.rows_per_s = self._service_rate.rows_per_s
 
     def _loop(self) -> None:
         while True:
             with contextlib.suppress(queue.Empty):
-                self._bell.get(timeout=self._sleep_s())
-            if self._handed or self._delay_ns:
-                self._handed = False
+                self._wakeup.get(timeout=self._sleep_s())
+            if self._handed_to_thread or self._delay_ns:
+                self._handed_to_thread = False
                 while self.run_next():
                     pass
             with self._lock:
-                if self._closed and not self._taken:
+                if self._closed and not self._claimed:
                     return
 
     def _sleep_s(self) -> float | None:
-        """Return how long the thread may sleep, None: until the bell rings."""
+        """Return how long the thread may wait, None for until it is woken."""
         if not self._delay_ns:
             return None
         with self._lock:
             due_ns = self.next_due_ns()
-            self._wakes_ns = NEVER_NS if due_ns is None else due_ns
+            self._wakeup_ns = NEVER_NS if due_ns is None else due_ns
         return None if due_ns is None else max(due_ns - self._clock_ns(), 0.0) / 1e9
 
-    def _settle(self, requests: list[QueuedRequest], error: CallError | None) -> None:
-        """Answer requests, each once; a callback that fails harms nobody else."""
+    def _complete(self, requests: list[QueuedRequest], error: CallError | None) -> None:
+        """Complete requests, each once; a failing callback does not affect other requests."""
         with self._lock:
-            requests = [request for request in requests if not request.settled]
+            requests = [request for request in requests if not request.completed]
             for request in requests:
-                request.settled = True
-                if request.cut_rows < request.rows:
-                    self._queue.leave(request)
+                request.completed = True
+                if request.dequeued_rows < request.rows:
+                    self._queue.remove(request)
         for request in requests:
             completion = Completion(
                 request.outputs if error is None else (),
@@ -330,16 +334,16 @@ class Batcher:
             )
             try:
                 request.done(completion)
-            except Exception:  # the next caller's answer must not depend on it
+            except Exception:  # the other requests must complete all the same
                 log.exception("%s: a completion callback failed", self._name)
 
     def _check_deadline(self, request: QueuedRequest) -> None:
         try:
-            self._admission.check_deadline(request, self._running, self._cut_ns)
+            self._admission.check_deadline(request, self._running, self._started_ns)
         except DeadlineExceeded:
             self._callbacks.refused(request.operation, "deadline")
             raise
 
     def _is_due_earlier(self) -> bool:
         due_ns = self._queue.due_ns(self._max_batch_rows)
-        return due_ns is not None and due_ns < self._wakes_ns
+        return due_ns is not None and due_ns < self._wakeup_ns

@@ -1,46 +1,50 @@
-"""What a batcher tells of itself."""
+"""Callbacks for the events of a batcher, and a summary of its unfinished work."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 REFUSED = ("queue_full", "total_full", "deadline", "unloading")
-"""Why requests are not admitted: its own queue, all queues together, the deadline, a model that
-ends."""
+"""Reasons for a refusal: the model's queue is full, all queues together are full, the deadline
+cannot be met, the model is being unloaded."""
 DROPPED = ("cancelled", "expired")
-"""Why requests that were admitted end before their answer."""
+"""Reasons why an admitted request is dropped."""
 
 
 class BatcherCallbacks:
-    """Hears of what happens in a batcher; this one does nothing. Must be quick and not fail."""
+    """Methods that a batcher calls on its events, from any thread; these do nothing.
+
+    An override must be fast and must not raise.
+    """
 
     def waited(self, operation: str, seconds: float) -> None:
-        """A request's first rows left the queue."""
+        """The first rows of a request left the queue after `seconds`."""
 
     def ran(self, operation: str, rows: int, seconds: float) -> None:
-        """The engine ran a batch."""
+        """The engine ran a batch in `seconds`."""
 
     def padded(self, operation: str, rows: int) -> None:
-        """The engine ran a batch with so many rows of padding."""
+        """The engine added `rows` rows of padding to a batch."""
 
     def halved(self, operation: str) -> None:
-        """The device had no memory for a batch, and it is run in two halves."""
+        """The device had no memory for a batch; the batcher runs it in two halves."""
 
     def failed(self, operation: str) -> None:
         """The engine failed for one request."""
 
     def refused(self, operation: str, reason: str) -> None:
-        """A request was not admitted; the reason is one of `REFUSED`."""
+        """A request was refused; `reason` is one of `REFUSED`."""
 
     def dropped(self, operation: str, reason: str) -> None:
-        """A request ended before its answer; the reason is one of `DROPPED`."""
+        """An admitted request was dropped; `reason` is one of `DROPPED`."""
 
 
 class Backlog(NamedTuple):
-    """Work that has no answer yet.
+    """The unfinished work of a batcher.
 
-    `operation` is what is running, or first in the queue where nothing is. `stalled_s` is the
-    time since a batch finished, or since there is work at all, whichever is shorter.
+    `operation` is the operation of the running batch, or of the first queued request if none runs.
+    `stalled_s` is the shorter of the time since the last batch finished and the time since the
+    batcher last became busy.
     """
 
     operation: str

@@ -1,4 +1,4 @@
-"""Runs a batch on the engine and gives every caller its own rows, whoever else is in it."""
+"""Batch executor: runs a batch on the engine and splits its outputs by request."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ import numpy as np
 from latentserve_server.batching.callbacks import BatcherCallbacks
 from latentserve_server.batching.queue import Batch
 from latentserve_server.batching.request import Floats, QueuedRequest
-from latentserve_server.batching.splitting import halves, singles, still_wanted
+from latentserve_server.batching.splitting import split_halves, split_requests, without_completed
 from latentserve_server.errors import CallError, EngineFailure, OutOfMemory
 
 log = logging.getLogger(__name__)
 
-Settle = Callable[[list[QueuedRequest], CallError | None], None]
-"""Answers requests, with their outputs or with an error; whoever has an answer keeps it."""
+Complete = Callable[[list[QueuedRequest], CallError | None], None]
+"""Completes requests with their outputs, or with an error; skips those already completed."""
 
 
 class Runner(Protocol):
-    """What the batcher needs of an engine."""
+    """The interface of an engine that the batcher uses."""
 
     def run(self, operation: str, inputs: Sequence[Floats]) -> Sequence[Floats]:
         """Run one batch; every input and output has the same number of rows.
 
-        The inputs are overwritten by the next batch; the outputs are not, callers hold views of
-        them. Raises OutOfMemory where fewer rows may fit.
+        The next batch overwrites the inputs. It must not overwrite the outputs, because completed
+        requests hold views of them. Raises OutOfMemory if fewer rows may fit.
         """
 
 
 class BatchExecutor:
-    """The running side of a batcher, on one thread at a time.
+    """Runs the batches of one batcher, on one thread at a time.
 
-    `progress_ns` is when the engine last finished a batch, for good or ill.
+    `progress_ns` is when the engine last finished a batch, with or without an error.
 
     Args:
         runner: runs the batches.
-        name: of the model, in the log.
-        max_batch_rows: rows of one batch, at most.
-        observer: told of what happens.
+        name: name of the model in the log.
+        max_batch_rows: maximum rows of a batch.
+        callbacks: called on events.
         clock_ns: monotonic nanoseconds.
     """
 
@@ -61,30 +61,30 @@ class BatchExecutor:
         self._buffers: dict[str, tuple[Floats, ...]] = {}
         self.progress_ns = 0
 
-    def run(self, batch: Batch, cut_ns: int, settle: Settle) -> int | None:
-        """Run a batch that was cut at `cut_ns`, and answer everybody in it.
+    def run(self, batch: Batch, started_ns: int, complete: Complete) -> int | None:
+        """Run a batch that left the queue at `started_ns`, and complete all its requests.
 
-        Return the nanoseconds that the engine took, None where it failed.
+        Return the nanoseconds that the engine took, None if it failed.
         """
         for request, start, _ in batch.slices:
             if start == 0:
-                request.queue_ns = cut_ns - request.submitted_ns
+                request.queue_ns = started_ns - request.submitted_ns
                 self._callbacks.waited(batch.operation, request.queue_ns / 1e9)
-        return self._attempt(batch, cut_ns, settle, halved=False)
+        return self._run_once(batch, started_ns, complete, halved=False)
 
-    def _attempt(
-        self, batch: Batch, started_ns: int, settle: Settle, *, halved: bool
+    def _run_once(
+        self, batch: Batch, started_ns: int, complete: Complete, *, halved: bool
     ) -> int | None:
         try:
             outputs = self._run_engine(batch)
-        except Exception as error:  # noqa: BLE001 - whatever the engine raises, callers get an answer
+        except Exception as error:  # noqa: BLE001 - every error must complete the requests
             self.progress_ns = self._clock_ns()
-            self._recover(batch, error, settle, halved=halved)
+            self._recover(batch, error, complete, halved=halved)
             return None
         self.progress_ns = self._clock_ns()
         elapsed_ns = self.progress_ns - started_ns
         self._callbacks.ran(batch.operation, batch.rows, elapsed_ns / 1e9)
-        self._deliver(batch, outputs, elapsed_ns, settle)
+        self._deliver(batch, outputs, elapsed_ns, complete)
         return elapsed_ns
 
     def _run_engine(self, batch: Batch) -> Sequence[Floats]:
@@ -103,7 +103,7 @@ class BatchExecutor:
         return outputs
 
     def _make_buffers(self, batch: Batch) -> tuple[Floats, ...]:
-        """Return new input buffers of the operation; one thread runs one batch at a time."""
+        """Return new input buffers for the operation; one set is enough for one batch at a time."""
         buffers = self._buffers[batch.operation] = tuple(
             np.empty((self._max_batch_rows, *rows.array.shape[1:]), dtype=np.float32)
             for rows in batch.slices[0].request.inputs
@@ -111,13 +111,13 @@ class BatchExecutor:
         return buffers
 
     def _deliver(
-        self, batch: Batch, outputs: Sequence[Floats], elapsed_ns: int, settle: Settle
+        self, batch: Batch, outputs: Sequence[Floats], elapsed_ns: int, complete: Complete
     ) -> None:
         finished: list[QueuedRequest] = []
         offset = 0
         for request, start, stop in batch.slices:
             end = offset + stop - start
-            if not request.settled:
+            if not request.completed:
                 request.compute_ns += elapsed_ns
                 if batch.rows > request.batch_rows:
                     request.batch_rows = batch.rows
@@ -126,51 +126,51 @@ class BatchExecutor:
                     if stop - start == request.rows:  # the common case: no copy, see Completion
                         request.outputs = tuple([output[offset:end] for output in outputs])
                     else:
-                        _join(request, start, stop, [output[offset:end] for output in outputs])
+                        _copy_rows(request, start, stop, [output[offset:end] for output in outputs])
                 except Exception as error:  # for example MemoryError while rows are joined
-                    log.exception("%s: an answer could not be assembled", self._name)
-                    settle([request], _failure(error))
+                    log.exception("%s: the outputs of a request could not be joined", self._name)
+                    complete([request], _failure(error))
                 else:
                     if request.finished_rows == request.rows:
                         finished.append(request)
             offset = end
-        settle(finished, None)
+        complete(finished, None)
 
-    def _recover(self, batch: Batch, error: Exception, settle: Settle, *, halved: bool) -> None:
-        """Run what failed again as `recovery` says, or fail those who were in it."""
-        callers = len(batch.slices)
-        lacks_memory = isinstance(error, OutOfMemory)
-        if lacks_memory and not halved and batch.rows > 1:
+    def _recover(self, batch: Batch, error: Exception, complete: Complete, *, halved: bool) -> None:
+        """Retry a failed batch as `splitting` describes, or fail its requests."""
+        requests = len(batch.slices)
+        out_of_memory = isinstance(error, OutOfMemory)
+        if out_of_memory and not halved and batch.rows > 1:
             log.warning(
-                "%s: the device has no memory for %s of %d rows (%s); running it in two halves",
+                "%s: the device has no memory for %s of %d rows (%s); retrying in two halves",
                 *(self._name, batch.operation, batch.rows, error),
             )
             self._callbacks.halved(batch.operation)
-            self._run_again(halves(batch), settle, halved=True)
-        elif callers > 1 and not lacks_memory:
+            self._retry(split_halves(batch), complete, halved=True)
+        elif requests > 1 and not out_of_memory:
             log.warning(
-                "%s: a batch of %d callers failed (%s); running them one by one",
-                *(self._name, callers, error),
+                "%s: a batch of %d requests failed (%s); retrying them one by one",
+                *(self._name, requests, error),
             )
-            self._run_again(singles(batch), settle, halved=halved)
+            self._retry(split_requests(batch), complete, halved=halved)
         else:
             log.error(
                 "%s: %s failed for %d rows", self._name, batch.operation, batch.rows, exc_info=error
             )
             for request, _, _ in batch.slices:
-                if not request.settled:
+                if not request.completed:
                     self._callbacks.failed(batch.operation)
-                    settle([request], _failure(error))
+                    complete([request], _failure(error))
 
-    def _run_again(self, batches: Sequence[Batch], settle: Settle, *, halved: bool) -> None:
+    def _retry(self, batches: Sequence[Batch], complete: Complete, *, halved: bool) -> None:
         for batch in batches:
-            wanted = still_wanted(batch)
-            if wanted is not None:
-                self._attempt(wanted, self._clock_ns(), settle, halved=halved)
+            pending = without_completed(batch)
+            if pending is not None:
+                self._run_once(pending, self._clock_ns(), complete, halved=halved)
 
 
-def _join(request: QueuedRequest, start: int, stop: int, outputs: Sequence[Floats]) -> None:
-    """Write a part into the answer of its request, whose memory is allocated with the first one."""
+def _copy_rows(request: QueuedRequest, start: int, stop: int, outputs: Sequence[Floats]) -> None:
+    """Write rows `start` to `stop` into the outputs of a request; allocate them on first use."""
     if not request.outputs:
         request.outputs = tuple(
             np.empty((request.rows, *output.shape[1:]), dtype=output.dtype) for output in outputs

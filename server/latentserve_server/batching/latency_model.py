@@ -1,30 +1,30 @@
-"""How long a batch of so many rows takes, learned from the batches that ran."""
+"""Latency model: the expected duration of a batch by its number of rows."""
 
 from __future__ import annotations
 
 from math import inf
 
-# Of the newest batch in the moving average. A batch takes longer than another of its size
-# because the machine was busy, and rarely because the model became slower.
+# Weights of the newest batch in the moving average. A batch that is slower than others of its size
+# usually ran on a busy machine; rarely did the model become slower.
 _WEIGHT_FASTER = 0.3
 _WEIGHT_SLOWER = 0.05
 
 
 class LatencyModel:
-    """Seconds of a batch, for one operation, by the power of two that its rows reach.
+    """Moving averages of the seconds of a batch of one operation, by powers of two of its rows.
 
-    One row costs far more than a 64th of 64 rows, so one rate for all sizes would not do.
-    Not safe for threads: written by whoever runs the batches, read by anyone, where a value
-    that is late by a batch does no harm.
+    One row takes far longer than a 64th of 64 rows, so a single rate for all sizes is not enough.
+    Not thread-safe: only the thread that runs the batches writes. Other threads may read; a value
+    that is one batch old is good enough for them.
     """
 
     __slots__ = ("_seconds",)
 
     def __init__(self) -> None:
-        self._seconds: list[float] = []  # 0: never seen
+        self._seconds: list[float] = []  # by rows.bit_length(); 0: not measured
 
     def learn(self, rows: int, seconds: float) -> None:
-        """Take in a batch that ran."""
+        """Add the measurement of one batch."""
         size = rows.bit_length()
         known = self._seconds
         if len(known) <= size:
@@ -37,10 +37,10 @@ class LatencyModel:
             known[size] = before + (seconds - before) * weight
 
     def expected_s(self, rows: int) -> float:
-        """Return the seconds that a batch of `rows` will take; infinity before any has run.
+        """Return the expected seconds of a batch of `rows`; infinity before the first batch.
 
-        Of a size that was never seen, the next larger one is taken, or else the largest, with
-        as much more time as there are more rows: both say too much rather than too little.
+        For a size without a measurement, returns the value of the next larger size. Above the
+        largest measured size, scales its value with the rows. Both overestimate.
         """
         known, size = self._seconds, rows.bit_length()
         if size < len(known) and known[size]:

@@ -1,6 +1,7 @@
-"""The bounded queue of one engine, and how a batch is cut from it.
+"""Bounded FIFO queue of requests, counted in rows and bytes.
 
-Not safe for threads by itself: the batcher holds its lock around every call.
+Each operation has its own queue; a batch is taken from one of them. Not thread-safe: the batcher
+holds its lock around every call.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from typing import NamedTuple
 from latentserve_server.batching.quota import ModelQuota, QuotaExcess
 from latentserve_server.batching.request import QueuedRequest
 
-AT_ONCE_NS = 0.0
+DUE_NOW_NS = 0.0
 
 
-class Slice(NamedTuple):
-    """Rows `start` to `stop` of a request, part of one batch."""
+class RequestSlice(NamedTuple):
+    """Rows `start` to `stop` of a request, as part of one batch."""
 
     request: QueuedRequest
     start: int
@@ -24,25 +25,25 @@ class Slice(NamedTuple):
 
     @property
     def rows(self) -> int:
-        """How many rows."""
+        """The number of rows."""
         return self.stop - self.start
 
 
 class Batch(NamedTuple):
-    """What the engine runs at once: rows of one operation."""
+    """Rows of one operation that the engine runs in one call."""
 
     operation: str
-    slices: list[Slice]
+    slices: list[RequestSlice]
     rows: int
 
 
 class OperationQueue:
-    """The requests for one operation, in order of arrival."""
+    """The queued requests of one operation, in order of arrival."""
 
     __slots__ = ("_due_ns", "requests", "rows")
 
     def __init__(self) -> None:
-        # A dict, so that a cancelled request leaves in O(1).
+        # A dict, so that a cancelled request is removed in O(1).
         self.requests: OrderedDict[QueuedRequest, None] = OrderedDict()
         self.rows = 0
         self._due_ns: float | None = None
@@ -55,39 +56,39 @@ class OperationQueue:
         self.rows += request.rows
 
     def head(self) -> QueuedRequest:
-        """The request that came first."""
+        """Return the oldest request."""
         return next(iter(self.requests))
 
     def due_ns(self, max_rows: int) -> float:
-        """Return when a batch is to be cut; the line must not be empty."""
+        """Return when the next batch is due; the queue must not be empty."""
         if self.rows >= max_rows:
-            return AT_ONCE_NS
-        if self._due_ns is None:  # somebody left; there are fewer than `max_rows` to look at
+            return DUE_NOW_NS
+        if self._due_ns is None:  # rows were removed; fewer than `max_rows` requests remain
             self._due_ns = min(request.due_ns for request in self.requests)
         return self._due_ns
 
-    def has_left(self, rows: int) -> None:
-        """Count rows that were taken out."""
+    def remove_rows(self, rows: int) -> None:
+        """Subtract rows that were removed."""
         self.rows -= rows
         self._due_ns = None
 
 
 class RequestQueue:
-    """Requests in order of arrival, per operation; `model_quota` bounds and counts what waits."""
+    """The queues of all operations; `model_quota` counts and bounds their rows and bytes."""
 
     def __init__(self, model_quota: ModelQuota) -> None:
         self.model_quota = model_quota
         self.queues: dict[str, OperationQueue] = {}
 
     def __iter__(self) -> Iterator[QueuedRequest]:
-        """Every request that has rows left to run."""
+        """Iterate over the requests that still have queued rows."""
         for queue in self.queues.values():
             yield from queue.requests
 
-    def next_up(self) -> tuple[str, int, int]:
-        """Return the operation whose head has waited longest, its rows and its requests.
+    def peek(self) -> tuple[str, int, int]:
+        """Return the operation with the oldest request, and its numbers of rows and requests.
 
-        ("", 0, 0) where nothing waits.
+        Returns ("", 0, 0) for an empty queue.
         """
         oldest_ns, chosen, found = 0, "", None
         for operation, queue in self.queues.items():
@@ -98,8 +99,8 @@ class RequestQueue:
         return (chosen, found.rows, len(found.requests)) if found is not None else ("", 0, 0)
 
     def add(self, request: QueuedRequest) -> QuotaExcess | None:
-        """Append a request, or return why there is no room for it."""
-        excess = self.model_quota.take(request.rows, request.rows * request.row_bytes)
+        """Append a request, or return the quota that it would exceed."""
+        excess = self.model_quota.acquire(request.rows, request.rows * request.row_bytes)
         if excess is not None:
             return excess
         queue = self.queues.get(request.operation)
@@ -108,27 +109,27 @@ class RequestQueue:
         queue.add(request)
         return None
 
-    def leave(self, request: QueuedRequest) -> None:
-        """Take out what is left of a request; nothing happens if it has been cut whole."""
+    def remove(self, request: QueuedRequest) -> None:
+        """Remove the queued rows of a request; does nothing if all have left the queue."""
         queue = self.queues.get(request.operation)
         if queue is not None and request in queue.requests:
             del queue.requests[request]
-            rows = request.rows - request.cut_rows
-            queue.has_left(rows)
-            self.model_quota.give_back(rows, rows * request.row_bytes)
+            rows = request.rows - request.dequeued_rows
+            queue.remove_rows(rows)
+            self.model_quota.release(rows, rows * request.row_bytes)
 
     def due_ns(self, max_rows: int) -> float | None:
-        """Return when the next batch is to be cut, None where nothing waits."""
+        """Return when the next batch is due, None for an empty queue."""
         due = [queue.due_ns(max_rows) for queue in self.queues.values() if queue.requests]
         return min(due) if due else None
 
-    def cut(
+    def pop_batch(
         self, max_rows: int, now_ns: int, *, due_only: bool = False
     ) -> tuple[Batch | None, list[QueuedRequest]]:
-        """Take the next batch out, with the requests that were found expired on the way.
+        """Remove and return the next batch, and the expired requests that were found.
 
-        The operation whose head has waited longest goes first, so none can starve another.
-        `due_only` leaves alone what may still wait for company.
+        Takes the operation with the oldest request, so that no operation starves another. With
+        `due_only`, skips operations whose batch is not due yet.
         """
         expired: list[QueuedRequest] = []
         oldest_ns, chosen = 0, None
@@ -143,28 +144,28 @@ class RequestQueue:
                         oldest_ns, chosen = head.submitted_ns, operation
                     break
                 expired.append(head)
-                self.leave(head)
+                self.remove(head)
         if chosen is None:
             return None, expired
         queue = self.queues[chosen]
-        slices: list[Slice] = []
+        slices: list[RequestSlice] = []
         rows = nbytes = 0
         requests = queue.requests
         while requests and rows < max_rows:
             request = next(iter(requests))
             if request.deadline_ns <= now_ns:
                 expired.append(request)
-                self.leave(request)
+                self.remove(request)
                 continue
-            start, stop = request.cut_rows, request.rows
+            start, stop = request.dequeued_rows, request.rows
             if stop - start > max_rows - rows:
                 stop = start + max_rows - rows
             else:
                 del requests[request]
-            request.cut_rows = stop
-            slices.append(Slice(request, start, stop))
+            request.dequeued_rows = stop
+            slices.append(RequestSlice(request, start, stop))
             rows += stop - start
             nbytes += (stop - start) * request.row_bytes
-        queue.has_left(rows)
-        self.model_quota.give_back(rows, nbytes)
+        queue.remove_rows(rows)
+        self.model_quota.release(rows, nbytes)
         return Batch(chosen, slices, rows), expired

@@ -1,7 +1,7 @@
-"""One request in the queue: its rows, its ticket, and how it ended.
+"""Queued request: its input rows, its state in the batcher, its completion.
 
-Made for every call, hence the plain classes with slots: a frozen dataclass costs four times as
-much to make.
+These objects are created for every call, hence plain classes with slots: creating a frozen
+dataclass takes four times as long.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from latentserve_server.errors import CallError
 Floats = NDArray[np.float32]
 
 NEVER_NS = float("inf")
-"""The deadline of a request that has none."""
+"""The deadline of a request without one."""
 
 
 class Rows:
     """One input of one request: an array of any real dtype, [n, ...], divided by `divisor`.
 
-    The division happens while the rows are written into the batch, so that uint8 images
-    cost no copy of their own.
+    The rows are divided while they are written into the batch, so that uint8 images need no
+    additional copy.
     """
 
     __slots__ = ("array", "divisor")
@@ -42,22 +42,22 @@ class Rows:
             np.divide(part, np.float32(self.divisor), out=out)
 
     def as_float32(self) -> Floats:
-        """Return all rows as float32, in units of the model."""
+        """Return all rows as float32, divided by `divisor`."""
         out = np.empty(self.array.shape, dtype=np.float32)
         self.write(out, 0, len(out))
         return out
 
 
 class Completion:
-    """How a request ended: `outputs`, one array [n, ...] each, or else `error`.
+    """Result of a request: `outputs`, arrays of shape [n, ...], or else `error`.
 
-    `submitted_ns` is when it came, on the batcher's monotonic clock. `queue_ns` is the wait until
-    the first batch with rows of the request, `compute_ns` the engine's time for all its batches,
-    `batch_rows` the rows of the largest of them.
+    `submitted_ns` is the time of submission on the batcher's monotonic clock. `queue_ns` is the
+    wait until the first batch with rows of the request, `compute_ns` the engine's time for all its
+    batches, `batch_rows` the rows of the largest of them.
 
     The outputs of a request that ran in one batch are views of the batch's outputs: a copy would
-    cost every call more than it saves. So whoever gets a completion builds its reply at once and
-    lets go of it: as long as it is kept, the outputs of its neighbours are kept with it.
+    cost every call more than it saves. The receiver should therefore build its reply at once and
+    release the completion: it keeps the outputs of the whole batch in memory.
     """
 
     __slots__ = ("batch_rows", "compute_ns", "error", "outputs", "queue_ns", "submitted_ns")
@@ -83,23 +83,24 @@ Done = Callable[[Completion], None]
 
 
 class RequestOwner(Protocol):
-    """Where a ticket was made; `batcher.Batcher` is the real one."""
+    """The interface of a batcher that its requests use; implemented by `batcher.Batcher`."""
 
-    def forget(self, request: QueuedRequest) -> None:
-        """Drop a request without an answer."""
+    def cancel(self, request: QueuedRequest) -> None:
+        """Drop a request without calling its callback."""
 
 
 class QueuedRequest:
-    """One submitted request. Made by `Batcher.submit`; only `cancel` is for callers.
+    """One submitted request. Created by `Batcher.submit`; only `cancel` is public.
 
-    `row_bytes` is what one row of all inputs takes while it waits, as it was sent: a uint8 image
-    a quarter of a float32 one. `due_ns` is when its batch must go even if it is not full.
+    `row_bytes` is the size of one row of all inputs in their dtype as sent: a uint8 image has a
+    quarter of the bytes of a float32 one. `due_ns` is when its batch must start even if not full.
+    `completed` is set once the request has a result or was dropped.
     """
 
     __slots__ = (
-        *("_owner", "batch_rows", "compute_ns", "cut_rows", "deadline_ns", "done", "due_ns"),
-        *("finished_rows", "inputs", "operation", "outputs", "queue_ns", "row_bytes", "rows"),
-        *("settled", "submitted_ns"),
+        *("_owner", "batch_rows", "completed", "compute_ns", "deadline_ns", "dequeued_rows"),
+        *("done", "due_ns", "finished_rows", "inputs", "operation", "outputs", "queue_ns"),
+        *("row_bytes", "rows", "submitted_ns"),
     )
 
     def __init__(
@@ -124,17 +125,17 @@ class QueuedRequest:
         self.done = done
         self.submitted_ns = now_ns
         self.due_ns: float = now_ns
-        self.cut_rows = 0  # rows that are in some batch already
+        self.dequeued_rows = 0  # rows that left the queue in a batch
         self.finished_rows = 0
         self.outputs: tuple[Floats, ...] = ()
         self.queue_ns = 0
         self.compute_ns = 0
         self.batch_rows = 0
-        self.settled = False
+        self.completed = False
 
     def cancel(self) -> None:
-        """Forget the request: its callback will not be called. Safe from any thread.
+        """Drop the request, without a call of its callback. Safe from any thread.
 
-        It may be called all the same where the answer was on its way already.
+        If its result is being delivered at this time, the callback may still be called.
         """
-        self._owner.forget(self)
+        self._owner.cancel(self)

@@ -1,51 +1,53 @@
-"""What is run again of a batch that failed, so that as few callers as possible fail with it.
+"""Splits a failed batch into smaller batches to retry.
 
-* No memory on the device: both halves, once. A half that does not fit either fails, for all its
-  callers.
-* Anything else: every caller alone, so that only the bad one fails.
+The aim is that few requests fail:
 
-Nothing is remembered of a batch that did not fit. The largest batch was run before the model was
-ready, so that memory was taken since by something else, which may go as it came: a smaller limit
-kept beyond this batch would need a rule of when to lift it, and what it saves is one allocation
-that fails before anything was computed.
+* Out of memory on the device: retry both halves, once. If a half does not fit either, all its
+  requests fail.
+* Any other error: retry each request alone, so that only the faulty one fails.
+
+The batcher does not lower its batch size after a batch that did not fit. The warm-up ran the
+largest batch before the model was ready, so something else has taken the memory since and may free
+it at any time. A lower limit would need a rule to raise it again, and would save only one
+allocation that fails before anything is computed.
 """
 
 from __future__ import annotations
 
-from latentserve_server.batching.queue import Batch, Slice
+from latentserve_server.batching.queue import Batch, RequestSlice
 
 
-def halves(batch: Batch) -> tuple[Batch, Batch]:
-    """Return the first half of the rows of a batch, of at least two, and the other half.
+def split_halves(batch: Batch) -> tuple[Batch, Batch]:
+    """Return the first and the second half of the rows of a batch of at least two rows.
 
-    A caller whose rows lie in both gets them joined, like any that is larger than a batch.
+    The outputs of a request in both halves are joined, as for a request larger than a batch.
     """
     middle = (batch.rows + 1) // 2
-    first: list[Slice] = []
-    second: list[Slice] = []
-    before = 0
+    first: list[RequestSlice] = []
+    second: list[RequestSlice] = []
+    offset = 0
     for part in batch.slices:
-        border = part.start + middle - before
-        if part.stop <= border:
+        split_at = part.start + middle - offset
+        if part.stop <= split_at:
             first.append(part)
-        elif part.start >= border:
+        elif part.start >= split_at:
             second.append(part)
         else:
-            first.append(Slice(part.request, part.start, border))
-            second.append(Slice(part.request, border, part.stop))
-        before += part.rows
+            first.append(RequestSlice(part.request, part.start, split_at))
+            second.append(RequestSlice(part.request, split_at, part.stop))
+        offset += part.rows
     operation = batch.operation
     return Batch(operation, first, middle), Batch(operation, second, batch.rows - middle)
 
 
-def singles(batch: Batch) -> list[Batch]:
-    """Return the rows of each caller as a batch of its own."""
+def split_requests(batch: Batch) -> list[Batch]:
+    """Return one batch for each request of `batch`."""
     return [Batch(batch.operation, [part], part.rows) for part in batch.slices]
 
 
-def still_wanted(batch: Batch) -> Batch | None:
-    """Return a batch without those who have their answer or left; None if nobody is there."""
-    slices = [part for part in batch.slices if not part.request.settled]
+def without_completed(batch: Batch) -> Batch | None:
+    """Return the batch without its completed requests, None if none is left."""
+    slices = [part for part in batch.slices if not part.request.completed]
     if not slices:
         return None
     return Batch(batch.operation, slices, sum(part.rows for part in slices))

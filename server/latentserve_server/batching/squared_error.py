@@ -1,4 +1,4 @@
-"""The squared error that Reconstruct reports, computed for a batch at a time."""
+"""Runner that adds the squared error per row to the outputs of `reconstruct`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from latentserve_server.batching.request import Floats
 
 
 class SquaredErrorRunner:
-    """An engine whose `reconstruct` has one more output: the squared error of each row, [rows].
+    """Wraps a runner; `reconstruct` gets one more output, the squared error of each row, [rows].
 
-    It is the sum of (image - reconstruction)^2 over an image. One pass over a batch costs what
-    the calls of numpy alone would cost for each of its callers.
+    The squared error is the sum of (image - reconstruction)^2 over an image. Computing it once per
+    batch costs about as much as the numpy calls alone would cost for each request.
     """
 
     def __init__(self, engine: Runner) -> None:

@@ -1,9 +1,9 @@
-"""Serialised replies, put together from a short header and the numbers, which are copied once.
+"""Serialiser of replies, which copies array data only once.
 
-A message of the generated classes would copy them into itself, and again when it is
-serialised. The order of fields on the wire has no meaning, and two serialised messages one
-after the other are the one with the fields of both, so the other fields still come from the
-generated classes. Wire format: https://protobuf.dev/programming-guides/encoding/
+A generated message class would copy the data into the message, and again when it is serialised.
+In protobuf, the order of fields has no meaning, and two concatenated messages are equal to one
+message with the fields of both. So only the tensor fields are written here, and the generated
+classes write the other ones. Wire format: https://protobuf.dev/programming-guides/encoding/
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ _IMAGES_TENSOR_TAG = b"\x0a"  # field 1, length-delimited
 
 
 def message_field(number: int, message: bytes) -> bytes:
-    """Return a serialised message as field `number`, below 16, of another."""
+    """Return a serialised message as field `number` (below 16) of another message."""
     return bytes((number << 3 | 2,)) + varint(len(message)) + message
 
 
 def tensor_field(number: int, data_type: pb.DataType, array: NDArray[Any]) -> tuple[Piece, Piece]:
     """Return an array as a Tensor in field `number` of a reply, in two pieces."""
-    return _tensor_head(number, data_type, array.shape, array.nbytes, False), array
+    return _tensor_prefix(number, data_type, array.shape, array.nbytes, False), array
 
 
 def images_field(number: int, data_type: pb.DataType, array: NDArray[Any]) -> tuple[Piece, Piece]:
     """Return an array as Images with a tensor in field `number` of a reply, in two pieces."""
-    return _tensor_head(number, data_type, array.shape, array.nbytes, True), array
+    return _tensor_prefix(number, data_type, array.shape, array.nbytes, True), array
 
 
 def floats_field(number: int, array: NDArray[Any]) -> tuple[Piece, Piece]:
@@ -44,12 +44,12 @@ def floats_field(number: int, array: NDArray[Any]) -> tuple[Piece, Piece]:
 
 
 @lru_cache(maxsize=1024)
-def _tensor_head(
+def _tensor_prefix(
     number: int, data_type: pb.DataType, shape: tuple[int, ...], data_bytes: int, in_images: bool
 ) -> bytes:
-    """Return what stands before the data: it is the same for every reply of a shape."""
+    """Return the bytes before the data; they are equal for all replies of one shape."""
     fields = pb.Tensor(data_type=data_type, shape=shape).SerializeToString()
-    head = fields + _TENSOR_DATA_TAG + varint(data_bytes)
+    prefix = fields + _TENSOR_DATA_TAG + varint(data_bytes)
     if in_images:
-        head = _IMAGES_TENSOR_TAG + varint(len(head) + data_bytes) + head
-    return bytes((number << 3 | 2,)) + varint(len(head) + data_bytes) + head
+        prefix = _IMAGES_TENSOR_TAG + varint(len(prefix) + data_bytes) + prefix
+    return bytes((number << 3 | 2,)) + varint(len(prefix) + data_bytes) + prefix

@@ -1,8 +1,8 @@
-"""Requests that carry a tensor: parsed once for each form, and viewed in place after that.
+"""Parser of requests with a tensor, with a cache of parsed headers.
 
-Callers send the same form again and again: the same model, the same shape, other numbers.
-So what precedes and what follows the numbers is remembered with what it meant, and a request
-that begins and ends like one before, and is as long, means the same.
+Clients send many requests that differ only in the tensor's data: same model, same shape. So the
+bytes before and after the data are cached together with the parsed message. A request of the same
+length with the same prefix and suffix has the same meaning, and is not parsed again.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from google.protobuf.message import DecodeError, Message
 from latentserve_server.codec.zero_copy import locate
 from latentserve_server.errors import InvalidRequest
 
-# Below this, the generated classes are faster than a look for the field.
+# Below this size, the generated classes are faster than a search for the field.
 _SMALL_BYTES = 512
-# What is remembered is bounded: so many lengths of requests, so many forms of each, so large.
+# Bounds of the cache: request lengths, entries of each length, and bytes of a prefix or suffix.
 _MAX_LENGTHS = 256
-_MAX_FORMS = 4
+_MAX_ENTRIES = 4
 _MAX_EDGE_BYTES = 512
 
 M = TypeVar("M", bound=Message)
 
 
 def parse(message_type: type[M], request: bytes) -> M:
-    """Return the request message; raises InvalidRequest for bytes that are none."""
+    """Return the request message. Raises InvalidRequest for bytes that are not such a message."""
     try:
         return message_type.FromString(request)
     except DecodeError as error:
@@ -36,14 +36,16 @@ def parse(message_type: type[M], request: bytes) -> M:
 
 
 class ParsedRequest:
-    """All of a request but the numbers of its tensor.
+    """A request without the data of its tensor.
 
     Attributes:
-        message: the request; without the tensor's `data` where `start` is not negative.
-        start: where in the request's bytes the tensor's data begin; -1: they are in `message`.
-        length: of the data in bytes, where they are not in `message`.
-        name, version, output_format: what the request says; 0 where it has no such field.
-        layout, layout_of: what a service found in order, and for which model's shape.
+        message: the request; without the tensor's `data` unless `start` is negative.
+        start: offset of the tensor's data in the request's bytes; -1: the data are in `message`.
+        length: bytes of the data if they are not in `message`.
+        head, tail: bytes of the request before and after the data.
+        name, version, output_format: fields of the request; 0 if it has no such field.
+        layout, layout_of: the checked layout of the tensor, and the model's shape that it was
+            checked for.
     """
 
     __slots__ = (
@@ -67,23 +69,23 @@ class ParsedRequest:
 
 
 class RequestParser:
-    """Reads the requests of one method. Safe from any thread.
+    """Parses the requests of one method. Thread-safe.
 
     Args:
         message_type: the generated class.
-        path: the field numbers that lead to the tensor's `data`.
+        path: the field numbers from the request to the tensor's `data`.
     """
 
     def __init__(self, message_type: Callable[[], Message], path: tuple[int, ...]) -> None:
         self._type: Any = message_type
         self._path = path
-        self._known: dict[int, tuple[ParsedRequest, ...]] = {}
+        self._cache: dict[int, tuple[ParsedRequest, ...]] = {}
 
     def read(self, request: bytes) -> ParsedRequest:
-        """Return the form of a request; raises InvalidRequest for bytes that are none."""
-        for form in self._known.get(len(request), ()):
-            if request.startswith(form.head) and request.endswith(form.tail):
-                return form
+        """Return the parsed request. Raises InvalidRequest for bytes that are not a message."""
+        for parsed in self._cache.get(len(request), ()):
+            if request.startswith(parsed.head) and request.endswith(parsed.tail):
+                return parsed
         if len(request) < _SMALL_BYTES:
             return ParsedRequest(parse(self._type, request))
         found = locate(request, self._path)
@@ -92,15 +94,15 @@ class RequestParser:
         start, stop, rest = found
         try:
             message = self._type.FromString(rest)
-        except DecodeError:  # the whole one gives the error
+        except DecodeError:  # parse the whole request, for its error
             return ParsedRequest(parse(self._type, request))
-        form = ParsedRequest(message, start, stop - start, request[:start], request[stop:])
-        if max(len(form.head), len(form.tail)) <= _MAX_EDGE_BYTES:
-            self._remember(len(request), form)
-        return form
+        parsed = ParsedRequest(message, start, stop - start, request[:start], request[stop:])
+        if max(len(parsed.head), len(parsed.tail)) <= _MAX_EDGE_BYTES:
+            self._store(len(request), parsed)
+        return parsed
 
-    def _remember(self, length: int, form: ParsedRequest) -> None:
-        known = self._known
-        if length not in known and len(known) >= _MAX_LENGTHS:
-            known.pop(next(iter(known)), None)
-        known[length] = (form, *known.get(length, ())[: _MAX_FORMS - 1])
+    def _store(self, length: int, parsed: ParsedRequest) -> None:
+        cache = self._cache
+        if length not in cache and len(cache) >= _MAX_LENGTHS:
+            cache.pop(next(iter(cache)), None)
+        cache[length] = (parsed, *cache.get(length, ())[: _MAX_ENTRIES - 1])

@@ -1,8 +1,8 @@
-"""Between protobuf messages and numpy arrays; the only module that knows both.
+"""Conversion and validation of tensors between protobuf messages and numpy arrays.
 
-Everything a caller sends is checked here, before it can meet other callers in a batch:
-shape, type, length, values. Decoding a tensor makes no copy: the array is a view of the
-request's bytes, or of those that the message holds.
+Shape, data type, length and values of every input are checked here, before the input shares a
+batch with other requests. Decoding a tensor makes no copy: the array is a view of the request's
+bytes, or of the message's bytes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ UNIT_RANGE = (0.0, 1.0)
 NOISY_RANGE = (-10.0, 10.0)
 FINITE_RANGE = (-float(np.finfo(np.float32).max), float(np.finfo(np.float32).max))
 
-# Resampling and float arithmetic overshoot [0, 1] by a few rounding errors.
+# Resampling and float arithmetic exceed [0, 1] by a few rounding errors.
 _RANGE_TOLERANCE = 1e-4
 _MAX_VIOLATIONS = 10
 
@@ -44,7 +44,7 @@ _LATENT_TYPES = (pb.DATA_TYPE_FLOAT32, pb.DATA_TYPE_FLOAT16)
 
 
 class Layout(NamedTuple):
-    """The form of a tensor that was found in order; only its values are still to be checked."""
+    """Data type and shape of a tensor that are checked; the values are not checked yet."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
@@ -52,42 +52,42 @@ class Layout(NamedTuple):
     divisor: float
 
     def view(self, data: bytes, start: int = 0) -> NDArray[Any]:
-        """Return the array that lies in `data` from byte `start` on."""
+        """Return the array at byte `start` of `data`, as a view."""
         return np.frombuffer(data, self.dtype, self.values, start).reshape(self.shape)
 
 
 def image_layout(tensor: pb.Tensor, data_bytes: int, spec: ImageSpec, *, max_rows: int) -> Layout:
-    """Check the form of images [n, channels, height, width]. Raises InvalidRequest."""
+    """Return the layout of images [n, channels, height, width]. Raises InvalidRequest."""
     return _layout(tensor, data_bytes, "images.tensor", spec.shape, _IMAGE_TYPES, max_rows)
 
 
 def latent_layout(tensor: pb.Tensor, data_bytes: int, dim: int, *, max_rows: int) -> Layout:
-    """Check the form of latents [n, dim]. Raises InvalidRequest."""
+    """Return the layout of latents [n, dim]. Raises InvalidRequest."""
     return _layout(tensor, data_bytes, "latents", (dim,), _LATENT_TYPES, max_rows)
 
 
 def image_rows(layout: Layout, data: bytes, start: int, *, allowed: tuple[float, float]) -> Rows:
-    """Return images as rows in units of [0, 1]; `allowed` is the range of float values.
+    """Return the images at byte `start` of `data` as rows in units of [0, 1].
 
-    The data are `data` from `start` on. Raises InvalidRequest.
+    `allowed` is the range of float values. Raises InvalidRequest.
     """
     array = layout.view(data, start)
     if layout.dtype == _UINT8:
         return Rows(array, divisor=255.0)
-    if allowed is not UNIT_RANGE or not _surely_unit(layout, data, start):
+    if allowed is not UNIT_RANGE or not _is_unit_range(layout, data, start):
         _check_values(array, "images.tensor.data", allowed)
     return Rows(array)
 
 
 def latent_rows(layout: Layout, data: bytes, start: int) -> Rows:
-    """Return latents as rows. Raises InvalidRequest."""
+    """Return the latents at byte `start` of `data` as rows. Raises InvalidRequest."""
     array = layout.view(data, start)
     _check_values(array, "latents.data", FINITE_RANGE)
     return Rows(array)
 
 
 def file_rows(images: pb.Images, spec: ImageSpec, *, max_rows: int) -> Rows:
-    """Return encoded files as rows [n, channels, height, width]. Raises InvalidRequest."""
+    """Return image files as rows [n, channels, height, width]. Raises InvalidRequest."""
     if images.WhichOneof("form") != "encoded":
         raise InvalidRequest.field(
             "images", "nothing was sent, expected images.tensor or images.encoded"
@@ -96,7 +96,7 @@ def file_rows(images: pb.Images, spec: ImageSpec, *, max_rows: int) -> Rows:
 
 
 def check_format(output_format: int) -> int:
-    """Return a known image format, FLOAT32 for unspecified. Raises InvalidRequest."""
+    """Return a valid image format, FLOAT32 for unspecified. Raises InvalidRequest."""
     if output_format == pb.IMAGE_FORMAT_UNSPECIFIED:
         return pb.IMAGE_FORMAT_FLOAT32
     if output_format not in pb.ImageFormat.values():
@@ -144,7 +144,7 @@ def _layout(
     if len(shape) != 1 + len(row_shape) or shape[1:] != row_shape:
         expected = ", ".join(map(str, ("n", *row_shape)))
         raise InvalidRequest.field(
-            f"{field}.shape", f"{_brief(shape)} was sent, expected [{expected}]"
+            f"{field}.shape", f"{_format_shape(shape)} was sent, expected [{expected}]"
         )
     _check_rows(f"{field}.shape", shape[0], max_rows)
     dtype = _DTYPES[tensor.data_type]
@@ -153,16 +153,16 @@ def _layout(
         raise InvalidRequest.field(
             f"{field}.data",
             f"{data_bytes} bytes were sent, expected {values * dtype.itemsize} for "
-            f"{pb.DataType.Name(tensor.data_type)} of shape {_brief(shape)}",
+            f"{pb.DataType.Name(tensor.data_type)} of shape {_format_shape(shape)}",
         )
     return Layout(dtype, shape, values, 255.0 if dtype == _UINT8 else 1.0)
 
 
-def _surely_unit(layout: Layout, data: bytes, start: int) -> bool:
-    """Return True for float32 values that are all in [0, 1]; False says nothing.
+def _is_unit_range(layout: Layout, data: bytes, start: int) -> bool:
+    """Return True only if all values are float32 in [0, 1]; False if this is not known.
 
-    As unsigned integers, the floats from 0 to 1 come before all others: NaN, infinity, what is
-    larger, and what is negative. So one pass is enough.
+    As unsigned integers, the floats from 0 to 1 are smaller than all others: NaN, infinity,
+    larger and negative values. So one pass is enough.
     """
     if layout.dtype != _FLOAT32:
         return False
@@ -180,8 +180,8 @@ def _check_rows(field: str, rows: int, max_rows: int) -> None:
 def _check_values(array: NDArray[Any], field: str, allowed: tuple[float, float]) -> None:
     lowest, highest = allowed
     tolerance = _RANGE_TOLERANCE if allowed == UNIT_RANGE else 0.0
-    # As Python floats: against a float16 array the limits would be rounded to infinity. NaN
-    # passes through min and max and fails both comparisons.
+    # Compared as Python floats, because float16 would round the limits to infinity. NaN
+    # propagates through min and max and fails both comparisons.
     low, high = float(array.min()), float(array.max())
     if low >= lowest - tolerance and high <= highest + tolerance:
         return
@@ -239,7 +239,7 @@ def _type_name(data_type: int) -> str:
     return names[data_type] if 0 <= data_type < len(names) else str(data_type)
 
 
-def _brief(shape: Sequence[int]) -> str:
-    """Return a shape for a message; a caller may have sent thousands of dimensions."""
+def _format_shape(shape: Sequence[int]) -> str:
+    """Return a shape as text, shortened, since a client may send thousands of dimensions."""
     shown = ", ".join(map(str, shape[:8]))
     return f"[{shown}{', ...' if len(shape) > 8 else ''}]"

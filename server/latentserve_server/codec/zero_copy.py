@@ -1,10 +1,10 @@
-"""Finds the tensor's bytes in a serialised request, so that they are viewed and not copied.
+"""Locator of a tensor's bytes in a serialised request, for access without a copy.
 
-The generated classes copy a `bytes` field when they parse and again when it is read. Here the
-field is located by its tags and lengths, and the message is parsed without it: what is left is
-a few dozen bytes, and every other field, unknown ones included, keeps the meaning that the
-generated classes give it. What is not plain (a field given twice, an overlong tag, another
-wire type) is left to them altogether.
+The generated classes copy a `bytes` field when they parse it and again when it is read. Here the
+field is located by its tags and lengths, and the generated classes parse the rest of the message,
+a few dozen bytes, so all other fields, including unknown ones, keep their meaning. A message in
+an unusual form (a repeated field, an overlong tag, another wire type) is parsed by the generated
+classes as a whole.
 
 Wire format: https://protobuf.dev/programming-guides/encoding/
 """
@@ -18,7 +18,7 @@ _MAX_LENGTH_VARINT_BYTES = 5
 
 
 class TensorLocation(NamedTuple):
-    """Where a field is, and the message without it: `rest` parses like the whole does."""
+    """Offsets of a field, and `rest`, the valid serialised message without it."""
 
     start: int
     stop: int
@@ -26,11 +26,11 @@ class TensorLocation(NamedTuple):
 
 
 def locate(message: bytes, path: tuple[int, ...]) -> TensorLocation | None:
-    """Return where the bytes field at `path` is, None where it is not there exactly once.
+    """Return the location of the bytes field at `path`; None unless it occurs exactly once.
 
     `path` has the field numbers from the outermost message inwards, each below 16.
     """
-    # (outer start, outer stop, tag, start, stop): from the whole message to the field itself.
+    # (outer start, outer stop, tag, start, stop), from the whole message to the field.
     found: list[tuple[int, int, int, int, int]] = []
     start, stop = 0, len(message)
     for number in path:
@@ -47,7 +47,7 @@ def locate(message: bytes, path: tuple[int, ...]) -> TensorLocation | None:
 
 
 def varint(number: int) -> bytes:
-    """Return a number from 0 on as a varint."""
+    """Return a non-negative number as a varint."""
     if number < 0x80:
         return bytes((number,))
     out = bytearray()
@@ -59,7 +59,7 @@ def varint(number: int) -> bytes:
 
 
 def _find(message: bytes, start: int, stop: int, number: int) -> tuple[int, int, int] | None:
-    """Return (tag, start, stop) of a length-delimited field that is there exactly once."""
+    """Return (tag, start, stop) of a length-delimited field that occurs exactly once."""
     found = None
     wanted = number << 3 | _LENGTH_DELIMITED
     position = start
@@ -87,13 +87,13 @@ def _find(message: bytes, start: int, stop: int, number: int) -> tuple[int, int,
             position += 4
         elif kind == 1:
             position += 8
-        else:  # groups, and what is no wire type
+        else:  # groups and invalid wire types
             return None
     return found if position == stop else None
 
 
 def _read_varint(message: bytes, position: int, stop: int) -> tuple[int, int]:
-    """Return a varint and the position after it; a position beyond `stop` where it is cut off."""
+    """Return a varint and the position after it, which is beyond `stop` if it is truncated."""
     value = shift = 0
     while position < stop:
         byte = message[position]

@@ -1,8 +1,8 @@
-"""One thread for all that replays CUDA graphs on a GPU.
+"""Thread that captures and replays all CUDA graphs of a GPU.
 
-ONNX Runtime keeps captured graphs for each thread that runs a session, and while one is captured
-no thread of the process may allocate on the GPU or copy to it (cudaStreamCaptureModeGlobal). So
-the warm-up, which captures, and the batches of every model go through the same thread, in turn.
+ONNX Runtime keeps captured graphs per thread that runs a session. During a capture, no thread of
+the process may allocate on the GPU or copy to it (cudaStreamCaptureModeGlobal). So the warm-up,
+which captures, and the batches of all models run on the same thread, one after another.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ Result = TypeVar("Result")
 
 
 class CudaThread:
-    """Runs calls one after another on a thread of its own, which ends with the process."""
+    """Runs functions one after another on a separate thread, which ends with the process."""
 
     def __init__(self, name: str) -> None:
         self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
-        # A daemon: a call that hangs in a driver must not keep the process from ending.
+        # A daemon thread, so that a call that hangs in a driver does not block the process exit.
         threading.Thread(target=self._loop, name=name, daemon=True).start()
 
     def call(self, function: Callable[[], Result]) -> Result:
@@ -36,13 +36,13 @@ class CudaThread:
             future, function = self._calls.get()
             try:
                 future.set_result(function())
-            except BaseException as error:  # noqa: BLE001 - it belongs to the caller
+            except BaseException as error:  # noqa: BLE001 - raised again in the caller
                 future.set_exception(error)
-            # Until the next call nothing of this one, such as a model, may be kept alive.
+            # Release the references of this call, for example to a model, before the next one.
             del future, function
 
 
 @functools.cache
 def device_thread(device_id: int) -> CudaThread:
-    """Return the thread of a GPU, the same for every model of this process."""
+    """Return the thread of a GPU; all models of this process share it."""
     return CudaThread(f"gpu-{device_id}")

@@ -1,7 +1,7 @@
-"""Chooses what the models run on, and checks that they really do.
+"""Device selection: CPU or CUDA, and checks that sessions run on it.
 
-ONNX Runtime answers a request for CUDA on a machine without it with a CPU session and a
-log line. Here that is an error: a slow server that looks healthy is worse than none.
+On a machine without CUDA, ONNX Runtime falls back to a CPU session and writes a log line. This
+module turns that into an error, because a slow server that looks healthy is worse than none.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
 
-# Shape arithmetic and casts may stay on the CPU; these carry the work, and their tensors.
+# Shape arithmetic and casts may run on the CPU; these operators do the computation.
 COMPUTE_NODES = frozenset(
     {
         *("Conv", "ConvTranspose", "Gemm", "MatMul"),
@@ -36,8 +36,8 @@ COMPUTE_NODES = frozenset(
 )
 
 TF32_TOLERANCE = 5e-3
-"""Golden tolerance with TF32, at least. Its mantissa is that of float16; weights rounded to that
-change the golden outputs of the shipped models by 3.9e-3 at most."""
+"""Minimum golden tolerance with TF32. Its mantissa is that of float16; rounding the weights to
+float16 changes the golden outputs of the shipped models by at most 3.9e-3."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,14 @@ class Device:
     """An execution provider and its options.
 
     Attributes:
-        name: what ONNX Runtime calls the memory of the device, `cpu` or `cuda`.
+        name: ONNX Runtime's name for the memory of the device, `cpu` or `cuda`.
         provider: the execution provider.
-        options: of the execution provider.
-        device_id: which GPU.
+        options: options of the execution provider.
+        device_id: index of the GPU.
         io_binding: whether batches run on buffers that stay on the device.
-        cuda_graphs: whether batches are padded to a bucket and replayed as CUDA graphs.
-        buckets: the rows that buffers and CUDA graphs are made for, ascending.
-        tolerance: of golden outputs, where it is above the manifest's.
+        cuda_graphs: whether batches are padded to a bucket and run as CUDA graphs.
+        buckets: batch sizes that have buffers and CUDA graphs, ascending.
+        tolerance: minimum tolerance of golden outputs; the manifest's applies if it is larger.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Device:
         """The `providers` argument of an InferenceSession."""
         if self.provider == CPU_PROVIDER:
             return [CPU_PROVIDER]
-        # The CPU provider must be listed for the shape nodes that CUDA does not take.
+        # The CPU provider is needed for shape nodes, which CUDA does not run.
         return [(self.provider, self.options), CPU_PROVIDER]
 
 
@@ -77,7 +77,7 @@ CPU = Device("cpu", CPU_PROVIDER, {})
 
 
 def cuda_device(chosen: CudaOptions, max_batch_rows: int) -> Device:
-    """Return CUDA with what was chosen, for batches of at most `max_batch_rows`."""
+    """Return the CUDA device with these settings, for batches of at most `max_batch_rows`."""
     return Device(
         "cuda",
         CUDA_PROVIDER,
@@ -93,46 +93,46 @@ def cuda_device(chosen: CudaOptions, max_batch_rows: int) -> Device:
 def choose_device(
     wanted: str, chosen: CudaOptions | None = None, *, max_batch_rows: int = 64
 ) -> Device:
-    """Return the device for `auto`, `cpu` or `cuda`, with the choices for CUDA.
+    """Return the device for `auto`, `cpu` or `cuda`, with the settings for CUDA.
 
-    Raises DeviceUnavailable where `cuda` is asked for and this machine or this
-    installation has none. `auto` takes CUDA where it is there, and says what it chose.
+    Raises DeviceUnavailable for `cuda` if this machine or this installation does not support it.
+    `auto` chooses CUDA if it is available, and logs its choice.
     """
     if wanted == "cpu":
         return CPU
     chosen = chosen or CudaOptions()
     if (problem := cuda_problem(chosen.device_id)) is None:
-        # The libraries come with the wheel; without this the loader does not find them.
+        # The libraries are part of the wheel; without this call the loader does not find them.
         onnxruntime.preload_dlls()
         if wanted == "auto":
-            log.info("--device auto: an NVIDIA GPU is there, the models run on it")
+            log.info("--device auto: found an NVIDIA GPU; the models run on it")
         device = cuda_device(chosen, max_batch_rows)
         log.info("CUDA: %s; provider options %s", chosen.describe(), device.options)
         return device
     if wanted == "cuda":
         raise DeviceUnavailable(
-            f"--device cuda cannot be kept: {problem}. Use --device cpu to run on the CPU"
+            f"--device cuda is not available: {problem}. Use --device cpu to run on the CPU"
         )
-    lost = "" if chosen == CudaOptions() else "; the settings for CUDA have no effect"
-    log.warning("--device auto: the models run on the CPU, because %s%s", problem, lost)
+    ignored = "" if chosen == CudaOptions() else "; the settings for CUDA have no effect"
+    log.warning("--device auto: the models run on the CPU, because %s%s", problem, ignored)
     return CPU
 
 
 def cuda_problem(
     device_id: int = 0, load_library: Callable[[str], Any] = ctypes.CDLL
 ) -> str | None:
-    """Say why a GPU cannot be used through CUDA, or return None."""
+    """Return why CUDA cannot use this GPU, None if it can."""
     if CUDA_PROVIDER not in onnxruntime.get_available_providers():
         return (
             f"onnxruntime {onnxruntime.__version__} is a build without CUDA "
-            "(pip install 'latentserve-server[gpu]' in place of [cpu] brings one with it)"
+            "(for one with CUDA: pip install 'latentserve-server[gpu]' in place of [cpu])"
         )
     try:
         driver = load_library("libcuda.so.1")
     except OSError:
-        return "this machine has no NVIDIA driver (libcuda.so.1 is not there)"
+        return "this machine has no NVIDIA driver (libcuda.so.1 was not found)"
     if (code := driver.cuInit(0)) != 0:
-        return f"the NVIDIA driver finds no usable GPU (cuInit gives {code})"
+        return f"the NVIDIA driver finds no usable GPU (cuInit returned {code})"
     count = ctypes.c_int(0)
     driver.cuDeviceGetCount(ctypes.byref(count))
     if device_id >= count.value:
@@ -141,37 +141,37 @@ def cuda_problem(
 
 
 def check_session(session: Any, device: Device) -> None:
-    """Check that `session` runs on `device`; raises DeviceUnavailable where it does not."""
+    """Check that `session` runs on `device`; raises DeviceUnavailable if it does not."""
     if device.provider == CPU_PROVIDER:
         return
     running = session.get_providers()
     if running[0] != device.provider:
         raise DeviceUnavailable(
-            f"{device.provider} was asked for, but ONNX Runtime runs the model on {running[0]}: "
-            "its log above says which library is missing. Check the driver (580 or newer for "
+            f"{device.provider} was requested, but ONNX Runtime runs the model on {running[0]}: "
+            "its log above names the missing library. Check the driver (580 or newer for "
             "CUDA 13) and that onnxruntime-gpu is installed with [cuda,cudnn], "
             "or use --device cpu"
         )
-    stray = {
+    misplaced = {
         node.op_type
         for part in session.get_provider_graph_assignment_info()
         if part.ep_name != device.provider
         for node in part.get_nodes()
         if node.op_type in COMPUTE_NODES
     }
-    if stray:
+    if misplaced:
         raise DeviceUnavailable(
-            f"{device.provider} was asked for, but these nodes run elsewhere: {sorted(stray)}"
+            f"{device.provider} was requested, but these nodes run elsewhere: {sorted(misplaced)}"
         )
 
 
 def engine_threads(wanted: int, *, workers: int, models: int) -> int:
-    """Return the threads of one model's engine: `wanted`, or a fair share of the cores for 0."""
+    """Return the threads of one model's engine: `wanted`, or an equal part of the cores for 0."""
     return wanted or max(1, usable_cores() // max(1, workers) // max(1, models))
 
 
 def usable_cores() -> int:
-    """Return the cores that this process may use, a container's CPU quota included."""
+    """Return the number of cores that this process may use, limited by its cgroup's CPU quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     try:
         with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:  # noqa: PTH123 - a kernel file

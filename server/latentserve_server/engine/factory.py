@@ -1,4 +1,4 @@
-"""Which engine runs a model on a device."""
+"""Factory of engines: chooses the engine class for a device."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from latentserve_server.engine.onnx import OnnxEngine
 from latentserve_server.manifest.reader import Manifest
 
 EngineFactory = Callable[[Manifest, Device, int], Engine]
-"""Makes the engine of a manifest on a device with that many threads."""
+"""Creates the engine of a manifest on a device with a number of threads."""
 
 
 def onnx_engine(manifest: Manifest, device: Device, threads: int) -> Engine:
-    """Return the real engine, with buffers on the device where it is to have them."""
-    kind = IoBindingEngine if device.io_binding else OnnxEngine
-    return kind(manifest, device, threads=threads)
+    """Return an ONNX Runtime engine, with IO binding if the device asks for it."""
+    engine_class = IoBindingEngine if device.io_binding else OnnxEngine
+    return engine_class(manifest, device, threads=threads)

@@ -1,4 +1,4 @@
-"""Interface of an engine, as the model repository uses it."""
+"""Interface of an engine for the model repository."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from latentserve_server.batching.batcher import Runner
 
 
 class Engine(Runner, Protocol):
-    """What a loader needs of an engine; `engine.OnnxEngine` is the real one."""
+    """The methods of an engine that a loader uses; implemented by `onnx.OnnxEngine`."""
 
     provider: str
 
     def warm_up(self, batch_rows: Iterable[int]) -> Sequence[tuple[str, int, float]]:
         """Run every operation for each batch size; raises ManifestError.
 
-        Returns (operation, rows, seconds) of each run that was warm.
+        Returns (operation, rows, seconds) of each measured run.
         """
 
     def check_golden(self) -> float:
-        """Repeat the golden runs; raises ManifestError where they differ too much."""
+        """Repeat the golden runs and return the largest absolute difference.
+
+        Raises ManifestError if it exceeds the tolerance.
+        """

@@ -1,17 +1,17 @@
-"""Runs a model on buffers that stay on the device, and as CUDA graphs where asked for.
+"""Engine with IO binding: fixed buffers on the device, and optional CUDA graphs.
 
 A plain run copies its inputs to the GPU and its outputs back through memory that ONNX Runtime
-allocates each time. Here every operation has one set of input and output buffers for each bucket of
-rows (1, 2, 4, ... max_batch_rows), made when it is first needed, which the warm-up does for the
-smallest and the largest:
+allocates on each run. This engine has, for each operation and bucket of rows (1, 2, 4, ...
+max_batch_rows), one set of input and output buffers. They are allocated on first use; the warm-up
+does this for the smallest and the largest bucket.
 
-* inputs are copied in with one `update_inplace` each, outputs out with one copy each, into memory
-  that belongs to the caller;
-* without CUDA graphs the graph runs on exactly the rows of the batch, at the front of the buffers;
-* with CUDA graphs, which need fixed shapes and addresses, the batch is padded with zeros up to
-  its bucket, and the padding is cut from the outputs.
+* Inputs are copied in with one `update_inplace` each, outputs are copied out with one copy each,
+  into new memory.
+* Without CUDA graphs, the graph runs on exactly the rows of the batch, at the front of the buffers.
+* CUDA graphs need fixed shapes and addresses. With them, the batch is padded with zeros to its
+  bucket, and the padding is removed from the outputs.
 
-It runs on the CPU provider as well, with buffers in ordinary memory, and so it is tested there.
+The engine also runs on the CPU provider, with buffers in host memory; the tests use this.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ import onnxruntime
 from latentserve_server.engine.cuda_options import bucket_of
 from latentserve_server.engine.cuda_thread import device_thread
 from latentserve_server.engine.device import Device
-from latentserve_server.engine.onnx import FAILURES, Floats, OnnxEngine, refuse_if_out_of_memory
+from latentserve_server.engine.onnx import FAILURES, Floats, OnnxEngine, raise_if_out_of_memory
 from latentserve_server.engine.session import open_session
 from latentserve_server.errors import EngineFailure
 from latentserve_server.manifest.reader import Manifest, OperationSpec
 
 
 class IoBindingEngine(OnnxEngine):
-    """An engine with buffers on the device; see OnnxEngine for what it takes and raises.
+    """An engine with buffers on the device; see OnnxEngine for its arguments and errors.
 
     Attributes:
-        on_padding: told of the operation and the rows of padding of every padded batch.
+        on_padding: called with the operation and the rows of padding of each padded batch.
     """
 
     def __init__(
@@ -48,12 +48,12 @@ class IoBindingEngine(OnnxEngine):
     ) -> None:
         self.on_padding: Callable[[str, int], None] = lambda operation, rows: None
         self._device = device
-        self._slots: dict[tuple[str, int], _Slot] = {}
+        self._buffers: dict[tuple[str, int], _BoundBuffers] = {}
         self._thread = device_thread(device.device_id) if device.cuda_graphs else None
         super().__init__(manifest, device, threads=threads, opener=opener)
 
     def run(self, operation: str, inputs: Sequence[Floats]) -> list[Floats]:
-        """Run one batch; one with more rows than the largest bucket runs in several."""
+        """Run one batch; split a batch with more rows than the largest bucket."""
         self._check(operation, inputs)
         rows, largest = len(inputs[0]), self._device.buckets[-1]
         if rows > largest:
@@ -63,46 +63,46 @@ class IoBindingEngine(OnnxEngine):
             ]
             return [np.concatenate(each) for each in zip(*parts, strict=True)]
         if self._thread is None:
-            return self._run_slot(operation, inputs, rows)
-        return self._thread.call(lambda: self._run_slot(operation, inputs, rows))
+            return self._run_bucket(operation, inputs, rows)
+        return self._thread.call(lambda: self._run_bucket(operation, inputs, rows))
 
     def warm_up(self, batch_rows: Iterable[int]) -> list[tuple[str, int, float]]:
-        """Run every operation at every batch size, and at every bucket with CUDA graphs.
+        """Run every operation at every batch size, and with CUDA graphs at every bucket.
 
-        The largest comes first, so that the arena grows once. The first of two runs captures a
-        graph (ONNX Runtime runs it as often as it must for that), the second replays it.
+        The largest size runs first, so that the arena grows only once. The first of two runs
+        captures a graph (ONNX Runtime repeats it as needed for this), the second one replays it.
         """
         buckets = self._device.buckets if self._device.cuda_graphs else ()
         return super().warm_up(sorted({*batch_rows, *buckets}, reverse=True))
 
-    def _run_slot(self, operation: str, inputs: Sequence[Floats], rows: int) -> list[Floats]:
+    def _run_bucket(self, operation: str, inputs: Sequence[Floats], rows: int) -> list[Floats]:
         bucket = bucket_of(rows, self._device.buckets)
         try:
-            slot = self._slots.get((operation, bucket))
-            if slot is None:
-                slot = self._slots[operation, bucket] = self._make_slot(operation, bucket)
-            outputs = slot.run(inputs, rows)
+            buffers = self._buffers.get((operation, bucket))
+            if buffers is None:
+                buffers = self._buffers[operation, bucket] = self._allocate(operation, bucket)
+            outputs = buffers.run(inputs, rows)
         except FAILURES as error:
-            refuse_if_out_of_memory(error, operation, rows)
+            raise_if_out_of_memory(error, operation, rows)
             raise
         if self._device.cuda_graphs and bucket > rows:
             self.on_padding(operation, bucket - rows)
         return outputs
 
-    def _make_slot(self, operation: str, bucket: int) -> _Slot:
+    def _allocate(self, operation: str, bucket: int) -> _BoundBuffers:
         spec = self._manifest.operations[operation]
         input_shape = (bucket, *self._manifest.input_shape(operation))
         output_shape = (bucket, *self._manifest.output_shape(operation))
-        return _Slot(
+        return _BoundBuffers(
             self._sessions[spec.file],
             self._device,
             inputs=dict.fromkeys(spec.inputs, input_shape),
             outputs=dict.fromkeys(spec.outputs, output_shape),
-            graph_id=len(self._slots) + 1 if self._device.cuda_graphs else None,
+            graph_id=len(self._buffers) + 1 if self._device.cuda_graphs else None,
         )
 
     def _check(self, operation: str, inputs: Sequence[Floats]) -> None:
-        """Refuse what a copy into a buffer would cast or broadcast without a word."""
+        """Refuse inputs that a copy into a buffer would silently cast or broadcast."""
         shape = self._manifest.input_shape(operation)
         for each in inputs:
             if each.dtype != np.float32 or each.shape[1:] != shape:
@@ -112,14 +112,14 @@ class IoBindingEngine(OnnxEngine):
                 )
 
 
-class _Slot:
-    """The buffers of one operation for up to so many rows, and what they are bound to.
+class _BoundBuffers:
+    """The buffers of one operation and bucket, bound to the inputs and outputs of its session.
 
     Args:
-        session: of the operation's graph.
-        device: where the buffers lie.
+        session: session of the operation's graph.
+        device: device of the buffers.
         inputs, outputs: tensor name -> shape, its first dimension the bucket, in manifest order.
-        graph_id: of the CUDA graph, unique in the session; None: no graph, any rows.
+        graph_id: id of the CUDA graph, unique in the session; None: no CUDA graph, no padding.
     """
 
     def __init__(
@@ -145,14 +145,14 @@ class _Slot:
             self._options.add_run_config_entry("gpu_graph_id", str(graph_id))
 
     def run(self, inputs: Sequence[Floats], rows: int) -> list[Floats]:
-        """Run `rows` rows, at most the bucket; the outputs are the caller's own."""
+        """Run `rows` rows, at most the bucket; return new arrays."""
         for given, staging, buffer in zip(
             inputs, self._staging, self._inputs.values(), strict=True
         ):
-            buffer.update_inplace(self._whole(given, staging, rows))
+            buffer.update_inplace(self._pad(given, staging, rows))
         self._bind(self._bucket if self._padded else max(rows, 1))
         self._session.run_with_iobinding(self._binding, self._options)
-        # These are new arrays, from a GPU and from the CPU alike: one copy each.
+        # This returns new arrays on both CPU and GPU, with one copy each.
         return [each[:rows] for each in self._binding.copy_outputs_to_cpu()]
 
     def _buffer(self, shape: tuple[int, ...]) -> Any:
@@ -160,19 +160,19 @@ class _Slot:
             shape, np.float32, self._device.name, self._device.device_id
         )
 
-    def _whole(self, given: Floats, staging: Floats, rows: int) -> Floats:
-        """Return the rows with zeros up to the bucket, which is what `update_inplace` takes."""
+    def _pad(self, given: Floats, staging: Floats, rows: int) -> Floats:
+        """Return the rows padded with zeros to the bucket, because `update_inplace` needs all."""
         if rows == self._bucket:
             return given
         staging[:rows] = given
-        staging[rows:] = 0.0  # no result may depend on what an earlier batch left there
+        staging[rows:] = 0.0  # so that no result depends on rows of an earlier batch
         return staging
 
     def _bind(self, rows: int) -> None:
         """Bind the first `rows` rows of every buffer."""
         if rows == self._bound_rows:
             return
-        self._bound_rows = 0  # until all of it is bound
+        self._bound_rows = 0  # until all buffers are bound
         for buffers, bind in (
             (self._inputs, self._binding.bind_input),
             (self._outputs, self._binding.bind_output),

@@ -1,4 +1,4 @@
-"""One version of one model in ONNX Runtime: load, check, warm up, run."""
+"""ONNX Runtime engine of one model version: load, check, warm up, run."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from latentserve_server.engine.out_of_memory import is_out_of_memory
 from latentserve_server.engine.session import (
     RUNTIME_FAILURES,
     check_tensors,
+    first_line,
     open_session,
-    short,
 )
 from latentserve_server.errors import EngineFailure, ManifestError, OutOfMemory
 from latentserve_server.manifest.npz import opened_arrays
@@ -23,7 +23,7 @@ from latentserve_server.manifest.reader import Manifest, OperationSpec
 
 Floats = NDArray[np.float32]
 
-# RuntimeError: what its C++ code throws past the status codes, such as in a copy to a device.
+# RuntimeError: C++ exceptions without an ONNX Runtime status, for example in a copy to a device.
 FAILURES: tuple[type[Exception], ...] = (*RUNTIME_FAILURES, RuntimeError, MemoryError)
 _CANNOT_RUN: tuple[type[Exception], ...] = (*FAILURES, EngineFailure)
 
@@ -31,15 +31,14 @@ _CANNOT_RUN: tuple[type[Exception], ...] = (*FAILURES, EngineFailure)
 class OnnxEngine:
     """Runs the operations of one model.
 
-    `run` is called from one thread at a time. Raises ManifestError where a graph cannot be
-    loaded or does not match the manifest, DeviceUnavailable where it would not run on
-    `device`.
+    Only one thread at a time may call `run`. Raises ManifestError if a graph cannot be loaded or
+    does not match the manifest, DeviceUnavailable if it would not run on `device`.
 
     Args:
         manifest: the checked manifest.
-        device: where to run.
+        device: the device to run on.
         threads: intra-op threads of each graph.
-        opener: makes the session of a graph.
+        opener: creates the session of a graph.
     """
 
     def __init__(
@@ -54,8 +53,8 @@ class OnnxEngine:
         self.provider = device.provider
         self._tolerance = max(manifest.golden.tolerance, device.tolerance)
         self._sessions: dict[str, Any] = {}
-        # What a run needs, looked up once. Plain `run` is the cheapest way on the CPU: bound or
-        # preallocated outputs save nothing there, and run_with_ort_values costs 26 us more.
+        # The arguments of a run, looked up once. A plain `run` is fastest on the CPU: bound or
+        # preallocated outputs save nothing there, and run_with_ort_values takes 26 us longer.
         self._runs: dict[str, tuple[Any, list[str], tuple[str, ...]]] = {}
         for operation, spec in manifest.operations.items():
             if spec.file not in self._sessions:
@@ -67,22 +66,22 @@ class OnnxEngine:
     def run(self, operation: str, inputs: Sequence[Floats]) -> list[Floats]:
         """Run one batch. Inputs and outputs are float32 [rows, ...], in manifest order.
 
-        The outputs belong to the caller; no later run changes them. Raises OutOfMemory where a
-        smaller batch may succeed, and else what ONNX Runtime raises.
+        The outputs are new arrays; no later run changes them. Raises OutOfMemory if a smaller batch
+        may succeed, otherwise the error of ONNX Runtime.
         """
         run, output_names, input_names = self._runs[operation]
         try:
             outputs: list[Floats] = run(output_names, dict(zip(input_names, inputs, strict=True)))
         except FAILURES as error:
-            refuse_if_out_of_memory(error, operation, len(inputs[0]))
+            raise_if_out_of_memory(error, operation, len(inputs[0]))
             raise
         return outputs
 
     def warm_up(self, batch_rows: Iterable[int]) -> list[tuple[str, int, float]]:
-        """Run every operation for every batch size, so that no caller pays for the first time.
+        """Run every operation at every batch size, because first runs are slow.
 
-        Returns (operation, rows, seconds) of the second run of each. Raises ManifestError where
-        one cannot be run.
+        Returns (operation, rows, seconds) of the second run of each. Raises ManifestError if a run
+        fails.
         """
         return [
             (operation, rows, self._warm_up(operation, rows))
@@ -99,14 +98,13 @@ class OnnxEngine:
             return time.perf_counter() - started
         except _CANNOT_RUN as error:
             raise ManifestError(
-                f"{operation} cannot be run with {rows} rows: {short(error)}"
+                f"{operation} cannot be run with {rows} rows: {first_line(error)}"
             ) from error
 
     def check_golden(self) -> float:
         """Repeat the golden runs on this hardware; return the largest absolute difference.
 
-        Raises ManifestError where it exceeds the manifest's tolerance, or that of the device
-        where this is larger.
+        Raises ManifestError if it exceeds the tolerance of the manifest and that of the device.
         """
         golden = self._manifest.golden
         largest = 0.0
@@ -121,26 +119,26 @@ class OnnxEngine:
                         if not difference <= self._tolerance:
                             raise ManifestError(
                                 f"{operation} gives other results than at export: {name} differs "
-                                f"by {difference:.2g}, the tolerance is {self._tolerance:g}"
+                                f"by {difference:.2g}, but the tolerance is {self._tolerance:g}"
                             )
                         largest = max(largest, difference)
         except _CANNOT_RUN as error:
-            raise ManifestError(f"the golden inputs cannot be run: {short(error)}") from error
+            raise ManifestError(f"the golden inputs cannot be run: {first_line(error)}") from error
         return largest
 
 
-def refuse_if_out_of_memory(error: Exception, operation: str, rows: int) -> None:
-    """Raise OutOfMemory in place of `error`, where it is one; its text is for the log."""
+def raise_if_out_of_memory(error: Exception, operation: str, rows: int) -> None:
+    """Raise OutOfMemory from `error` if it reports a lack of memory; its text is for the log."""
     if is_out_of_memory(error):
         raise OutOfMemory(
-            f"no memory to {operation} {rows} rows at once: {short(error)}"
+            f"no memory to {operation} {rows} rows at once: {first_line(error)}"
         ) from error
 
 
 def _largest_difference(operation: str, name: str, output: Floats, expected: NDArray[Any]) -> float:
     if output.shape != expected.shape:
         raise ManifestError(
-            f"{operation} gives {name} with shape {output.shape}, the golden one is "
+            f"{operation} gives {name} with shape {output.shape}, but the golden output has shape "
             f"{expected.shape}"
         )
     return float(np.max(np.abs(output - expected)))

@@ -1,6 +1,7 @@
-"""Tells ONNX Runtime's failures for want of memory from all others.
+"""Detects out-of-memory errors of ONNX Runtime.
 
-ONNX Runtime has no class or code of its own for them, only texts (microsoft/onnxruntime#16307).
+ONNX Runtime has no exception class or error code for them, only texts
+(microsoft/onnxruntime#16307).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import re
 _TEXTS = re.compile(
     "|".join(
         (
-            # BFCArena::AllocateRawInternal: the device has no more, or the limit is reached.
+            # BFCArena::AllocateRawInternal: the device is full, or the arena is at its limit.
             "Failed to allocate memory for requested buffer of size",
             r"Available memory of \d+ is smaller than requested bytes of \d+",
             # CudaCall: "CUDA failure 2: out of memory ; GPU=0 ; hostname=...".
@@ -25,5 +26,5 @@ _TEXTS = re.compile(
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the device, or the host, had no memory for what was run."""
+    """Return whether `error` reports a lack of memory on the device or the host."""
     return isinstance(error, MemoryError) or _TEXTS.search(str(error)) is not None

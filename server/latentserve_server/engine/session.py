@@ -1,4 +1,4 @@
-"""Opens one ONNX graph in ONNX Runtime, and checks that it is what the manifest says."""
+"""ONNX Runtime session of one graph: opens it and checks it against the manifest."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from latentserve_server.engine.device import Device, check_session
 from latentserve_server.errors import ManifestError
 from latentserve_server.manifest.reader import Manifest, OperationSpec
 
-# What ONNX Runtime raises (Fail, InvalidGraph, NoSuchFile, InvalidArgument, ...) has no common
-# base of its own beside Exception, so the classes are listed from its own table.
+# The exceptions of ONNX Runtime (Fail, InvalidGraph, NoSuchFile, InvalidArgument, ...) have no
+# common base class but Exception, so this collects the classes from its module.
 RUNTIME_FAILURES: tuple[type[Exception], ...] = tuple(
     value
     for value in vars(onnxruntime.capi.onnxruntime_pybind11_state).values()
@@ -22,14 +22,14 @@ RUNTIME_FAILURES: tuple[type[Exception], ...] = tuple(
 def open_session(manifest: Manifest, spec: OperationSpec, device: Device, threads: int) -> Any:
     """Return an InferenceSession of a graph, on `device`.
 
-    Raises ManifestError where it cannot be loaded, DeviceUnavailable where it would not run on
+    Raises ManifestError if the graph cannot be loaded, DeviceUnavailable if it would not run on
     `device`.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    # Spinning threads burn the cores that gRPC needs.
+    # Spinning threads would take CPU time from gRPC.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     path = str(manifest.folder / spec.file)
@@ -37,15 +37,18 @@ def open_session(manifest: Manifest, spec: OperationSpec, device: Device, thread
         session = onnxruntime.InferenceSession(path, options, providers=device.providers)
     except RUNTIME_FAILURES as error:
         advice = ". CUDA graphs need every node on the GPU: --cuda-graphs no" * device.cuda_graphs
-        raise ManifestError(f"{spec.file} cannot be loaded: {short(error)}{advice}") from error
-    # Otherwise a failing GPU turns into a silent CPU session in mid-flight.
+        raise ManifestError(f"{spec.file} cannot be loaded: {first_line(error)}{advice}") from error
+    # Otherwise ONNX Runtime silently replaces the session with a CPU session when a GPU fails.
     session.disable_fallback()
     check_session(session, device)
     return session
 
 
 def check_tensors(session: Any, operation: str, spec: OperationSpec, manifest: Manifest) -> None:
-    """Check names, types and shapes of a graph against the manifest; raises ManifestError."""
+    """Check the tensors of a graph (names, dtypes, shapes) against the manifest.
+
+    Raises ManifestError.
+    """
     inputs = {tensor.name: tensor for tensor in session.get_inputs()}
     outputs = {tensor.name: tensor for tensor in session.get_outputs()}
     if set(spec.inputs) != set(inputs):
@@ -56,7 +59,7 @@ def check_tensors(session: Any, operation: str, spec: OperationSpec, manifest: M
     if missing := set(spec.outputs) - set(outputs):
         raise ManifestError(
             f"{operation}: the graph {spec.file} has the outputs {sorted(outputs)}, "
-            f"not {sorted(missing)}"
+            f"but the manifest also lists {sorted(missing)}"
         )
     rows = [(inputs[name], manifest.input_shape(operation)) for name in spec.inputs]
     rows += [(outputs[name], manifest.output_shape(operation)) for name in spec.outputs]
@@ -73,6 +76,6 @@ def check_tensors(session: Any, operation: str, spec: OperationSpec, manifest: M
             )
 
 
-def short(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """Return the first line of an ONNX Runtime error."""
     return (str(error).splitlines() or [type(error).__name__])[0][:300]

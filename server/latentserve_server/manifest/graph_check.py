@@ -1,9 +1,9 @@
-"""What a graph file may ask of ONNX Runtime, checked before ONNX Runtime opens it.
+"""Safety check of a graph file before ONNX Runtime opens it.
 
-A graph by itself holds no code. But a node may be of an operator that is not ONNX's own, some of
-which load libraries or engine files, and a tensor may lie in another file, or, by a mark of ONNX
-Runtime's own, at an address of the process's memory. None of that is let in: operators of the ONNX
-domains alone, and tensors in the graph or in a file that the manifest lists.
+A graph itself holds no code. But a node can use an operator from outside of ONNX, some of which
+load libraries or engine files. A tensor can be stored in another file, or, with a marker of ONNX
+Runtime, at an address in the memory of the process. This module allows only operators of the ONNX
+domains, and tensors in the graph or in a file that the manifest lists.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from google.protobuf.message import DecodeError
 
 from latentserve_server.errors import ManifestError
 
-# ONNX Runtime takes other formats by other names.
+# ONNX Runtime chooses the file format by the suffix.
 _SUFFIX = ".onnx"
 _DOMAINS = (b"", b"ai.onnx", b"ai.onnx.ml")
-# By this metadata a graph brings options of the session.
+# The metadata key with which a graph sets session options.
 _SESSION_OPTIONS = b"ort_config"
 _EXTERNAL = 1
 
 _TEXT, _NUMBER = "text", "number"
-# The part of onnx.proto that matters here: message -> field -> (number, what it is).
+# The relevant part of onnx.proto: message -> field -> (number, type).
 _FORMAT: dict[str, dict[str, tuple[int, str]]] = {
     "Model": {
         "graphs": (7, "Graph"),
@@ -59,17 +59,17 @@ _FORMAT: dict[str, dict[str, tuple[int, str]]] = {
 def check_graph_file(folder: Path, file: str, listed: Collection[str]) -> None:
     """Check the graph `file` of a model folder.
 
-    `listed` are the files whose SHA-256 was found right: only these may hold its tensors. Raises
-    ManifestError that names the file and what it asks for.
+    `listed` are the files with a verified SHA-256: only these may hold its tensors. Raises
+    ManifestError that names the file and the violation.
     """
     if not file.endswith(_SUFFIX):
-        raise ManifestError(f"{file} is no graph by its name, expected {_SUFFIX}")
+        raise ManifestError(f"{file} is not a graph file, expected the suffix {_SUFFIX}")
     try:
         model = _model_class().FromString((folder / file).read_bytes())
     except OSError as error:
         raise ManifestError(f"{file} cannot be read: {error.strerror}") from error
     except (DecodeError, MemoryError) as error:
-        raise ManifestError(f"{file} cannot be loaded: it is no ONNX model") from error
+        raise ManifestError(f"{file} cannot be loaded: it is not an ONNX model") from error
     for kind, message in _messages(model):
         if kind == "Node":
             _check_operator(file, message)
@@ -77,8 +77,8 @@ def check_graph_file(folder: Path, file: str, listed: Collection[str]) -> None:
             _check_location(file, message.external_data, listed)
     if any(_SESSION_OPTIONS in entry.keys for entry in model.metadata):
         raise ManifestError(
-            f"{file} brings options for ONNX Runtime in its metadata {_SESSION_OPTIONS.decode()}; "
-            "the server has its own"
+            f"{file} sets options of ONNX Runtime in its metadata {_SESSION_OPTIONS.decode()}; "
+            "only the server may set them"
         )
 
 
@@ -87,18 +87,18 @@ def _check_operator(file: str, node: Any) -> None:
         if domain not in _DOMAINS:
             raise ManifestError(
                 f"{file} has a node of the operator {_brief(node.operators)} of the domain "
-                f"{_brief([domain])}; only the operators of ONNX itself are run"
+                f"{_brief([domain])}; only operators of ONNX itself are allowed"
             )
 
 
 def _check_location(file: str, entries: Any, listed: Collection[str]) -> None:
-    known = {name.encode() for name in listed}
-    places = [value for entry in entries if b"location" in entry.keys for value in entry.values]
-    for place in places or [b""]:
-        if place not in known:
+    allowed = {name.encode() for name in listed}
+    locations = [value for entry in entries if b"location" in entry.keys for value in entry.values]
+    for location in locations or [b""]:
+        if location not in allowed:
             raise ManifestError(
-                f"{file} has a tensor outside of it, in {_brief([place])}, which is not listed in "
-                "files"
+                f"{file} has a tensor outside of it, in {_brief([location])}, which is not listed "
+                "in files"
             )
 
 
@@ -107,7 +107,7 @@ def _brief(texts: Sequence[bytes]) -> str:
 
 
 def _messages(message: Any) -> Iterator[tuple[str, Any]]:
-    """Give every message of the part of the format that matters, with its name."""
+    """Iterate over all messages of the types in `_FORMAT`, with their names."""
     yield message.DESCRIPTOR.name, message
     for field, value in message.ListFields():
         if field.message_type is not None:
@@ -117,11 +117,11 @@ def _messages(message: Any) -> Iterator[tuple[str, Any]]:
 
 @functools.cache
 def _model_class() -> Any:
-    """Return the class of a message that has of ONNX's ModelProto what `_FORMAT` says.
+    """Return a message class with the fields of ONNX's ModelProto that are in `_FORMAT`.
 
-    The server does without the `onnx` package: what matters is few fields, and the rest is skipped.
-    All are repeated here, and texts are bytes, so that nothing is hidden by being there twice or
-    by being no text.
+    The server does not need the `onnx` package: few fields are relevant, and the parser skips the
+    others. All fields are declared as repeated and texts as bytes, so that neither a duplicate
+    field nor invalid UTF-8 hides a value.
     """
     package = "latentserve.onnx"
     file = descriptor_pb2.FileDescriptorProto(name="latentserve/onnx.proto", package=package)

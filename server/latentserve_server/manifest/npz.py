@@ -1,4 +1,4 @@
-"""Opens the .npz files of a model folder: plain numbers only, and a bad file is no crash."""
+"""Reader of the .npz files of a model folder, without pickled objects."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from latentserve_server.errors import ManifestError
 
 @contextlib.contextmanager
 def opened_arrays(folder: Path, file: str) -> Iterator[Any]:
-    """Give the arrays of `file` by name, read when they are asked for.
+    """Open `file` and yield its arrays by name; each is read on access.
 
-    Raises ManifestError, naming the file, where it or one of the arrays cannot be read.
+    Raises ManifestError, which names the file, if it or one of its arrays cannot be read.
     """
     try:
         with (
-            # Opened here, because np.load leaves a file that it cannot read open.
+            # Opened here, because np.load does not close a file that it cannot read.
             (folder / file).open("rb") as opened,
             np.load(opened, allow_pickle=False) as arrays,
         ):
             yield arrays
     except (
         *(OSError, KeyError, ValueError, TypeError, EOFError, MemoryError),
-        *(RuntimeError, zipfile.BadZipFile, zlib.error),  # RuntimeError: encrypted, or by no method
+        *(RuntimeError, zipfile.BadZipFile, zlib.error),  # RuntimeError: encrypted, unknown method
     ) as error:
         raise ManifestError(f"{file} is not usable: {error}") from error
 
 
 def read_array(arrays: Any, name: str, dtype: type, shape: tuple[int, ...]) -> NDArray[Any]:
-    """Return one array, after its header promised exactly this type and shape.
+    """Return one array, after a check that its header has this dtype and shape.
 
-    So a file costs no more memory than its manifest announced. Raises ValueError or KeyError.
+    So a file cannot use more memory than its manifest announces. Raises ValueError or KeyError.
     """
     with arrays.zip.open(f"{name}.npy") as member:
         version = np.lib.format.read_magic(member)

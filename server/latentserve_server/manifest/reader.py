@@ -1,7 +1,7 @@
-"""Reads exports/<name>/<version>/manifest.json and checks that the folder keeps its word.
+"""Manifest of a model version: reads exports/<name>/<version>/manifest.json and checks its files.
 
-The contract is manifest.schema.json. Nothing here runs a model: `engine` checks what only
-ONNX Runtime can know (graph inputs and outputs, golden outputs).
+The format is defined by manifest.schema.json. This module runs no model: `engine` makes the checks
+that need ONNX Runtime (graph inputs and outputs, golden outputs).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from latentserve_server.manifest.graph_check import check_graph_file
 
 MANIFEST_NAME = "manifest.json"
 MAX_MIXTURE_VALUES = 2**22
-"""Values of all covariance factors of a mixture: 16 MB."""
+"""Maximum number of values in all covariance factors of a mixture: 16 MB."""
 _MAX_MANIFEST_BYTES = 4 * 2**20
 
 
@@ -47,7 +47,7 @@ class ImageSpec:
 
 @dataclass(frozen=True)
 class OperationSpec:
-    """Which graph answers an operation, and the names of its tensors."""
+    """The graph file of an operation and the names of its tensors."""
 
     file: str
     inputs: tuple[str, ...]
@@ -56,7 +56,7 @@ class OperationSpec:
 
 @dataclass(frozen=True)
 class MixtureSpec:
-    """Where the Gaussian mixture lies that latents are drawn from, and how large it is."""
+    """The file of the Gaussian mixture that latents are sampled from, and its size."""
 
     file: str
     components: int
@@ -64,9 +64,9 @@ class MixtureSpec:
 
 @dataclass(frozen=True)
 class Golden:
-    """Inputs with the outputs that torch gave: operation -> tensor name -> array name.
+    """Inputs with the outputs of torch: operation -> tensor name -> array name.
 
-    With a `sample_seed`, the inputs of `sample` are what this seed draws from the prior.
+    With a `sample_seed`, the inputs of `sample` are the latents of this seed from the prior.
     """
 
     file: str
@@ -78,7 +78,7 @@ class Golden:
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure measured at export, beside its baseline."""
+    """A metric measured at export, with its baseline."""
 
     name: str
     value: float
@@ -91,7 +91,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What one version of one model says of itself."""
+    """The validated manifest of one model version."""
 
     name: str
     version: int
@@ -112,7 +112,7 @@ class Manifest:
 
     @property
     def has_log_variance(self) -> bool:
-        """Whether the encoder gives a log-variance beside the mean."""
+        """Whether the encoder returns a log-variance in addition to the mean."""
         encode = self.operations.get("encode")
         return encode is not None and len(encode.outputs) == 2
 
@@ -135,9 +135,9 @@ def schema_validator() -> Draft202012Validator:
 def read_manifest(folder: Path) -> Manifest:
     """Read and check the manifest of `folder`, <root>/<name>/<version>.
 
-    Raises ManifestError, with a text for the operator, where the manifest breaks the
-    schema, contradicts its folder, or lists a file that is missing or differs, and where a
-    graph wants more than `graph_file` allows.
+    Raises ManifestError, with a text for the operator, if the manifest violates the schema,
+    contradicts its folder, or lists a file that is missing or differs, or if a graph contains
+    something that `graph_check` does not allow.
     """
     raw = read_manifest_bytes(folder)
     try:
@@ -158,7 +158,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def read_manifest_bytes(folder: Path) -> bytes:
-    """Return what is in the manifest of `folder`; raises ManifestError where it is no such file."""
+    """Return the content of the manifest of `folder`; raises ManifestError if it is unreadable."""
     try:
         if _size(folder, MANIFEST_NAME) > _MAX_MANIFEST_BYTES:
             raise ManifestError(f"{MANIFEST_NAME} is larger than {_MAX_MANIFEST_BYTES} bytes")
@@ -168,7 +168,7 @@ def read_manifest_bytes(folder: Path) -> bytes:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _parse(document: dict[str, Any], digest: str, folder: Path) -> Manifest:
@@ -218,12 +218,12 @@ def _parse_metric(name: str, entry: dict[str, Any]) -> Metric:
 
 
 def _check_names(manifest: Manifest, document: dict[str, Any]) -> None:
-    """Check what a schema cannot say: names that must agree with each other."""
+    """Check the names that must agree with each other, which a schema cannot express."""
     name, version = manifest.folder.parent.name, manifest.folder.name
     if (manifest.name, str(manifest.version)) != (name, version):
         raise ManifestError(
             f"the manifest says {manifest.name} version {manifest.version}, "
-            f"but it lies in {name}/{version}"
+            f"but its folder is {name}/{version}"
         )
     if "sample" in manifest.operations and manifest.prior == "none":
         raise ManifestError("the operation sample needs a prior, but latent.prior is none")
@@ -237,8 +237,8 @@ def _check_names(manifest: Manifest, document: dict[str, Any]) -> None:
         values = manifest.mixture.components * manifest.latent_dim**2
         if values > MAX_MIXTURE_VALUES:
             raise ManifestError(
-                f"latent.mixture has {values} values in its factors, components x dim x dim; "
-                f"{MAX_MIXTURE_VALUES} at most"
+                f"latent.mixture has {values} values in its factors (components x dim x dim), "
+                f"the maximum is {MAX_MIXTURE_VALUES}"
             )
     for owner, file in wanted.items():
         if file not in listed:
@@ -248,8 +248,8 @@ def _check_names(manifest: Manifest, document: dict[str, Any]) -> None:
         outputs = set(manifest.golden.outputs.get(operation, {}))
         if inputs != set(spec.inputs) or outputs != set(spec.outputs):
             raise ManifestError(
-                f"golden must give every input and output of {operation}: "
-                f"{[*spec.inputs, *spec.outputs]}, not {sorted(inputs | outputs)}"
+                f"golden must have every input and output of {operation}: "
+                f"{[*spec.inputs, *spec.outputs]}, but it has {sorted(inputs | outputs)}"
             )
 
 
@@ -267,19 +267,19 @@ def _check_file(folder: Path, name: str, sha256: str, size: int) -> None:
 
 
 def _size(folder: Path, name: str) -> int:
-    """Return the size of a file, in bytes, before it is opened.
+    """Return the size of a file in bytes, without opening it.
 
-    Raises OSError, and ManifestError for what is no file of this folder.
+    Raises OSError, and ManifestError if it is not a regular file inside the folder.
     """
     path = folder / name
     try:
-        # A link may point anywhere; what it names must still be inside the folder.
+        # A symbolic link may point anywhere; its target must be inside the folder.
         if not path.resolve().is_relative_to(folder.resolve()):
             raise ManifestError(f"{name} leads out of the model's folder")
-    except RuntimeError as error:  # what resolve raises for a link to itself before Python 3.13
+    except RuntimeError as error:  # raised by resolve for a link to itself before Python 3.13
         raise ManifestError(f"{name} cannot be read: it is a link to itself") from error
     found = path.stat()
-    # Reading a pipe would wait for ever.
+    # Reading a pipe would block forever.
     if not stat.S_ISREG(found.st_mode):
-        raise ManifestError(f"{name} cannot be read: it is no file")
+        raise ManifestError(f"{name} cannot be read: it is not a regular file")
     return found.st_size

@@ -14,7 +14,6 @@ import re
 from collections.abc import Iterable
 from typing import Protocol
 
-from latentserve_server.errors import SettingsError
 from latentserve_server.services.call import Work
 from latentserve_server.status import WireStatus
 
@@ -53,25 +52,6 @@ class Tracing(Protocol):
 
     def close(self, *, timeout_s: float) -> None:
         """Send the remaining spans within the timeout, and shut down."""
-
-
-def open_tracing(endpoint: str) -> Tracing | None:
-    """Return tracing with an export to an OTLP endpoint, None if the endpoint is "".
-
-    Raises SettingsError if the extra `tracing` is not installed.
-    """
-    if not endpoint:
-        return None
-    try:
-        from latentserve_server.observability.opentelemetry import OpenTelemetry
-    except ModuleNotFoundError as error:
-        if not (error.name or "").startswith("opentelemetry"):
-            raise
-        raise SettingsError(
-            "--otlp-endpoint needs OpenTelemetry, which is not installed: "
-            "pip install 'latentserve-server[tracing]'"
-        ) from error
-    return OpenTelemetry.exporting(endpoint)
 
 
 def trace_id_of(trace: CallTrace | None, metadata: Metadata | None) -> str:

@@ -1,7 +1,8 @@
-"""The model folder: which versions there are, which are served, and why others are not.
+"""Model repository: the model versions of a folder, their states, loading and reloading.
 
-A version that breaks the contract is refused with its reason and harms no other. A reload loads
-and warms up what is new beside what is served, and swaps it in at once or not at all.
+A version with an invalid folder is refused with a reason, without an effect on other versions. A
+reload loads and warms up new versions while the old ones are served, then replaces each one
+atomically.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class Action(enum.Enum):
-    """What a reload did with a version."""
+    """The action of a reload on a version."""
 
     UNCHANGED = "unchanged"
     LOADED = "loaded"
@@ -37,7 +38,7 @@ class Action(enum.Enum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one version in a reload; `reason` says why it was refused."""
+    """The result of a reload for one version; `reason` says why it was refused."""
 
     name: str
     version: int
@@ -50,13 +51,12 @@ class Repository:
 
     Args:
         root: folder of <name>/<version>/ folders.
-        loader: makes entries of version folders.
-        default_model: what an empty name means; "" for the only model there is.
-        max_versions: version folders that are served, at most.
-        on_change: called with the name of a model whose versions changed, from the thread that
-            loads.
-        on_outcome: called with every outcome of a reload, from that thread.
-        on_failure: called for a reload that found no folder or an empty one, from that thread.
+        loader: creates model versions from version folders.
+        default_model: the model for an empty name; "" for the only model, if there is one.
+        max_versions: maximum number of version folders to serve.
+        on_change: called with the name of a model whose versions changed, on the loading thread.
+        on_outcome: called with each outcome of a reload, on that thread.
+        on_failure: called for a reload that found no folder or an empty one, on that thread.
     """
 
     def __init__(
@@ -78,35 +78,35 @@ class Repository:
         self._on_outcome = on_outcome
         self._on_failure = on_failure
         self._reloading = threading.Lock()
-        # Both are replaced as a whole, never changed in place: readers need no lock.
-        self._entries: tuple[ModelVersion, ...] = ()
+        # Both are replaced, never changed in place, so readers need no lock.
+        self._versions: tuple[ModelVersion, ...] = ()
         self._by_name: dict[str, tuple[ModelVersion, ...]] = {}
 
-    def entries(self) -> tuple[ModelVersion, ...]:
-        """Return every version, by name, then from high to low."""
-        return self._entries
+    def versions(self) -> tuple[ModelVersion, ...]:
+        """Return all versions, sorted by name, then from the highest version to the lowest."""
+        return self._versions
 
     def manifests(self) -> list[Manifest]:
         """Return the manifests of all versions that were not refused."""
         return [
-            entry.manifest
-            for entry in self._entries
-            if entry.manifest is not None and entry.state is not State.REFUSED
+            model_version.manifest
+            for model_version in self._versions
+            if model_version.manifest is not None and model_version.state is not State.REFUSED
         ]
 
     def is_ready(self, name: str) -> bool:
-        """Return whether a model has a version that answers calls."""
-        return any(entry.model is not None for entry in self._by_name.get(name, ()))
+        """Return whether a model has a version that is ready."""
+        return any(model_version.model is not None for model_version in self._by_name.get(name, ()))
 
     @property
     def default_model(self) -> str:
-        """The name that an empty one stands for, or ""."""
+        """The model for an empty name, or ""."""
         if self._default_model:
             return self._default_model
         return next(iter(self._by_name)) if len(self._by_name) == 1 else ""
 
     def scan(self) -> None:
-        """Find the version folders and read their manifests; nothing is loaded yet."""
+        """Find the version folders and read their manifests, without loading the models."""
         self._publish(
             [self._loader.read(name, version, folder) for name, version, folder in self._folders()]
         )
@@ -114,33 +114,37 @@ class Repository:
     def load_all(self) -> None:
         """Load, check and warm up every version found by `scan`.
 
-        A version that fails is refused. StartupError passes through: it concerns all.
+        A version that fails is refused. Raises StartupError, which concerns all versions.
         """
         with self._reloading:
-            for entry in self._entries:
-                if entry.state is State.LOADING:
-                    self._put(self._loader.load(entry))
+            for model_version in self._versions:
+                if model_version.state is State.LOADING:
+                    self._put(self._loader.load(model_version))
 
     def reload(self, names: Collection[str] = ()) -> list[Outcome]:
-        """Look at the folder again and serve what is new; return an outcome per version.
+        """Scan the folder again, load new and changed versions; return an outcome per version.
 
-        What is served stays until its successor is warm, and for good where the successor is
-        refused. `names` limits it to some models. Blocks until all is loaded; one reload runs at
-        a time. Raises ModelNotFound for a name without a folder and without a served version, and
-        ModelFolderUnreadable where it is gone or empty: that is no order to remove everything.
+        A version is served until its replacement is ready, and remains if the replacement is
+        refused. `names` limits the reload to some models. Blocks until all versions are loaded; one
+        reload runs at a time. Raises ModelNotFound for a name without a folder and without a served
+        version, and ModelFolderUnreadable for a missing or empty folder, because that is probably
+        not a request to remove all models.
         """
         with self._reloading:
-            folders = self._look()
-            served = {(entry.name, entry.version): entry for entry in self._entries}
+            folders = self._find_folders()
+            served = {
+                (model_version.name, model_version.version): model_version
+                for model_version in self._versions
+            }
             known = {name for name, _ in folders | served}
             for name in names:
                 if name not in known:
                     raise self._not_found(f"there is no model {name[:80]!r}")
             keys = [key for key in folders.keys() | served.keys() if not names or key[0] in names]
-            # What takes the place of another one is warm before that goes.
+            # Load replacements before removing the versions that they replace.
             keys.sort(key=lambda key: (key not in folders, key))
             outcomes = [
-                self._renew(*key, folders[key], served.get(key))
+                self._load_changed(*key, folders[key], served.get(key))
                 if key in folders
                 else self._remove(served[key], replaceable=key[0] in {name for name, _ in folders})
                 for key in keys
@@ -154,24 +158,24 @@ class Repository:
         return outcomes
 
     def resolve(self, name: str, version: int) -> LoadedModel:
-        """Return the model that answers a ModelRef.
+        """Return the loaded model for a ModelRef.
 
-        Raises InvalidRequest, ModelNotFound, or Unavailable while it is loading.
+        Raises InvalidRequest, ModelNotFound, or Unavailable while the version is loading.
         """
-        entry = self.find(name, version)
-        if entry.state is State.LOADING:
+        found = self.find(name, version)
+        if found.state is State.LOADING:
             raise Unavailable(
-                f"the model {entry.name} version {entry.version} is loading; try again",
+                f"the model {found.name} version {found.version} is loading; try again",
                 retry_after_s=1.0,
             )
-        if entry.model is None:
+        if found.model is None:
             raise self._not_found(
-                f"the model {entry.name} version {entry.version} was refused: {entry.reason}"
+                f"the model {found.name} version {found.version} was refused: {found.reason}"
             )
-        return entry.model
+        return found.model
 
     def find(self, name: str, version: int) -> ModelVersion:
-        """Return the version that a ModelRef names; version 0 skips the refused ones.
+        """Return the version for a ModelRef; version 0 is the highest one that is not refused.
 
         Raises InvalidRequest or ModelNotFound.
         """
@@ -181,111 +185,119 @@ class Repository:
             )
         name = name or self.default_model
         if not name:
-            raise self._not_found("the request names no model and this server has no default one")
-        entries = self._by_name.get(name)
-        if entries is None:
+            raise self._not_found("the request names no model, and the server has no default model")
+        model_versions = self._by_name.get(name)
+        if model_versions is None:
             raise self._not_found(f"there is no model {name[:80]!r}")
         if version:
-            for entry in entries:
-                if entry.version == version:
-                    return entry
-            versions = ", ".join(str(entry.version) for entry in entries)
+            for model_version in model_versions:
+                if model_version.version == version:
+                    return model_version
+            versions = ", ".join(str(model_version.version) for model_version in model_versions)
             raise self._not_found(f"{name} has no version {version}; it has {versions}")
         for state in (State.READY, State.LOADING):
-            for entry in entries:
-                if entry.state is state:
-                    return entry
-        raise self._not_found(f"every version of {name} was refused: {entries[0].reason}")
+            for model_version in model_versions:
+                if model_version.state is state:
+                    return model_version
+        raise self._not_found(f"every version of {name} was refused: {model_versions[0].reason}")
 
     def close(self, *, timeout_s: float) -> None:
-        """Run what waits and end the threads of all engines."""
-        for entry in self.entries():
-            if entry.model is not None:
-                entry.model.batcher.close(timeout_s=timeout_s)
+        """Run the queued requests and end the threads of all engines."""
+        for model_version in self.versions():
+            if model_version.model is not None:
+                model_version.model.batcher.close(timeout_s=timeout_s)
 
-    def _look(self) -> dict[tuple[str, int], Path]:
-        """Find the version folders; raises ModelFolderUnreadable."""
+    def _find_folders(self) -> dict[tuple[str, int], Path]:
+        """Return the version folders; raises ModelFolderUnreadable."""
         path, problem = self._root, "it is empty"
         try:
             folders = {(name, version): folder for name, version, folder in self._folders()}
         except OSError as error:
             folders = {}
             path, problem = Path(error.filename or self._root), error.strerror or "unknown error"
-        # Where a volume was unmounted there is still its mount point, empty.
-        if not folders and any(entry.model is not None for entry in self._entries):
-            log.error("reload: %s cannot be used: %s; what is served stays", path, problem)
+        # After a volume was unmounted, its empty mount point remains.
+        if not folders and any(model_version.model is not None for model_version in self._versions):
+            log.error("reload: %s cannot be used: %s; no version was removed", path, problem)
             self._on_failure()
             raise ModelFolderUnreadable(
-                f"the model folder cannot be used: {problem}. What was served before still is; "
+                f"the model folder cannot be used: {problem}. All versions are served as before; "
                 "the server's log has the path"
             )
         return folders
 
     def _folders(self) -> list[tuple[str, int, Path]]:
         folders = version_folders(self._root)
-        if left_out := folders[self._max_versions :]:
-            name, version, _ = left_out[0]
+        if excess := folders[self._max_versions :]:
+            name, version, _ = excess[0]
             log.error(
-                "only %d versions are served at most; %s version %d and what follows is not",
+                "at most %d versions are served; %s version %d and all after it are ignored",
                 self._max_versions,
                 name,
                 version,
             )
         return folders[: self._max_versions]
 
-    def _renew(self, name: str, version: int, folder: Path, served: ModelVersion | None) -> Outcome:
-        """Load a version that is new or changed; keep what is served where it is refused."""
+    def _load_changed(
+        self, name: str, version: int, folder: Path, served: ModelVersion | None
+    ) -> Outcome:
+        """Load a new or changed version; keep the served one if the new one is refused."""
         ready = served if served is not None and served.model is not None else None
-        # Also where the manifest is the same: its files may not be, and a restart would need them.
-        entry = self._loader.read(name, version, folder)
-        if ready and entry.state is State.LOADING and _digest(entry) == _digest(ready):
+        # Check the files even if the manifest is unchanged, because a restart would need them.
+        model_version = self._loader.read(name, version, folder)
+        if (
+            ready
+            and model_version.state is State.LOADING
+            and _digest(model_version) == _digest(ready)
+        ):
             if ready.reason:
-                self._put(replace(ready, reason=""))  # a broken successor was taken back
+                self._put(replace(ready, reason=""))  # a refused replacement was removed
             return Outcome(name, version, Action.UNCHANGED)
-        if entry.state is State.LOADING:
+        if model_version.state is State.LOADING:
             if ready is None:
-                self._put(entry)
-            entry = self._loader.load(entry)
-        if entry.state is State.REFUSED:
-            self._put(replace(ready, reason=entry.reason) if ready else entry)
-            return Outcome(name, version, Action.REFUSED, entry.reason)
-        self._put(entry)
+                self._put(model_version)
+            model_version = self._loader.load(model_version)
+        if model_version.state is State.REFUSED:
+            self._put(replace(ready, reason=model_version.reason) if ready else model_version)
+            return Outcome(name, version, Action.REFUSED, model_version.reason)
+        self._put(model_version)
         return Outcome(name, version, Action.LOADED)
 
-    def _remove(self, gone: ModelVersion, *, replaceable: bool) -> Outcome:
-        """Serve a version no more, unless what should take its place was refused."""
-        others = [entry for entry in self._entries if entry is not gone]
-        replaced = any(other.name == gone.name and other.model is not None for other in others)
-        if gone.model is not None and replaceable and not replaced:
-            reason = "its folder is gone; it stays, because no other version can be served"
-            log.error("%s version %d: %s", gone.name, gone.version, reason)
-            self._put(replace(gone, reason=reason))
-            return Outcome(gone.name, gone.version, Action.REFUSED, reason)
+    def _remove(self, removed: ModelVersion, *, replaceable: bool) -> Outcome:
+        """Stop serving a version, unless all other versions of its model were refused."""
+        others = [model_version for model_version in self._versions if model_version is not removed]
+        replaced = any(other.name == removed.name and other.model is not None for other in others)
+        if removed.model is not None and replaceable and not replaced:
+            reason = "its folder was removed, but no other version can be served; it remains"
+            log.error("%s version %d: %s", removed.name, removed.version, reason)
+            self._put(replace(removed, reason=reason))
+            return Outcome(removed.name, removed.version, Action.REFUSED, reason)
         self._publish(others)
-        self._on_change(gone.name)
-        return Outcome(gone.name, gone.version, Action.REMOVED)
+        self._on_change(removed.name)
+        return Outcome(removed.name, removed.version, Action.REMOVED)
 
-    def _put(self, entry: ModelVersion) -> None:
-        """Swap one entry in."""
+    def _put(self, model_version: ModelVersion) -> None:
+        """Add a version, or replace the one with the same name and version."""
         others = [
             other
-            for other in self._entries
-            if (other.name, other.version) != (entry.name, entry.version)
+            for other in self._versions
+            if (other.name, other.version) != (model_version.name, model_version.version)
         ]
-        self._publish([*others, entry])
-        self._on_change(entry.name)
+        self._publish([*others, model_version])
+        self._on_change(model_version.name)
 
-    def _publish(self, entries: list[ModelVersion]) -> None:
-        ordered = sorted(entries, key=lambda entry: (entry.name, -entry.version))
+    def _publish(self, model_versions: list[ModelVersion]) -> None:
+        ordered = sorted(
+            model_versions, key=lambda model_version: (model_version.name, -model_version.version)
+        )
         by_name: dict[str, tuple[ModelVersion, ...]] = {}
-        for entry in ordered:
-            by_name[entry.name] = (*by_name.get(entry.name, ()), entry)
-        self._entries, self._by_name = tuple(ordered), by_name
+        for model_version in ordered:
+            by_name[model_version.name] = (*by_name.get(model_version.name, ()), model_version)
+        self._versions, self._by_name = tuple(ordered), by_name
 
     def _not_found(self, message: str) -> ModelNotFound:
-        names = ", ".join(sorted({e.name for e in self._entries if e.state is not State.REFUSED}))
+        names = ", ".join(sorted({e.name for e in self._versions if e.state is not State.REFUSED}))
         return ModelNotFound(f"{message}. Models: {names or 'none'}", metadata={"models": names})
 
 
-def _digest(entry: ModelVersion) -> str | None:
-    return entry.manifest.digest if entry.manifest else None
+def _digest(model_version: ModelVersion) -> str | None:
+    return model_version.manifest.digest if model_version.manifest else None

@@ -1,4 +1,4 @@
-"""What the repository knows of one version folder."""
+"""Model version: its state, manifest and loaded model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from latentserve_server.sampling.prior import Prior
 
 
 class State(enum.Enum):
-    """Whether a version can be used."""
+    """The state of a model version."""
 
     LOADING = "loading"
     READY = "ready"
@@ -20,10 +20,10 @@ class State(enum.Enum):
 
 
 class LoadedModel:
-    """A version that is warm and answers calls.
+    """A loaded and warmed-up version that serves calls.
 
-    Every call holds the model that it began with. When a version is replaced or removed, its
-    engine ends with the last call that holds it: a swap fails nobody, a long stream included.
+    Each call holds a reference to its model. After a version was replaced or removed, its engine
+    ends when the last call releases it. So a replacement fails no call, not even a long stream.
     """
 
     def __init__(
@@ -33,16 +33,16 @@ class LoadedModel:
         self.provider = provider
         self.prior = prior
         self.batcher = batcher
-        # What a reply says of its model, serialised once; by the number of the reply's field.
+        # The serialised ServedBy message by its field number in the reply.
         self.served_by: dict[int, bytes] = {}
-        weakref.finalize(self, batcher.end).atexit = False
+        weakref.finalize(self, batcher.shutdown).atexit = False
 
 
 @dataclass(frozen=True)
 class ModelVersion:
     """One version; `reason` says why it, or a newer state of its folder, was refused.
 
-    `max_batch_rows` is what it has, or would have once loaded; 0 without a manifest.
+    `max_batch_rows` is the limit for the version, set before it is loaded; 0 without a manifest.
     """
 
     name: str

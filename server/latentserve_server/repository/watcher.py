@@ -1,4 +1,4 @@
-"""Reloads that nobody waits for: by a signal, or because the model folder has changed."""
+"""Folder watcher: reloads the repository on a signal or when the model folder changes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ log = logging.getLogger(__name__)
 
 
 class FolderWatcher:
-    """Has a repository look at its folder again, off the event loop.
+    """Reloads a repository outside of the event loop.
 
     Args:
-        repository: the models.
-        root: their folder.
+        repository: the model repository.
+        root: its folder.
     """
 
     def __init__(self, repository: Repository, root: Path) -> None:
@@ -26,7 +26,7 @@ class FolderWatcher:
         self._root = root
 
     async def reload(self) -> None:
-        """Reload; what came of it is logged, and what is served stays whatever happens."""
+        """Reload and log the result; a failed reload does not change the served versions."""
         try:
             await asyncio.get_running_loop().run_in_executor(None, self._repository.reload)
         except ModelFolderUnreadable:
@@ -40,7 +40,7 @@ class FolderWatcher:
         while True:
             await asyncio.sleep(interval_s)
             found = await self._fingerprint()
-            # A folder that is still being written differs from one look to the next.
+            # A folder that is still being written changes between two polls.
             if found == previous != loaded:
                 await self.reload()
                 loaded = found

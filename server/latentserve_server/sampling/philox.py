@@ -1,18 +1,18 @@
-"""Reproducible standard-normal rows, and uniform numbers, from a counter-based generator.
+"""Counter-based random number generator for standard-normal rows and uniform numbers.
 
-Row r of a stream depends on (seed, domain, r) and the row's length alone, so it is the
-same whatever the batch, the worker or the machine, and a client in any language can
-predict it. docs/sampling.md is the specification; in short:
+Row r of a stream depends only on (seed, domain, r) and the length of the row. So it is the same in
+every batch, worker and machine, and a client in any language can compute it. docs/sampling.md is
+the specification; in short:
 
 * Generator: Philox 4x64-10 (Salmon et al. 2011, "Parallel random numbers: as easy as
   1, 2, 3"), key = (seed, domain). Block c is its output for the 256-bit counter c: four
   64-bit words.
-* A row of d values takes ceil(d / 4) blocks: row r those from r * ceil(d / 4) on.
+* A row of d values uses ceil(d / 4) blocks; row r starts at block r * ceil(d / 4).
 * Box-Muller on words (a, b), then (c, d) of each block, in float64:
   u = ((a >> 11) + 1) / 2^53 in (0, 1], v = (b >> 11) / 2^53 in [0, 1),
   sqrt(-2 ln u) cos(2 pi v) and sqrt(-2 ln u) sin(2 pi v).
-* Times the temperature, in float64; then rounded to float32.
-* A uniform number per row takes one block: row r block r, (a >> 11) / 2^53 in [0, 1).
+* The values are multiplied by the temperature in float64, then rounded to float32.
+* A uniform number uses one block per row: for row r, block r gives (a >> 11) / 2^53 in [0, 1).
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 PRIOR = 0
-"""Domain of the latents that Sample draws."""
+"""Domain of the latents of Sample."""
 POSTERIOR = 1
-"""Domain of the noise that Encode with a seed adds."""
+"""Domain of the noise of Encode with a seed."""
 MIXTURE = 2
-"""Domain of the uniform numbers that choose the component of a mixture."""
+"""Domain of the uniform numbers that choose a component of a mixture."""
 
 MAX_OFFSET = 2**62
-"""The highest row that a request may start at."""
+"""Maximum offset (first row) of a request."""
 
 _WORDS_PER_BLOCK = 4
 _TWO_TO_MINUS_53 = 2.0**-53
@@ -47,8 +47,8 @@ def standard_normal(
 ) -> NDArray[np.float32]:
     """Return rows `offset` to `offset + rows - 1` of a stream, float32 [rows, dim].
 
-    `seed` is 0 to 2^64 - 1, `domain` is PRIOR or POSTERIOR, and every value is multiplied
-    by `temperature`.
+    `seed` is 0 to 2^64 - 1, `domain` is PRIOR or POSTERIOR. Every value is multiplied by
+    `temperature`.
     """
     blocks = -(-dim // _WORDS_PER_BLOCK)
     words = _words(seed, domain, offset * blocks, rows * blocks).reshape(-1, 2)
@@ -70,7 +70,7 @@ def uniform(seed: int, domain: int, *, offset: int, rows: int) -> NDArray[np.flo
 
 
 def _words(seed: int, domain: int, first_block: int, blocks: int) -> NDArray[np.uint64]:
-    # numpy increments the counter before it makes a block, hence the - 1.
+    # numpy increments the counter before it computes a block, hence the - 1.
     generator = np.random.Philox(
         counter=(first_block - 1) % _COUNTERS, key=np.array([seed, domain], dtype=np.uint64)
     )

@@ -1,13 +1,13 @@
-"""What Sample draws latents from: the standard normal, or a Gaussian mixture of the model's own.
+"""Priors of latents: the standard normal distribution, or a Gaussian mixture per model.
 
-Row r of a draw depends on (seed, r, temperature) and the prior alone. docs/sampling.md is the
+Row r of a sample depends only on (seed, r, temperature) and the prior. docs/sampling.md is the
 specification; in short, for a mixture:
 
-* u = the row's number of the stream MIXTURE; the component c is the first one whose cumulative
-  weight is above u.
-* e = the row of the stream PRIOR, which is what a standard-normal prior gives.
+* u = row r of the stream MIXTURE; the component c is the first one whose cumulative weight is
+  above u.
+* e = row r of the stream PRIOR, the same as for a standard-normal prior.
 * latent = mean_c + temperature * (L_c e), in float64, then rounded to float32. L_c is the lower
-  Cholesky factor of the covariance; L_c e is added up column by column.
+  Cholesky factor of the covariance; L_c e is summed column by column.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from latentserve_server.manifest.npz import opened_arrays, read_array
 from latentserve_server.manifest.reader import Manifest
 from latentserve_server.sampling import philox
 
-# A draw of any temperature stays finite in float32.
+# With this limit, samples at any temperature are finite in float32.
 _MAX_MAGNITUDE = 1e30
 _WEIGHT_SUM_TOLERANCE = 1e-6
 
 
 class Prior(Protocol):
-    """A distribution of latents whose rows can be drawn one by one."""
+    """A distribution of latents with random access to the rows of a seed."""
 
-    def draw(
+    def sample(
         self, seed: int, *, offset: int, rows: int, temperature: float = 1.0
     ) -> NDArray[np.float32]:
         """Return rows `offset` to `offset + rows - 1` of a seed, float32 [rows, dim]."""
 
 
 class StandardNormal:
-    """N(0, I) of `dim` values."""
+    """N(0, I) in `dim` dimensions."""
 
     def __init__(self, dim: int) -> None:
         self._dim = dim
 
-    def draw(
+    def sample(
         self, seed: int, *, offset: int, rows: int, temperature: float = 1.0
     ) -> NDArray[np.float32]:
         """Return rows `offset` to `offset + rows - 1` of a seed, float32 [rows, dim]."""
@@ -60,7 +60,7 @@ class GaussianMixture:
     """A mixture of Gaussians with full covariances.
 
     Args:
-        weights: float64 [components], above 0, sum 1.
+        weights: float64 [components], positive, sum 1.
         means: float32 [components, dim].
         factors: float32 [components, dim, dim], lower Cholesky factors of the covariances.
     """
@@ -73,22 +73,22 @@ class GaussianMixture:
     ) -> None:
         self._cumulative = np.cumsum(weights)
         self._means = means.astype(np.float64)
-        # [column, component, row]: what one step of a draw reads lies together.
+        # [column, component, row]: each step of `sample` reads contiguous memory.
         self._columns = np.ascontiguousarray(factors.transpose(2, 0, 1))
 
-    def draw(
+    def sample(
         self, seed: int, *, offset: int, rows: int, temperature: float = 1.0
     ) -> NDArray[np.float32]:
         """Return rows `offset` to `offset + rows - 1` of a seed, float32 [rows, dim]."""
         dim = self._means.shape[1]
         uniform = philox.uniform(seed, philox.MIXTURE, offset=offset, rows=rows)
         chosen = np.searchsorted(self._cumulative, uniform, side="right")
-        # Rounding may leave the last cumulative weight a little below 1.
+        # Because of rounding, the last cumulative weight may be slightly below 1.
         component = np.minimum(chosen, len(self._cumulative) - 1)
         noise = philox.standard_normal(seed, philox.PRIOR, offset=offset, rows=rows, dim=dim)
         wide_noise = noise.astype(np.float64)
-        # Not a matrix product: its order of additions depends on the library, the processor and
-        # the number of rows. This one is part of the specification.
+        # Not a matrix product, because its order of additions depends on the library, the processor
+        # and the number of rows. This order is part of the specification.
         deviation = np.zeros((rows, dim), dtype=np.float64)
         for column in range(dim):
             factor = self._columns[column][component, column:].astype(np.float64)
@@ -98,9 +98,9 @@ class GaussianMixture:
 
 
 def read_prior(manifest: Manifest) -> Prior | None:
-    """Return what the manifest's `latent.prior` promises, None for "none".
+    """Return the prior that the manifest names in `latent.prior`, None for "none".
 
-    Raises ManifestError where the mixture's file does not hold a mixture of these components.
+    Raises ManifestError if the file of a mixture does not match the manifest.
     """
     if manifest.prior == "none":
         return None
@@ -115,12 +115,12 @@ def read_prior(manifest: Manifest) -> Prior | None:
     return GaussianMixture(weights, means, factors)
 
 
-def check_draw(manifest: Manifest, prior: Prior | None) -> float:
-    """Repeat the golden draw; return the largest absolute difference, 0 where there is none.
+def check_golden_samples(manifest: Manifest, prior: Prior | None) -> float:
+    """Repeat the golden samples; return the largest absolute difference, 0 without golden samples.
 
-    The golden latents of `sample` are rows 0 on of `golden.sample_seed`. Raises ManifestError
-    where the difference exceeds the manifest's tolerance: the model was exported by something
-    that takes the numbers of its prior in another sense.
+    The golden latents of `sample` are the rows of `golden.sample_seed` from row 0. Raises
+    ManifestError if the difference exceeds the manifest's tolerance: then the exporter interprets
+    the parameters of the prior in another way.
     """
     golden = manifest.golden
     if golden.sample_seed is None or prior is None:
@@ -128,14 +128,14 @@ def check_draw(manifest: Manifest, prior: Prior | None) -> float:
     (name,) = golden.inputs["sample"].values()
     with opened_arrays(manifest.folder, golden.file) as arrays:
         expected = arrays[name]
-        drawn = prior.draw(golden.sample_seed, offset=0, rows=len(expected))
-        if drawn.shape != expected.shape:
-            raise ValueError(f"{name} has shape {expected.shape}, expected {drawn.shape}")
-        difference = float(np.max(np.abs(drawn - expected), initial=0.0))
+        latents = prior.sample(golden.sample_seed, offset=0, rows=len(expected))
+        if latents.shape != expected.shape:
+            raise ValueError(f"{name} has shape {expected.shape}, expected {latents.shape}")
+        difference = float(np.max(np.abs(latents - expected), initial=0.0))
     if not difference <= golden.tolerance:
         raise ManifestError(
-            f"seed {golden.sample_seed} draws other latents than at export: {name} differs by "
-            f"{difference:.2g}, the tolerance is {golden.tolerance:g}"
+            f"seed {golden.sample_seed} gives other latents than at export: {name} differs by "
+            f"{difference:.2g}, but the tolerance is {golden.tolerance:g}"
         )
     return difference
 
@@ -144,13 +144,13 @@ def _check_mixture(
     weights: NDArray[np.float64], means: NDArray[np.float32], factors: NDArray[np.float32]
 ) -> None:
     for name, array in (("weights", weights), ("means", means), ("factors", factors)):
-        # NaN compares as false, so it is refused too.
+        # Comparisons with NaN are false, so NaN is refused, too.
         if not np.all(np.abs(array) <= _MAX_MAGNITUDE):
             raise ValueError(f"{name} must be finite, at most {_MAX_MAGNITUDE:g} in magnitude")
     if not np.all(weights > 0):
-        raise ValueError(f"weights must be above 0; the lowest is {weights.min():g}")
+        raise ValueError(f"weights must be above 0, but the lowest is {weights.min():g}")
     if not abs((total := float(weights.sum())) - 1.0) <= _WEIGHT_SUM_TOLERANCE:
-        raise ValueError(f"weights must add up to 1, not to {total:.9g}")
+        raise ValueError(f"weights must add up to 1, but add up to {total:.9g}")
     if not np.all(np.diagonal(factors, axis1=1, axis2=2) > 0):
         raise ValueError("factors must have a positive diagonal")
     if np.any(np.triu(factors, 1)):

@@ -1,4 +1,4 @@
-"""The form of one call, without a transport: bytes in, and a Reply for the callback."""
+"""Interface of one call, independent of the transport: request bytes in, a Reply out."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from latentserve_server.batching.request import Completion
 from latentserve_server.repository.model_version import LoadedModel
 
 Work = tuple[LoadedModel, str, int, Completion]
-"""What a reply was made by: the model, the operation, the rows, and how they ended."""
+"""Inference behind a reply: the model, the operation, the number of rows, their completion."""
 
 
 @dataclass(slots=True)
 class Reply:
-    """A finished call. `build` returns the response's bytes or raises the CallError.
+    """A finished call. `build` returns the reply's bytes or raises the CallError.
 
-    `slow` says that building takes milliseconds, so an event loop should not do it. `work` is
-    for traces, None for what needed no engine.
+    `slow` is True if building takes milliseconds and should not run on an event loop. `work` is
+    for traces; None if no engine was needed.
     """
 
     build: Callable[[], bytes]
@@ -33,18 +33,18 @@ class Call(Protocol):
     """A call in flight."""
 
     def cancel(self) -> None:
-        """Forget the call: its callback will not be called."""
+        """Cancel the call. Its callback will not be called."""
 
 
 class ChunkStream(Protocol):
-    """A call with many replies. The transport asks for one after the other."""
+    """A call with many replies, which the transport requests one after the other."""
 
     @property
     def exhausted(self) -> bool:
-        """Whether every reply was asked for."""
+        """Whether every reply was requested."""
 
     def next_chunk(self, deadline: float | None, done: Done) -> Call:
-        """Begin the next reply."""
+        """Start the next reply."""
 
 
 UnaryMethod = Callable[[bytes, float | None, Done], Call]

@@ -1,8 +1,8 @@
-"""The RPCs of GenerativeService, without a transport.
+"""The RPCs of GenerativeService, independent of the transport.
 
-Each takes the request's bytes, its deadline and a callback, and returns at once; the
-callback gets a Reply from whichever thread finished the work. A transport adapts that to
-gRPC. What is wrong with a request is raised at once, as a CallError.
+Each method takes the request's bytes, its deadline and a callback, and returns at once; the
+thread that finishes the work calls the callback with a Reply. A transport adapts this to gRPC.
+For an invalid request, the method itself raises a CallError.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from latentserve_server.services.sample_stream import SampleSpec, SampleStream, 
 
 GENERATIVE_SERVICE = "latentserve.v1.GenerativeService"
 
-# Where the tensor's data are: field numbers from the request inwards.
+# Paths of the tensor's data: field numbers from the request inwards.
 _IMAGES_DATA = (2, 1, 3)
 _LATENTS_DATA = (2, 3)
 
 
 class GenerativeService:
-    """Answers Encode, Decode, Reconstruct, Denoise, Sample and SampleStream.
+    """Implements Encode, Decode, Reconstruct, Denoise, Sample and SampleStream.
 
     Args:
         repository: resolves the models.
-        max_request_rows: images or latents of one request, at most.
-        max_stream_rows: images of one SampleStream, at most.
-        chunk_rows: images per reply of a SampleStream that does not say.
+        max_request_rows: largest number of images or latents in one request.
+        max_stream_rows: largest number of images in one SampleStream.
+        chunk_rows: default number of images in each reply of a SampleStream.
     """
 
     def __init__(
@@ -55,13 +55,13 @@ class GenerativeService:
         self.max_request_rows = max_request_rows
         self.max_stream_rows = max_stream_rows
         self.chunk_rows = min(chunk_rows, max_request_rows)
-        self._encodes = RequestParser(pb.EncodeRequest, _IMAGES_DATA)
-        self._decodes = RequestParser(pb.DecodeRequest, _LATENTS_DATA)
-        self._reconstructs = RequestParser(pb.ReconstructRequest, _IMAGES_DATA)
-        self._denoises = RequestParser(pb.DenoiseRequest, _IMAGES_DATA)
+        self._encode_parser = RequestParser(pb.EncodeRequest, _IMAGES_DATA)
+        self._decode_parser = RequestParser(pb.DecodeRequest, _LATENTS_DATA)
+        self._reconstruct_parser = RequestParser(pb.ReconstructRequest, _IMAGES_DATA)
+        self._denoise_parser = RequestParser(pb.DenoiseRequest, _IMAGES_DATA)
 
     def unary_methods(self) -> dict[str, UnaryMethod]:
-        """Return the unary methods by their name in the contract."""
+        """Return the unary methods by their RPC name."""
         return {
             "Encode": self.encode,
             "Decode": self.decode,
@@ -71,21 +71,21 @@ class GenerativeService:
         }
 
     def encode(self, request: bytes, deadline: float | None, done: Done) -> Call:
-        """Images to latents."""
-        form = self._encodes.read(request)
-        model = self._resolve(form.name, form.version, "encode")
-        seed = form.message.seed if form.message.HasField("seed") else None
+        """Encode images to latents."""
+        parsed = self._encode_parser.read(request)
+        model = self._resolve(parsed.name, parsed.version, "encode")
+        seed = parsed.message.seed if parsed.message.HasField("seed") else None
         if seed is not None and not model.manifest.has_log_variance:
             raise OperationNotSupported(
-                f"{model.manifest.name} has no log-variance to draw from; send no seed to get "
+                f"{model.manifest.name} has no log-variance to sample from; send no seed to get "
                 "the latents themselves",
                 metadata={"operations": _operations(model.manifest)},
             )
-        rows = self._images(form, request, model, tensors.UNIT_RANGE)
+        rows = self._images(parsed, request, model, tensors.UNIT_RANGE)
 
         def build(completion: Completion) -> Iterable[Piece]:
             mean, *rest = completion.outputs
-            latents = mean if seed is None else _draw_posterior(mean, rest[0], seed)
+            latents = mean if seed is None else _sample_posterior(mean, rest[0], seed)
             yield from tensors.encode_tensor(1, latents)
             if rest:
                 yield from tensors.encode_tensor(2, rest[0])
@@ -95,59 +95,59 @@ class GenerativeService:
         return submit(model, "encode", rows, deadline, done, ReplyBuilder(build, served_by=4))
 
     def decode(self, request: bytes, deadline: float | None, done: Done) -> Call:
-        """Latents to images."""
-        form = self._decodes.read(request)
-        model = self._resolve(form.name, form.version, "decode")
-        image_format = tensors.check_format(form.output_format)
-        rows = self._latents(form, request, model)
-        return submit(model, "decode", rows, deadline, done, _images_answer(image_format))
+        """Decode latents to images."""
+        parsed = self._decode_parser.read(request)
+        model = self._resolve(parsed.name, parsed.version, "decode")
+        image_format = tensors.check_format(parsed.output_format)
+        rows = self._latents(parsed, request, model)
+        return submit(model, "decode", rows, deadline, done, _images_reply(image_format))
 
     def reconstruct(self, request: bytes, deadline: float | None, done: Done) -> Call:
-        """Images to their reconstructions, with the squared error of each."""
-        form = self._reconstructs.read(request)
-        model = self._resolve(form.name, form.version, "reconstruct")
-        image_format = tensors.check_format(form.output_format)
-        rows = self._images(form, request, model, tensors.UNIT_RANGE)
+        """Reconstruct images, and return the squared error of each."""
+        parsed = self._reconstruct_parser.read(request)
+        model = self._resolve(parsed.name, parsed.version, "reconstruct")
+        image_format = tensors.check_format(parsed.output_format)
+        rows = self._images(parsed, request, model, tensors.UNIT_RANGE)
 
         def build(completion: Completion) -> Iterable[Piece]:
             images, squared_error = completion.outputs
             encoded = tensors.encode_images(1, images, image_format)
             return (*encoded, *floats_field(2, squared_error))
 
-        answer = ReplyBuilder(build, served_by=3, image_format=image_format)
-        return submit(model, "reconstruct", rows, deadline, done, answer)
+        builder = ReplyBuilder(build, served_by=3, image_format=image_format)
+        return submit(model, "reconstruct", rows, deadline, done, builder)
 
     def denoise(self, request: bytes, deadline: float | None, done: Done) -> Call:
-        """Noisy images to clean ones."""
-        form = self._denoises.read(request)
-        model = self._resolve(form.name, form.version, "denoise")
-        image_format = tensors.check_format(form.output_format)
-        rows = self._images(form, request, model, tensors.NOISY_RANGE)
-        return submit(model, "denoise", rows, deadline, done, _images_answer(image_format))
+        """Remove the noise of images."""
+        parsed = self._denoise_parser.read(request)
+        model = self._resolve(parsed.name, parsed.version, "denoise")
+        image_format = tensors.check_format(parsed.output_format)
+        rows = self._images(parsed, request, model, tensors.NOISY_RANGE)
+        return submit(model, "denoise", rows, deadline, done, _images_reply(image_format))
 
     def sample(self, request: bytes, deadline: float | None, done: Done) -> Call:
-        """Images of latents drawn from the prior."""
+        """Sample latents from the prior and decode them to images."""
         message = parse(pb.SampleRequest, request)
         model = self._resolve(message.model.name, message.model.version, "sample")
         image_format = tensors.check_format(message.output_format)
-        draw = SampleSpec.of(message, max_count=self.max_request_rows)
-        latents = draw.latents(prior_of(model), 0, draw.count)
+        spec = SampleSpec.of(message, max_count=self.max_request_rows)
+        latents = spec.latents(prior_of(model), 0, spec.count)
 
         def build(completion: Completion) -> Iterable[Piece]:
             yield from tensors.encode_images(1, completion.outputs[0], image_format)
             if message.include_latents:
                 yield from tensors.encode_tensor(2, latents)
-            yield pb.SampleResponse(seed=draw.seed).SerializeToString()
+            yield pb.SampleResponse(seed=spec.seed).SerializeToString()
 
-        answer = ReplyBuilder(build, served_by=4, image_format=image_format)
-        return submit(model, "sample", Rows(latents), deadline, done, answer)
+        builder = ReplyBuilder(build, served_by=4, image_format=image_format)
+        return submit(model, "sample", Rows(latents), deadline, done, builder)
 
     def sample_stream(self, request: bytes) -> SampleStream:
-        """Begin a SampleStream; the transport asks it for one chunk after the other."""
+        """Start a SampleStream; the transport requests its chunks one after the other."""
         message = parse(pb.SampleStreamRequest, request)
         model = self._resolve(message.model.name, message.model.version, "sample")
         image_format = tensors.check_format(message.output_format)
-        draw = SampleSpec.of(message, max_count=self.max_stream_rows)
+        spec = SampleSpec.of(message, max_count=self.max_stream_rows)
         if not 0 <= message.chunk_rows <= self.max_request_rows:
             raise InvalidRequest.field(
                 "chunk_rows",
@@ -155,7 +155,7 @@ class GenerativeService:
                 "or 0 to let the server choose",
             )
         return SampleStream(
-            *(model, draw, image_format, message.include_latents),
+            *(model, spec, image_format, message.include_latents),
             message.chunk_rows or self.chunk_rows,
         )
 
@@ -169,39 +169,44 @@ class GenerativeService:
         return model
 
     def _images(
-        self, form: ParsedRequest, request: bytes, model: LoadedModel, allowed: tuple[float, float]
+        self,
+        parsed: ParsedRequest,
+        request: bytes,
+        model: LoadedModel,
+        allowed: tuple[float, float],
     ) -> Rows:
-        """Return the images of a request; their form is checked once for a form and a model."""
+        """Return the images of a request. The layout is checked once per cached request."""
         spec = model.manifest.image
-        if form.layout is None or form.layout_of is not spec:
-            images = form.message.images
+        if parsed.layout is None or parsed.layout_of is not spec:
+            images = parsed.message.images
             if images.WhichOneof("form") != "tensor":
                 return tensors.file_rows(images, spec, max_rows=self.max_request_rows)
-            length = len(images.tensor.data) if form.start < 0 else form.length
-            form.layout = tensors.image_layout(
+            length = len(images.tensor.data) if parsed.start < 0 else parsed.length
+            parsed.layout = tensors.image_layout(
                 images.tensor, length, spec, max_rows=self.max_request_rows
             )
-            form.layout_of = spec
-        if form.start >= 0:
-            return tensors.image_rows(form.layout, request, form.start, allowed=allowed)
-        return tensors.image_rows(form.layout, form.message.images.tensor.data, 0, allowed=allowed)
+            parsed.layout_of = spec
+        if parsed.start >= 0:
+            return tensors.image_rows(parsed.layout, request, parsed.start, allowed=allowed)
+        data = parsed.message.images.tensor.data
+        return tensors.image_rows(parsed.layout, data, 0, allowed=allowed)
 
-    def _latents(self, form: ParsedRequest, request: bytes, model: LoadedModel) -> Rows:
-        """Return the latents of a request."""
-        dim, latents = model.manifest.latent_dim, form.message.latents
-        if form.layout is None or form.layout_of != dim:
-            length = len(latents.data) if form.start < 0 else form.length
-            form.layout = tensors.latent_layout(
+    def _latents(self, parsed: ParsedRequest, request: bytes, model: LoadedModel) -> Rows:
+        """Return the latents of a request. The layout is checked once per cached request."""
+        dim, latents = model.manifest.latent_dim, parsed.message.latents
+        if parsed.layout is None or parsed.layout_of != dim:
+            length = len(latents.data) if parsed.start < 0 else parsed.length
+            parsed.layout = tensors.latent_layout(
                 latents, length, dim, max_rows=self.max_request_rows
             )
-            form.layout_of = dim
-        if form.start >= 0:
-            return tensors.latent_rows(form.layout, request, form.start)
-        return tensors.latent_rows(form.layout, latents.data, 0)
+            parsed.layout_of = dim
+        if parsed.start >= 0:
+            return tensors.latent_rows(parsed.layout, request, parsed.start)
+        return tensors.latent_rows(parsed.layout, latents.data, 0)
 
 
-def _images_answer(image_format: int) -> ReplyBuilder:
-    """Return the answer that is images and nothing else."""
+def _images_reply(image_format: int) -> ReplyBuilder:
+    """Return the builder of a reply that has only images."""
 
     def build(completion: Completion) -> Iterable[Piece]:
         return tensors.encode_images(1, completion.outputs[0], image_format)
@@ -209,15 +214,16 @@ def _images_answer(image_format: int) -> ReplyBuilder:
     return ReplyBuilder(build, served_by=2, image_format=image_format)
 
 
-def _draw_posterior(
+def _sample_posterior(
     mean: NDArray[np.float32], log_variance: NDArray[np.float32], seed: int
 ) -> NDArray[np.float32]:
     """Return z = mean + exp(log_variance / 2) e (Kingma & Welling 2013, eq. 10)."""
     noise = philox.standard_normal(
         seed, philox.POSTERIOR, offset=0, rows=len(mean), dim=mean.shape[1]
     )
-    draw: NDArray[np.float32] = mean + np.exp(log_variance * np.float32(0.5)) * noise
-    return draw
+    deviation: NDArray[np.float32] = np.exp(log_variance * np.float32(0.5))
+    latents: NDArray[np.float32] = mean + deviation * noise
+    return latents
 
 
 def _operations(manifest: Manifest) -> str:

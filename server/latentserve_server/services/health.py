@@ -1,7 +1,7 @@
-"""grpc.health.v1 as a service without a transport, for those that have no threads to lend.
+"""The grpc.health.v1 service, independent of the transport and without threads.
 
-grpcio's own servicer holds one thread per Watch, or else blocks the caller of `set` until
-every watcher has read; a watcher here costs one entry in a set.
+grpcio's own servicer holds one thread for each Watch, or blocks the caller of `set` until every
+client has read the status. Here, a Watch costs one entry in a dictionary.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 
 class HealthService:
-    """Answers Check and Watch. Everything is safe from any thread."""
+    """Implements Check and Watch. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -30,89 +30,89 @@ class HealthService:
         self._shutting_down = False
 
     async def set(self, service: str, status: int) -> None:
-        """Set the status of a service or model, and tell who watches it."""
+        """Set the status of a service or model, and notify its watches."""
         with self._lock:
             if self._shutting_down:
                 return
             self._statuses[service] = status
-            woken = self._take_waiting()
-        _tell(woken)
+            changed = self._pop_changed()
+        _notify(changed)
 
     async def enter_graceful_shutdown(self) -> None:
-        """Turn everything NOT_SERVING, for good."""
+        """Set every status to NOT_SERVING permanently."""
         with self._lock:
             self._shutting_down = True
             self._statuses = dict.fromkeys(self._statuses, _NOT_SERVING)
-            woken = self._take_waiting()
-        _tell(woken)
+            changed = self._pop_changed()
+        _notify(changed)
 
     def check(self, request: bytes, deadline: float | None, done: Done) -> Call:
-        """The status of one service; raises UnknownService."""
+        """Reply with the status of one service. Raises UnknownService."""
         service = parse(health_pb2.HealthCheckRequest, request).service
         with self._lock:
             status = self._statuses.get(service)
         if status is None:
-            raise UnknownService(f"there is no health of {service!r}")
+            raise UnknownService(f"no service or model {service!r} has a health status")
         done(_reply(status))
-        return _Answered()
+        return _CompletedCall()
 
     def watch(self, request: bytes) -> Watch:
-        """The status of one service, now and whenever it changes."""
+        """Return a stream of the status of one service: the current one, then every change."""
         return Watch(self, parse(health_pb2.HealthCheckRequest, request).service)
 
     def next_status(self, watch: Watch, done: Done) -> None:
-        """Tell a watch its status as soon as it differs from the last one told."""
+        """Call `done` as soon as the status differs from the watch's last reported one."""
         with self._lock:
             self._waiting[watch] = done
-            woken = self._take_waiting(watch)
-        _tell(woken)
+            changed = self._pop_changed(watch)
+        _notify(changed)
 
-    def forget(self, watch: Watch) -> None:
-        """End a watch."""
+    def remove(self, watch: Watch) -> None:
+        """Remove a watch."""
         with self._lock:
             self._waiting.pop(watch, None)
 
-    def _take_waiting(self, only: Watch | None = None) -> list[tuple[Done, int]]:
-        """Take out the watches that have something to be told. The lock is held."""
-        woken = []
+    def _pop_changed(self, only: Watch | None = None) -> list[tuple[Done, int]]:
+        """Remove and return the waiting callbacks with a new status. The lock is held."""
+        changed = []
         for watch in list(self._waiting) if only is None else (only,):
             status = self._statuses.get(watch.service, _SERVICE_UNKNOWN)
-            if status != watch.told:
-                watch.told = status
-                woken.append((self._waiting.pop(watch), status))
-        return woken
+            if status != watch.reported:
+                watch.reported = status
+                changed.append((self._waiting.pop(watch), status))
+        return changed
 
 
 class Watch:
-    """One Watch: a stream whose next chunk is the next status; it ends when its caller leaves."""
+    """Stream of one Watch: each chunk is a status. It ends when the client cancels it."""
 
     exhausted = False
 
     def __init__(self, health: HealthService, service: str) -> None:
         self._health = health
         self.service = service
-        self.told: int | None = None
+        self.reported: int | None = None
 
     def next_chunk(self, deadline: float | None, done: Done) -> Call:
-        """Call `done` with the next status, perhaps hours later."""
+        """Call `done` with the next status, which may come hours later."""
         self._health.next_status(self, done)
         return self
 
     def cancel(self) -> None:
-        """The caller has left."""
-        self._health.forget(self)
+        """End the watch."""
+        self._health.remove(self)
 
 
-class _Answered:
-    """A Check, which was answered before it could be cancelled."""
+class _CompletedCall:
+    """A Check, which completes before it can be cancelled."""
 
     def cancel(self) -> None:
         """Do nothing."""
 
 
-def _tell(woken: list[tuple[Done, int]]) -> None:
-    """Call the callbacks, outside the lock: they may ask for the next status at once."""
-    for done, status in woken:
+def _notify(changed: list[tuple[Done, int]]) -> None:
+    """Call the callbacks. The lock is not held, since they may request the next status."""
+    for done, status in changed:
         done(_reply(status))
 
 

@@ -1,4 +1,4 @@
-"""The RPCs of ModelService, without a transport; see `call` for the form."""
+"""The RPCs of ModelService, independent of the transport."""
 
 from __future__ import annotations
 
@@ -37,34 +37,35 @@ _OPERATIONS = {
 }
 
 
-class _Finished:
-    """A call that was answered before it could be cancelled."""
+class _CompletedCall:
+    """A call that completes before it can be cancelled."""
 
     def cancel(self) -> None:
         """Do nothing."""
 
 
-class _Reloading:
-    """A reload that waits for its turn, or runs. One that runs is not interrupted."""
+class _ReloadCall:
+    """A queued or running reload. A running one is not interrupted."""
 
     def __init__(self) -> None:
-        self.left = False
-        self.turn: Future[None] | None = None
+        self.cancelled = False
+        self.future: Future[None] | None = None
 
     def cancel(self) -> None:
-        """The caller has left: a reload whose turn has not come does not happen."""
-        self.left = True
-        if self.turn is not None:
-            self.turn.cancel()
+        """Drop a queued reload, and the reply of a running one."""
+        self.cancelled = True
+        if self.future is not None:
+            self.future.cancel()
 
 
 class ModelService:
-    """Answers ListModels, GetModel and ReloadModels by the repository.
+    """Implements ListModels, GetModel and ReloadModels with the repository.
 
     Args:
         repository: the models.
         max_request_rows, max_stream_rows: the limits to report.
-        reload: reloads models of these names, all for none; by default `repository.reload`.
+        reload: reloads the models of these names, or all if there are none; by default
+            `repository.reload`.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class ModelService:
     ) -> None:
         self._repository = repository
         self._reload = reload or repository.reload
-        # They take seconds to minutes: nothing that others wait for may lend its threads to them.
+        # A separate thread: a reload takes seconds to minutes, and must not delay other work.
         self._reloads = ThreadPoolExecutor(1, thread_name_prefix="reload")
         self._limits = pb.Limits(
             max_request_rows=max_request_rows,
@@ -85,7 +86,7 @@ class ModelService:
         )
 
     def unary_methods(self) -> dict[str, UnaryMethod]:
-        """Return the unary methods by their name in the contract."""
+        """Return the unary methods by their RPC name."""
         return {
             "ListModels": self.list_models,
             "GetModel": self.get_model,
@@ -93,36 +94,36 @@ class ModelService:
         }
 
     def list_models(self, request: bytes, deadline: float | None, done: Done) -> Call:
-        """All versions of all models."""
+        """Return all versions of all models."""
         parse(pb.ListModelsRequest, request)
         response = pb.ListModelsResponse(
-            models=[self._describe(entry) for entry in self._repository.entries()],
+            models=[self._describe(entry) for entry in self._repository.versions()],
             default_model=self._repository.default_model,
         )
-        return _answer(response, done)
+        return _complete(response, done)
 
     def get_model(self, request: bytes, deadline: float | None, done: Done) -> Call:
-        """One version of one model."""
+        """Return one version of one model."""
         message = parse(pb.GetModelRequest, request)
         entry = self._repository.find(message.model.name, message.model.version)
-        return _answer(pb.GetModelResponse(model=self._describe(entry)), done)
+        return _complete(pb.GetModelResponse(model=self._describe(entry)), done)
 
     def reload_models(self, request: bytes, deadline: float | None, done: Done) -> Call:
-        """Look at the model folder again, on a thread of its own, one reload after the other."""
+        """Reload the model folder on a separate thread, one reload after the other."""
         names = frozenset(parse(pb.ReloadModelsRequest, request).names)
-        reloading = _Reloading()
+        call = _ReloadCall()
 
         def reload() -> None:
             outcome: Future[bytes] = Future()
             try:
-                outcome.set_result(_told(self._reload(names)))
+                outcome.set_result(_reload_reply(self._reload(names)))
             except Exception as error:  # noqa: BLE001 - raised where the reply is built
                 outcome.set_exception(error)
-            if not reloading.left:
+            if not call.cancelled:
                 done(Reply(outcome.result))
 
-        reloading.turn = self._reloads.submit(reload)
-        return reloading
+        call.future = self._reloads.submit(reload)
+        return call
 
     def _describe(self, entry: ModelVersion) -> pb.Model:
         model = pb.Model(
@@ -166,7 +167,7 @@ class ModelService:
         return model
 
 
-def _told(outcomes: Iterable[Outcome]) -> bytes:
+def _reload_reply(outcomes: Iterable[Outcome]) -> bytes:
     response = pb.ReloadModelsResponse(
         outcomes=[
             pb.ReloadOutcome(
@@ -181,6 +182,6 @@ def _told(outcomes: Iterable[Outcome]) -> bytes:
     return response.SerializeToString()
 
 
-def _answer(response: Message, done: Done) -> Call:
+def _complete(response: Message, done: Done) -> Call:
     done(Reply(response.SerializeToString))
-    return _Finished()
+    return _CompletedCall()

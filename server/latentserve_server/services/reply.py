@@ -1,4 +1,4 @@
-"""From a finished batch to the bytes of a reply: what all methods with images have in common."""
+"""Submission of rows to a batcher, and the reply built from their outputs."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from latentserve_server.codec.reply_writer import Piece, message_field
 from latentserve_server.repository.model_version import LoadedModel
 from latentserve_server.services.call import Call, Done, Reply
 
-# PNG files of one reply above which it is built off the transport's thread.
-_MANY_FILES = 8
+# Above these sizes, a reply is not built on the transport's thread.
+_MANY_FILES = 8  # PNG files
 _LARGE_REPLY_BYTES = 2**20
 
 
 class ReplyBuilder:
-    """How the reply of one call is built.
+    """Builder of the reply of one call.
 
     Args:
-        build: returns the reply without `served_by` and `timings`, in pieces.
-        served_by: the number of that field; `timings` has the next one.
-        image_format: of the images in the reply.
+        build: returns the pieces of the reply without `served_by` and `timings`.
+        served_by: field number of `served_by`; `timings` has the next one.
+        image_format: format of the images in the reply.
     """
 
     __slots__ = ("build", "image_format", "served_by")
@@ -45,13 +45,13 @@ def submit(
     rows: Rows,
     deadline: float | None,
     done: Done,
-    answer: ReplyBuilder,
+    builder: ReplyBuilder,
 ) -> Call:
-    """Queue rows; when they are through, `done` gets a Reply that builds the answer."""
+    """Queue rows; when they are complete, call `done` with a Reply."""
     count = len(rows.array)
     slow = (
         count > _MANY_FILES
-        if answer.image_format == tensor_pb2.IMAGE_FORMAT_PNG
+        if builder.image_format == tensor_pb2.IMAGE_FORMAT_PNG
         else count * model.manifest.image.values * 4 > _LARGE_REPLY_BYTES
     )
 
@@ -59,8 +59,8 @@ def submit(
         def build() -> bytes:
             if completion.error is not None:
                 raise completion.error
-            number = answer.served_by
-            pieces: list[Any] = [*answer.build(completion), _served_by(model, number)]
+            number = builder.served_by
+            pieces: list[Any] = [*builder.build(completion), _served_by(model, number)]
             pieces.append(_timings(completion, number + 1))
             return b"".join(pieces)
 
@@ -70,21 +70,21 @@ def submit(
 
 
 def _served_by(model: LoadedModel, number: int) -> bytes:
-    """Return which model made a reply; it is the same for all replies of a version."""
-    known = model.served_by.get(number)
-    if known is None:
+    """Return the `served_by` field, which is cached, as all replies of a version share it."""
+    cached = model.served_by.get(number)
+    if cached is None:
         served_by = tensor_pb2.ServedBy(
             name=model.manifest.name,
             version=model.manifest.version,
             digest=model.manifest.digest,
             provider=model.provider,
         )
-        known = model.served_by[number] = message_field(number, served_by.SerializeToString())
-    return known
+        cached = model.served_by[number] = message_field(number, served_by.SerializeToString())
+    return cached
 
 
 def _timings(completion: Completion, number: int) -> bytes:
-    """Return where the time of a call went."""
+    """Return the `timings` field: queue and compute time of a call."""
     timings = tensor_pb2.Timings(
         queue_ns=completion.queue_ns,
         compute_ns=completion.compute_ns,

@@ -1,4 +1,4 @@
-"""What Sample and SampleStream draw, and the stream's chunks, one at a time."""
+"""Validated parameters of Sample and SampleStream, and the stream's chunks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MAX_TEMPERATURE = 10.0
 
 @dataclass(frozen=True)
 class SampleSpec:
-    """What is drawn from the prior: `count` rows from `offset` on."""
+    """Parameters of a sample from the prior: `count` rows from row `offset` of a seed."""
 
     seed: int
     offset: int
@@ -34,7 +34,10 @@ class SampleSpec:
 
     @classmethod
     def of(cls, message: Any, *, max_count: int) -> SampleSpec:
-        """Check the fields that SampleRequest and SampleStreamRequest share."""
+        """Check the common fields of SampleRequest and SampleStreamRequest.
+
+        Raises InvalidRequest.
+        """
         if not 1 <= message.count <= max_count:
             raise InvalidRequest.field(
                 "count", f"{message.count} was sent, expected 1 to {max_count}"
@@ -53,25 +56,25 @@ class SampleSpec:
 
     def latents(self, prior: Prior, first: int, rows: int) -> NDArray[np.float32]:
         """Return rows `first` to `first + rows` of this draw, float32 [rows, dim]."""
-        return prior.draw(
+        return prior.sample(
             self.seed, offset=self.offset + first, rows=rows, temperature=self.temperature
         )
 
 
 class SampleStream:
-    """The chunks of one SampleStream, one at a time: a slow caller costs one chunk."""
+    """The chunks of one SampleStream. One at a time, so a slow client costs one chunk of memory."""
 
     def __init__(
         self,
         model: LoadedModel,
-        draw: SampleSpec,
+        spec: SampleSpec,
         image_format: int,
         include_latents: bool,
         chunk_rows: int,
     ) -> None:
         self._model = model
         self._prior = prior_of(model)
-        self._draw = draw
+        self._spec = spec
         self._image_format = image_format
         self._include_latents = include_latents
         self._chunk_rows = chunk_rows
@@ -79,28 +82,28 @@ class SampleStream:
 
     @property
     def exhausted(self) -> bool:
-        """Whether every chunk was asked for."""
-        return self._next_row >= self._draw.count
+        """Whether every chunk was requested."""
+        return self._next_row >= self._spec.count
 
     def next_chunk(self, deadline: float | None, done: Done) -> Call:
-        """Submit the next chunk; `done` gets its Reply."""
+        """Submit the next chunk, and call `done` with its Reply."""
         first = self._next_row
-        rows = min(self._chunk_rows, self._draw.count - first)
+        rows = min(self._chunk_rows, self._spec.count - first)
         self._next_row += rows
-        latents = self._draw.latents(self._prior, first, rows)
+        latents = self._spec.latents(self._prior, first, rows)
 
         def build(completion: Completion) -> Iterable[Piece]:
             yield from tensors.encode_images(1, completion.outputs[0], self._image_format)
             if self._include_latents:
                 yield from tensors.encode_tensor(2, latents)
-            rest = pb.SampleStreamResponse(seed=self._draw.seed, offset=self._draw.offset + first)
+            rest = pb.SampleStreamResponse(seed=self._spec.seed, offset=self._spec.offset + first)
             yield rest.SerializeToString()
 
-        answer = ReplyBuilder(build, served_by=5, image_format=self._image_format)
-        return submit(self._model, "sample", Rows(latents), deadline, done, answer)
+        builder = ReplyBuilder(build, served_by=5, image_format=self._image_format)
+        return submit(self._model, "sample", Rows(latents), deadline, done, builder)
 
 
 def prior_of(model: LoadedModel) -> Prior:
     """Return the prior of a model that can sample."""
-    assert model.prior is not None  # noqa: S101 - no manifest has `sample` without a prior
+    assert model.prior is not None  # noqa: S101 - every manifest with `sample` has a prior
     return model.prior

@@ -1,7 +1,7 @@
-"""What the application needs of a transport, and what a transport is given to serve.
+"""Interface between the application and its transports.
 
-There are two: `transport_aio` on the public grpc.aio API, and `transport_cq` on grpcio's
-completion queue. The services know neither.
+`transport.aio` implements it on the public grpc.aio API, and `transport.completion_queue` on
+grpcio's completion queue. The services depend on neither.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from latentserve_server.errors import SettingsError
 from latentserve_server.services.call import ChunkStream, UnaryMethod
 from latentserve_server.transport.security import TokenGuard
 
-# Above this, parsing and checking a request takes long enough to leave the transport's thread.
+# A larger request is parsed and checked on another thread than the transport's.
 LARGE_REQUEST_BYTES = 256 * 1024
 
-# See `Transport.hand_over`.
+# Seconds before and after GOAWAY in which replies are held; see `Transport.hand_over`.
 HOLD_BEFORE_S = 0.1
 HOLD_AFTER_S = 0.2
-# gRPC cuts calls off by itself so much later than we would: `stop` decides, not a race.
+# Added to the timeout given to gRPC, so that `stop` cuts calls off, not gRPC's own timer.
 CUT_OFF_MARGIN_S = 5.0
 
 StreamMethod = Callable[[bytes], ChunkStream]
@@ -29,10 +29,10 @@ StreamMethod = Callable[[bytes], ChunkStream]
 
 @dataclass(frozen=True)
 class Service:
-    """The methods of one service, by their names in the contract.
+    """The methods of one service by RPC name.
 
-    `drains` says that a stop waits for its calls and refuses new ones; health, which must
-    answer until the end and whose watches never end, does not.
+    If `drains`, a drain waits for the service's calls and refuses new ones. Health does not
+    drain, since it must be served until the end and its watches do not end.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Service:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where and how to listen: HOST:PORT, TLS (None: plain text), tokens, channel arguments."""
+    """Address (HOST:PORT), TLS credentials (None: plain text), tokens and channel arguments."""
 
     listen: str
     credentials: Any = None
@@ -51,50 +51,50 @@ class Endpoint:
     options: Sequence[tuple[str, int]] = ()
 
 
-class HealthBoard(Protocol):
-    """The statuses that grpc.health.v1 gives out."""
+class HealthStatuses(Protocol):
+    """The statuses that grpc.health.v1 reports."""
 
     async def set(self, service: str, status: int) -> None:
         """Set the status of a service or model."""
 
     async def enter_graceful_shutdown(self) -> None:
-        """Turn everything NOT_SERVING, for good."""
+        """Set every status to NOT_SERVING permanently."""
 
 
 class Transport(Protocol):
     """Serves services, health and reflection on one port."""
 
     @property
-    def health(self) -> HealthBoard:
-        """What health answers."""
+    def health(self) -> HealthStatuses:
+        """Statuses of the health service."""
 
     @property
     def in_flight(self) -> int:
-        """Calls that were admitted and have not ended; those of health are not counted."""
+        """Number of calls that were admitted and have not ended, without health's."""
 
     def take(self, batcher: Batcher) -> bool:
-        """Answer the offer of a batcher (see there): whether the transport runs its batches."""
+        """Accept or decline the offer of a batcher to run its batches (see `Batcher`)."""
 
     async def start(self, endpoint: Endpoint, services: Sequence[Service]) -> int:
-        """Serve and return the port; raises SettingsError if it cannot be had."""
+        """Serve and return the port. Raises SettingsError if the port cannot be bound."""
 
     async def drain(self, *, timeout_s: float) -> bool:
-        """Refuse new calls and wait for those in flight; False where some are left."""
+        """Refuse new calls and wait for calls in flight; return False after the timeout."""
 
     async def hand_over(self, *, timeout_s: float) -> bool:
-        """Close the port while others listen on it, and wait for the calls in flight.
+        """Close a port that other processes share, and wait for calls in flight.
 
-        Callers are told to connect anew (GOAWAY), which takes them to another process. gRPC
-        cancels a call that crosses that message on the wire. So replies are held for a moment
-        around it: a caller who waits for one sends nothing. False where calls are left.
+        GOAWAY makes clients reconnect, to another process. gRPC cancels a call that crosses
+        GOAWAY on the wire. So replies are held shortly before and after it, since a client that
+        waits for a reply sends no new call. Returns False after the timeout.
         """
 
     async def stop(self, grace_s: float) -> None:
-        """Cut off what is left after `grace_s`, and close the port."""
+        """Cut off the calls that are in flight after `grace_s`, and close the port."""
 
 
 def bind(server: Any, endpoint: Endpoint) -> int:
-    """Return the port that a grpc server bound; raises SettingsError that says what to change."""
+    """Bind the port of a grpc server and return it. Raises SettingsError."""
     try:
         port: int = (
             server.add_secure_port(endpoint.listen, endpoint.credentials)

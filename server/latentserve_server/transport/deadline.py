@@ -1,9 +1,9 @@
-"""Deadlines that grpcio gives as times of day, while somebody may set the clock.
+"""Conversion of wall-clock deadlines to the monotonic clock, safe against clock changes.
 
-gRPC's core keeps a deadline on the monotonic clock, and ends a call by it whatever the time of
-day. grpcio's Python layer shows it to us as a time of day, and we turn that back. A clock that is
-set between the two would let a call expire hours early. Nothing is lost without a deadline of our
-own, which only spares the engine work for nobody: where the clock has just been set, there is none.
+gRPC core keeps a deadline on the monotonic clock, and enforces it there. grpcio's Python layer
+exposes it as a wall-clock time, which is converted back here. If the wall clock is set between
+the two conversions, the result would be hours off. The server's own deadline only saves work for
+expired calls, so after a change of the wall clock the call gets none.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-_FOREVER_S = 1e9  # a call without a deadline has one centuries away
-_SET_S = 0.1
+_FOREVER_S = 1e9  # gRPC core gives a call without a deadline one that is centuries away
+_CLOCK_CHANGE_S = 0.1  # larger differences mean that the wall clock was set
 
 
 class WallClock:
-    """Watches how far the time of day is from the monotonic clock.
+    """Converter that tracks the offset between the wall clock and the monotonic clock.
 
     Args:
-        wall: seconds of the day's clock.
-        monotonic: seconds of the monotonic one.
+        wall: returns wall-clock seconds.
+        monotonic: returns monotonic seconds.
     """
 
     def __init__(
@@ -30,20 +30,20 @@ class WallClock:
     ) -> None:
         self._wall = wall
         self._monotonic = monotonic
-        self._apart_s = wall() - monotonic()
+        self._offset_s = wall() - monotonic()
 
     def deadline(self, moment: float) -> float | None:
-        """Return a time of day on the monotonic clock; None for none, or for one not to trust.
+        """Return a wall-clock time as monotonic seconds; None for no or an unreliable deadline.
 
-        It must have been read a moment ago, and since the last call of this method, if ever.
+        `moment` must have been read just before, and after the previous call of this method.
         """
         wall, now = self._wall(), self._monotonic()
         remaining_s = moment - wall
-        apart_s, self._apart_s = self._apart_s, wall - now
-        if remaining_s > _FOREVER_S or abs(self._apart_s - apart_s) > _SET_S:
+        offset_s, self._offset_s = self._offset_s, wall - now
+        if remaining_s > _FOREVER_S or abs(self._offset_s - offset_s) > _CLOCK_CHANGE_S:
             return None
         return now + remaining_s
 
     def deadline_in(self, remaining_s: float | None) -> float | None:
-        """Return the same for the seconds that are left, which were read off a time of day."""
+        """Return the same for the remaining seconds, which grpcio computes from the wall clock."""
         return None if remaining_s is None else self.deadline(self._wall() + remaining_s)

@@ -1,4 +1,4 @@
-"""Count of the calls in flight, which refuses new calls while the server drains."""
+"""Thread-safe counter of calls in flight, which refuses new calls during a drain."""
 
 from __future__ import annotations
 
@@ -9,28 +9,30 @@ from latentserve_server.errors import Unavailable
 
 
 class DrainGate:
-    """Counts the calls in flight, refuses new ones while the server drains, and holds replies."""
+    """Counts calls in flight, refuses new calls during a drain, and can hold replies."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._when_idle: Callable[[], None] | None = None
+        self._on_idle: Callable[[], None] | None = None
         self._held: list[Callable[[], None]] | None = None
         self.in_flight = 0
 
     def enter(self) -> None:
-        """Admit a call; raises Unavailable while the server drains."""
+        """Admit a call. Raises Unavailable during a drain."""
         with self._lock:
-            if self._when_idle is not None:
-                raise Unavailable("the server is shutting down; try another one", retry_after_s=1.0)
+            if self._on_idle is not None:
+                raise Unavailable(
+                    "the server is shutting down; try another server", retry_after_s=1.0
+                )
             self.in_flight += 1
 
     def leave(self) -> None:
         """End an admitted call."""
         with self._lock:
             self.in_flight -= 1
-            idle = None if self.in_flight else self._when_idle
-        if idle is not None:
-            idle()
+            on_idle = None if self.in_flight else self._on_idle
+        if on_idle is not None:
+            on_idle()
 
     def hold(self) -> None:
         """Hold every reply until `release`."""
@@ -38,14 +40,14 @@ class DrainGate:
             self._held = []
 
     def release(self) -> None:
-        """Send what was held, and hold no more."""
+        """Send the held replies, and stop holding replies."""
         with self._lock:
             held, self._held = self._held or [], None
         for send in held:
             send()
 
-    def pass_out(self, send: Callable[[], None]) -> None:
-        """Send a reply, now or at the release."""
+    def send_or_hold(self, send: Callable[[], None]) -> None:
+        """Call `send` now, or at the release if replies are held."""
         with self._lock:
             if self._held is not None:
                 self._held.append(send)
@@ -53,14 +55,14 @@ class DrainGate:
         send()
 
     @property
-    def holds(self) -> bool:
-        """Whether replies are held; without the lock, for those who can be late by a moment."""
+    def is_holding(self) -> bool:
+        """Whether replies are held. Read without the lock, so the value may be slightly old."""
         return self._held is not None
 
-    def close(self, when_idle: Callable[[], None]) -> None:
-        """Refuse new calls; `when_idle` is called, from any thread, when the last has ended."""
+    def close(self, on_idle: Callable[[], None]) -> None:
+        """Refuse new calls, and call `on_idle`, from any thread, when no call is in flight."""
         with self._lock:
-            self._when_idle = when_idle
+            self._on_idle = on_idle
             idle = not self.in_flight
         if idle:
-            when_idle()
+            on_idle()

@@ -1,4 +1,4 @@
-"""What stands between a caller and our services, on a transport of threads and events."""
+"""Drain gate, token guard and recorder that every call to the services passes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from latentserve_server.transport.security import TokenGuard
 
 @dataclass(frozen=True)
 class Interceptors:
-    """What stands between a caller and our own services; health has none."""
+    """The parts that a call to a service passes first; health and reflection have none."""
 
     gate: DrainGate
     guard: TokenGuard

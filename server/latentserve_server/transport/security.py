@@ -1,6 +1,6 @@
-"""Who may call, and over what: TLS, client certificates and bearer tokens.
+"""Authentication and encryption: TLS, client certificates and bearer tokens.
 
-Health and reflection need no token: an orchestrator has none, and the contract is public.
+Health and reflection need no token, because an orchestrator has none and the contract is public.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class TokenGuard:
     """Checks the bearer token of a call.
 
     Args:
-        token: what callers must send; "" lets everyone in.
-        reload_token: what callers of ReloadModels must send instead; "" for the same as others.
+        token: the required token; "" for none.
+        reload_token: the required token of ReloadModels; "" for the same as `token`.
     """
 
     def __init__(self, token: str = "", reload_token: str = "") -> None:
@@ -38,30 +38,30 @@ class TokenGuard:
 
     def check(self, method: str, metadata: Metadata | None) -> None:
         """Raise Unauthenticated unless the call carries the token of its method."""
-        wanted = self._reload_token if method == RELOAD_METHOD else self._token
-        if not wanted:
+        expected = self._reload_token if method == RELOAD_METHOD else self._token
+        if not expected:
             return
         for key, value in metadata or ():
             if key == "authorization":
                 sent = value.encode() if isinstance(value, str) else value
-                # In constant time: how long a comparison takes must not tell how much was right.
-                if hmac.compare_digest(sent, b"Bearer " + wanted):
+                # In constant time, so that its duration does not reveal a correct prefix.
+                if hmac.compare_digest(sent, b"Bearer " + expected):
                     return
                 raise Unauthenticated(
-                    "the authorization metadata does not hold the token of this method; "
+                    "the authorization metadata does not contain the token of this method; "
                     "expected 'Bearer TOKEN'"
                 )
         raise Unauthenticated(
             "the call has no authorization metadata, expected 'Bearer TOKEN'; "
-            "the operator of the server has the token"
+            "ask the operator of the server for the token"
         )
 
 
 def token_guard(settings: Settings, environment: Mapping[str, str] = os.environ) -> TokenGuard:
     """Return the guard for the tokens in files or in LATENTSERVE_TOKEN, LATENTSERVE_RELOAD_TOKEN.
 
-    Raises SettingsError for a file that cannot be read, and for a token that would travel in
-    plain text unless that is allowed.
+    Raises SettingsError for a file that cannot be read, and for a token without TLS unless
+    --allow-plaintext-token is `yes`.
     """
     token = _token(settings.token_file, "token-file", environment.get("LATENTSERVE_TOKEN", ""))
     reload_token = _token(
@@ -72,25 +72,25 @@ def token_guard(settings: Settings, environment: Mapping[str, str] = os.environ)
     if (token or reload_token) and not settings.tls_cert:
         if settings.allow_plaintext_token != "yes":
             raise SettingsError(
-                "a token without TLS can be read by anyone on the way: give --tls-cert and "
-                "--tls-key, or --allow-plaintext-token yes where a proxy in front has TLS"
+                "a token without TLS can be read by anyone on the network path: set --tls-cert "
+                "and --tls-key, or --allow-plaintext-token yes if a proxy in front has TLS"
             )
-        log.warning("tokens are taken over plain text, as --allow-plaintext-token says")
+        log.warning("tokens are accepted over plain text because of --allow-plaintext-token")
     return TokenGuard(token, reload_token)
 
 
 def server_credentials(settings: Settings) -> grpc.ServerCredentials | None:
     """Return the credentials of the port, None for plain text.
 
-    The files are looked at for every new connection: a renewed certificate needs no restart.
-    Raises SettingsError for files that cannot be used.
+    The files are checked for changes at every new connection, so a renewed certificate needs no
+    restart. Raises SettingsError for files that cannot be used.
     """
     if not settings.tls_cert and not settings.tls_key:
         if settings.tls_client_ca:
             raise SettingsError("--tls-client-ca needs --tls-cert and --tls-key")
         return None
     if not (settings.tls_cert and settings.tls_key):
-        raise SettingsError("--tls-cert and --tls-key belong together; one of them is missing")
+        raise SettingsError("--tls-cert and --tls-key must be set together; one is missing")
     certificates = _Certificates(settings)
     try:
         first = certificates.read()
@@ -102,7 +102,7 @@ def server_credentials(settings: Settings) -> grpc.ServerCredentials | None:
 
 
 class _Certificates:
-    """The TLS files, read again when one of them changes."""
+    """The TLS files, which are read again when one of them changes."""
 
     def __init__(self, settings: Settings) -> None:
         self._cert, self._key = Path(settings.tls_cert), Path(settings.tls_key)
@@ -110,9 +110,9 @@ class _Certificates:
         self._stamp: object = None
 
     def read(self) -> grpc.ServerCertificateConfiguration:
-        """Return the present certificates; raises OSError or ssl.SSLError."""
-        stamp = self._look()
-        # gRPC itself would only log that they do not fit together, and refuse every client.
+        """Return the current certificates. Raises OSError or ssl.SSLError."""
+        stamp = self._file_stamps()
+        # Checked here, because gRPC would only log a mismatch, and refuse every client.
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self._cert, self._key)
         roots = None
@@ -124,21 +124,21 @@ class _Certificates:
         return grpc.ssl_server_certificate_configuration([pair], root_certificates=roots)
 
     def renewed(self) -> grpc.ServerCertificateConfiguration | None:
-        """Return new certificates, None for no change; what is broken is left alone, loudly."""
+        """Return new certificates; None if unchanged, or (with an error log) if invalid."""
         try:
-            if self._look() == self._stamp:
+            if self._file_stamps() == self._stamp:
                 return None
             renewed = self.read()
         except (OSError, ssl.SSLError) as error:
-            log.error("the TLS files changed and cannot be used, the old ones stay: %s", error)
+            log.error("the changed TLS files cannot be used, the old ones stay in use: %s", error)
             return None
         log.info("the TLS certificates were renewed")
         return renewed
 
-    def _look(self) -> object:
+    def _file_stamps(self) -> object:
         files = [self._cert, self._key, *([self._client_ca] if self._client_ca else [])]
-        found = [file.stat() for file in files]
-        return [(one.st_mtime_ns, one.st_size, one.st_ino) for one in found]
+        stats = [file.stat() for file in files]
+        return [(stat.st_mtime_ns, stat.st_size, stat.st_ino) for stat in stats]
 
 
 def _token(file: str, flag: str, variable: str) -> str:

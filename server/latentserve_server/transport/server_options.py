@@ -1,4 +1,4 @@
-"""Where the server listens, and with which of gRPC's options."""
+"""Address, credentials and gRPC options of the server."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from latentserve_server.transport.base import Endpoint
 from latentserve_server.transport.security import server_credentials, token_guard
 
 _MIN_MESSAGE_BYTES = 4 * 2**20
-_MAX_MESSAGE_BYTES = 2**31 - 1  # gRPC takes no larger limit
-# A bearer token may be some KiB. gRPC refuses at random between a soft and a hard limit, so both
-# are the same.
+_MAX_MESSAGE_BYTES = 2**31 - 1  # gRPC accepts no larger limit
+# A bearer token may have some KiB. Between a soft and a hard limit gRPC refuses calls at random,
+# so both are equal.
 _MAX_METADATA_BYTES = 16 * 2**10
-# Clients may ping every 10 s, Go's shortest interval. They do so by their own clocks, over a
-# network that delays one ping and not the next, so the limit is below that.
+# Clients may ping every 10 s, Go's shortest interval. Clocks differ and the network delays some
+# pings, so the limit is lower.
 _MIN_PING_INTERVAL_MS = 5_000
-# Pings in excess that are forgiven until the server has sent something; then it hangs up.
+# Excess pings that are tolerated between two sends of the server before it closes the connection.
 _MAX_PING_STRIKES = 2
 
 
 def endpoint(settings: Settings, manifests: Iterable[Manifest]) -> Endpoint:
-    """Return the endpoint for models of these manifests; raises SettingsError."""
+    """Return the endpoint for models with these manifests. Raises SettingsError."""
     return Endpoint(
         settings.listen,
         server_credentials(settings),
         token_guard(settings),
         options=(
-            # Otherwise a second server on the port would start and take half the calls.
+            # 1 by default: a second server on the port would start and get half of the calls.
             ("grpc.so_reuseport", int(settings.shares_port)),
             ("grpc.max_receive_message_length", _message_limit(settings, manifests)),
             ("grpc.max_send_message_length", -1),
@@ -36,7 +36,7 @@ def endpoint(settings: Settings, manifests: Iterable[Manifest]) -> Endpoint:
             ("grpc.absolute_max_metadata_size", _MAX_METADATA_BYTES),
             ("grpc.max_allowed_incoming_connections", settings.max_connections),
             ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
-            # Who connects and says nothing holds a connection; gRPC's own limit is 2 minutes.
+            # An idle connection without a handshake counts as one; gRPC's default is 2 minutes.
             ("grpc.server_handshake_timeout_ms", round(settings.handshake_timeout_s * 1000)),
             ("grpc.keepalive_time_ms", 60_000),
             ("grpc.keepalive_timeout_ms", 20_000),
@@ -53,10 +53,11 @@ def host(address: str) -> str:
 
 
 def _message_limit(settings: Settings, manifests: Iterable[Manifest]) -> int:
-    """Return the largest request in bytes.
+    """Return the size limit of a request in bytes.
 
-    It is twice the largest tensor, so that a few rows too many get an error that says so.
+    It is twice the largest tensor, so that a request with a few rows too many gets an error about
+    its rows.
     """
     values = max((max(m.image.values, m.latent_dim) for m in manifests), default=0)
-    wanted = 2 * settings.max_request_rows * values * 4
-    return min(max(_MIN_MESSAGE_BYTES, wanted), _MAX_MESSAGE_BYTES)
+    limit = 2 * settings.max_request_rows * values * 4
+    return min(max(_MIN_MESSAGE_BYTES, limit), _MAX_MESSAGE_BYTES)

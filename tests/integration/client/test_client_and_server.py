@@ -50,7 +50,7 @@ def test_all_models_are_ready(client):
         assert model.metrics
 
 
-def test_reconstructs_digits_from_every_form_alike(client, ten, tmp_path):
+def test_all_forms_of_images_give_equal_reconstructions(client, ten, tmp_path):
     as_uint8 = client.reconstruct(ten, model="mnist-ae")
     assert as_uint8.mse.mean() < 0.01
     as_float = client.reconstruct(ten / 255, model="mnist-ae")
@@ -82,7 +82,7 @@ def test_encode_then_decode_is_reconstruct(client, ten):
     np.testing.assert_allclose(y, client.reconstruct(ten, model="mnist-vae").images, atol=1e-4)
 
 
-def test_draws_can_be_repeated_and_resumed(client, ten):
+def test_samples_can_be_repeated_and_resumed(client, ten):
     first = client.encode(ten, model="mnist-vae", seed=3).latents
     np.testing.assert_array_equal(client.encode(ten, model="mnist-vae", seed=3).latents, first)
     assert not np.allclose(client.encode(ten, model="mnist-vae", seed=4).latents, first)
@@ -115,7 +115,7 @@ def test_says_what_is_wrong(client, ten):
         client.health("nope")
 
 
-def test_asyncio_calls_run_side_by_side(address, ten):
+def test_asyncio_calls_run_concurrently(address, ten):
     async def run():
         async with AsyncClient(address, model="mnist-vae") as client:
             async for status in client.watch_health():

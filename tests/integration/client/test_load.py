@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from latentserve_client.cli import main
-from latentserve_client.load.__main__ import main as load_a_server_of_its_own
+from latentserve_client.load.__main__ import main as load_temporary_server
 from served import BEFORE_ANY_TRANSPORT, Server, served
 
 SHORT = ("--duration-s", "0.6", "--warm-up-s", "0.2", "--pool", "4", "--json")
@@ -20,7 +20,7 @@ SHORT = ("--duration-s", "0.6", "--warm-up-s", "0.2", "--pool", "4", "--json")
 def measured(
     transport: str, tiny_exports: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    """A server that tells its metrics."""
+    """A server with a metrics endpoint."""
     log = tmp_path_factory.mktemp("measured") / "log.txt"
     flags = ("--default-model", "tiny-vae", "--metrics-listen", "127.0.0.1:0")
     with served(tiny_exports, log, *flags) as running:
@@ -35,8 +35,8 @@ def load(server: Server, capsys: pytest.CaptureFixture[str], *argv: str) -> tupl
 
 
 @pytest.mark.parametrize("tester", ["cq", "aio"])
-def test_answers_under_load_are_those_at_rest(measured, capsys, tester):
-    """All calls at once, several rows in each batch: nobody gets the rows of another."""
+def test_replies_under_load_equal_the_references(measured, capsys, tester):
+    """All kinds of calls concurrently: no call gets the rows of another."""
     mix = (
         "encode=2:rows=1-5,encode:draw=yes,reconstruct=2:rows=1|4,denoise:model=tiny-denoising:rows=3:format=uint8,"
         "decode:rows=2,sample=2:count=4:latents=yes,stream:count=20:chunk=6,health,models,"
@@ -55,7 +55,7 @@ def test_answers_under_load_are_those_at_rest(measured, capsys, tester):
     assert max(kind["timings"]["batch_rows"] for kind in run["kinds"] if "timings" in kind) > 2
 
 
-def test_an_open_loop_reports_what_the_server_says_of_itself(measured, capsys):
+def test_an_open_loop_reports_the_metrics_of_the_server(measured, capsys):
     url = re.search(r"metrics are at (http://\S+)", measured.log)
     assert url
     code, report = load(
@@ -63,7 +63,7 @@ def test_an_open_loop_reports_what_the_server_says_of_itself(measured, capsys):
     )
     (run,) = report["runs"]
     assert code == 0
-    assert run["calls"] == 30  # 50 a second in 0.6 s: the timetable decides, not the server
+    assert run["calls"] == 30  # 50 per second for 0.6 s, independent of the server
     assert run["server"]["mean_batch_rows"] >= 2
     assert run["server"]["cpu_us_per_call"] > 0
     assert run["server"]["memory_mib_after"] > 10
@@ -81,20 +81,20 @@ def test_an_overload_is_reported_as_such(tiny_exports, tmp_path, capsys):
     (run,) = report["runs"]
     assert code == 1
     assert set(run["codes"]) == {"RESOURCE_EXHAUSTED"}
-    assert run["latency"]["p50_ms"] >= 50  # of those that were answered
+    assert run["latency"]["p50_ms"] >= 50  # of successful calls
     assert report["conditions"][0]["failed"]
 
 
 @BEFORE_ANY_TRANSPORT
-def test_make_load_brings_its_own_server(transport, tiny_exports, capsys):
+def test_make_load_starts_a_server(transport, tiny_exports, capsys):
     argv = ["--exports", str(tiny_exports), "--model", "tiny-vae", *SHORT, "--device-typo"]
-    with pytest.raises(SystemExit):  # options that are none are refused, not swallowed
-        load_a_server_of_its_own(argv)
+    with pytest.raises(SystemExit):  # unknown options are refused
+        load_temporary_server(argv)
     capsys.readouterr()
     argv = ["--exports", str(tiny_exports), "--model", "tiny-vae", *SHORT]
-    assert load_a_server_of_its_own([*argv, "--mix", "reconstruct,stream:count=20"]) == 0
+    assert load_temporary_server([*argv, "--mix", "reconstruct,stream:count=20"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["runs"][0]["errors"] == 0
     assert report["runs"][0]["server"]["batches"] > 0
-    load_a_server_of_its_own(["--exports", str(tiny_exports / "nothing"), *SHORT])
+    load_temporary_server(["--exports", str(tiny_exports / "nothing"), *SHORT])
     assert "the server exited" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""A fake server per test, and one client that is both kinds in turn."""
+"""Fixtures: a fake server, and a client that is sync and asyncio in turn."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from latentserve_client import AsyncClient, Client
 
 
 class Blocking:
-    """An AsyncClient whose methods block, so that one test serves both clients."""
+    """An AsyncClient with blocking methods, so that one test covers both clients."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *args: Any, **options: Any) -> None:
         self._loop = loop
@@ -56,7 +56,7 @@ def server() -> Iterator[FakeServer]:
 
 @pytest.fixture(scope="session")
 def loop() -> Iterator[asyncio.AbstractEventLoop]:
-    # One for all tests: gRPC dislikes several event loops in one process.
+    # One loop for all tests, because gRPC does not support several event loops per process well.
     loop = asyncio.new_event_loop()
     yield loop
     loop.close()
@@ -64,7 +64,7 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 
 @pytest.fixture(params=["sync", "async"])
 def connect(request: pytest.FixtureRequest, loop: asyncio.AbstractEventLoop) -> Iterator[Any]:
-    """Return a function that makes a client of either kind, closed after the test."""
+    """Return a function that opens a sync or asyncio client, closed after the test."""
     clients: list[Any] = []
 
     def connect(*args: Any, **options: Any) -> Any:

@@ -1,9 +1,9 @@
 # ruff: noqa: N802  -- the methods are named as in the .proto files
-"""A server that speaks the contract over a real connection, with arithmetic for models.
+"""Fake server over a real connection, with arithmetic instead of models.
 
-Encode gives the mean intensity of each image in all 16 latents, Decode paints that value back,
-Reconstruct returns 0.9 times the image and Denoise thresholds at 0.5. `failures` are answered
-first, one per call.
+Encode gives the mean intensity of each image in all 16 latents, Decode fills images with that
+value, Reconstruct returns 0.9 times the image and Denoise thresholds at 0.5. `failures` are
+returned first, one per call.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ TIMINGS = tensor_pb2.Timings(queue_ns=1_000, compute_ns=2_000_000, batch_rows=8)
 
 @dataclass(frozen=True)
 class Failure:
-    """What a call is answered with instead."""
+    """Error that a call returns instead of its reply."""
 
     code: str
     message: str = "it failed"
@@ -55,7 +55,7 @@ class Status(grpc.Status):
 
 @dataclass
 class Seen:
-    """What arrived with one call."""
+    """Request, metadata and remaining time of one call."""
 
     method: str
     request: Any
@@ -277,7 +277,7 @@ def images_message(x: Any, output_format: int) -> tensor_pb2.Images:
 
 
 def draw(request: Any, count: int, offset: int) -> dict[str, Any]:
-    """Return rows that depend on the row number alone, as the contract promises."""
+    """Return rows that depend only on the row number, as the API specifies."""
     seed = request.seed if request.HasField("seed") else 4711
     z = np.repeat(((np.arange(offset, offset + count) % 100) / 100)[:, None], DIM, axis=1)
     z = z.astype(np.float32)

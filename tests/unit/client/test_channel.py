@@ -25,7 +25,7 @@ def test_waits_as_long_as_the_server_says(client, server):
     server.failures.append(Failure("RESOURCE_EXHAUSTED", reason="QUEUE_FULL", pushback_ms=400))
     start_s = time.monotonic()
     client.sample()
-    # Its own backoff would be 0.12 s at most.
+    # The default backoff is 0.12 s at most.
     assert 0.4 <= time.monotonic() - start_s < 2
     assert len(server.seen) == 2
 
@@ -56,14 +56,14 @@ def test_leaves_a_server_in_trouble_alone(client, server):
     for _ in range(100):
         with pytest.raises(Unavailable):
             client.sample()
-    # Without the throttle it would be 400.
+    # 400 without the throttling.
     assert len(server.seen) <= 200
 
 
 def test_tries_all_calls_again_that_fail_together(server):
-    """As when the worker dies that they are all on."""
+    """As if the worker of all these calls died."""
     count = 64
-    # So long that no second attempt meets a failure that is meant for a first one.
+    # Long enough that no second attempt takes a failure of a first attempt.
     server.failures += [Failure("UNAVAILABLE", pushback_ms=1000)] * count
     with Client(server.address, timeout_s=20) as client, ThreadPoolExecutor(count) as callers:
         replies = list(callers.map(lambda _: client.sample(), range(count)))
@@ -86,7 +86,7 @@ def test_options_are_explicit():
     assert options["grpc.max_receive_message_length"] == 123
     assert options["grpc.max_send_message_length"] == 123
     assert options["grpc.keepalive_time_ms"] == 30_000
-    # A proxy for the internet cannot reach this machine's own addresses.
+    # A proxy cannot reach the loopback addresses of this machine.
     assert options["grpc.enable_http_proxy"] == 0
     assert "grpc.enable_http_proxy" not in dict(_channel.channel_options("example.org:1", 123))
 
@@ -95,6 +95,6 @@ def test_a_secure_channel_can_be_asked_for(connect, server):
     import grpc
 
     client = connect(server.address, credentials=grpc.ssl_channel_credentials(), timeout_s=2)
-    # The server speaks plain text.
+    # The server does not use TLS.
     with pytest.raises(Unavailable):
         client.sample()

@@ -105,7 +105,7 @@ def test_reconstruct_writes_arrays(run, tmp_path):
 
 
 @pytest.mark.parametrize("source", ["digits", "file"])
-def test_denoise_noise_of_our_own(run, server, png, tmp_path, source):
+def test_denoise_adds_noise(run, server, png, tmp_path, source):
     images = ["--digits", "2"] if source == "digits" else [png]
     path = tmp_path / "x.npz"
     args = ("denoise", *images, "--add-noise", "0.2", "--seed", "3", "--out", path)
@@ -123,7 +123,7 @@ def test_denoise_noise_of_our_own(run, server, png, tmp_path, source):
         np.testing.assert_array_equal(arrays["noisy"], first)
 
 
-def test_denoise_images_as_they_are(run, server, png, tmp_path):
+def test_denoise_images_without_added_noise(run, server, png, tmp_path):
     code, out, _ = run("denoise", png, "--out", tmp_path / "x.npz")
     assert code == 0
     assert "PSNR" not in out
@@ -146,7 +146,7 @@ def test_sample(run, server, tmp_path):
         np.testing.assert_allclose(arrays["latents"][:, 0], [0.05, 0.06, 0.07], rtol=1e-6)
 
 
-def test_sample_streams_what_one_request_cannot_hold(run, server, tmp_path):
+def test_sample_uses_a_stream_above_the_limit_of_one_request(run, server, tmp_path):
     server.max_request_rows = 8
     code, _, _ = run("sample", "--count", "20", "--out", tmp_path / "x.npz")
     assert code == 0
@@ -174,7 +174,7 @@ def test_reload_fails_where_a_version_is_refused(run, server):
     assert list(server.last.names) == ["mnist-ae", "mnist-vae"]
 
 
-def test_says_how_to_correct_a_request(run, server):
+def test_prints_the_violations_of_a_request(run, server):
     server.failures.append(
         Failure("INVALID_ARGUMENT", "bad images", violations={"images": "expected 28x28"})
     )
@@ -183,7 +183,7 @@ def test_says_how_to_correct_a_request(run, server):
     assert err == "latentserve: INVALID_ARGUMENT: bad images\n  images: expected 28x28\n"
 
 
-def test_says_that_the_server_is_not_there(server, capsys):
+def test_reports_an_unavailable_server(server, capsys):
     server.stop()
     assert main(["models", "--server", server.address]) == 1
     err = capsys.readouterr().err
@@ -192,7 +192,7 @@ def test_says_that_the_server_is_not_there(server, capsys):
     assert main(["health", "--server", server.address]) == 1
 
 
-def test_says_what_is_wrong_with_files(run, tmp_path):
+def test_reports_unusable_files(run, tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
     np.savez(tmp_path / "two.npz", a=np.zeros(1), b=np.zeros(1))
     np.savez(tmp_path / "pickled.npz", latents=np.array([{}]))
@@ -216,7 +216,7 @@ def test_says_what_is_wrong_with_files(run, tmp_path):
         assert len(err.splitlines()) == 1
 
 
-def test_files_of_different_sizes_cannot_be_made_noisy(run, png, tmp_path):
+def test_adding_noise_requires_files_of_equal_size(run, png, tmp_path):
     PIL.Image.new("L", (5, 5)).save(tmp_path / "small.png")
     code, _, err = run("denoise", png, tmp_path / "small.png", "--add-noise", "1")
     assert code == 1
@@ -240,11 +240,11 @@ def test_mnist_folder(run, server, tmp_path):
 
 def test_wrong_usage(run, server, tmp_path):
     for argv, message in [
-        (["encode"], "one of the three"),
-        (["encode", "a.png", "--digits", "1"], "one of the three"),
+        (["encode"], "give exactly one of"),
+        (["encode", "a.png", "--digits", "1"], "give exactly one of"),
         (["encode", "--digits", "0"], "there are 100"),
-        (["encode", "--digits", "1", "--out", "x.jpg"], "ends in .png or .npz"),
-        (["sample", "--out", tmp_path / "no" / "x.png"], "there is no folder"),
+        (["encode", "--digits", "1", "--out", "x.jpg"], "must end in .png or .npz"),
+        (["sample", "--out", tmp_path / "no" / "x.png"], "does not exist"),
         (["denoise", "--digits", "1", "--seed", "1"], "--add-noise"),
     ]:
         code, out, err = run(*argv)
@@ -267,7 +267,7 @@ def test_wrong_usage(run, server, tmp_path):
         ["decode"],
     ],
 )
-def test_usage_that_the_parser_refuses(argv, capsys):
+def test_the_parser_refuses_wrong_usage(argv, capsys):
     with pytest.raises(SystemExit) as caught:
         main(argv)
     assert caught.value.code == 2
@@ -284,7 +284,7 @@ def test_timeout_is_passed_on(run, server):
 def test_interrupt_is_quiet():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
-        # A shell in the background has its jobs ignore SIGINT; this one must not inherit that.
+        # A background shell ignores SIGINT in its jobs; this process must not inherit that.
         program = (
             "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
             "from latentserve_client.__main__ import main; raise SystemExit(main())"
@@ -294,7 +294,7 @@ def test_interrupt_is_quiet():
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
-        # gRPC connects on a thread of its own, while the main one may still set the call up.
+        # gRPC connects on another thread, while the main thread may still set up the call.
         connection, _ = silent.accept()
         with connection:
             time.sleep(0.5)
@@ -303,7 +303,7 @@ def test_interrupt_is_quiet():
     assert (process.returncode, out, err) == (130, b"", b"")
 
 
-def test_a_reader_that_leaves_is_no_error(server):
+def test_a_closed_pipe_is_no_error(server):
     command = [sys.executable, "-m", "latentserve_client", "models", "--server", server.address]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
@@ -312,7 +312,7 @@ def test_a_reader_that_leaves_is_no_error(server):
     assert process.wait(20) == 1
 
 
-def test_resizes_files_where_asked(run, server, png, tmp_path):
+def test_resizes_files_with_resize(run, server, png, tmp_path):
     PIL.Image.new("RGBA", (50, 40), (10, 20, 30, 40)).save(tmp_path / "large.png")
     code, out, _ = run(
         *("reconstruct", png, tmp_path / "large.png", "--resize", "--out", tmp_path / "x.npz")

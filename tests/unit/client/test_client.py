@@ -26,7 +26,7 @@ def test_lists_models(client, server):
     assert (refused.state, refused.reason, refused.likelihood) == ("refused", REFUSED.reason, None)
 
 
-def test_shows_what_a_newer_server_calls_by_an_unknown_number(client, server):
+def test_unknown_enum_values_are_shown_as_numbers(client, server):
     server.models[0].operations.append(77)
     assert client.model().operations[-1] == "77"
 
@@ -36,7 +36,7 @@ def test_describes_one_version(client, args):
     assert client.model(*args).version == 1
 
 
-def test_says_which_models_there_are(client):
+def test_an_unknown_model_lists_the_known_models(client):
     with pytest.raises(NotFound) as caught:
         client.model("nope")
     assert "broken, mnist-vae" in str(caught.value)
@@ -60,7 +60,7 @@ def test_encodes_with_a_seed(client, digits, seed):
     assert client.encode(digits, seed=seed).seed == seed
 
 
-def test_result_arrays_are_views_that_cannot_be_written(client, digits):
+def test_result_arrays_are_read_only(client, digits):
     latents = client.encode(digits).latents
     with pytest.raises(ValueError, match="read-only"):
         latents[0, 0] = 1
@@ -85,7 +85,7 @@ def test_decodes_one_row(client):
 @pytest.mark.parametrize(
     "latents", [np.zeros((2, 16), int), np.zeros((2, 2, 2)), np.zeros((0, 16)), "text", 3.0]
 )
-def test_refuses_latents_that_are_none(client, server, latents):
+def test_refuses_arrays_that_are_no_latents(client, server, latents):
     with pytest.raises(InvalidArgument, match="latents"):
         client.decode(latents)
     assert not server.seen
@@ -107,7 +107,9 @@ def test_denoises(client, digits):
     ("output_format", "dtype"),
     [("float32", np.float32), ("float16", np.float16), ("uint8", np.uint8), ("png", np.uint8)],
 )
-def test_every_output_format_can_be_read_in_every_way(client, digits, output_format, dtype):
+def test_every_output_format_gives_arrays_files_and_pil_images(
+    client, digits, output_format, dtype
+):
     result = client.reconstruct(digits, output_format=output_format)
     assert result.images.dtype == dtype
     assert result.images.shape == digits.shape
@@ -126,7 +128,7 @@ def test_samples(client, server):
     assert server.last.temperature == 0.5
 
 
-def test_samples_with_a_seed_of_the_servers(client, server):
+def test_the_server_chooses_a_seed(client, server):
     result = client.sample()
     assert (result.seed, result.latents) == (4711, None)
     assert not server.last.HasField("seed")
@@ -209,11 +211,11 @@ def test_every_call_has_a_deadline(client, server, method, args):
         result = getattr(client, method)(*args, **options)
         if method == "sample_stream":
             list(result)
-        # The wire rounds the deadline up, to 3 digits.
+        # gRPC rounds the timeout up to 3 digits.
         assert limit_s - 1 < server.seen[-1].time_remaining_s < limit_s + 0.1
 
 
-def test_model_of_the_client_is_used_unless_told(connect, server):
+def test_the_model_of_the_client_is_the_default(connect, server):
     client = connect(server.address, model="mnist-ae:4")
     client.sample()
     assert (server.last.model.name, server.last.model.version) == ("mnist-ae", 4)
@@ -242,14 +244,14 @@ def test_sends_metadata(connect, server):
         ({"timeout_s": float("nan")}, "timeout_s"),
     ],
 )
-def test_refuses_arguments_that_cannot_be_right(client, server, options, field):
+def test_refuses_invalid_arguments(client, server, options, field):
     with pytest.raises(InvalidArgument) as caught:
         client.sample(**options)
     assert caught.value.violations[0].field == field
     assert not server.seen
 
 
-def test_waits_for_the_server_where_asked(connect, server):
+def test_wait_for_ready_waits_for_the_server(connect, server):
     address = server.address
     server.stop()
     start_s = time.monotonic()

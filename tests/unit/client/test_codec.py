@@ -17,7 +17,7 @@ def test_arrays_come_back_as_they_went(dtype):
 @pytest.mark.parametrize(
     ("tensor", "message"),
     [
-        (tensor_pb2.Tensor(data_type=0, shape=[1, 1], data=b"0000"), "unknown type 0"),
+        (tensor_pb2.Tensor(data_type=0, shape=[1, 1], data=b"0000"), "unknown data type 0"),
         (tensor_pb2.Tensor(data_type=1, shape=[1], data=b"0000"), "2 dimensions"),
         (tensor_pb2.Tensor(data_type=1, shape=[1, -1], data=b"0000"), r"\[1, -1\]"),
         (tensor_pb2.Tensor(data_type=1, shape=[1, 2], data=b"0000"), "4 bytes for a float32"),

@@ -46,7 +46,7 @@ from latentserve_client import (
     ],
 )
 def test_every_code_has_its_error(client, server, code, kind, detailed):
-    # Pushback below 0 means: do not retry.
+    # A negative pushback forbids retries.
     server.failures.append(Failure(code, "because", detailed=detailed, pushback_ms=-1))
     with pytest.raises(LatentserveError) as caught:
         client.sample()
@@ -75,7 +75,7 @@ def test_violations(client, server):
         Violation("images.tensor.shape", "got [1, 3], expected [n, 1, 28, 28]"),
         Violation("seed", "not allowed"),
     )
-    # What the message says already is not repeated.
+    # The text does not repeat the message.
     assert str(caught.value) == (
         "INVALID_ARGUMENT: images.tensor.shape: got [1, 3], expected [n, 1, 28, 28]\n"
         "  seed: not allowed"
@@ -94,10 +94,10 @@ def test_operation_not_supported_lists_the_operations(client, server):
     with pytest.raises(OperationNotSupported) as caught:
         client.sample()
     assert caught.value.reason == "OPERATION_NOT_SUPPORTED"
-    assert str(caught.value).endswith("\n  The model has: decode, sample.")
+    assert str(caught.value).endswith("\n  Supported operations: decode, sample.")
 
 
-def test_queue_full_says_when_to_come_back(client, server):
+def test_queue_full_has_the_retry_delay(client, server):
     server.failures += [
         Failure("RESOURCE_EXHAUSTED", reason="QUEUE_FULL", retry_after_s=0.25, pushback_ms=-1)
     ]
@@ -133,7 +133,7 @@ def test_deadline(client, server):
         list(client.sample_stream(10**12, chunk_rows=1, timeout_s=0.3))
 
 
-def test_nobody_there(connect, server):
+def test_unreachable_server(connect, server):
     server.stop()
     with pytest.raises(Unavailable, match="Check that the server runs"):
         connect(server.address).sample()
@@ -141,7 +141,7 @@ def test_nobody_there(connect, server):
 
 def test_status_that_does_not_belong_to_its_details():
     class Rewritten:
-        """A call whose status a proxy rewrote, and left the details alone."""
+        """A call whose status a proxy replaced without its details."""
 
         def code(self):
             import grpc
@@ -166,7 +166,7 @@ def test_errors_survive_pickling():
     assert copy.violations == error.violations
 
 
-def test_the_tree_that_is_drawn_is_the_tree_that_is_there():
+def test_the_documented_tree_matches_the_classes():
     kinds = [
         kind
         for kind in vars(_errors).values()
@@ -191,6 +191,6 @@ def test_advice_does_not_repeat_the_message(client, server):
     assert str(unimplemented.value) == "UNIMPLEMENTED: this server does not reload"
 
 
-def test_health_names_the_service_that_is_not_there(client):
+def test_health_names_an_unknown_service(client):
     with pytest.raises(NotFound, match="no service or model 'nope'"):
         client.health("nope")

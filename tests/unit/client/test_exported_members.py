@@ -4,7 +4,7 @@ import types
 import latentserve_client
 
 
-def test_all_is_what_is_imported():
+def test_all_lists_the_imported_names():
     public = {
         name
         for name, value in vars(latentserve_client).items()
@@ -22,7 +22,7 @@ def test_every_public_name_is_documented():
             assert all(method.__doc__ for method in methods), name
 
 
-def test_sync_and_async_offer_the_same():
+def test_sync_and_async_have_the_same_methods():
     import inspect
 
     for name, method in vars(latentserve_client.Client).items():

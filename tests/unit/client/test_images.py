@@ -19,7 +19,7 @@ def file(mode="L", size=(28, 28), suffix="PNG"):
     [
         (np.zeros((2, 1, 28, 28), np.float32), [2, 1, 28, 28]),
         (np.zeros((2, 3, 8, 9), np.float32), [2, 3, 8, 9]),
-        # Three dimensions are grey images, also when there are three of them.
+        # Three dimensions are grey images, even with a first dimension of 3.
         (np.zeros((5, 28, 28), np.float32), [5, 1, 28, 28]),
         (np.zeros((3, 28, 28), np.float32), [3, 1, 28, 28]),
         (np.zeros((28, 28), np.float32), [1, 1, 28, 28]),
@@ -65,14 +65,14 @@ def test_any_memory_layout():
         (np.zeros((1, 28, 28, 3), np.float32), "channels come before height and width"),
         (np.zeros((1, 4, 28, 28), np.float32), "has 4 channels; expected 1 or 3"),
         (np.zeros(784, np.float32), r"shape \[784\]; expected"),
-        (np.zeros((0, 1, 28, 28), np.float32), "holds no image"),
+        (np.zeros((0, 1, 28, 28), np.float32), "contains no image"),
         ([], "empty list"),
         (3.0, "a float; expected an array or files"),
         (None, "a NoneType"),
         ([[0.0, 1.0]], "a list; expected an array, a path"),
-        ([np.zeros((28, 28)), "x.png"], "arrays and files in one list"),
-        ([np.zeros((28, 28)), np.zeros((27, 28))], "of one kind"),
-        ([np.zeros((28, 28)), np.zeros((28, 28), np.uint8)], "of one kind"),
+        ([np.zeros((28, 28)), "x.png"], "a list of arrays and files"),
+        ([np.zeros((28, 28)), np.zeros((27, 28))], "expected one shape and data type"),
+        ([np.zeros((28, 28)), np.zeros((28, 28), np.uint8)], "expected one shape and data type"),
         ([np.zeros((2, 1, 28, 28))], "each array is one image"),
         ([np.zeros((28, 28, 3))], "channels come before"),
         (b"GIF8 not really", "not an image file"),
@@ -80,7 +80,7 @@ def test_any_memory_layout():
         (PIL.Image.new("I;16", (28, 28)), "mode I;16; convert it"),
     ],
 )
-def test_refuses_what_it_would_have_to_guess(images, message):
+def test_refuses_ambiguous_images(images, message):
     with pytest.raises(InvalidArgument, match=message) as caught:
         to_images(images)
     assert caught.value.violations
@@ -88,7 +88,7 @@ def test_refuses_what_it_would_have_to_guess(images, message):
 
 
 @pytest.mark.parametrize("suffix", ["PNG", "JPEG"])
-def test_files_travel_as_they_are(tmp_path, suffix):
+def test_png_and_jpeg_files_are_sent_unchanged(tmp_path, suffix):
     data = file(suffix=suffix)
     path = tmp_path / "image"
     path.write_bytes(data)
@@ -123,7 +123,7 @@ def test_a_file_that_is_no_image_is_named(tmp_path):
         to_images([path])
 
 
-def test_a_damaged_file_that_we_would_convert_is_named(tmp_path):
+def test_a_damaged_file_of_another_format_is_named(tmp_path):
     path = tmp_path / "cut.bmp"
     path.write_bytes(file("RGB", suffix="BMP")[:100])
     with pytest.raises(InvalidArgument, match=r"cut\.bmp: not an image file"):

@@ -1,4 +1,4 @@
-"""Flags over environment over defaults, and every bad value is named."""
+"""Tests of the settings: precedence of flags, variables and defaults, and invalid values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from latentserve_server.errors import SettingsError, StartupError
 
 @pytest.fixture(autouse=True)
 def exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Run in a folder that has the default exports/."""
+    """Run in a folder with the default exports/."""
     folder = tmp_path / "exports"
     folder.mkdir()
     monkeypatch.chdir(tmp_path)
@@ -35,7 +35,7 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-# One value of each setting that differs from its default.
+# For each setting, one value that differs from its default.
 OTHER = {
     "exports": "models",
     "listen": "0.0.0.0:9000",
@@ -86,11 +86,11 @@ OTHER = {
 NAMES = [field.name for field in dataclasses.fields(Settings)]
 
 
-def test_this_table_knows_every_setting() -> None:
+def test_the_table_has_every_setting() -> None:
     assert sorted(OTHER) == sorted(NAMES)
 
 
-def test_the_defaults_are_a_server_for_this_machine_alone() -> None:
+def test_the_default_address_is_on_the_loopback_interface() -> None:
     settings = read()
     assert settings == Settings()
     assert settings.listen == "127.0.0.1:50051"
@@ -129,7 +129,7 @@ class TestEverySetting:
         assert flag(name) + " " in text
         assert "LATENTSERVE_" in text
 
-    def test_is_part_of_the_line_that_the_log_gets(self, name: str) -> None:
+    def test_is_part_of_the_logged_description(self, name: str) -> None:
         line = read(flag(name), OTHER[name]).describe()
         assert f"{name.replace('_', '-')}={OTHER[name]}" in line
         assert "\n" not in line
@@ -146,7 +146,7 @@ CUDA = (
 
 
 @pytest.mark.parametrize("name", CUDA)
-def test_a_choice_for_cuda_beside_the_cpu_is_refused(name: str) -> None:
+def test_a_cuda_option_with_device_cpu_is_refused(name: str) -> None:
     reason = refusal("--device", "cpu", flag(name), OTHER[name])
     assert f"--device cpu, but {flag(name)} is for CUDA" in reason
     assert "auto" in reason
@@ -155,12 +155,12 @@ def test_a_choice_for_cuda_beside_the_cpu_is_refused(name: str) -> None:
     assert read("--device", "auto", flag(name), OTHER[name]).device == "auto"
 
 
-def test_cuda_graphs_need_fixed_buffers() -> None:
+def test_cuda_graphs_need_io_binding() -> None:
     reason = refusal("--cuda-graphs", "yes", "--io-binding", "no")
     assert "--cuda-graphs yes needs --io-binding yes" in reason
 
 
-def test_what_was_chosen_for_cuda_is_handed_on() -> None:
+def test_cuda_options_are_passed_on() -> None:
     assert read().cuda_options == CudaOptions()
     chosen = [text for name in CUDA if name != "io_binding" for text in (flag(name), OTHER[name])]
     assert read(*chosen).cuda_options == CudaOptions(1, 2048, True, True, "exhaustive", True, True)
@@ -248,14 +248,14 @@ def test_addresses_that_can_be_listened_on(listen: str) -> None:
     assert read("--listen", listen).listen == listen
 
 
-def test_a_queue_that_the_largest_request_would_never_fit_in_is_refused() -> None:
+def test_a_queue_smaller_than_the_largest_request_is_refused() -> None:
     reason = refusal("--queue-rows", "10", "--max-request-rows", "11")
     assert "--queue-rows is 10" in reason
     assert "--max-request-rows 11" in reason
     assert read("--queue-rows", "11", "--max-request-rows", "11").queue_rows == 11
 
 
-def test_a_model_has_the_limits_that_name_it_and_otherwise_those_of_all() -> None:
+def test_limits_of_one_model_override_the_general_limits() -> None:
     settings = read(
         *("--max-batch-rows", "64", "--model-max-batch-rows", " a=256, b=16 "),
         *("--max-delay-ms", "1", "--model-max-delay-ms", "b=2.5,c=0"),
@@ -273,14 +273,14 @@ def test_a_model_that_is_named_twice_is_refused() -> None:
     assert reason == "--model-max-batch-rows names a twice"
 
 
-def test_all_queues_together_hold_four_times_one_unless_it_is_set() -> None:
+def test_the_total_queue_limit_defaults_to_four_times_one_queue() -> None:
     settings = read("--queue-rows", "2000", "--queue-bytes", "300")
     assert (settings.total_rows, settings.total_bytes) == (8000, 1200)
     settings = read("--total-queue-rows", "2048", "--total-queue-bytes", "9")
     assert (settings.total_rows, settings.total_bytes) == (2048, 9)
 
 
-def test_a_queue_whose_bytes_the_largest_request_would_never_fit_in_is_told() -> None:
+def test_a_byte_limit_below_the_largest_request_is_reported() -> None:
     limits = read("--max-request-rows", "10", "--queue-bytes", "1000").limits("a")
     assert limits.shortage(100) == ""
     assert "a request of 10 rows of 101 bytes can never be admitted, only 9" in limits.shortage(101)
@@ -325,7 +325,7 @@ def test_bad_settings_are_startup_errors() -> None:
         "http://c:99999",
     ],
 )
-def test_an_endpoint_for_traces_that_is_none_is_named(url: str) -> None:
+def test_an_invalid_endpoint_for_traces_is_refused(url: str) -> None:
     with pytest.raises(SettingsError, match=r"--otlp-endpoint is .* expected http://HOST:PORT"):
         read("--otlp-endpoint", url)
 
@@ -338,7 +338,7 @@ def test_an_endpoint_with_a_password_is_refused_and_not_shown() -> None:
 
 def test_settings_cannot_be_changed_after_the_check() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        read().threads = 4  # type: ignore[misc]  # that it cannot be is the test
+        read().threads = 4  # type: ignore[misc]  # must fail
 
 
 @pytest.mark.parametrize(
@@ -352,14 +352,14 @@ def test_settings_cannot_be_changed_after_the_check() -> None:
 def test_a_limit_that_the_wire_contract_cannot_express_is_refused_by_its_flag(
     name: str, value: int
 ) -> None:
-    """Limits are int32 and int64 there; the server would end with a stack trace."""
+    """The wire contract has int32 and int64; larger limits would end the server with a trace."""
     arguments = [f"{flag(name)}={value}"]
     if name == "max_request_rows":
         arguments.append(f"--queue-rows={value}")
     assert flag(name) in refusal(*arguments)
 
 
-def test_the_port_is_shared_by_several_workers_or_by_wish() -> None:
+def test_the_port_is_shared_with_several_workers_or_reuse_port() -> None:
     assert not read().shares_port
     assert read("--workers", "2").shares_port
     assert read("--reuse-port", "yes").shares_port

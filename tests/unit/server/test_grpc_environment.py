@@ -9,32 +9,32 @@ import pytest
 from latentserve_server import grpc_environment
 
 
-def test_the_completion_queue_reads_and_writes_on_its_own_thread() -> None:
+def test_cq_disables_the_event_engine_listener() -> None:
     environment: dict[str, str] = {}
     grpc_environment.prepare("cq", environment)
     assert environment == {"GRPC_EXPERIMENTS": "-event_engine_listener"}
 
 
-def test_what_an_operator_set_stays() -> None:
+def test_a_value_set_by_the_operator_is_kept() -> None:
     environment = {"GRPC_EXPERIMENTS": "tcp_rcv_lowat"}
     grpc_environment.prepare("cq", environment)
     assert environment == {"GRPC_EXPERIMENTS": "tcp_rcv_lowat"}
 
 
-def test_grpc_aio_is_left_as_it_is() -> None:
+def test_aio_sets_no_variable() -> None:
     environment: dict[str, str] = {}
     grpc_environment.prepare("aio", environment)
     assert not environment
 
 
-def test_a_release_that_was_not_tried_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_untested_release_sets_no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "1.99.0")
     environment: dict[str, str] = {}
     grpc_environment.prepare("cq", environment)
     assert not environment
 
 
-def test_the_core_that_is_installed_knows_the_name() -> None:
+def test_the_installed_core_knows_the_experiment() -> None:
     environment: dict[str, str] = {}
     grpc_environment.prepare("cq", environment)
     started = subprocess.run(

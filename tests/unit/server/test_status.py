@@ -1,4 +1,4 @@
-"""What a failed call looks like on the wire: gRPC's own error model, and nothing secret."""
+"""Tests of error statuses on the wire: gRPC's error model, without internal details."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def find(status: WireStatus, kind: type[M]) -> M | None:
 
 def get(status: WireStatus, kind: type[M]) -> M:
     found = find(status, kind)
-    assert found is not None, f"there is no {kind.__name__}"
+    assert found is not None, f"the status has no {kind.__name__}"
     return found
 
 
-def test_this_table_knows_every_error_of_a_call() -> None:
+def test_the_table_has_every_call_error() -> None:
     assert set(CallError.__subclasses__()) == set(KINDS)
 
 
@@ -72,14 +72,14 @@ def test_every_error_has_a_reason_that_a_program_can_compare(kind: type[CallErro
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind is not EngineFailure])
-def test_the_text_and_the_metadata_reach_the_caller(kind: type[CallError]) -> None:
+def test_the_text_and_the_metadata_are_sent(kind: type[CallError]) -> None:
     status = wire_status(kind("the text", metadata={"models": "a, b"}), request_id="4711")
     assert status.message == "the text"
     info = get(status, error_details_pb2.ErrorInfo)
     assert dict(info.metadata) == {"models": "a, b", "request_id": "4711"}
 
 
-def test_what_failed_inside_stays_inside_and_the_request_id_goes_out() -> None:
+def test_an_engine_failure_sends_the_request_id_but_not_its_text() -> None:
     inside = "/srv/models/tiny/1/decode.onnx: CUDA error 700"
     status = wire_status(EngineFailure(inside), request_id="4711")
     assert "4711" in status.message
@@ -109,7 +109,7 @@ def test_without_violations_there_is_no_bad_request() -> None:
     ("seconds", "pushback"), [(1.0, "1000"), (0.25, "250"), (5.0, "5000"), (0.01, "10")]
 )
 @pytest.mark.parametrize("kind", [errors.QueueFull, errors.Unavailable])
-def test_a_time_to_retry_is_a_retry_info_and_the_pushback_trailer(
+def test_retry_after_is_sent_as_retry_info_and_pushback_trailer(
     kind: type[CallError], seconds: float, pushback: str
 ) -> None:
     status = wire_status(kind("text", retry_after_s=seconds), request_id="4711")
@@ -118,14 +118,14 @@ def test_a_time_to_retry_is_a_retry_info_and_the_pushback_trailer(
     assert dict(status.trailers)["grpc-retry-pushback-ms"] == pushback
 
 
-def test_where_a_retry_would_not_help_nothing_asks_for_one() -> None:
+def test_without_retry_after_no_retry_is_suggested() -> None:
     status = wire_status(InvalidRequest("text"), request_id="4711")
     assert find(status, error_details_pb2.RetryInfo) is None
     assert [key for key, _ in status.trailers] == ["grpc-status-details-bin"]
 
 
 def wire_bytes(status: WireStatus) -> int:
-    """An upper bound of the trailers as HTTP/2 headers; 32 bytes per header are the protocol's."""
+    """Return an upper bound of the trailers' size as HTTP/2 headers, each with 32 extra bytes."""
     headers = {
         "grpc-status": "3",
         "grpc-message": urllib.parse.quote(status.message, safe=" !\"#$&'()*+,-./:;<=>?@[]^_`{|}~"),
@@ -133,7 +133,7 @@ def wire_bytes(status: WireStatus) -> int:
     }
     total = 0
     for key, value in headers.items():
-        # Binary headers travel in base 64.
+        # Binary headers are sent as base64.
         length = -(-len(value) // 3) * 4 if isinstance(value, bytes) else len(value.encode())
         total += len(key) + length + 32
     return total
@@ -158,7 +158,7 @@ def test_huge_texts_are_cut_so_that_the_trailers_stay_below_8_kib(kind: type[Cal
 
 
 @pytest.mark.parametrize("letter", ["%", "é", "模", "🂡"])
-def test_letters_that_take_several_bytes_on_the_wire_count_as_several(letter: str) -> None:
+def test_percent_encoded_characters_count_with_their_encoded_size(letter: str) -> None:
     status = wire_status(huge(InvalidRequest, letter), request_id="4711")
     assert wire_bytes(status) < 8192
     assert letter in status.message

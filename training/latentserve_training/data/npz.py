@@ -1,13 +1,13 @@
-"""Images from one ``.npz`` file of numpy arrays.
+"""Reader of an ``.npz`` file of numpy arrays.
 
 =====================================  =========================================
-``x_train``, ``x_test``                Keras' names; ``y_train``, ``y_test`` if there are labels
-``images``                             ``labels`` if there are any
-``arr_0``                              what ``numpy.savez(file, images)`` writes
+``x_train``, ``x_test``                names used by Keras; labels: ``y_train``, ``y_test``
+``images``                             labels: ``labels``
+``arr_0``                              written by ``numpy.savez(file, images)``; no labels
 =====================================  =========================================
 
-Without ``x_test``, ``test_fraction`` of the images are held out, the same for every seed. Pickles
-are never opened: they could run code.
+Labels are optional. Without ``x_test``, ``test_fraction`` of the images are held out, the same for
+every seed. Pickled objects are never loaded, because they can run code.
 """
 
 import zipfile
@@ -28,7 +28,7 @@ LAYOUTS = (  # images, labels, test images, test labels
 )
 EXPECTED = "x_train and x_test (with y_train and y_test), images (with labels), or arr_0"
 CHUNK_IMAGES = 5000
-HELD_OUT_SEED = 0  # not the run's: runs with different seeds are to share their test images
+HELD_OUT_SEED = 0  # independent of the run, so that runs with other seeds have the same test images
 
 
 def read_npz(path: Path, config: DataConfig) -> Source:
@@ -37,7 +37,7 @@ def read_npz(path: Path, config: DataConfig) -> Source:
     Shapes are ``[n, h, w]``, ``[n, h, w, c]`` or ``[n, c, h, w]`` with c = 1 or 3.
 
     Raises:
-        DataError: If it is no such file, or an array has another type, shape or range.
+        DataError: If it is not such a file, or an array has another dtype, shape or range.
     """
     (train_images, train_labels, test_images, test_labels), arrays = _read_arrays(path)
     train = _part(path, arrays, train_images, train_labels)
@@ -55,15 +55,15 @@ def read_npz(path: Path, config: DataConfig) -> Source:
 
 
 def _read_arrays(path: Path) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
-    """The names of one layout, and the arrays of it that are there."""
+    """The array names of the layout of the file, and the arrays that it contains."""
     if not zipfile.is_zipfile(path):
         raise DataError(
-            f"{path} is no .npz file, or a truncated one; give a file that numpy.savez wrote, a "
-            "folder, or a name"
+            f"{path} is not an .npz file, or is truncated; give a file written by numpy.savez, a "
+            "folder, or the name of a data set"
         )
     try:
         with zipfile.ZipFile(path) as members:
-            # Before anything is unpacked: a small file may hold terabytes of zeros.
+            # Before unpacking, because a small file may hold terabytes of zeros.
             require_memory(sum(member.file_size for member in members.infolist()), path)
         with np.load(path, allow_pickle=False) as file:
             names = next((each for each in LAYOUTS if each[0] in file.files), None)
@@ -80,11 +80,11 @@ def _read_array(path: Path, file: Mapping[str, np.ndarray], name: str) -> np.nda
         array = file[name]
     except ValueError as error:
         raise DataError(
-            f"{path}: {name} is no plain array ({error}); save it with a number type, such as "
-            "uint8: pickled objects are never opened"
+            f"{path}: {name} is not a numeric array ({error}); save it with a numeric dtype, such "
+            "as uint8: pickled objects are never loaded"
         ) from error
-    if not isinstance(array, np.ndarray):  # numpy gives the bytes of what is not in its format
-        raise DataError(f"{path}: {name} is no numpy array; write it with numpy.savez")
+    if not isinstance(array, np.ndarray):  # numpy returns the bytes of members in other formats
+        raise DataError(f"{path}: {name} is not a numpy array; write it with numpy.savez")
     return array
 
 
@@ -95,55 +95,55 @@ def _part(path: Path, arrays: Mapping[str, np.ndarray], images: str, labels: str
     return Part(pixels, _classes(f"{path}: {labels}", arrays[labels], len(pixels)))
 
 
-def _to_uint8(what: str, array: np.ndarray) -> np.ndarray:
+def _to_uint8(name: str, array: np.ndarray) -> np.ndarray:
     if array.dtype == np.uint8:
         return array
     if not np.issubdtype(array.dtype, np.floating):
         raise DataError(
-            f"{what} has the type {array.dtype}; expected uint8, or floats in [0, 1]. Whole "
-            "numbers from 0 to 255 become that with .astype(numpy.uint8)"
+            f"{name} has the dtype {array.dtype}; expected uint8, or floats in [0, 1]. Convert "
+            "integers from 0 to 255 with .astype(numpy.uint8)"
         )
     converted = np.empty(array.shape, np.uint8)
     for start in range(0, len(array), CHUNK_IMAGES):
         chunk = array[start : start + CHUNK_IMAGES]
         if not np.isfinite(chunk).all():
-            raise DataError(f"{what} holds NaN or infinity; remove these images")
+            raise DataError(f"{name} holds NaN or infinity; remove these images")
         low, high = float(chunk.min(initial=0)), float(chunk.max(initial=0))
         if low < 0 or high > 1:
             raise DataError(
-                f"{what} holds values from {low:g} to {high:g}; floats must lie in [0, 1]: scale "
+                f"{name} holds values from {low:g} to {high:g}; floats must lie in [0, 1]: scale "
                 "them, or save uint8"
             )
         converted[start : start + CHUNK_IMAGES] = np.rint(chunk.astype(np.float64) * 255)
     return converted
 
 
-def _channels_first(what: str, array: np.ndarray) -> np.ndarray:
+def _channels_first(name: str, array: np.ndarray) -> np.ndarray:
     if array.size == 0:
-        raise DataError(f"{what} has the shape {list(array.shape)}: no pixels")
+        raise DataError(f"{name} has the shape {list(array.shape)}: no pixels")
     if array.ndim == 3:
         return array[:, None]
     first, last = (array.ndim == 4 and array.shape[axis] in (1, 3) for axis in (1, 3))
     if first == last:
-        known = "either axis may be that of the channels" if first else "not one of images"
+        problem = "whose channel axis is ambiguous" if first else "which is not one of images"
         raise DataError(
-            f"{what} has the shape {list(array.shape)}, {known}; expected [n, h, w], [n, h, w, c] "
-            "or [n, c, h, w] with 1 or 3 channels c"
+            f"{name} has the shape {list(array.shape)}, {problem}; expected [n, h, w], "
+            "[n, h, w, c] or [n, c, h, w] with 1 or 3 channels c"
         )
     return array if first else np.ascontiguousarray(array.transpose(0, 3, 1, 2))
 
 
-def _classes(what: str, array: np.ndarray, count: int) -> np.ndarray:
-    labels = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array  # as Keras has them
+def _classes(name: str, array: np.ndarray, count: int) -> np.ndarray:
+    labels = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array  # [n, 1] in Keras
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise DataError(
-            f"{what} is {labels.dtype} of shape {list(array.shape)}; expected a whole number per "
-            "image. One-hot rows become that with .argmax(1)"
+            f"{name} is {labels.dtype} of shape {list(array.shape)}; expected one integer per "
+            "image. Convert one-hot rows with .argmax(1)"
         )
     if len(labels) != count:
-        raise DataError(f"{what} holds {len(labels)} labels for {count} images")
+        raise DataError(f"{name} holds {len(labels)} labels for {count} images")
     if labels.min() < 0 or labels.max() >= max(count, 1000):
         raise DataError(
-            f"{what} holds labels from {labels.min()} to {labels.max()}; number the classes from 0"
+            f"{name} holds labels from {labels.min()} to {labels.max()}; number the classes from 0"
         )
     return labels

@@ -89,17 +89,17 @@ class Comparison:
         return features[order[: self.count]]
 
     @cached_property
-    def drawn(self) -> Embedding:
+    def sampled(self) -> Embedding:
         """Of all samples: latents drawn from the prior and decoded."""
         generator = torch.Generator().manual_seed(SEED)
-        latents = self.model.draw_latents(self.samples, generator)
+        latents = self.model.sample_latents(self.samples, generator)
         decoded = [self.model.decode(batch) for batch in torch.split(latents, BATCH)]
         return self.embedder.embed(torch.cat(decoded))
 
     @property
     def generated(self) -> Tensor:
         """Features of samples, ``[count, d]``."""
-        return self.drawn.features[: self.count]
+        return self.sampled.features[: self.count]
 
     @cached_property
     def reconstructed(self) -> Tensor:
@@ -119,7 +119,7 @@ class Comparison:
         return set_overlap(self.test, self.train, NEIGHBOURS)
 
     @cached_property
-    def knows_classes(self) -> bool:
+    def classes_are_reliable(self) -> bool:
         """Whether what the embedder calls the images is what they are."""
         if not isinstance(self.embedder, Classifier):
             return False
@@ -130,7 +130,7 @@ class Comparison:
 
     def class_shares(self, of: Embedding) -> Tensor:
         """The share of each class, float64 ``[classes]``."""
-        assert isinstance(self.embedder, Classifier)  # noqa: S101  knows_classes was asked
+        assert isinstance(self.embedder, Classifier)  # noqa: S101  classes_are_reliable was asked
         counts = torch.bincount(of.classes, minlength=self.embedder.classes)
         return counts.double() / len(of.classes)
 

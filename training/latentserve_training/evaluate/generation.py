@@ -54,9 +54,9 @@ def reconstruction_distance(subject: Subject) -> Metric:
 def classes_covered(subject: Subject) -> Metric | None:
     """How many classes the samples show; None where nobody can tell the classes."""
     comparison = subject.comparison
-    if not comparison.knows_classes:
+    if not comparison.classes_are_reliable:
         return None
-    shares = comparison.class_shares(comparison.drawn)
+    shares = comparison.class_shares(comparison.sampled)
     threshold = COVERED_SHARE_OF_EVEN / len(shares)
     return Metric(
         value=float((shares >= threshold).sum()),
@@ -66,7 +66,7 @@ def classes_covered(subject: Subject) -> Metric | None:
         baseline_value=float((comparison.test_shares >= threshold).sum()),
         samples=comparison.samples,
         estimator=(
-            f"classes with a share of at least {threshold:.2g} among {_drawn(comparison)}; "
+            f"classes with a share of at least {threshold:.2g} among {_sample_count(comparison)}; "
             "baseline: the test images; classes by "
             f"{comparison.embedder.description}"
         ),
@@ -76,18 +76,18 @@ def classes_covered(subject: Subject) -> Metric | None:
 def histogram_kl(subject: Subject) -> Metric | None:
     """KL of the samples' classes from the training images'; None where nobody can tell them."""
     comparison = subject.comparison
-    if not comparison.knows_classes:
+    if not comparison.classes_are_reliable:
         return None
     reference = comparison.train_shares
     return Metric(
-        value=divergence(comparison.class_shares(comparison.drawn), reference),
+        value=divergence(comparison.class_shares(comparison.sampled), reference),
         unit="nats",
         higher_is_better=False,
         baseline_name=REAL_IMAGES,
         baseline_value=divergence(comparison.test_shares, reference),
         samples=comparison.samples,
         estimator=(
-            f"KL of the histogram of classes of {_drawn(comparison)} from that of all training "
+            f"KL of the histogram of classes of {_sample_count(comparison)} from that of all training "
             "images; baseline: the test images in the place of the samples; classes by "
             f"{comparison.embedder.description}"
         ),
@@ -115,7 +115,7 @@ def _overlap(name: str, meaning: str) -> MetricFunction:
     return measure
 
 
-def _drawn(comparison: Comparison) -> str:
+def _sample_count(comparison: Comparison) -> str:
     return f"{comparison.samples:,} samples (seed {SEED})"
 
 

@@ -76,7 +76,7 @@ def dead_units(subject: Subject) -> Metric:
     )
 
 
-def code_log_likelihood(subject: Subject) -> Metric | None:
+def latent_log_likelihood(subject: Subject) -> Metric | None:
     """How likely the codes are under the mixture that Sample draws from, beside one Gaussian.
 
     None without a mixture.
@@ -126,5 +126,5 @@ METRICS: dict[str, MetricFunction] = {
     "test_mse_beside_plain": mse_beside_plain,
     "test_share_of_zeros": share_of_zeros,
     "test_dead_units": dead_units,
-    "test_code_log_likelihood_nats": code_log_likelihood,
+    "test_code_log_likelihood_nats": latent_log_likelihood,
 }

@@ -78,7 +78,7 @@ class Subject:
     @cached_property
     def pca(self) -> PCA:
         """Fitted once, on first use: it takes some seconds for 60,000 images."""
-        dim = max(self.model.latent_dim, self.model.numbers_per_image)
+        dim = max(self.model.latent_dim, self.model.nonzero_latents_per_image)
         return fit_pca(self.data.all_train, min(dim, self.data.train[0].numel()))
 
     @cached_property

@@ -120,7 +120,7 @@ def psnr_db(images: np.ndarray, reference: np.ndarray) -> float:
 def _mse_beside_pca(
     subject: Subject, reconstruct: Callable[[Tensor], Tensor], condition: str
 ) -> Metric:
-    dim, rows = subject.model.numbers_per_image, to_rows(subject.data.test)
+    dim, rows = subject.model.nonzero_latents_per_image, to_rows(subject.data.test)
     estimator = f"mean over all pixels of all test images, in the units of [0, 1] pixels{condition}"
     baseline = None
     # With a number for every pixel PCA copies the image, and tells nothing.

@@ -48,12 +48,12 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Evaluation:
     """What came of it."""
 
     metrics: dict[str, Metric]  # stored before or now, in the order of the table
     measured: tuple[str, ...]  # the names of those of now
-    left: dict[str, str]  # name → why it was not measured, or not stored
+    omitted: dict[str, str]  # name → why it was not measured, or not stored
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class _Target:
     is_export: bool
 
 
-def evaluate_folder(folder: Path, source: Path | str | None, request: Request) -> Answer:
+def evaluate_folder(folder: Path, source: Path | str | None, request: Request) -> Evaluation:
     """Measure the model in a folder and store the figures there.
 
     Args:
@@ -94,11 +94,11 @@ def evaluate_folder(folder: Path, source: Path | str | None, request: Request) -
     )
     functions = _functions(request)
     names = _names([*request.metrics, *functions] if request.metrics else (), subject)
-    left = {}
+    omitted = {}
     if not (request.metrics or functions) and LOG_LIKELIHOOD in target.stored:
         # It may be one of many more importance samples, which took long.
         names = tuple(name for name in names if name != LOG_LIKELIHOOD)
-        left[LOG_LIKELIHOOD] = "it stays as it was; name it with --metrics to measure it again"
+        omitted[LOG_LIKELIHOOD] = "it stays as it was; name it with --metrics to measure it again"
     print(
         f"measuring {len(names)} figures of {target.config.name} on {len(subject.data.test):,} "
         f"test images of {data.name}",
@@ -106,17 +106,17 @@ def evaluate_folder(folder: Path, source: Path | str | None, request: Request) -
     )
     measured = measure(subject, names, progress=True, functions=functions)
     for name in set(names) - set(measured):
-        left[name] = "there is nothing to measure it with: no labels, or no classifier of them"
+        omitted[name] = "there is nothing to measure it with: no labels, or no classifier of them"
     comparable = {name: old for name, old in target.stored.items() if name not in functions}
     merged, kept = _merge(comparable, measured, target.is_export)
     merged = target.stored | merged
     if request.store:
         target.store(merged)
     order = dict.fromkeys([*applicable(subject.model), *merged])
-    return Answer(
+    return Evaluation(
         {name: Metric.from_manifest(merged[name]) for name in order if name in merged},
         tuple(name for name in measured if name not in kept),
-        left | kept,
+        omitted | kept,
     )
 
 

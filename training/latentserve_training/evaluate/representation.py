@@ -109,7 +109,7 @@ def _probed_units(model: LatentModel) -> str:
 
 def _linear_codes(subject: Subject) -> dict[str, Encode]:
     codes: dict[str, Encode] = {"the pixels": lambda images: images.flatten(1)}
-    dim = subject.model.numbers_per_image
+    dim = subject.model.nonzero_latents_per_image
     if dim < subject.data.test[0].numel():  # with as many, PCA only turns the pixels
         codes[f"PCA-{dim} codes"] = lambda images: torch.from_numpy(
             subject.pca.coordinates(images.flatten(1).double().numpy(), dim)

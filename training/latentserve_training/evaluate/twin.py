@@ -10,8 +10,8 @@ from dataclasses import replace
 from latentserve_training.evaluate import generation
 from latentserve_training.evaluate.metric import Metric, MetricFunction, Subject, mean_squared_error
 
-VAE_TWIN = "VAE of the same size"
-SAME_WAY = (
+VAE_REFERENCE = "VAE of the same size"
+VAE_BASELINE = (
     "baseline: a VAE with the same encoder and decoder, trained on the same images for as many "
     "epochs"
 )
@@ -25,12 +25,12 @@ def frechet_beside_vae(subject: Subject) -> Metric:
         value=value,
         unit="squared distance of features",
         higher_is_better=False,
-        baseline_name=None if baseline is None else VAE_TWIN,
+        baseline_name=None if baseline is None else VAE_REFERENCE,
         baseline_value=baseline,
         samples=comparison.count,
         estimator=(
             "Fréchet distance (float64) between the normal distributions of the features of the "
-            f"test images and of as many samples; {SAME_WAY}; features: "
+            f"test images and of as many samples; {VAE_BASELINE}; features: "
             f"{comparison.embedder.description}"
         ),
     )
@@ -43,11 +43,11 @@ def mse_beside_vae(subject: Subject) -> Metric:
         value=value,
         unit="squared error per pixel",
         higher_is_better=False,
-        baseline_name=None if baseline is None else VAE_TWIN,
+        baseline_name=None if baseline is None else VAE_REFERENCE,
         baseline_value=baseline,
         samples=len(subject.data.test),
         estimator=(
-            f"mean over all pixels of all test images, in the units of [0, 1] pixels; {SAME_WAY}, "
+            f"mean over all pixels of all test images, in the units of [0, 1] pixels; {VAE_BASELINE}, "
             "which minimises this error, as the model does not"
         ),
     )

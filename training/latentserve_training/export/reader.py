@@ -27,7 +27,7 @@ from latentserve_training.train.loop import build_model
 from latentserve_training.train.run_folder import write_json
 
 MANIFEST_FILE = "manifest.json"
-FAR = 1e4  # latents so far out that a decoder which clips its output does so
+LARGE_LATENT_SCALE = 1e4  # latents so far out that a decoder which clips its output does so
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def load_export(folder: Path) -> ExportedModel:
     if model.latent_dim != manifest["latent"]["dim"]:
         raise EvaluationError(f"{folder}: the configuration and the manifest are of two models")
     clips = _clips(model)
-    _forget_weights(model)
+    _erase_weights(model)
     sessions = {
         operation: start_session(_read(folder, graph["file"], manifest["files"]))
         for operation, graph in manifest["operations"].items()
@@ -85,7 +85,7 @@ def load_export(folder: Path) -> ExportedModel:
         setattr(model, name, answer)
     if mixture := manifest["latent"].get("mixture"):
         _read(folder, mixture["file"], manifest["files"])
-        model.use_mixture(read_mixture(folder / mixture["file"]))
+        model.set_mixture(read_mixture(folder / mixture["file"]))
     return ExportedModel(folder, manifest, config, model, decoder)
 
 
@@ -123,7 +123,7 @@ def _answer(session: onnxruntime.InferenceSession) -> Callable[[Tensor], Any]:
     return run
 
 
-def _forget_weights(model: LatentModel) -> None:
+def _erase_weights(model: LatentModel) -> None:
     for weights in (*model.parameters(), *model.buffers()):
         if weights.is_floating_point():
             weights.data.fill_(torch.nan)
@@ -132,6 +132,8 @@ def _forget_weights(model: LatentModel) -> None:
 def _clips(model: LatentModel) -> bool:
     """Whether what is served is cut to [0, 1]: then the graphs do not tell what came before."""
     unclipped = getattr(model, "decode_unclipped", model.decode)
-    latents = FAR * torch.randn(8, model.latent_dim, generator=torch.Generator().manual_seed(0))
+    latents = LARGE_LATENT_SCALE * torch.randn(
+        8, model.latent_dim, generator=torch.Generator().manual_seed(0)
+    )
     with torch.inference_mode():
         return not torch.equal(unclipped(latents), model.decode(latents))

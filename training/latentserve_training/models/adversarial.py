@@ -59,7 +59,7 @@ class AdversarialModel(LatentModel):
         self.monitor = SampleMonitor(image_shape, config.monitor)
         self.register_buffer("steps", torch.tensor(0))  # taken so far; decides when R₁ is due
 
-    def prepare(self, images: Tensor) -> None:
+    def initialise_from_data(self, images: Tensor) -> None:
         """Fit the monitor."""
         self.monitor.fit(images)
 
@@ -69,7 +69,7 @@ class AdversarialModel(LatentModel):
         The adversarial losses are no measure of quality, so the Fréchet distance is the ``"loss"``.
         """
         device = next(self.parameters()).device
-        latents = self.draw_latents(MONITORED_SAMPLES, torch.Generator().manual_seed(seed))
+        latents = self.sample_latents(MONITORED_SAMPLES, torch.Generator().manual_seed(seed))
         batches = [
             self.decode(batch.to(device)) for batch in torch.split(latents, VALIDATION_BATCH)
         ]
@@ -77,12 +77,12 @@ class AdversarialModel(LatentModel):
         quality.warn()
         return quality.as_losses()
 
-    def judge(self, images: Tensor) -> Tensor:
+    def discriminator_logits(self, images: Tensor) -> Tensor:
         """The discriminator's logits, ``[n]``."""
         logits: Tensor = self.discriminator(images)[1]
         return logits
 
-    def slope_penalty(self, images: Tensor) -> Tensor:
+    def r1_penalty(self, images: Tensor) -> Tensor:
         """The weighted R₁ penalty at images ``[n, c, h, w]`` where it is due, 0 elsewhere.
 
         Only every ``r1_interval`` steps, and as many times as heavy (Karras et al. 2019,
@@ -91,7 +91,7 @@ class AdversarialModel(LatentModel):
         if not self.r1_weight or self.steps.item() % self.r1_interval:
             return torch.zeros((), device=images.device)
         inputs = images.detach().requires_grad_()
-        penalty = gradient_penalty(self.judge(inputs), inputs)
+        penalty = gradient_penalty(self.discriminator_logits(inputs), inputs)
         return self.r1_weight * self.r1_interval * penalty
 
     def adam(self, module: nn.Module, rate: float, config: OptimizerConfig) -> torch.optim.Adam:

@@ -36,12 +36,12 @@ class LatentModel(nn.Module, ABC):
     kind: ClassVar[str]
     title: str  # how the kind is called in a sentence
     # Why no mixture can be fitted to the codes of this kind; "" where one can.
-    no_sampler_because: ClassVar[str] = ""
+    sampler_unsupported_reason: ClassVar[str] = ""
     # These three are the kind's, until a mixture gives the model a prior or its configuration says
     # what else to measure.
     prior: str = "none"  # what Sample draws from: "standard_normal", "gaussian_mixture" or "none"
     metrics: tuple[str, ...] = ("test_mse",)  # what evaluate.metric_function takes
-    figures: tuple[str, ...] = ("reconstructions", "latents", "interpolation")  # of figures.FIGURES
+    plots: tuple[str, ...] = ("reconstructions", "latents", "interpolation")  # of figures.FIGURES
 
     def __init__(self, image_shape: ImageShape, latent_dim: int) -> None:
         super().__init__()
@@ -49,14 +49,14 @@ class LatentModel(nn.Module, ABC):
         self.latent_dim = latent_dim
         self.mixture: LatentMixture | None = None
 
-    def use_mixture(self, mixture: LatentMixture) -> None:
+    def set_mixture(self, mixture: LatentMixture) -> None:
         """Sample from a mixture that was fitted to the codes; its figures come on top."""
         self.mixture = mixture
         self.prior = "gaussian_mixture"
         self.metrics = (*type(self).metrics, "test_code_log_likelihood_nats")
-        self.figures = (*type(self).figures, "samples")
+        self.plots = (*type(self).plots, "samples")
 
-    def prepare(self, images: Tensor) -> None:
+    def initialise_from_data(self, images: Tensor) -> None:
         """Look at the training images, uint8 ``[n, c, h, w]``, once before the first step.
 
         For what is computed and not learned, such as a mean; it belongs into buffers or weights,
@@ -72,7 +72,7 @@ class LatentModel(nn.Module, ABC):
         """
 
     @property
-    def numbers_per_image(self) -> int:
+    def nonzero_latents_per_image(self) -> int:
         """How many numbers a code holds that are not zero: what PCA gets as well, as a baseline."""
         return self.latent_dim
 
@@ -123,14 +123,14 @@ class LatentModel(nn.Module, ABC):
         """What the linear probe classifies, ``[n, d]``: the mean, unless a kind says more."""
         return self.posterior(images)[0]
 
-    def draw_latents(self, count: int, generator: torch.Generator) -> Tensor:
+    def sample_latents(self, count: int, generator: torch.Generator) -> Tensor:
         """Draw ``[count, d]`` from the prior, on the CPU, as Sample does.
 
         Raises:
             ValueError: If the model has no prior.
         """
         if self.mixture is not None:
-            return self.mixture.draw(count, generator)
+            return self.mixture.sample(count, generator)
         if self.prior != "standard_normal":
             raise ValueError(f"a model of kind {self.kind} has no prior to draw from")
         return torch.randn(count, self.latent_dim, generator=generator)

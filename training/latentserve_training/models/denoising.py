@@ -60,7 +60,7 @@ class DenoisingAutoencoder(Autoencoder):
     kind = "denoising"
     title = "Denoising autoencoder"
     metrics: tuple[str, ...] = ("test_psnr_db", "test_psnr_clipped_input_db")
-    figures = ("denoised", "latents", "interpolation")
+    plots = ("denoised", "latents", "interpolation")
 
     def __init__(self, image_shape: ImageShape, config: DenoisingConfig) -> None:
         super().__init__(image_shape, config)

@@ -51,7 +51,7 @@ class GAN(AdversarialModel):
     kind = "gan"
     title = "Generative adversarial network"
     metrics = SAMPLE_METRICS
-    figures = ("samples", "interpolation")
+    plots = ("samples", "interpolation")
 
     def __init__(self, image_shape: ImageShape, config: GANConfig) -> None:
         super().__init__(image_shape, config.latent_dim, config)
@@ -66,15 +66,19 @@ class GAN(AdversarialModel):
         """Latents ``[n, d]`` to images ``[n, c, h, w]`` in [0, 1], by the averaged generator."""
         return torch.sigmoid(self.averaged_generator(latents))
 
-    def draw_like(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def sample_latents_like(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """A latent for each image, ``[n, d]``, from the prior and on the images' device."""
-        return self.draw_latents(len(images), generator).to(images.device)
+        return self.sample_latents(len(images), generator).to(images.device)
 
     def losses(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """What each of the two minimises; there is no single ``"loss"``."""
-        fake_logits = self.judge(self.generate(self.draw_like(images, generator)))
+        fake_logits = self.discriminator_logits(
+            self.generate(self.sample_latents_like(images, generator))
+        )
         return {
-            "discriminator_loss": discriminator_loss(self.judge(images), fake_logits),
+            "discriminator_loss": discriminator_loss(
+                self.discriminator_logits(images), fake_logits
+            ),
             "generator_loss": generator_loss(fake_logits, self.objective),
         }
 
@@ -99,18 +103,18 @@ class GAN(AdversarialModel):
             NonFiniteLossError: If a loss or a gradient is NaN or infinite. Where samples or the
                 discriminator's answers are the cause, no weight has changed.
         """
-        samples = self.generate(self.draw_like(images, generator))
-        fake_logits = self.judge(samples.detach())
-        loss = discriminator_loss(self.judge(images), fake_logits)
-        penalty, limit = self.slope_penalty(images), config.max_gradient_norm
-        terms = {"discriminator_loss": loss, "slope_penalty": penalty}
+        samples = self.generate(self.sample_latents_like(images, generator))
+        fake_logits = self.discriminator_logits(samples.detach())
+        loss = discriminator_loss(self.discriminator_logits(images), fake_logits)
+        penalty, limit = self.r1_penalty(images), config.max_gradient_norm
+        terms = {"discriminator_loss": loss, "r1_penalty": penalty}
         minimise(loss + penalty, optimizers["discriminator"], limit, terms)
         with frozen(self.discriminator):
-            deceit = generator_loss(self.judge(samples), self.objective)
-            minimise(deceit, optimizers["generator"], limit)
+            generator_cost = generator_loss(self.discriminator_logits(samples), self.objective)
+            minimise(generator_cost, optimizers["generator"], limit)
         self.averaged_generator.update_parameters(self.generator)
         self.steps += 1
-        return detached({"discriminator_loss": loss, "generator_loss": deceit})
+        return detached({"discriminator_loss": loss, "generator_loss": generator_cost})
 
     def graphs(self) -> tuple[Graph, ...]:
         """Decode, which also serves Sample: z is the server's to draw."""

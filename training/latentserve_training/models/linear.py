@@ -55,7 +55,7 @@ class LinearAutoencoder(LatentModel):
         self.decoder = nn.Linear(config.latent_dim, pixels, bias=False)
         self.register_buffer("mean", torch.zeros(pixels))
 
-    def prepare(self, images: Tensor) -> None:
+    def initialise_from_data(self, images: Tensor) -> None:
         """Set μ to the mean image, and the matrices where they are fitted in closed form."""
         self.mean.copy_(torch.from_numpy(mean_row(images)))
         if self.fit == "closed_form":

@@ -42,7 +42,7 @@ class SampleQuality:
     classes_covered: int | None  # with the classifier
     classes: int | None
 
-    def complaints(self) -> list[str]:
+    def collapse_reasons(self) -> list[str]:
         """What has collapsed."""
         found = []
         if self.classes is not None and self.classes_covered != self.classes:
@@ -53,7 +53,7 @@ class SampleQuality:
 
     def warn(self) -> None:
         """Log a warning if the samples have collapsed."""
-        if found := self.complaints():
+        if found := self.collapse_reasons():
             logger.warning("the samples have collapsed: %s", " and ".join(found))
 
     def as_losses(self) -> dict[str, float]:

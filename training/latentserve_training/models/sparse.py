@@ -72,7 +72,9 @@ class SparseAutoencoder(LatentModel):
 
     kind = "sparse"
     title = "Sparse autoencoder"
-    no_sampler_because = "nearly all its latents are zero for any one image, no Gaussian's are"
+    sampler_unsupported_reason = (
+        "nearly all its latents are zero for any one image, no Gaussian's are"
+    )
     metrics = ("test_mse", "test_probe_accuracy", "test_share_of_zeros", "test_dead_units")
 
     steps: Tensor
@@ -86,12 +88,12 @@ class SparseAutoencoder(LatentModel):
         self.register_buffer("mean", torch.zeros(image_shape))  # of the images; 0 with a sigmoid
 
     @property
-    def numbers_per_image(self) -> int:
+    def nonzero_latents_per_image(self) -> int:
         """With top_k, k; which of the units they belong to comes on top."""
         top_k = self.config.sparsity == "top_k"
         return self.config.active if top_k else self.latent_dim
 
-    def prepare(self, images: Tensor) -> None:
+    def initialise_from_data(self, images: Tensor) -> None:
         """Set the mean image, if the output is linear."""
         if self.config.output == "linear":
             self.mean.copy_(images.double().mean(0) / 255.0)
@@ -104,27 +106,27 @@ class SparseAutoencoder(LatentModel):
             return torch.sigmoid(inputs)
         return keep_largest(inputs, active)
 
-    def code(self, images: Tensor, active: int) -> Tensor:
+    def encode_active(self, images: Tensor, active: int) -> Tensor:
         """Images ``[n, c, h, w]`` to latents ``[n, d]`` with ``active`` units awake, if top_k."""
         centred = images - self.mean if self.config.output == "linear" else images
         return self.activate(self.layer.encode(centred), active)
 
     def encode(self, images: Tensor) -> Tensor:
         """Images ``[n, c, h, w]`` to latents ``[n, d]``."""
-        return self.code(images, self.config.active)
+        return self.encode_active(images, self.config.active)
 
     def probe_features(self, images: Tensor) -> Tensor:
         """What the linear probe classifies, ``[n, d]``: latents, of probe_active units."""
-        return self.code(images, self.config.probe_active or self.config.active)
+        return self.encode_active(images, self.config.probe_active or self.config.active)
 
-    def draw(self, latents: Tensor) -> Tensor:
+    def decode_raw(self, latents: Tensor) -> Tensor:
         """Latents ``[n, d]`` to images ``[n, c, h, w]``, which leave [0, 1] if output is linear."""
         drawn = self.layer.decode(latents)
         return drawn + self.mean if self.config.output == "linear" else torch.sigmoid(drawn)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents ``[n, d]`` to images ``[n, c, h, w]`` in [0, 1]."""
-        drawn = self.draw(latents)
+        drawn = self.decode_raw(latents)
         return drawn.clamp(0.0, 1.0) if self.config.output == "linear" else drawn
 
     def reconstruct(self, images: Tensor) -> Tensor:
@@ -134,8 +136,8 @@ class SparseAutoencoder(LatentModel):
     def losses(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """The squared error per image and, with l1 and kl, the penalty."""
         active = self.annealed_active() if self.training else self.config.active
-        code = self.code(images, active)
-        error = squared_error(self.draw(code), images).mean()
+        code = self.encode_active(images, active)
+        error = squared_error(self.decode_raw(code), images).mean()
         if self.config.sparsity == "top_k":
             return {"loss": error, "squared_error": error}
         if self.config.sparsity == "l1":

@@ -106,7 +106,7 @@ class VAE(LatentModel):
         "test_mse",
         *SAMPLE_METRICS,
     )
-    figures = ("reconstructions", "samples", "latents", "interpolation")
+    plots = ("reconstructions", "samples", "latents", "interpolation")
 
     steps: Tensor
     binarisation_seed: Tensor
@@ -194,7 +194,7 @@ class VAE(LatentModel):
     ) -> dict[str, Tensor]:
         """A step as usual, and counted: the count is a buffer, so a resumed run goes on with it."""
         losses = super().training_step(images, optimizers, generator, config)
-        self.observation.follow(losses, int(self.steps))
+        self.observation.update_sigma(losses, int(self.steps))
         self.steps += 1
         return losses
 

@@ -110,7 +110,7 @@ class Terms:
     likelihood: Tensor  # L_llike
     real: Tensor  # −log Dis(X)
     fake: Tensor  # the mean of −log(1 − Dis(X̃)) and −log(1 − Dis(X_p))
-    deceit: Tensor  # what Dec minimises of the game: −L_GAN, or −log Dis of its images
+    generator_cost: Tensor  # what Dec minimises of the game: −L_GAN, or −log Dis of its images
     squared_error: Tensor  # of the pixels, summed, to look at
 
     @property
@@ -122,7 +122,7 @@ class Terms:
         """What is logged."""
         return {
             "discriminator_loss": self.gan,
-            "generator_loss": self.deceit,
+            "generator_loss": self.generator_cost,
             "kl": self.prior,
             "feature_error": self.likelihood,
             "squared_error": self.squared_error,
@@ -141,7 +141,7 @@ class VAEGAN(AdversarialModel):
         "test_frechet_beside_vae",
         "test_mse_beside_vae",
     )
-    figures = ("reconstructions", "samples", "latents", "interpolation")
+    plots = ("reconstructions", "samples", "latents", "interpolation")
 
     def __init__(self, image_shape: ImageShape, config: VAEGANConfig) -> None:
         super().__init__(image_shape, config.latent_dim, config)
@@ -174,7 +174,7 @@ class VAEGAN(AdversarialModel):
         layer = self.config.feature_layer
         features, real = self.discriminator(images, layer)
         rebuilt_features, rebuilt = self.discriminator(reconstructions, layer)
-        sampled = self.judge(samples)
+        sampled = self.discriminator_logits(samples)
         share = self.pixel_share()
         error = (1.0 - share) * relative_error(rebuilt_features, features)
         if share:
@@ -185,7 +185,7 @@ class VAEGAN(AdversarialModel):
             likelihood=0.5 * pixels * error / self.config.feature_sigma**2,
             real=real_cost(real),
             fake=0.5 * (fake_cost(rebuilt) + fake_cost(sampled)),
-            deceit=0.5
+            generator_cost=0.5
             * (generator_loss(rebuilt, self.objective) + generator_loss(sampled, self.objective)),
             squared_error=squared_error(reconstructions, images).mean(),
         )
@@ -224,11 +224,11 @@ class VAEGAN(AdversarialModel):
             NonFiniteLossError: If a term or a gradient is NaN or infinite; no weight has changed.
         """
         terms = self.terms(images, generator)
-        self.route_gradients(terms, self.slope_penalty(images))
-        complaint = self.complaint(terms)
-        if not distributed.is_true_of_all(not complaint):
-            raise NonFiniteLossError(complaint or "in another process, a loss is not finite")
-        train_discriminator, train_decoder = self.due(terms)
+        self.route_gradients(terms, self.r1_penalty(images))
+        non_finite_term = self.non_finite_term(terms)
+        if not distributed.true_in_all_processes(not non_finite_term):
+            raise NonFiniteLossError(non_finite_term or "in another process, a loss is not finite")
+        train_discriminator, train_decoder = self.networks_to_update(terms)
         take_step(optimizers["encoder"], config.max_gradient_norm)
         if train_decoder:
             take_step(optimizers["decoder"], config.max_gradient_norm)
@@ -242,10 +242,10 @@ class VAEGAN(AdversarialModel):
     def route_gradients(self, terms: Terms, penalty: Tensor) -> None:
         """Give each network the gradient that Algorithm 1 says, and nothing else."""
         _set_gradients(self.encoder, terms.prior + terms.likelihood)
-        _set_gradients(self.decoder, self.config.gamma * terms.likelihood + terms.deceit)
+        _set_gradients(self.decoder, self.config.gamma * terms.likelihood + terms.generator_cost)
         _set_gradients(self.discriminator, terms.gan + penalty)
 
-    def complaint(self, terms: Terms) -> str:
+    def non_finite_term(self, terms: Terms) -> str:
         """What is NaN or infinite in this step, before any of it is taken; empty if nothing is."""
         for name, value in terms.as_losses().items():
             if not bool(torch.isfinite(value)):
@@ -256,7 +256,7 @@ class VAEGAN(AdversarialModel):
                 return f"the gradient of the {name} is not finite"
         return ""
 
-    def due(self, terms: Terms) -> tuple[bool, bool]:
+    def networks_to_update(self, terms: Terms) -> tuple[bool, bool]:
         """Whether the discriminator and the decoder are trained in this step."""
         if not self.config.equilibrium_margin:
             return True, True

@@ -33,7 +33,7 @@ class LatentMixture:
         """How many there are."""
         return len(self.weights)
 
-    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+    def sample(self, count: int, generator: torch.Generator) -> Tensor:
         """Draw float32 ``[count, d]``, on the CPU: z = μ_k + L_k ε, k ~ π, ε ~ N(0, I)."""
         weights = torch.from_numpy(self.weights)
         chosen = torch.multinomial(weights, count, replacement=True, generator=generator)

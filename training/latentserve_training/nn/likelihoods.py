@@ -43,7 +43,7 @@ class Likelihood(nn.Module, ABC):
     def describe(self) -> dict[str, Any]:
         """The manifest's ``likelihood``."""
 
-    def follow(self, reported: dict[str, Tensor], step: int) -> None:
+    def update_sigma(self, reported: dict[str, Tensor], step: int) -> None:
         """Take note of what :meth:`log_likelihood` reported, after ``step`` earlier steps."""
         del reported, step  # only an optimal σ keeps anything
 
@@ -93,7 +93,7 @@ class GaussianLikelihood(Likelihood):
         log_likelihood = gaussian_log_likelihood(means, log_sigma, repeated)
         return log_likelihood.view(-1, len(images)), {"sigma": log_sigma.exp()}
 
-    def follow(self, reported: dict[str, Tensor], step: int) -> None:
+    def update_sigma(self, reported: dict[str, Tensor], step: int) -> None:
         """Let the kept σ² follow those of the batches: their mean, then a moving average."""
         if self.sigma_mode == "optimal":
             share = 1.0 / min(step + 1, AVERAGED_BATCHES)

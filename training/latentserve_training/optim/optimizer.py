@@ -51,7 +51,7 @@ def minimise(
     """
     optimizer.zero_grad(set_to_none=True)
     if not bool(torch.isfinite(loss)):
-        _refuse_everywhere(optimizer, max_gradient_norm)
+        _skip_in_all_processes(optimizer, max_gradient_norm)
         raise NonFiniteLossError(f"the loss is {loss.item()}{_name_bad_terms(terms or {})}")
     loss.backward()  # type: ignore[no-untyped-call]
     take_step(optimizer, max_gradient_norm)
@@ -76,7 +76,7 @@ def take_step(optimizer: torch.optim.Optimizer, max_gradient_norm: float) -> Non
     optimizer.step()
 
 
-def _refuse_everywhere(optimizer: torch.optim.Optimizer, max_gradient_norm: float) -> None:
+def _skip_in_all_processes(optimizer: torch.optim.Optimizer, max_gradient_norm: float) -> None:
     """Let the other processes, which wait for this one's gradients, skip the step as well."""
     if distributed.size() == 1:
         return
@@ -109,7 +109,7 @@ def require_finite(what: str, value: Tensor) -> None:
         NonFiniteLossError: Naming ``what``.
     """
     bad = value.detach()[~torch.isfinite(value.detach())]
-    if not distributed.is_true_of_all(not len(bad)):
+    if not distributed.true_in_all_processes(not len(bad)):
         raise NonFiniteLossError(
             f"{what} is {bad[0].item() if len(bad) else 'not finite in another process'}"
         )

@@ -59,13 +59,13 @@ def finish_run(
             model, data.train, config.sampler, config.seed, config.training.threads
         )
         write_bytes(folder.mixture, mixture.to_bytes())
-        model.use_mixture(mixture)
+        model.set_mixture(mixture)
     reference = train_reference(config, data, folder)
     metrics = evaluate(model, data, reference)
     subject = Subject(model, data, reference)
-    draw_curves(history, best.epoch, config.name, folder.figure("curves"))
-    for name in model.figures:
-        FIGURES[name](subject, metrics, config.name, folder.figure(name))
+    draw_curves(history, best.epoch, config.name, folder.plot("curves"))
+    for name in model.plots:
+        FIGURES[name](subject, metrics, config.name, folder.plot(name))
     buffer = io.BytesIO()
     np.savez_compressed(buffer, images=data.test[:EXAMPLE_IMAGES].numpy())
     write_bytes(folder.examples, buffer.getvalue())

@@ -1,8 +1,8 @@
-"""A picture of all exported models, a row for each: what it is, how good, and what it draws.
+"""Overview picture of all exported models: description, main metric, example images.
 
-Everything is computed by ONNX Runtime from the graphs in the exports, as a server would: inputs
-above reconstructions for models with an encoder, noisy above denoised where that is their trade,
-and draws from the prior for models that sample. No image is chosen by hand.
+ONNX Runtime computes every image from the exported graphs, as the server does: inputs and
+reconstructions for models with an encoder, noisy and denoised images for denoising models, and
+samples from the prior for models that have one. No image is selected by hand.
 """
 
 import json
@@ -24,17 +24,18 @@ from latentserve_training.errors import DataError, ExportError
 from latentserve_training.evaluate.metric import NOISE_SEED
 from latentserve_training.nn.gaussian_mixture import read_mixture
 from latentserve_training.pixels import to_float
-from latentserve_training.report.plots import COLUMNS, INK, MUTED, Row, mosaic, save
+from latentserve_training.report.plots import COLUMNS, Row, mosaic, save
+from latentserve_training.report.style import INK, LABEL_ALIGNMENT, MUTED, RULE
 from latentserve_training.train.loop import build_model
 
-WIDTH_INCH = 10.0  # 1,500 pixels: a README shows 1,000 of them, a sharp screen all
+WIDTH_INCH = 10.0  # 1,500 pixels, for displays with a high pixel density
 CAPTION_INCH, LABEL_INCH, MARGIN_INCH = 3.0, 0.95, 0.15
 CELL_INCH = (WIDTH_INCH - CAPTION_INCH - LABEL_INCH - MARGIN_INCH) / COLUMNS
 LINE_INCH, NAME_INCH = 0.155, 0.2
 GAP_INCH = 0.22
 CAPTION_CHARACTERS = 46
 
-# Kinds in the order in which one leads to the next; what is not named here comes last.
+# Kinds in the order of the lecture; unknown kinds come last.
 KIND_ORDER = (
     "autoencoder",
     "linear",
@@ -45,7 +46,7 @@ KIND_ORDER = (
     "gan",
     "vae_gan",
 )
-# The figure that tells most of a kind, the first that the export has.
+# Main metrics of a kind; the first that the export has is shown.
 HEADLINES = {
     "contractive": ("test_jacobian",),
     "denoising": ("test_psnr_db",),
@@ -62,12 +63,12 @@ WORDS = {
     "test_mse": "squared error per pixel",
     "test_psnr_db": "PSNR",
 }
-SHOWN_UNITS = {"dB": " dB", "nats per image": " nats"}  # others are in the words
+SHOWN_UNITS = {"dB": " dB", "nats per image": " nats"}  # other units are part of WORDS
 
 
 @dataclass(frozen=True)
-class Showpiece:
-    """One row: a caption and, below each other, strips of images."""
+class Entry:
+    """One model: a caption and rows of images."""
 
     name: str
     description: str
@@ -76,7 +77,7 @@ class Showpiece:
 
 
 def draw_gallery(exports: Path, data: ImageData, path: Path) -> list[str]:
-    """Draw every model in ``exports``, its highest version, and write a PNG.
+    """Draw the highest version of each model in ``exports`` and write a PNG.
 
     Returns:
         The names of the models, from top to bottom.
@@ -94,7 +95,7 @@ def draw_gallery(exports: Path, data: ImageData, path: Path) -> list[str]:
 
 
 def read_manifests(exports: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """The folder and the manifest of the highest version of each model.
+    """Read the folder and the manifest of the highest version of each model.
 
     Raises:
         ExportError: If there is none, or one cannot be read.
@@ -118,7 +119,7 @@ def read_manifests(exports: Path) -> list[tuple[Path, dict[str, Any]]]:
 
 
 def choose_images(data: ImageData) -> np.ndarray:
-    """The first test image of each class, ten at most, or the first ten: ``[n, c, h, w]``."""
+    """Choose the first test image of up to ten classes, or the first ten: ``[n, c, h, w]``."""
     rows = np.arange(min(COLUMNS, len(data.test)))
     if data.labels is not None:
         rows = np.unique(data.labels.test[: len(data.test)].numpy(), return_index=True)[1][:COLUMNS]
@@ -126,8 +127,8 @@ def choose_images(data: ImageData) -> np.ndarray:
     return images
 
 
-def show(folder: Path, manifest: dict[str, Any], images: np.ndarray) -> Showpiece:
-    """Run a model on images ``[n, c, h, w]`` in [0, 1], whichever operations it has.
+def show(folder: Path, manifest: dict[str, Any], images: np.ndarray) -> Entry:
+    """Run the operations of a model on images ``[n, c, h, w]`` in [0, 1].
 
     Raises:
         ExportError: If a graph cannot be run.
@@ -138,8 +139,8 @@ def show(folder: Path, manifest: dict[str, Any], images: np.ndarray) -> Showpiec
     strips: list[Row] = []
     if operations.keys() & {"reconstruct", "denoise"} and images.shape[1:] != expected:
         raise DataError(
-            f"{name} takes images of {'×'.join(map(str, expected))} (channels, height, width), and "
-            f"these are {'×'.join(map(str, images.shape[1:]))}; give some of its own with --data"
+            f"{name} takes images of {'×'.join(map(str, expected))} (channels, height, width), but "
+            f"these have {'×'.join(map(str, images.shape[1:]))}; pass suitable images with --data"
         )
     if "denoise" in operations:
         noisy = _corrupt(manifest, images)
@@ -150,11 +151,11 @@ def show(folder: Path, manifest: dict[str, Any], images: np.ndarray) -> Showpiec
     if "sample" in operations:
         latents = draw_prior(folder, manifest["latent"], COLUMNS)
         strips.append(("samples", _run(folder, manifest, "sample", latents)))
-    return Showpiece(name, manifest["description"], describe_headline(manifest), strips)
+    return Entry(name, manifest["description"], describe_headline(manifest), strips)
 
 
 def draw_prior(folder: Path, latent: dict[str, Any], count: int) -> np.ndarray:
-    """Draw float32 ``[count, d]`` from the prior that a manifest names.
+    """Sample float32 latents ``[count, d]`` from the prior in a manifest.
 
     Raises:
         CheckpointError: If the mixture cannot be read.
@@ -164,15 +165,17 @@ def draw_prior(folder: Path, latent: dict[str, Any], count: int) -> np.ndarray:
     if latent["prior"] == "standard_normal":
         latents = torch.randn(count, latent["dim"], generator=generator)
     elif latent["prior"] == "gaussian_mixture":
-        latents = read_mixture(folder / latent["mixture"]["file"]).draw(count, generator)
+        latents = read_mixture(folder / latent["mixture"]["file"]).sample(count, generator)
     else:
-        raise ExportError(f"{folder}: the prior {latent['prior']!r} is not known to this version")
+        raise ExportError(
+            f"{folder}: the prior {latent['prior']!r} is not supported by this version"
+        )
     drawn: np.ndarray = latents.numpy()
     return drawn
 
 
 def describe_headline(manifest: dict[str, Any]) -> str:
-    """The figure that tells most, and in a second line its baseline if there is one."""
+    """The main metric, with its baseline in a second line if there is one."""
     metrics: dict[str, dict[str, Any]] = manifest["metrics"]
     wanted = [each for each in HEADLINES.get(manifest["kind"], ()) if each in metrics]
     compared = [each for each, metric in metrics.items() if metric["baseline"]]
@@ -195,7 +198,7 @@ def _rank(manifest: dict[str, Any]) -> tuple[int, str]:
 
 
 def _corrupt(manifest: dict[str, Any], images: np.ndarray) -> np.ndarray:
-    """Noisy images as the kind defines them, by the settings that the model was trained with."""
+    """Corrupt images as in the training of the model."""
     config = parse_config(manifest["training"]["config"])
     channels, height, width = images.shape[1:]
     model = build_model(config, (channels, height, width))
@@ -219,7 +222,7 @@ def _run(folder: Path, manifest: dict[str, Any], operation: str, inputs: np.ndar
     return np.asarray(outputs)
 
 
-def _draw(pieces: Sequence[Showpiece], path: Path) -> None:
+def _draw(pieces: Sequence[Entry], path: Path) -> None:
     captions = [
         [
             line
@@ -238,7 +241,7 @@ def _draw(pieces: Sequence[Showpiece], path: Path) -> None:
     for index, (piece, lines, height) in enumerate(zip(pieces, captions, heights, strict=True)):
         if index:
             y = (top_inch + GAP_INCH / 2) / total_inch
-            figure.add_artist(Line2D([0.01, 0.99], [y, y], color="#dddddd", linewidth=0.8))
+            figure.add_artist(Line2D([0.01, 0.99], [y, y], color=RULE, linewidth=0.8))
         _write_caption(figure, piece, lines, top_inch, total_inch)
         _draw_strips(figure, piece.strips, top_inch, total_inch)
         top_inch -= height + GAP_INCH
@@ -246,11 +249,11 @@ def _draw(pieces: Sequence[Showpiece], path: Path) -> None:
 
 
 def _write_caption(
-    figure: Figure, piece: Showpiece, lines: Sequence[str], top_inch: float, total_inch: float
+    figure: Figure, piece: Entry, lines: Sequence[str], top_inch: float, total_inch: float
 ) -> None:
     left = MARGIN_INCH / WIDTH_INCH
     name_y = top_inch / total_inch
-    figure.text(left, name_y, piece.name, fontsize=11, fontweight="bold", color=INK, va="top")
+    figure.text(left, name_y, piece.name, fontsize=12, color=INK, va="top")
     y_inch = top_inch - NAME_INCH - 0.02
     headline = False
     for line in lines:
@@ -265,7 +268,7 @@ def _draw_strips(figure: Figure, strips: Sequence[Row], top_inch: float, total_i
     for index, (label, _) in enumerate(strips):
         middle = (top_inch - (index + 0.5) * CELL_INCH) / total_inch
         left = (images_left - 0.1) / WIDTH_INCH
-        figure.text(left, middle, label, fontsize=8, color=MUTED, ha="right", va="center")
+        figure.text(left, middle, label, fontsize=8, color=MUTED, ha=LABEL_ALIGNMENT, va="center")
     canvas = mosaic([images for _, images in strips])
     columns = max(len(images) for _, images in strips)
     axes = figure.add_axes(

@@ -1,4 +1,4 @@
-"""Pictures of the latent space: where the codes lie, and what lies between two of them."""
+"""Plots of the latent space: a scatter plot of latents, and interpolations."""
 
 from pathlib import Path
 
@@ -12,57 +12,56 @@ from torch import Tensor
 
 from latentserve_training.evaluate.metric import BATCH, NOISE_SEED, Metric, Subject
 from latentserve_training.pixels import to_float
-from latentserve_training.report.plots import INK, MUTED, Row, draw_rows, save
+from latentserve_training.report.plots import Row, draw_rows, save
+from latentserve_training.report.style import ACCENT, INK, MUTED
 
 SCATTERED = 5000  # test images, at most
 PAIRS = 6
-STEPS = 9  # on the way from one code to the other, both included
-NAMED_CLASSES = 20  # more could not be told apart by colour: then a colour scale
-ONE_COLOUR = "#0b6e99"
+STEPS = 9  # from one latent vector to the other, both included
+NAMED_CLASSES = 20  # with more, a colour scale replaces the legend
 
 
 def draw_latents(subject: Subject, metrics: dict[str, Metric], title: str, path: Path) -> None:
-    """Draw the codes of test images as points, coloured by class where labels are there.
+    """Draw the latents of test images as points, coloured by class if there are labels.
 
-    Two latents are the axes themselves; more are projected onto the two directions in which the
-    codes vary most (PCA of the codes).
+    Two latents are the axes; more are projected onto their first two principal components.
     """
     test = subject.data.test[:SCATTERED]
     with torch.inference_mode():
-        codes = torch.cat(
+        latents = torch.cat(
             [subject.model.posterior(to_float(batch))[0] for batch in torch.split(test, BATCH)]
         )
-    points, axis_names = project(codes.double().numpy())
+    points, axis_names = project(latents.double().numpy())
     x, y = points.T
     figure = Figure(figsize=(6.4, 5.6), layout="constrained")
     axes = figure.subplots()
     labels = subject.data.labels
     if labels is None:
-        axes.scatter(x, y, s=5, color=ONE_COLOUR, alpha=0.5, linewidths=0)
+        axes.scatter(x, y, s=5, color=ACCENT, alpha=0.5, linewidths=0)
     else:
         _scatter_classes(axes, points, labels.test[: len(test)].numpy())
     axes.set_xlabel(axis_names[0], fontsize=9, color=INK)
     axes.set_ylabel(axis_names[1], fontsize=9, color=INK)
     axes.tick_params(labelsize=8, colors=MUTED)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_title(f"{title}: codes of {len(test):,} test images", fontsize=10, color=INK)
+    axes.set_title(f"{title}: latents of {len(test):,} test images", fontsize=10, color=INK)
     save(figure, path)
 
 
-def project(codes: np.ndarray) -> tuple[np.ndarray, tuple[str, str]]:
-    """Codes ``[n, d]`` to points ``[n, 2]``, and what the two axes are.
+def project(latents: np.ndarray) -> tuple[np.ndarray, tuple[str, str]]:
+    """Project latents ``[n, d]`` to points ``[n, 2]``; return them with the names of the axes.
 
-    Pearson 1901: the directions are the leading eigenvectors of the codes' covariance.
+    The directions are the leading eigenvectors of the covariance of the latents (Pearson 1901).
     """
-    if codes.shape[1] == 1:
-        return np.column_stack([codes, np.zeros(len(codes))]), ("latent 1, the only one", "")
-    if codes.shape[1] == 2:
-        return codes, ("latent 1", "latent 2")
-    centred = codes - codes.mean(0)
-    variances, directions = np.linalg.eigh(centred.T @ centred / len(codes))
+    if latents.shape[1] == 1:
+        return np.column_stack([latents, np.zeros(len(latents))]), ("latent 1 (of 1)", "")
+    if latents.shape[1] == 2:
+        return latents, ("latent 1", "latent 2")
+    centred = latents - latents.mean(0)
+    variances, directions = np.linalg.eigh(centred.T @ centred / len(latents))
     shares = 100 * variances[::-1] / max(variances.sum(), np.finfo(float).tiny)
     first, second = (
-        f"{rank} principal direction of the codes: {share:.0f} % of their variance"
+        f"{rank} principal component: {share:.0f} % of the variance"
         for rank, share in zip(("first", "second"), shares, strict=False)
     )
     return centred @ directions[:, :-3:-1], (first, second)
@@ -71,10 +70,10 @@ def project(codes: np.ndarray) -> tuple[np.ndarray, tuple[str, str]]:
 def draw_interpolation(
     subject: Subject, metrics: dict[str, Metric], title: str, path: Path
 ) -> None:
-    """Draw what is decoded on the way from one code to another, a pair in each row.
+    """Draw decoded interpolations between pairs of latent vectors, one pair per row.
 
-    The codes are those of test images in the order of the file; where the kind has no encoder,
-    draws from the prior. None is chosen by hand.
+    The latents are those of the first test images or, for a kind without an encoder, samples from
+    the prior. None is selected by hand.
     """
     model = subject.model
     test = to_float(subject.data.test[: 2 * PAIRS])
@@ -82,11 +81,11 @@ def draw_interpolation(
     spherical = model.prior == "standard_normal"
     with torch.inference_mode():
         try:
-            codes, ends = model.posterior(test)[0], "test images"
+            latents, ends = model.posterior(test)[0], "test images"
         except NotImplementedError:
             generator = torch.Generator().manual_seed(NOISE_SEED)
-            codes, ends = model.draw_latents(2 * PAIRS, generator), "draws from the prior"
-        paths = interpolate(codes[0::2], codes[1::2], STEPS, spherical)
+            latents, ends = model.sample_latents(2 * PAIRS, generator), "samples from the prior"
+        paths = interpolate(latents[0::2], latents[1::2], STEPS, spherical)
         images = model.decode(paths.flatten(0, 1)).numpy()
     decoded = images.reshape(len(paths), STEPS, *images.shape[1:])
     headings = ["t = 0", *(f"{step / (STEPS - 1):.3g}" for step in range(1, STEPS))]
@@ -97,8 +96,8 @@ def draw_interpolation(
     else:
         strips = decoded
     rows: list[Row] = [("", strip) for strip in strips]
-    way = "great circle" if spherical else "straight line"
-    draw_rows(rows, f"{title}: decoded along the {way} between {ends}", path, headings)
+    line = "great circle" if spherical else "straight line"
+    draw_rows(rows, f"{title}: decoded along the {line} between {ends}", path, headings)
 
 
 def interpolate(start: Tensor, end: Tensor, steps: int, spherical: bool) -> Tensor:
@@ -107,7 +106,7 @@ def interpolate(start: Tensor, end: Tensor, steps: int, spherical: bool) -> Tens
     Spherical (Shoemake 1985, SIGGRAPH; White 2016, 1609.04468):
         sin((1 − t) Ω) / sin Ω · start + sin(t Ω) / sin Ω · end, Ω the angle between them.
     A standard normal in many dimensions has nearly all its mass at one distance from the origin;
-    the straight line would lead through the empty middle.
+    a straight line would lead through a region of almost no mass.
     """
     t = torch.linspace(0.0, 1.0, steps, dtype=start.dtype)[None, :, None]
     straight = (1.0 - t) * start[:, None] + t * end[:, None]
@@ -118,7 +117,7 @@ def interpolate(start: Tensor, end: Tensor, steps: int, spherical: bool) -> Tens
     curved = (
         torch.sin((1.0 - t) * angle) * start[:, None] + torch.sin(t * angle) * end[:, None]
     ) / torch.sin(angle)
-    # In line with the origin there is no single circle through both.
+    # Collinear with the origin: the great circle is not unique.
     return torch.where(torch.sin(angle).abs() < 1e-4, straight, curved)
 
 
@@ -134,12 +133,11 @@ def _scatter_classes(axes: Axes, points: np.ndarray, labels: np.ndarray) -> None
     axes.scatter(x, y, s=6, c=[colours[each] for each in labels], alpha=0.55, linewidths=0)
     for each in classes:
         axes.scatter([], [], s=24, color=colours[each], label=str(each))
-        # The name where the class is: ten colours are more than everybody can tell apart.
+        # The name at the class median: not everybody can distinguish ten colours.
         axes.annotate(
             str(each),
             np.median(points[labels == each], axis=0),
             fontsize=13,
-            fontweight="bold",
             color=colours[each],
             ha="center",
             va="center",

@@ -1,39 +1,56 @@
-"""Pictures of a run as PNG files: loss curves and grids of images.
+"""Plots of a run as PNG files: loss curves and grids of images.
 
-Figures are drawn on Agg canvases of their own, without pyplot: no window, no global state.
+Each is drawn on its own Agg canvas, without pyplot: no window, no global state.
 """
 
+import atexit
+import contextlib
+import functools
 import math
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from matplotlib import font_manager, rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
 from latentserve_training.evaluate.metric import NOISE_SEED, Metric, Subject
 from latentserve_training.evaluate.reconstruction import denoising_baseline, denoising_model
 from latentserve_training.metrics.baselines import to_rows
 from latentserve_training.pixels import to_float
+from latentserve_training.report.style import (
+    ACCENT,
+    INK,
+    LABEL_ALIGNMENT,
+    MUTED,
+    PAPER,
+    RULE,
+    SECONDARY,
+    font,
+)
 
 COLUMNS = 10
 SAMPLES = 100
 DPI = 150
 GAP = 0.07  # between images, as a share of their side
-INK, MUTED = "#222222", "#777777"
-SPLITS = {"train": "#9aa5b1", "validation": "#0b6e99"}
+SPLITS = {"train": SECONDARY, "validation": ACCENT}
 ZOOM_AFTER_EPOCHS = 5
+_FONT_FOLDERS = contextlib.ExitStack()
+atexit.register(_FONT_FOLDERS.close)
 
 Row = tuple[str, np.ndarray]
 """A label, and float images ``[n, c, h, w]`` in [0, 1]."""
 
 
 def draw_curves(history: Sequence[dict[str, Any]], best_epoch: int, title: str, path: Path) -> None:
-    """Draw every loss over the epochs, training beside validation, in as many small panels."""
+    """Draw the training and validation curves of each loss over the epochs, one panel per loss."""
     names = _curve_names(history)
     columns = 1 if len(names) == 1 else 2 if len(names) <= 4 else 3
     rows = math.ceil(len(names) / columns)
@@ -62,7 +79,7 @@ def draw_curves(history: Sequence[dict[str, Any]], best_epoch: int, title: str, 
 
 
 def _curve_names(history: Sequence[dict[str, Any]]) -> list[str]:
-    """The losses that were logged, those of training first."""
+    """Names of the logged losses, those of training first."""
     keys = [key for row in history for key in row]
     names = [
         key.removeprefix(f"{split}_")
@@ -71,7 +88,7 @@ def _curve_names(history: Sequence[dict[str, Any]]) -> list[str]:
         if key.startswith(f"{split}_")
     ]
     names = list(dict.fromkeys(names))
-    # A plain autoencoder's loss is its squared error: the same curve twice tells nothing.
+    # The loss of a plain autoencoder is its squared error: the same curve is not drawn twice.
     twice = any(name != "loss" and _same_curves(history, name, "loss") for name in names)
     return [name for name in names if name != "loss" or not twice]
 
@@ -104,13 +121,13 @@ def _draw_curve(axes: Axes, history: Sequence[dict[str, Any]], name: str, best_e
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.tick_params(labelsize=8, colors=MUTED)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#e6e6e6", linewidth=0.6)
+    axes.grid(axis="y", color=RULE, linewidth=0.6)
 
 
 def draw_reconstructions(
     subject: Subject, metrics: dict[str, Metric], title: str, path: Path
 ) -> None:
-    """Draw test images, their reconstructions and, where there is one, the baseline's."""
+    """Draw test images, their reconstructions and those of the baseline, if there is one."""
     model, test = subject.model, subject.data.test[:COLUMNS]
     with torch.inference_mode():
         reconstructions = model.reconstruct(to_float(test)).numpy()
@@ -120,15 +137,19 @@ def draw_reconstructions(
         (f"model\nMSE {metric.value:.4f}", reconstructions),
     ]
     if metric.baseline_value is not None:
-        pca = subject.pca.reconstruct(to_rows(test), model.numbers_per_image).reshape(test.shape)
+        pca = subject.pca.reconstruct(to_rows(test), model.nonzero_latents_per_image).reshape(
+            test.shape
+        )
         rows.append((f"{metric.baseline_name}\nMSE {metric.baseline_value:.4f}", pca))
-    draw_rows(rows, f"{title}: reconstructions from {model.numbers_per_image} numbers", path)
+    draw_rows(
+        rows, f"{title}: reconstructions from {model.nonzero_latents_per_image} latents", path
+    )
 
 
 def draw_denoised(subject: Subject, metrics: dict[str, Metric], title: str, path: Path) -> None:
-    """Draw noisy test images, the model's answer and, if there is one, the Wiener filter's.
+    """Draw noisy test images, denoised by the model and by the Wiener filter (Gaussian noise only).
 
-    So for each level that was measured, the lowest first.
+    One group of rows for each measured noise level, the lowest first.
     """
     model = denoising_model(subject)
     levels = {model.level: metrics["test_psnr_db"]}
@@ -155,23 +176,23 @@ def _denoised_rows(subject: Subject, level: float, metric: Metric) -> list[Row]:
 
 
 def draw_samples(subject: Subject, metrics: dict[str, Metric], title: str, path: Path) -> None:
-    """Draw decoded draws from the prior; none is chosen by hand."""
+    """Draw samples from the prior, not selected by hand."""
     model = subject.model
     generator = torch.Generator().manual_seed(NOISE_SEED)
     with torch.inference_mode():
-        samples = model.decode(model.draw_latents(SAMPLES, generator)).numpy()
+        samples = model.decode(model.sample_latents(SAMPLES, generator)).numpy()
     rows = [("", samples[start : start + COLUMNS]) for start in range(0, SAMPLES, COLUMNS)]
     draw_rows(rows, f"{title}: {SAMPLES} samples from the prior", path)
 
 
 def _zoom(axes: Axes, values: Sequence[float]) -> None:
-    """Fit the axis to these values: the first epoch would leave the others a flat line."""
+    """Fit the axis to these values, because the first epoch would flatten all others."""
     margin = 0.05 * (max(values) - min(values)) or 1.0
     axes.set_ylim(min(values) - margin, max(values) + margin)
 
 
 def draw_rows(rows: Sequence[Row], title: str, path: Path, headings: Sequence[str] = ()) -> None:
-    """Draw rows of images with a label each and, if given, a heading over each column."""
+    """Draw rows of images with a label on the left and, optionally, a heading over each column."""
     columns = max(len(images) for _, images in rows)
     labels_inch = 1.15 if any(label for label, _ in rows) else 0.1
     cell_inch, title_inch = 0.62, 0.62 if headings else 0.42
@@ -186,8 +207,8 @@ def draw_rows(rows: Sequence[Row], title: str, path: Path, headings: Sequence[st
     for row, (label, _) in enumerate(rows):
         middle = (height - title_inch - (row + 0.5) * cell_inch) / height
         left = (labels_inch - 0.1) / width
-        figure.text(left, middle, label, fontsize=8, color=INK, ha="right", va="center")
-    # One picture of them all: hundreds of axes would take seconds.
+        figure.text(left, middle, label, fontsize=8, color=MUTED, ha=LABEL_ALIGNMENT, va="center")
+    # One array of all images: hundreds of axes would take seconds.
     axes = figure.add_axes(
         (
             labels_inch / width,
@@ -202,7 +223,7 @@ def draw_rows(rows: Sequence[Row], title: str, path: Path, headings: Sequence[st
 
 
 def mosaic(rows: Sequence[np.ndarray]) -> np.ndarray:
-    """Rows of images, ``[n, c, h, w]`` each with one or three channels, as one on white.
+    """Rows of images, each ``[n, c, h, w]`` with one or three channels, as one array on white.
 
     Returns:
         float ``[rows * s, columns * s, 3]``: squares of s pixels, the images in their middle.
@@ -221,9 +242,23 @@ def mosaic(rows: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a PNG on white."""
+    """Write a PNG on white, in the font of `style`."""
     FigureCanvasAgg(figure)
-    figure.savefig(path, dpi=DPI, facecolor="white")
+    for text in figure.findobj(Text):
+        text.set_fontfamily(_font_families())
+    with rc_context({"font.family": _font_families()}):  # for ticks that are created while drawing
+        figure.savefig(path, dpi=DPI, facecolor=PAPER)
+
+
+@functools.cache
+def _font_families() -> list[str]:
+    """Register the font of `style`; DejaVu Sans has the symbols that it lacks."""
+    # matplotlib reads fonts from files only; this one is deleted at the end of the process.
+    folder = Path(_FONT_FOLDERS.enter_context(tempfile.TemporaryDirectory()))
+    regular = font(10)
+    (folder / "regular.ttf").write_bytes(regular.font_bytes)
+    font_manager.fontManager.addfont(folder / "regular.ttf")
+    return [str(regular.getname()[0]), "DejaVu Sans"]
 
 
 _LABELS = {
@@ -234,11 +269,11 @@ _LABELS = {
     "jacobian": "‖∂h/∂x‖²",
     "penalty": "sparsity penalty, unweighted",
     "sigma": "σ of the decoder",
-    "discriminator_loss": "discriminator's loss (log 4: cannot tell)",
-    "generator_loss": "generator's adversarial loss",
+    "discriminator_loss": "discriminator loss (log 4: chance)",
+    "generator_loss": "adversarial loss of the generator",
     "feature_error": "−E[log p(Dis_l(x)|z)], nats per image",
     "frechet_distance": "Fréchet distance of samples",
-    "coverage": "coverage: images with a sample near",
+    "coverage": "coverage of the test images",
     "diversity": "variance of samples / of images",
     "classes_covered": "classes among the samples",
 }

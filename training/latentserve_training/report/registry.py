@@ -1,4 +1,4 @@
-"""The pictures of a run by name; a kind names those that suit it (``LatentModel.figures``)."""
+"""Plots of a run by name; each kind of model lists its own (``LatentModel.plots``)."""
 
 from collections.abc import Callable
 from pathlib import Path

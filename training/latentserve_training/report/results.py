@@ -9,7 +9,7 @@ from typing import Any
 
 from latentserve_training.config import PACKAGE
 from latentserve_training.report.records import Record, Records
-from latentserve_training.report.targets import Figure, is_of, read_anchors
+from latentserve_training.report.targets import Target, matches, read_targets
 from latentserve_training.train.run_folder import write_text
 
 ANCHORS_FILE = "anchors.toml"
@@ -32,21 +32,21 @@ NOT_REACHED, REACHED = "no", "yes"
 def write_results(folder: Path) -> Path:
     """Render the records of a folder into ``RESULTS.md`` beside it."""
     path = folder.parent / RESULTS_FILE
-    text = render(Records(folder).read(), read_anchors(folder / ANCHORS_FILE))
+    text = render(Records(folder).read(), read_targets(folder / ANCHORS_FILE))
     write_text(path, text)
     return path
 
 
-def render(records: Sequence[Record], figures: Sequence[Figure]) -> str:
+def render(records: Sequence[Record], targets: Sequence[Target]) -> str:
     """The whole page, as Markdown.
 
     Args:
         records: As ``Records.read`` gives them.
-        figures: To reach; may be none.
+        targets: To reach; may be none.
     """
     parts = [INTRODUCTION]
-    if figures:
-        by_name = {figure.name: _measured_rows(figure.name, figures, records) for figure in figures}
+    if targets:
+        by_name = {target.name: _measured_rows(target.name, targets, records) for target in targets}
         rows = [row for name in by_name for row in by_name[name]]
         head = ("figure", "anchor", "to reach", "ours", "reached", "model", "seeds")
         parts += ["## Figures to reach\n", *_table(head, rows)]
@@ -59,35 +59,35 @@ def render(records: Sequence[Record], figures: Sequence[Figure]) -> str:
 
 
 def _measured_rows(
-    name: str, figures: Sequence[Figure], records: Sequence[Record]
+    name: str, targets: Sequence[Target], records: Sequence[Record]
 ) -> list[tuple[str, ...]]:
     """Of all figures of one name: it may be measured in several ways, one of which is enough."""
-    of_name = [figure for figure in figures if figure.name == name]
-    rows = [row for figure in of_name for row in _figure_rows(figure, records)]
+    of_name = [target for target in targets if target.name == name]
+    rows = [row for target in of_name for row in _target_rows(target, records)]
     return rows or [(*_start(of_name[0]), "not measured", "", "", "")]
 
 
-def _start(figure: Figure) -> tuple[str, str, str]:
+def _start(target: Target) -> tuple[str, str, str]:
     anchors = "<br>".join(
-        f"{anchor.text} ({anchor.source}; {anchor.how_sure})" for anchor in figure.anchors
+        f"{anchor.text} ({anchor.source}; {anchor.how_sure})" for anchor in target.anchors
     )
-    return figure.name, anchors, figure.reach
+    return target.name, anchors, target.reach
 
 
-def _figure_rows(figure: Figure, records: Sequence[Record]) -> Iterator[tuple[str, ...]]:
-    for name, runs in _by_name(record for record in records if is_of(record, figure.where)):
-        values = [figure.value_of(run) for run in runs]
+def _target_rows(target: Target, records: Sequence[Record]) -> Iterator[tuple[str, ...]]:
+    for name, runs in _by_name(record for record in records if matches(record, target.where)):
+        values = [target.value_of(run) for run in runs]
         values = [value for value in values if not math.isnan(value)]
         if not values:
             continue
-        reached = sum(map(figure.is_reached_by, values))
+        reached = sum(map(target.is_reached_by, values))
         verdict = REACHED if reached == len(values) else NOT_REACHED
         if len(values) > 1:
             verdict = f"{reached} of {len(values)}"
         seeds = str(len(values))
-        if len(values) < figure.seeds:
-            seeds += f" of {figure.seeds} wanted"
-        yield (*_start(figure), _spread(values), verdict, name, seeds)
+        if len(values) < target.seeds:
+            seeds += f" of {target.seeds} wanted"
+        yield (*_start(target), _spread(values), verdict, name, seeds)
 
 
 def _model(name: str, runs: Sequence[Record]) -> list[str]:

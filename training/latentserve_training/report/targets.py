@@ -28,7 +28,7 @@ class Anchor:
 
 
 @dataclass(frozen=True)
-class Figure:
+class Target:
     """One figure to reach."""
 
     name: str
@@ -58,7 +58,7 @@ class Figure:
         return self.at_least <= value <= self.at_most
 
     def value_of(self, record: Mapping[str, Any]) -> float:
-        """The figure of a record that :func:`is_of` approves; NaN where it does not have it."""
+        """The figure of a record that :func:`matches` approves; NaN where it does not have it."""
         metric = record["metrics"].get(self.metric)
         if metric is None:
             return math.nan
@@ -71,28 +71,28 @@ class Figure:
         return baseline - value if self.compare == "below_baseline" else value / baseline
 
 
-def is_of(record: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
+def matches(record: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
     """Whether all settings of a record's configuration are those."""
     settings = flat_values(record["config"])
     return all(key in settings and settings[key] == value for key, value in where.items())
 
 
-def read_anchors(path: Path) -> tuple[Figure, ...]:
+def read_targets(path: Path) -> tuple[Target, ...]:
     """Read the file; none where there is no such file.
 
     Raises:
-        ConfigError: If it does not hold figures and their anchors.
+        ConfigError: If it does not hold targets and their anchors.
     """
     if not path.is_file():
         return ()
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
         return tuple(
-            Figure(
-                **{key: value for key, value in figure.items() if key != "anchor"},
-                anchors=tuple(Anchor(**anchor) for anchor in figure["anchor"]),
+            Target(
+                **{key: value for key, value in target.items() if key != "anchor"},
+                anchors=tuple(Anchor(**anchor) for anchor in target["anchor"]),
             )
-            for figure in content["figure"]
+            for target in content["figure"]
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path} is no list of figures to reach: {error}") from error

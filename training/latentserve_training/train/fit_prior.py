@@ -44,10 +44,10 @@ def check_sampler(config: SamplerConfig, model: LatentModel, train_images: int) 
             f"[sampler]: a model of kind {model.kind} has a prior already; set sampler.components "
             "to 0"
         )
-    if model.no_sampler_because:
+    if model.sampler_unsupported_reason:
         raise ConfigError(
-            f"[sampler]: a model of kind {model.kind} cannot have one: {model.no_sampler_because}; "
-            "set sampler.components to 0"
+            f"[sampler]: a model of kind {model.kind} cannot have one: "
+            f"{model.sampler_unsupported_reason}; set sampler.components to 0"
         )
     codes = min(train_images, config.max_fit_images or train_images)
     if config.components > codes:

@@ -69,7 +69,7 @@ def train(
     model = build_model(config, data.image_shape)
     check_sampler(config.sampler, model, len(data.train))
     if not resume:  # or the checkpoint holds what came of it
-        model.prepare(data.train)
+        model.initialise_from_data(data.train)
     model.to(device)
     prepare_networks(model, config.training, device)
     run = _Run(config, data, model, model.optimizers(config.optimizer))
@@ -102,7 +102,7 @@ def train(
         if distributed.is_first():
             _write_epoch(run.checkpoint(), folder)
     if run.epoch < epochs:
-        progress.say(
+        progress.print_line(
             f"stopped early, after epoch {run.epoch}: the validation loss is not better than in "
             f"epoch {run.best_epoch} (training.patience_epochs = {patience})"
         )
@@ -186,7 +186,7 @@ def _train_epoch(
     for index, rows in enumerate(progress.batches(batches, run.epoch + 1)):
         step = run.epoch * len(batches) + index
         schedule.set_rates(step)
-        inputs = to_float(images[distributed.own_rows(rows)]).to(device)
+        inputs = to_float(images[distributed.local_rows(rows)]).to(device)
         try:
             with explain_compiler_limits():
                 losses = model.training_step(inputs, run.optimizers, noise, config.optimizer)
@@ -194,7 +194,7 @@ def _train_epoch(
             guard.skip(step + 1, error)
             continue
         used_images += len(rows)
-        weight = distributed.own_share() * len(rows)  # how many images these losses stand for
+        weight = distributed.local_share() * len(rows)  # how many images these losses stand for
         for name, value in losses.items():
             sums[name] = sums.get(name, torch.zeros((), device=device)) + value * weight
         progress.show(losses, guard.skipped)
@@ -215,7 +215,7 @@ def _validate_once(run: _Run) -> dict[str, float]:
     own: dict[str, float] | None = None
     if distributed.is_first():
         own = validate(run.model, run.data.validation, run.config.seed)
-    losses = distributed.from_first(own)
+    losses = distributed.broadcast_from_first(own)
     require_finite("the validation loss", torch.tensor(losses["loss"]))
     return {f"validation_{name}": value for name, value in losses.items()}
 

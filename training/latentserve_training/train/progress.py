@@ -77,9 +77,9 @@ class Progress:
             parts.append(f"{skipped} step{'s' if skipped > 1 else ''} skipped")
         if row["epoch"] < self._epochs:
             parts.append(self._left())
-        self.say(f"epoch {row['epoch']}/{self._epochs}: {', '.join(parts)}")
+        self.print_line(f"epoch {row['epoch']}/{self._epochs}: {', '.join(parts)}")
 
-    def say(self, line: str) -> None:
+    def print_line(self, line: str) -> None:
         """Print a line above the bar."""
         if not self._quiet:
             tqdm.write(line)

@@ -50,7 +50,7 @@ class RunFolder:
         """The Gaussian mixture that Sample draws from, where the run fits one."""
         return self.path / MIXTURE_FILE
 
-    def figure(self, name: str) -> Path:
+    def plot(self, name: str) -> Path:
         """The PNG of this name."""
         return self.path / f"{name}.png"
 

@@ -39,7 +39,7 @@ def load_finished_model(
     """
     model = load_model(config, checkpoint)
     if config.sampler.components:
-        model.use_mixture(read_mixture(folder.mixture))
+        model.set_mixture(read_mixture(folder.mixture))
     return model
 
 

@@ -10,12 +10,12 @@ class ClientContext;
 
 namespace latentserve {
 
-// A handle that cancels the calls it was given to. Copies are the same handle. Safe to use from any thread.
+// Handle that cancels the calls it was passed to. Copies share one state. Thread-safe.
 class Cancellation {
  public:
   Cancellation();
 
-  // Cancels all calls in flight, and those that start later: each throws an Error with CANCELLED.
+  // Cancels all calls in flight and all later calls: each throws an Error with CANCELLED.
   void Cancel() const;
 
   bool cancelled() const;
@@ -26,11 +26,11 @@ class Cancellation {
   std::shared_ptr<State> state_;
 };
 
-// While it lives, a handle cancels a call: for calls made with the generated stubs. Must not outlive the
-// call's context.
+// Lets a handle cancel a call of the generated stubs during its lifetime. Must not outlive the context of the
+// call.
 class CancellationScope {
  public:
-  // No handle: nothing.
+  // Without a handle, does nothing.
   CancellationScope(const std::optional<Cancellation>& cancellation, grpc::ClientContext* call);
   ~CancellationScope();
   CancellationScope(const CancellationScope&) = delete;

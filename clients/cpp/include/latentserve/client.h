@@ -20,67 +20,66 @@ namespace latentserve {
 
 using SampleStream = Stream<SampleChunk>;
 
-// The health of the server, a service or a model. kServiceUnknown comes from WatchHealth alone.
+// Health status of the server, a service or a model. Only WatchHealth returns kServiceUnknown.
 enum class HealthStatus { kUnknown, kServing, kNotServing, kServiceUnknown };
 
-// The status as the protocol spells it, for example "NOT_SERVING".
+// Name of the status in the protocol, for example "NOT_SERVING".
 std::string HealthName(HealthStatus status);
 
 using HealthWatch = Stream<HealthStatus>;
 
-// Calls a latentserve server. Safe for concurrent use, and meant to be kept for many calls. Streams may
-// outlive it.
+// Client of a latentserve server. Safe for concurrent use; reuse it for many calls. Streams may outlive it.
 //
-// Calls that fail with UNAVAILABLE, with CANCELLED by the server, or with a full queue are tried again up to
-// three times within their deadline, as gRPC's retry policy and the server's advice say. Every method throws
-// Error, and nothing else but std::bad_alloc.
+// Calls that fail with UNAVAILABLE, with CANCELLED by the server, or because the queue is full are retried up
+// to three times within their deadline, by gRPC's retry policy and after the delay that the server requests.
+// Methods throw only Error and std::bad_alloc.
 class Client {
  public:
-  // Of the server at "HOST:PORT", or at "dns:///NAME:PORT" to spread the calls over all addresses of the
-  // name. Connects in the first call. Throws Error for options that cannot be.
+  // Client of the server at "HOST:PORT", or at "dns:///NAME:PORT" to balance calls over all addresses of the
+  // name. It connects on the first call. Throws Error for invalid options.
   explicit Client(const std::string& address, Options options = {});
   ~Client();
   Client(Client&&) noexcept;
   Client& operator=(Client&&) noexcept;
 
-  // Maps images to latents: the mean of q(z|x), or a draw from it.
+  // Encodes images to latents: the mean of q(z|x) or, with a seed, a sample from it.
   EncodeResult Encode(const EncodeRequest& request, const CallOptions& call = {}) const;
 
-  // Maps latents to images.
+  // Decodes latents to images.
   ImagesResult Decode(const DecodeRequest& request, const CallOptions& call = {}) const;
 
-  // Encodes images to the mean latent and decodes it.
+  // Encodes images to their mean latents and decodes these.
   ReconstructResult Reconstruct(const ReconstructRequest& request, const CallOptions& call = {}) const;
 
   // Removes the noise from images.
   ImagesResult Denoise(const DenoiseRequest& request, const CallOptions& call = {}) const;
 
-  // Draws images from the model.
+  // Samples images.
   SampleResult Sample(const SampleRequest& request, const CallOptions& call = {}) const;
 
-  // Draws many images, in chunks; they are the same that Sample gives. After a break, go on with the seed of
+  // Samples many images, in chunks. The images are those of Sample. After an error, resume with the seed of
   // the last chunk and its NextOffset().
   latentserve::SampleStream SampleStream(const SampleRequest& request, const CallOptions& call = {}) const;
 
-  // Every version of every model, the refused ones too.
+  // Lists every version of every model, including refused ones.
   ModelList ListModels(const CallOptions& call = {}) const;
 
-  // One model: "NAME", "NAME:VERSION", or empty for the client's or the server's default.
+  // Describes one model: "NAME", "NAME:VERSION", or empty for the client's or the server's default.
   Model GetModel(const std::string& model = "", const CallOptions& call = {}) const;
 
-  // Has the server look at its model folder again, for these names or, without any, for all. Has 120 s, or
-  // Options::timeout where that is more, unless the call sets its own.
+  // Makes the server rescan its model folder for these names or, without names, for all models. The timeout
+  // is 120 s, or Options::timeout if it is longer, unless the call sets its own.
   std::vector<ReloadOutcome> ReloadModels(const std::vector<std::string>& names = {},
                                           const CallOptions& call = {}) const;
 
-  // The health of the server (empty), or of a model by its name. Never tried again. An Error with NOT_FOUND
-  // for what the server does not know.
+  // Returns the health of the server (empty), or of a service or model by name. The call is never retried.
+  // Throws an Error with NOT_FOUND if the server does not know the name.
   HealthStatus Health(const std::string& service = "", const CallOptions& call = {}) const;
 
-  // The health now and after every change. Without a deadline unless the call sets one.
+  // Streams the current health and every change. It has no deadline unless the call sets one.
   HealthWatch WatchHealth(const std::string& service = "", const CallOptions& call = {}) const;
 
-  // The connection, for the generated stubs.
+  // The connection, for use with the generated stubs.
   std::shared_ptr<grpc::Channel> channel() const;
 
  private:

@@ -12,68 +12,68 @@
 
 namespace latentserve {
 
-// One field of a request that is wrong.
+// An invalid field of a request.
 struct Violation {
-  // A dotted path in the request, for example "images.tensor.shape".
+  // Dotted path in the request, for example "images.tensor.shape".
   std::string field;
-  // What was sent and what is expected.
+  // The value received and the value expected.
   std::string description;
 };
 
-// What an error is, beyond its code.
+// Kind of an error, more specific than its code.
 enum class ErrorKind {
   kOther,
-  // Too many rows wait for the model; Error::retry_after() says how long to wait.
+  // The queue of the model is full; retry after Error::retry_after().
   kQueueFull,
-  // The request or the reply exceeds a limit. Trying again does not help: send fewer images, ask for UINT8 or
+  // The request or the reply exceeds a size limit. A retry fails again: send fewer images, request UINT8 or
   // PNG, or raise Options::max_message_bytes.
   kMessageTooLarge,
-  // The model lacks the operation; metadata()["operations"] lists its own.
+  // The model lacks the operation; metadata()["operations"] lists those it supports.
   kOperationNotSupported,
-  // No such model or version; metadata()["models"] lists what there is.
+  // Unknown model or version; metadata()["models"] lists the available models.
   kModelNotFound,
-  // The reply breaks the wire contract; server and client differ in version.
+  // The reply violates the protocol; the versions of server and client differ.
   kBadReply,
 };
 
-// What went wrong in a call: by the server's answer, on the way to it, or before anything was sent (then with
-// INVALID_ARGUMENT). what() holds the code, the message, and what of the details the message lacks.
+// Error of a call: returned by the server, raised by the transport, or found before anything was sent (the
+// code is then INVALID_ARGUMENT). what() contains the code, the message, and the details that the message
+// does not contain.
 class Error : public std::runtime_error {
  public:
-  // The error of a failed gRPC call, also of one made with the generated stubs. `unsaid` is the message where
-  // the server sends none.
+  // Converts the status of a failed gRPC call, including calls made with the generated stubs.
+  // `default_message` replaces an empty message of the server.
   static Error FromStatus(const grpc::Status& status,
-                          const std::string& unsaid = "the server gave no reason");
+                          const std::string& default_message = "the server sent no message");
 
-  // An argument that is refused before anything is sent.
+  // The error for an argument that is invalid before anything is sent.
   static Error Invalid(const std::string& field, const std::string& description);
 
-  // A reply that breaks the wire contract.
+  // The error for a reply that violates the protocol.
   static Error BadReply(const std::string& message);
 
-  // The gRPC status code, and its name as the protocol spells it.
+  // The gRPC status code, and its name in the gRPC specification.
   grpc::StatusCode code() const { return code_; }
   std::string code_name() const;
 
-  // What was wrong, what is expected and what to do.
+  // The cause, the expected value, and a remedy.
   const std::string& message() const { return message_; }
 
   ErrorKind kind() const { return kind_; }
 
-  // The server's own name for the error, for example "QUEUE_FULL"; empty where it does not come from the
-  // server.
+  // The server's name of the error, for example "QUEUE_FULL"; empty if it does not come from the server.
   const std::string& reason() const { return reason_; }
 
-  // "latentserve" where the server gave a reason.
+  // "latentserve" if the server sent a reason.
   const std::string& domain() const { return domain_; }
 
-  // Belongs to the reason; "request_id" finds the call in the server's log.
+  // Details of the reason; "request_id" identifies the call in the server's log.
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
 
-  // The fields of the request that are wrong.
+  // The invalid fields of the request.
   const std::vector<Violation>& violations() const { return violations_; }
 
-  // How long the server asks to wait before another attempt, where it says so.
+  // The delay before a retry that the server requests, if any.
   std::optional<std::chrono::nanoseconds> retry_after() const { return retry_after_; }
 
  private:
@@ -90,7 +90,7 @@ class Error : public std::runtime_error {
   std::optional<std::chrono::nanoseconds> retry_after_;
 };
 
-// A status code as the protocol and every other language spell it.
+// Name of a status code in the gRPC specification.
 std::string CodeName(grpc::StatusCode code);
 
 }  // namespace latentserve

@@ -11,20 +11,20 @@
 
 namespace latentserve {
 
-// Images in one of two forms: pixels or files.
+// Images as pixels or as encoded files.
 class Images {
  public:
-  // The bytes of one PNG or JPEG file per image, each of exactly the model's size. The server converts grey
-  // to colour and back as the model needs. In results they are PNG.
+  // The bytes of one PNG or JPEG file per image, of exactly the model's size. The server converts between
+  // greyscale and colour as the model requires. Files in results are PNG.
   using Files = std::vector<std::string>;
 
-  // No image; refused by every call.
+  // Contains no images; every call refuses it.
   Images() = default;
 
   // Pixels as [n, channels, height, width].
   explicit Images(Tensor pixels) : form_(std::move(pixels)) {}
 
-  // Image files.
+  // Encoded image files.
   explicit Images(Files files) : form_(std::move(files)) {}
 
   // Intensities in [0, 1]; for Client::Denoise, from -10 to 10.
@@ -36,16 +36,16 @@ class Images {
   // The bits of IEEE 754 binary16, intensities in [0, 1].
   static Images Float16(std::vector<std::uint16_t> values, Shape shape);
 
-  // How many images these are.
+  // The number of images.
   std::int64_t size() const;
 
-  // The pixels, null where the images are files.
+  // The pixels; null if the images are files.
   const Tensor* pixels() const { return std::get_if<Tensor>(&form_); }
 
-  // The files, null where the images are pixels.
+  // The files; null if the images are pixels.
   const Files* files() const { return std::get_if<Files>(&form_); }
 
-  // The size of pixels. Throws Error where these are files, or not four dimensions.
+  // The shape of the pixels. Throws Error if the images are files or do not have four dimensions.
   Shape shape() const;
 
  private:

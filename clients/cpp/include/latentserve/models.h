@@ -8,78 +8,78 @@
 
 namespace latentserve {
 
-// Which images a model takes and gives.
+// Image shape of a model.
 struct ImageSpec {
-  std::int32_t channels = 0;  // 1 (grey) or 3 (RGB)
+  std::int32_t channels = 0;  // 1 (greyscale) or 3 (RGB)
   std::int32_t height = 0;    // pixels
   std::int32_t width = 0;     // pixels
 };
 
-// What the latents of a model are.
+// Latent space of a model.
 struct LatentSpec {
-  std::int32_t dim = 0;                 // values per image
-  std::string prior;                    // "standard_normal", "gaussian_mixture", or "none": it cannot sample
-  bool has_log_variance = false;        // whether Encode returns one and takes a seed
-  std::int32_t mixture_components = 0;  // of a gaussian_mixture; 0 with another prior
+  std::int32_t dim = 0;           // number of latents per image
+  std::string prior;              // "standard_normal", "gaussian_mixture", or "none" if it cannot sample
+  bool has_log_variance = false;  // whether Encode returns a log variance and accepts a seed
+  std::int32_t mixture_components = 0;  // components of a gaussian_mixture; 0 for other priors
 };
 
-// p(x|z), with the decoded image as its mean.
+// Likelihood p(x|z), whose mean is the decoded image.
 struct Likelihood {
   std::string family;  // "gaussian" or "bernoulli"
-  double sigma = 0;    // standard deviation per pixel of [0, 1] images; 0 unless gaussian
+  double sigma = 0;    // standard deviation per pixel of images in [0, 1]; 0 unless gaussian
 };
 
-// How much one call may ask of a model.
+// Limits of one call to a model.
 struct Limits {
-  std::int32_t max_request_rows = 0;  // images or latents in one request
-  std::int64_t max_stream_rows = 0;   // images in one stream
-  std::int32_t max_batch_rows = 0;    // rows of one batch of the engine; larger requests run in several
+  std::int32_t max_request_rows = 0;  // maximum images or latent vectors in one request
+  std::int64_t max_stream_rows = 0;   // maximum images in one stream
+  std::int32_t max_batch_rows = 0;    // maximum batch size in rows; larger requests run in several batches
 };
 
-// One figure that was measured when the model was exported.
+// Metric of a model, measured at export.
 struct Metric {
   std::string name;
   double value = 0;  // in `unit`
   std::string unit;
-  std::optional<double> baseline;  // what the value is to be compared with
+  std::optional<double> baseline;  // comparison value
   std::string baseline_name;
-  std::int64_t samples = 0;  // images it was measured on
+  std::int64_t samples = 0;  // number of images in the evaluation
   std::string estimator;
 };
 
-// One version of one model.
+// Description of one version of a model.
 struct Model {
   std::string name;
   std::int32_t version = 0;
   std::string state;        // "ready", "loading" or "refused"
-  std::string reason;       // why it was refused; empty otherwise
-  std::string digest;       // SHA-256 of its manifest
-  std::string kind;         // for example "autoencoder", "denoising", "vae"
-  std::string description;  // one sentence
+  std::string reason;       // why the version was refused; empty otherwise
+  std::string digest;       // SHA-256 of the manifest
+  std::string kind;         // kind of the model, for example "autoencoder", "denoising" or "vae"
+  std::string description;  // description in one sentence
   ImageSpec image;
   LatentSpec latent;
-  std::vector<std::string> operations;   // of "encode", "decode", "reconstruct", "denoise", "sample"
-  std::optional<Likelihood> likelihood;  // absent where it was not trained as one
+  std::vector<std::string> operations;   // a subset of "encode", "decode", "reconstruct", "denoise", "sample"
+  std::optional<Likelihood> likelihood;  // absent if the model was not trained with a likelihood
   Limits limits;
-  std::string provider;  // ONNX Runtime execution provider; empty until loaded
+  std::string provider;  // ONNX Runtime execution provider; empty until the model is loaded
   std::vector<Metric> metrics;
 
-  // What names exactly this version in a request.
+  // Returns "NAME:VERSION", which selects exactly this version in a request.
   std::string Ref() const { return name + ":" + std::to_string(version); }
 };
 
-// All versions of all models, by name, then by version from high to low.
+// All versions of all models, sorted by name, then by version in descending order.
 struct ModelList {
   std::vector<Model> models;
-  std::string default_model;  // the name that a request without a model uses; empty where there is none
+  std::string default_model;  // the model of requests that name none; empty if the server has no default
 };
 
-// What became of one version in a reload.
+// Result of a reload for one version.
 struct ReloadOutcome {
   std::string name;
   std::int32_t version = 0;
   std::string action;  // "unchanged", "loaded", "refused" or "removed"
-  std::string reason;  // why it was refused; empty otherwise
+  std::string reason;  // why the version was refused; empty otherwise
 };
 
 }  // namespace latentserve

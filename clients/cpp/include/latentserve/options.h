@@ -11,57 +11,57 @@
 
 namespace latentserve {
 
-// How the connection is encrypted. All empty: trust the authorities that this machine trusts.
+// TLS settings. If all are empty, trusts the certificate authorities of the system.
 struct Tls {
   // PEM of the authority that signed the server's certificate.
   std::string authority;
-  // PEM of this client's own certificate and its key, where the server asks for one.
+  // PEM of the client certificate and its key, if the server requires one.
   std::string certificate;
   std::string key;
 
-  // Reads PEM files; an empty name for what is not needed. Throws Error for a file that cannot be read or
-  // holds no PEM, and for a certificate without its key.
+  // Reads PEM files; pass empty names for files that are not needed. Throws Error for a file that cannot be
+  // read or contains no PEM, and for a certificate without its key.
   static Tls FromFiles(const std::string& authority_file, const std::string& certificate_file = "",
                        const std::string& key_file = "");
 };
 
-// What is set once for a client.
+// Settings of a client.
 struct Options {
-  // The model of calls that name none: "NAME" or "NAME:VERSION". Empty: the server's default model.
+  // The model of requests that name none: "NAME" or "NAME:VERSION"; if empty, the server's default model.
   std::string model;
 
-  // The deadline of calls that set none, all attempts included; of a stream, for the whole of it.
+  // Timeout of calls that set none, including all attempts and, for a stream, all of its chunks.
   std::chrono::milliseconds timeout{10'000};
 
-  // Calls wait, within their deadline, for a server that cannot be reached yet, instead of failing at once.
+  // Whether calls wait until their deadline for a server that cannot be reached, instead of failing at once.
   bool wait_for_ready = false;
 
-  // Whether calls are tried again, as clients/README.md says.
+  // Whether calls are retried by the rules of clients/README.md.
   bool retries = true;
 
-  // Bounds one request and one reply.
+  // Maximum size of a request or reply in bytes.
   std::int32_t max_message_bytes = 64 << 20;
 
-  // Absent: plain text.
+  // If absent, the connection is plaintext.
   std::optional<Tls> tls;
 
-  // A bearer token, sent with each call. Needs TLS: in plain text, whoever is on the way could read it.
+  // Bearer token of all calls. Requires TLS, because a token on a plaintext connection can be intercepted.
   std::string token;
 
-  // Sends the token also without TLS: for a connection that something else protects, such as a sidecar on the
-  // same machine.
+  // Allows a token without TLS, for a connection that something else protects, such as a sidecar on the same
+  // machine.
   bool allow_insecure_token = false;
 };
 
-// What may be set for a single call.
+// Settings of a single call.
 struct CallOptions {
-  // Absent: Options::timeout.
+  // If absent, Options::timeout.
   std::optional<std::chrono::milliseconds> timeout;
 
-  // Cancels the call from another thread; the same handle may serve many calls.
+  // Cancels the call from another thread; one handle may be used for many calls.
   std::optional<Cancellation> cancellation;
 
-  // Further metadata.
+  // Additional metadata.
   std::multimap<std::string, std::string> metadata;
 };
 

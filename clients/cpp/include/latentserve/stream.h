@@ -9,12 +9,11 @@
 
 namespace latentserve {
 
-// What a server sends bit by bit. Its destructor cancels what is left of the call. One thread reads; Cancel
-// may come from any.
+// Items of a streaming call. The destructor cancels the call. One thread reads; any thread may call Cancel.
 template <typename Item>
 class Stream {
  public:
-  // Where the items come from.
+  // Source of the items.
   class Source {
    public:
     virtual ~Source() = default;
@@ -24,13 +23,14 @@ class Stream {
 
   explicit Stream(std::unique_ptr<Source> source) : source_(std::move(source)) {}
 
-  // Waits for the next item; nothing at the end. Throws Error where the call fails, then nothing more.
+  // Waits for the next item; nullopt at the end. Throws Error if the call fails, and returns nullopt
+  // afterwards.
   std::optional<Item> Next() { return source_->Next(); }
 
-  // Ends the call; a Next that waits throws an Error with CANCELLED.
+  // Cancels the call; a blocked Next throws an Error with CANCELLED.
   void Cancel() { source_->Cancel(); }
 
-  // An input iterator, for range-for: every item is seen once.
+  // Input iterator for range-based for; each item is visited once.
   class Iterator {
    public:
     using iterator_category = std::input_iterator_tag;

@@ -12,7 +12,7 @@ using latentserve::Client;
 using latentserve::Format;
 using latentserve::Images;
 
-// Cancels a call after a time, unless it is over by then.
+// Cancels a call after a delay, unless it has ended.
 class Timer {
  public:
   Timer(std::chrono::milliseconds delay, latentserve::Cancellation cancellation)
@@ -72,7 +72,8 @@ Part OfResult(latentserve::ImagesResult result) {
 
 std::vector<Part> Only(Part part) { return {std::move(part)}; }
 
-Answer OfImages(const Client& client, const Folder& folder, const Case& test, const CallOptions& options) {
+CallResult OfImages(const Client& client, const Folder& folder, const Case& test,
+                    const CallOptions& options) {
   const json request = test.request();
   const std::string model = ModelOf(request);
   const Format format = FormatOf(request);
@@ -101,7 +102,7 @@ Answer OfImages(const Client& client, const Folder& folder, const Case& test, co
   return Only(std::move(part));
 }
 
-// Reads a stream to its end, or cancels it after so many chunks (0: none).
+// Reads a stream to its end, or cancels it after a number of chunks (0: never).
 std::vector<Part> Chunks(const Client& client, const latentserve::SampleRequest& request,
                          const CallOptions& options, std::size_t limit) {
   std::vector<Part> parts;
@@ -113,12 +114,12 @@ std::vector<Part> Chunks(const Client& client, const latentserve::SampleRequest&
   }
   if (limit > 0) {
     throw std::runtime_error("the stream ended after " + std::to_string(parts.size()) +
-                             " chunks, before it was cancelled");
+                             " chunks, before the cancellation");
   }
   return parts;
 }
 
-Answer OfDraws(const Client& client, const Case& test, const CallOptions& options) {
+CallResult OfSamples(const Client& client, const Case& test, const CallOptions& options) {
   const json given = test.request();
   latentserve::SampleRequest request;
   request.model = ModelOf(given);
@@ -143,8 +144,8 @@ Answer OfDraws(const Client& client, const Case& test, const CallOptions& option
   return parts;
 }
 
-Answer ThroughClient(const Client& client, const Folder& folder, const Case& test,
-                     const CallOptions& options) {
+CallResult ThroughClient(const Client& client, const Folder& folder, const Case& test,
+                         const CallOptions& options) {
   const json request = test.request();
   const std::string method = test.method();
   if (method == "ListModels") return client.ListModels(options);
@@ -156,14 +157,14 @@ Answer ThroughClient(const Client& client, const Folder& folder, const Case& tes
   if (method == "Watch") {
     auto watch = client.WatchHealth(request.value("service", ""), options);
     const auto first = watch.Next();
-    if (!first) throw std::runtime_error("the watch ended without a status");
+    if (!first) throw std::runtime_error("Watch ended without a status");
     return *first;
   }
-  if (method == "Sample" || method == "SampleStream") return OfDraws(client, test, options);
+  if (method == "Sample" || method == "SampleStream") return OfSamples(client, test, options);
   if (method == "Encode" || method == "Decode" || method == "Reconstruct" || method == "Denoise") {
     return OfImages(client, folder, test, options);
   }
-  throw std::runtime_error("the client has no " + test.rpc());
+  throw std::runtime_error("the client has no method " + test.rpc());
 }
 
 }  // namespace
@@ -190,7 +191,7 @@ const Client& Caller::ClientOf(const Case& test) {
   return clients_.emplace(key, Client(addresses_.at(server), options)).first->second;
 }
 
-Answer Caller::Call(const Case& test, Trailers* trailers) {
+CallResult Caller::Call(const Case& test, Trailers* trailers) {
   const Client& client = ClientOf(test);
   CallOptions options;
   options.timeout = std::chrono::milliseconds(test.whole.value("deadline_ms", 20'000));
@@ -204,7 +205,7 @@ Answer Caller::Call(const Case& test, Trailers* trailers) {
     timer.emplace(std::chrono::milliseconds(test.whole.at("cancel_after_ms")), *options.cancellation);
   }
   if (test.through() == "client") return ThroughClient(client, folder_, test, options);
-  return CallBelow(client, folder_, test, options, trailers);
+  return CallThroughStub(client, folder_, test, options, trailers);
 }
 
 }  // namespace conformance

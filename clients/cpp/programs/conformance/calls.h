@@ -14,7 +14,7 @@
 
 namespace conformance {
 
-// One reply of GenerativeService, whole or a message of a stream.
+// Reply of GenerativeService, or one message of a stream.
 struct Part {
   std::optional<latentserve::Images> images;
   std::optional<latentserve::Tensor> latents;
@@ -26,21 +26,21 @@ struct Part {
   latentserve::Timings timings;
 };
 
-// What a good call gave.
-using Answer = std::variant<std::vector<Part>, latentserve::ModelList, latentserve::Model,
-                            std::vector<latentserve::ReloadOutcome>, latentserve::HealthStatus>;
+// Result of a successful call.
+using CallResult = std::variant<std::vector<Part>, latentserve::ModelList, latentserve::Model,
+                                std::vector<latentserve::ReloadOutcome>, latentserve::HealthStatus>;
 
-// Trailing metadata of calls that were not made through the client.
+// Trailing metadata of calls that did not use the client.
 using Trailers = std::multimap<std::string, std::string>;
 
-// Calls the servers of a servers file, by one client each, with and without retries.
+// Executes calls; holds one client per server, with and without retries.
 class Caller {
  public:
   Caller(std::map<std::string, std::string> addresses, const Folder& folder)
       : addresses_(std::move(addresses)), folder_(folder) {}
 
-  // Makes the call of a case. Throws latentserve::Error where the call fails.
-  Answer Call(const Case& test, Trailers* trailers);
+  // Executes the call of a case. Throws latentserve::Error if the call fails.
+  CallResult Call(const Case& test, Trailers* trailers);
 
  private:
   const latentserve::Client& ClientOf(const Case& test);
@@ -51,12 +51,12 @@ class Caller {
   std::map<std::pair<std::string, bool>, latentserve::Client> clients_;
 };
 
-// Makes a call with a request that the client would not send, or to see the trailers: by the generated stub,
-// or with bytes in place of the request.
-Answer CallBelow(const latentserve::Client& client, const Folder& folder, const Case& test,
-                 const latentserve::CallOptions& options, Trailers* trailers);
+// Executes a call that bypasses the client, to send a request that the client refuses or to check trailers.
+// It uses the generated stub, or raw bytes as the request.
+CallResult CallThroughStub(const latentserve::Client& client, const Folder& folder, const Case& test,
+                           const latentserve::CallOptions& options, Trailers* trailers);
 
-// A reply of Sample or SampleStream.
+// Converts a reply of Sample or SampleStream.
 Part PartOf(latentserve::SampleResult result, std::int64_t offset);
 
 }  // namespace conformance

@@ -74,7 +74,7 @@ std::vector<Case> Folder::Read(const std::set<std::string>& groups) const {
     }
   }
   for (const std::string& group : groups) {
-    if (known.count(group) == 0) throw std::runtime_error("no group " + group);
+    if (known.count(group) == 0) throw std::runtime_error("unknown group " + group);
   }
   return cases;
 }
@@ -112,7 +112,7 @@ latentserve::Tensor DecodeTensor(const std::string& dtype, std::vector<std::int6
   } else if (dtype == "UINT8") {
     tensor.values = Values<std::uint8_t>(data);
   } else {
-    throw std::runtime_error("the client has no type " + dtype);
+    throw std::runtime_error("the client has no data type " + dtype);
   }
   return tensor;
 }

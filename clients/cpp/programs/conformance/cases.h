@@ -14,7 +14,7 @@ namespace conformance {
 
 using nlohmann::json;
 
-// One case, as clients/conformance/README.md describes it.
+// One case in the format of clients/conformance/README.md.
 struct Case {
   json whole;
 
@@ -26,45 +26,45 @@ struct Case {
   std::string through() const { return whole.at("through"); }
   json request() const { return whole.value("request", json::object()); }
   bool retry() const { return whole.value("retry", false); }
-  // The expected outcome, null where the other one is expected.
+  // The expected result or error; the other one is null.
   json ok() const { return whole.at("expect").value("ok", json()); }
   json error() const { return whole.at("expect").value("error", json()); }
 };
 
-// An integer of a request, which is text there; `absent` where it is not given.
+// Integer of a request, which is a string there; `absent` if it is not set.
 std::int64_t Integer(const json& request, const char* key, std::int64_t absent);
 
-// The seed, nothing where none is given.
+// The seed, if set.
 std::optional<std::uint64_t> Seed(const json& request);
 
-// The temperature, nothing where none is given.
+// The temperature, if set.
 std::optional<float> Temperature(const json& request);
 
-// The folder of all cases.
+// Folder that holds the cases.
 class Folder {
  public:
   explicit Folder(std::filesystem::path path) : path_(std::move(path)) {}
 
-  // The cases of all groups, or of these. Throws for an unknown group, and for what this runner does not know
-  // and so would not check.
+  // Returns the cases of these groups, or of all groups if none is given. Throws for an unknown group, and
+  // for unknown fields, which this runner would not check.
   std::vector<Case> Read(const std::set<std::string>& groups) const;
 
   std::string File(const std::string& path) const;
 
-  // {"file": PATH} or {"zeros": N}.
+  // The bytes of {"file": PATH} or {"zeros": N}.
   std::string Bytes(const json& data) const;
 
-  // The bytes of a TENSOR, repeated as it says.
+  // The bytes of a TENSOR, including repeats.
   std::string TensorBytes(const json& tensor) const;
 
-  // A TENSOR whose bytes fit its shape.
+  // A TENSOR whose bytes match its shape.
   latentserve::Tensor Tensor(const json& tensor) const;
 
  private:
   std::filesystem::path path_;
 };
 
-// A tensor of a type's name, shape and little-endian bytes.
+// Creates a tensor from the name of its data type, its shape and little-endian bytes.
 latentserve::Tensor DecodeTensor(const std::string& dtype, std::vector<std::int64_t> shape,
                                  const std::string& data);
 

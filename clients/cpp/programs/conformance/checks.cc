@@ -30,9 +30,9 @@ void CheckSeed(const Part& got, const Part& first, const json& expected) {
     if (got.seed) throw Mismatch("the seed is " + std::to_string(*got.seed) + ", expected none");
     return;
   }
-  if (!got.seed) throw Mismatch("no seed, expected " + expected.dump());
+  if (!got.seed) throw Mismatch("the seed is missing, expected " + expected.dump());
   if (expected == "any") {
-    if (got.seed != first.seed) throw Mismatch("two seeds in one stream");
+    if (got.seed != first.seed) throw Mismatch("one stream has two seeds");
     return;
   }
   Same("seed", std::to_string(*got.seed), expected);
@@ -46,7 +46,7 @@ void CheckChunks(const Case& test, const std::vector<Part>& parts) {
     const std::int64_t rows = part.images ? part.images->size() : 0;
     Same("offset of a chunk", part.offset, next);
     if (part.latents && part.latents->Rows() != rows) {
-      throw Mismatch(std::to_string(part.latents->Rows()) + " latents and " + std::to_string(rows) +
+      throw Mismatch(std::to_string(part.latents->Rows()) + " latent vectors and " + std::to_string(rows) +
                      " images in one chunk");
     }
     chunks.push_back({{"offset", std::to_string(part.offset)}, {"rows", rows}});
@@ -55,7 +55,7 @@ void CheckChunks(const Case& test, const std::vector<Part>& parts) {
   if (test.ok().contains("chunks")) Same("chunks", chunks, test.ok().at("chunks"));
   const json stream = test.whole.value("stream", json::object());
   const bool whole = stream.empty() || stream.value("resume", false);
-  if (whole) Same("rows of all chunks", next - start, Integer(test.request(), "count", 0));
+  if (whole) Same("total rows of chunks", next - start, Integer(test.request(), "count", 0));
 }
 
 std::string TypeOf(const Tensor& tensor) {
@@ -63,7 +63,7 @@ std::string TypeOf(const Tensor& tensor) {
   return kNames[tensor.values.index()];
 }
 
-// The values as they stand; those of UINT8 as 0 to 255.
+// Returns the values; UINT8 values are 0 to 255.
 std::vector<double> ValuesOf(const Tensor& tensor) {
   if (const auto* levels = std::get_if<std::vector<std::uint8_t>>(&tensor.values)) {
     return {levels->begin(), levels->end()};
@@ -72,13 +72,13 @@ std::vector<double> ValuesOf(const Tensor& tensor) {
   return {floats.begin(), floats.end()};
 }
 
-// Compares tensors, one behind the other, with the expected one.
+// Compares concatenated tensors with the expected tensor.
 void CheckTensor(const Folder& folder, const std::string& name, const std::vector<Tensor>& parts,
                  const json& expected) {
   std::vector<std::int64_t> shape;
   std::vector<double> got;
   for (const Tensor& part : parts) {
-    Same(name + ": type", TypeOf(part), expected.at("dtype"));
+    Same(name + ": data type", TypeOf(part), expected.at("dtype"));
     if (shape.empty()) {
       shape = part.shape;
     } else {
@@ -96,7 +96,7 @@ void CheckTensor(const Folder& folder, const std::string& name, const std::vecto
   const double atol = expected.value("atol", 0.0);
   const double rtol = expected.value("rtol", 0.0);
   for (std::size_t i = 0; i < wanted.size(); ++i) {
-    // Not the opposite: NaN is wrong too.
+    // Written so that NaN fails too.
     if (!(std::abs(got[i] - wanted[i]) <= atol + rtol * std::abs(wanted[i]))) {
       throw Mismatch(name + ": value " + std::to_string(i) + " is " + std::to_string(got[i]) + ", expected " +
                      std::to_string(wanted[i]));
@@ -109,14 +109,14 @@ void CheckOptional(const Folder& folder, const std::string& name, const std::vec
   std::vector<Tensor> tensors;
   for (const Part& part : parts) {
     const auto& tensor = part.*field;
-    if (expected.is_null() && tensor) throw Mismatch(name + " is there, expected none");
+    if (expected.is_null() && tensor) throw Mismatch(name + " is present, expected none");
     if (!expected.is_null() && !tensor) throw Mismatch(name + " is missing");
     if (tensor) tensors.push_back(*tensor);
   }
   if (!expected.is_null()) CheckTensor(folder, name, tensors, expected);
 }
 
-// A PNG file as a tensor of one row.
+// Decodes a PNG file as a tensor of one row.
 Tensor PixelsOf(const std::string& file) {
   const latentserve_png::Picture picture = latentserve_png::Read(file);
   Tensor tensor;
@@ -140,7 +140,7 @@ void CheckImages(const Folder& folder, const std::vector<Part>& parts, const jso
     } else if (expected.contains("png") && part.images->files() != nullptr) {
       for (const std::string& file : *part.images->files()) tensors.push_back(PixelsOf(file));
     } else {
-      throw Mismatch("images came in another form than " + expected.dump());
+      throw Mismatch("images have another form than " + expected.dump());
     }
   }
   CheckTensor(folder, "images", tensors,
@@ -153,9 +153,9 @@ void Same(const std::string& name, const json& got, const json& expected) {
   if (got != expected) throw Mismatch(name + " is " + got.dump() + ", expected " + expected.dump());
 }
 
-void CheckAnswer(const Folder& folder, const Case& test, const Answer& got) {
+void CheckResult(const Folder& folder, const Case& test, const CallResult& got) {
   const json expected = test.ok();
-  if (expected.is_null()) throw Mismatch("answered, where " + test.error().dump() + " is expected");
+  if (expected.is_null()) throw Mismatch("the call succeeded, expected " + test.error().dump());
   const auto* parts = std::get_if<std::vector<Part>>(&got);
   if (parts == nullptr) return CheckValue(got, expected);
   if (parts->empty()) throw Mismatch("no reply");

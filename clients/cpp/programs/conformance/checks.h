@@ -9,16 +9,16 @@
 
 namespace conformance {
 
-// What is not as the case expects it.
+// The result differs from the expectation of the case.
 class Mismatch : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// Each throws Mismatch.
-void CheckAnswer(const Folder& folder, const Case& test, const Answer& got);
+// All checks throw Mismatch.
+void CheckResult(const Folder& folder, const Case& test, const CallResult& got);
 void CheckFailure(const Case& test, const latentserve::Error& failure, const Trailers& trailers);
-// What ModelService or health says.
-void CheckValue(const Answer& got, const json& expected);
+// Checks a reply of ModelService or health.
+void CheckValue(const CallResult& got, const json& expected);
 // Compares a value with the expected JSON.
 void Same(const std::string& name, const json& got, const json& expected);
 

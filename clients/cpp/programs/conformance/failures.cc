@@ -5,8 +5,8 @@
 namespace conformance {
 namespace {
 
-// What the client says where the server says nothing.
-constexpr char kUnsaid[] = "the server gave no reason";
+// The client's message if the server sent none.
+constexpr char kDefaultMessage[] = "the server sent no message";
 
 std::string MetadataOf(const latentserve::Error& failure, const std::string& key) {
   const auto found = failure.metadata().find(key);
@@ -17,7 +17,7 @@ void CheckRetry(const Case& test, const latentserve::Error& failure, const Trail
   const bool wanted = test.error().value("retry_info", false);
   const auto delay = failure.retry_after();
   if ((delay && delay->count() > 0) != wanted) {
-    throw Mismatch(wanted ? "RetryInfo is missing" : "RetryInfo is there, expected none");
+    throw Mismatch(wanted ? "RetryInfo is missing" : "RetryInfo is present, expected none");
   }
   if (test.through() != "stub") return;
   json pushback = json::array();
@@ -49,7 +49,7 @@ void CheckDetails(const latentserve::Error& failure, const json& expected) {
   }
   for (const auto& text : expected.value("message_lacks", json::array())) {
     if (failure.message().find(text.get<std::string>()) != std::string::npos) {
-      throw Mismatch("the message says " + text.dump() + ": " + failure.message());
+      throw Mismatch("the message contains " + text.dump() + ": " + failure.message());
     }
   }
 }
@@ -64,9 +64,9 @@ void CheckFailure(const Case& test, const latentserve::Error& failure, const Tra
   if (std::find(codes.begin(), codes.end(), code) == codes.end()) {
     throw Mismatch("the code is " + code + " (" + failure.message() + "), expected " + codes.dump());
   }
-  const bool silent =
+  const bool may_be_empty =
       code == "CANCELLED" || code == "DEADLINE_EXCEEDED" || test.rpc().rfind("grpc.health.", 0) == 0;
-  if (!silent && (failure.message().empty() || failure.message() == kUnsaid)) {
+  if (!may_be_empty && (failure.message().empty() || failure.message() == kDefaultMessage)) {
     throw Mismatch("the error has no message");
   }
   if (!expected.contains("reason")) return;

@@ -1,4 +1,4 @@
-// Runs the conformance cases through the C++ client:
+// Conformance runner of the C++ client; see clients/conformance/README.md:
 //
 //   conformance --cases DIR --servers FILE [--groups encode,errors] [--report FILE]
 
@@ -26,7 +26,7 @@ struct Arguments {
 Arguments Parse(const std::vector<std::string>& words) {
   std::map<std::string, std::string> given;
   for (std::size_t i = 0; i < words.size(); i += 2) {
-    if (i + 1 == words.size()) throw std::runtime_error(words[i] + " lacks its value");
+    if (i + 1 == words.size()) throw std::runtime_error(words[i] + " requires a value");
     given[words[i]] = words[i + 1];
   }
   Arguments arguments;
@@ -50,26 +50,26 @@ Arguments Parse(const std::vector<std::string>& words) {
   return arguments;
 }
 
-// Makes the call of a case and compares; returns what is wrong, empty where nothing is.
+// Executes the call of a case and checks the result; returns the reason of a failure, empty if it passed.
 std::string Try(Caller* caller, const Folder& folder, const Case& test) {
   try {
     Trailers trailers;
-    Answer answer;
+    CallResult result;
     try {
-      answer = caller->Call(test, &trailers);
+      result = caller->Call(test, &trailers);
     } catch (const latentserve::Error& failure) {
       CheckFailure(test, failure, trailers);
       return "";
     }
-    CheckAnswer(folder, test, answer);
+    CheckResult(folder, test, result);
     return "";
   } catch (const std::exception& problem) {
-    return *problem.what() != '\0' ? problem.what() : "failed without a word";
+    return *problem.what() != '\0' ? problem.what() : "failed without a message";
   }
 }
 
-// Gives up a case that takes too long, and leaves its thread behind.
-std::string Guarded(Caller* caller, const Folder& folder, const Case& test, bool* left_behind) {
+// Fails a case that takes too long; its thread keeps running.
+std::string Guarded(Caller* caller, const Folder& folder, const Case& test, bool* still_running) {
   std::packaged_task<std::string()> task([caller, &folder, &test] { return Try(caller, folder, test); });
   std::future<std::string> result = task.get_future();
   std::thread thread(std::move(task));
@@ -78,8 +78,8 @@ std::string Guarded(Caller* caller, const Folder& folder, const Case& test, bool
     return result.get();
   }
   thread.detach();
-  *left_behind = true;
-  return "not done after " + std::to_string(kCaseLimit.count()) + " s";
+  *still_running = true;
+  return "the case did not finish within " + std::to_string(kCaseLimit.count()) + " s";
 }
 
 int Run(const Arguments& arguments) {
@@ -90,9 +90,9 @@ int Run(const Arguments& arguments) {
   json report = {{"language", "cpp"}, {"groups", json::object()}, {"cases", json::array()}};
   int passed = 0;
   int failed = 0;
-  bool left_behind = false;
+  bool still_running = false;
   for (const Case& test : cases) {
-    const std::string reason = Guarded(&caller, folder, test, &left_behind);
+    const std::string reason = Guarded(&caller, folder, test, &still_running);
     json& group = report["groups"][test.group()];
     if (group.is_null()) group = {{"passed", 0}, {"failed", 0}};
     json& count = group[reason.empty() ? "passed" : "failed"];
@@ -104,12 +104,12 @@ int Run(const Arguments& arguments) {
   report["passed"] = passed;
   report["failed"] = failed;
   if (!arguments.report.empty()) {
-    // What a server says need not be UTF-8.
+    // Messages of a server may be invalid UTF-8.
     std::ofstream(arguments.report) << report.dump(2, ' ', false, json::error_handler_t::replace) << '\n';
   }
   std::cout << passed << " passed, " << failed << " failed" << std::endl;
   const int status = failed == 0 ? 0 : 1;
-  if (left_behind) std::_Exit(status);  // a thread still uses what returning would destroy
+  if (still_running) std::_Exit(status);  // a thread still uses objects that a return would destroy
   return status;
 }
 

@@ -23,7 +23,7 @@ json Describe(const latentserve::Metric& metric) {
   return described;
 }
 
-// A model in the words of the .proto files.
+// Returns a model as JSON with the names of the .proto files.
 json Describe(const latentserve::Model& model) {
   json operations = json::array();
   for (const std::string& operation : model.operations) operations.push_back(Upper(operation));
@@ -60,7 +60,7 @@ json Describe(const latentserve::Model& model) {
           {"metrics", metrics}};
 }
 
-// Compares what is expected, and nothing else.
+// Compares only the expected fields.
 void CheckGiven(const json& got, const json& expected) {
   for (const auto& item : expected.items()) {
     if (!got.contains(item.key())) throw Mismatch("this runner does not know " + item.key());
@@ -70,7 +70,7 @@ void CheckGiven(const json& got, const json& expected) {
 
 }  // namespace
 
-void CheckValue(const Answer& got, const json& expected) {
+void CheckValue(const CallResult& got, const json& expected) {
   if (const auto* status = std::get_if<latentserve::HealthStatus>(&got)) {
     Same("status", latentserve::HealthName(*status), expected.at("status"));
   } else if (const auto* model = std::get_if<latentserve::Model>(&got)) {

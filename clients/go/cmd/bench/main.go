@@ -1,5 +1,6 @@
-// Command bench measures single-image Reconstruct through the client: the median of one call at a
-// time, then calls per second with 32 in flight. It prints one line of JSON.
+// Command bench is a benchmark of single-image Reconstruct through the client. It measures the median
+// latency with one call in flight, then calls per second with 32 in flight, and prints one line of
+// JSON.
 //
 //	go run ./cmd/bench --address 127.0.0.1:50051 --model mnist-vae --seconds 5
 package main
@@ -31,8 +32,8 @@ type report struct {
 
 func main() {
 	address := flag.String("address", "127.0.0.1:50051", "HOST:PORT of the server")
-	model := flag.String("model", "mnist-vae", "a model that can reconstruct")
-	seconds := flag.Float64("seconds", 5, "of each of the two measurements")
+	model := flag.String("model", "mnist-vae", "model that supports reconstruct")
+	seconds := flag.Float64("seconds", 5, "duration of each of the two measurements in seconds")
 	flag.Parse()
 	result, err := measure(context.Background(), *address, *model, time.Duration(*seconds*float64(time.Second)))
 	if err != nil {
@@ -45,7 +46,7 @@ func main() {
 
 func measure(ctx context.Context, address, name string, span time.Duration) (*report, error) {
 	if span <= 0 {
-		return nil, fmt.Errorf("%v to measure; expected more than 0 seconds", span)
+		return nil, fmt.Errorf("--seconds is %v; expected more than 0 s", span)
 	}
 	client, err := latentserve.New(address, latentserve.WithModel(name))
 	if err != nil {
@@ -77,7 +78,7 @@ func measure(ctx context.Context, address, name string, span time.Duration) (*re
 	return &report{"go", float64(p50.Nanoseconds()) / 1000, perS}, nil
 }
 
-// ramp returns one image, bright towards its end.
+// ramp returns one image with linearly increasing intensities.
 func ramp(spec latentserve.ImageSpec) latentserve.Images {
 	values := make([]float32, spec.Channels*spec.Height*spec.Width)
 	for i := range values {
@@ -86,7 +87,7 @@ func ramp(spec latentserve.ImageSpec) latentserve.Images {
 	return latentserve.Float32Images(values, 1, spec.Channels, spec.Height, spec.Width)
 }
 
-// oneByOne returns the median time of a call.
+// oneByOne returns the median latency with one call in flight.
 func oneByOne(call func() error, span time.Duration) (time.Duration, error) {
 	var times []time.Duration
 	for end := time.Now().Add(span); time.Now().Before(end); {

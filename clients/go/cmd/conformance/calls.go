@@ -12,7 +12,7 @@ import (
 	latentserve "github.com/latentserve/latentserve/clients/go"
 )
 
-// part is one reply of GenerativeService, whole or a message of a stream; nil: not in it.
+// part is a reply of GenerativeService, or one message of a stream; nil for absent fields.
 type part struct {
 	images       *latentserve.Images
 	latents      *latentserve.Tensor
@@ -24,18 +24,18 @@ type part struct {
 	timings      latentserve.Timings
 }
 
-// answer is what a good call gave: parts, or what ModelService and health say.
-type answer struct {
+// callResult is the result of a call: parts of GenerativeService, or the value of another service.
+type callResult struct {
 	parts []part
 	value any
 }
 
-// caller calls the servers of a servers file, by one client each, with and without retries.
+// caller executes calls; it holds one client per server, with and without retries.
 type caller struct {
 	addresses map[string]string
 	folder    caseFolder
 	clients   map[string]*latentserve.Client
-	// The trailers of the last call that was not made through the client.
+	// Trailers of the last call that did not use the client.
 	trailers metadata.MD
 }
 
@@ -59,8 +59,8 @@ func (c *caller) client(test *testCase) (*latentserve.Client, error) {
 	return client, err
 }
 
-// call makes the call of a case.
-func (c *caller) call(ctx context.Context, test *testCase) (*answer, error) {
+// call executes the call of a case.
+func (c *caller) call(ctx context.Context, test *testCase) (*callResult, error) {
 	client, err := c.client(test)
 	if err != nil {
 		return nil, err
@@ -79,10 +79,10 @@ func (c *caller) call(ctx context.Context, test *testCase) (*answer, error) {
 	if test.Through == "client" {
 		return c.throughClient(ctx, client, test)
 	}
-	return c.belowClient(ctx, client.Conn(), test)
+	return c.throughStub(ctx, client.Conn(), test)
 }
 
-func (c *caller) throughClient(ctx context.Context, client *latentserve.Client, test *testCase) (*answer, error) {
+func (c *caller) throughClient(ctx context.Context, client *latentserve.Client, test *testCase) (*callResult, error) {
 	model := ""
 	if ref := test.Request.Model; ref != nil {
 		model = ref.Name
@@ -103,17 +103,17 @@ func (c *caller) throughClient(ctx context.Context, client *latentserve.Client, 
 		for status, err := range client.WatchHealth(ctx, test.Request.Service) {
 			return value(status, err)
 		}
-		return nil, errors.New("the watch ended without a status")
+		return nil, errors.New("the health watch ended without a status")
 	case "Encode", "Decode", "Reconstruct", "Denoise":
 		return c.images(ctx, client, model, test)
 	case "Sample", "SampleStream":
-		return c.draws(ctx, client, model, test)
+		return c.samples(ctx, client, model, test)
 	default:
-		return nil, fmt.Errorf("the client has no %s", test.RPC)
+		return nil, fmt.Errorf("the client has no method %s", test.RPC)
 	}
 }
 
-func value[T any](v T, err error) (*answer, error) { return &answer{value: v}, err }
+func value[T any](v T, err error) (*callResult, error) { return &callResult{value: v}, err }
 
 var formats = map[string]latentserve.Format{
 	"":        latentserve.Float32,
@@ -123,7 +123,7 @@ var formats = map[string]latentserve.Format{
 	"PNG":     latentserve.PNG,
 }
 
-func (c *caller) images(ctx context.Context, client *latentserve.Client, model string, test *testCase) (*answer, error) {
+func (c *caller) images(ctx context.Context, client *latentserve.Client, model string, test *testCase) (*callResult, error) {
 	format := formats[test.Request.OutputFormat]
 	var images latentserve.Images
 	if given := test.Request.Images; given != nil && given.Tensor != nil {
@@ -147,7 +147,7 @@ func (c *caller) images(ctx context.Context, client *latentserve.Client, model s
 		if err != nil {
 			return nil, err
 		}
-		return &answer{parts: []part{{
+		return &callResult{parts: []part{{
 			latents: &r.Latents, logVariance: r.LogVariance, seed: r.Seed, servedBy: r.ServedBy, timings: r.Timings,
 		}}}, nil
 	case "Decode":
@@ -164,20 +164,20 @@ func (c *caller) images(ctx context.Context, client *latentserve.Client, model s
 			return nil, err
 		}
 		errors := latentserve.Tensor{Shape: []int{len(r.SquaredError)}, Float32: r.SquaredError}
-		return &answer{parts: []part{{
+		return &callResult{parts: []part{{
 			images: &r.Images, squaredError: &errors, servedBy: r.ServedBy, timings: r.Timings,
 		}}}, nil
 	}
 }
 
-func onlyImages(r *latentserve.ImagesResult, err error) (*answer, error) {
+func onlyImages(r *latentserve.ImagesResult, err error) (*callResult, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &answer{parts: []part{{images: &r.Images, servedBy: r.ServedBy, timings: r.Timings}}}, nil
+	return &callResult{parts: []part{{images: &r.Images, servedBy: r.ServedBy, timings: r.Timings}}}, nil
 }
 
-func (c *caller) draws(ctx context.Context, client *latentserve.Client, model string, test *testCase) (*answer, error) {
+func (c *caller) samples(ctx context.Context, client *latentserve.Client, model string, test *testCase) (*callResult, error) {
 	given := test.Request
 	request := latentserve.SampleRequest{
 		Model: model, Count: int(given.Count), Seed: given.Seed, Offset: given.Offset,
@@ -189,11 +189,11 @@ func (c *caller) draws(ctx context.Context, client *latentserve.Client, model st
 		if err != nil {
 			return nil, err
 		}
-		return &answer{parts: []part{drawn(r, 0)}}, nil
+		return &callResult{parts: []part{samplePart(r, 0)}}, nil
 	}
 	if test.Stream == nil {
 		parts, err := chunks(ctx, client, request, 0)
-		return &answer{parts: parts}, err
+		return &callResult{parts: parts}, err
 	}
 	parts, err := chunks(ctx, client, request, test.Stream.CancelAfter)
 	if err != nil {
@@ -210,28 +210,28 @@ func (c *caller) draws(ctx context.Context, client *latentserve.Client, model st
 		}
 		parts = append(parts, rest...)
 	}
-	return &answer{parts: parts}, nil
+	return &callResult{parts: parts}, nil
 }
 
-// chunks reads a stream to its end, or cancels it after so many chunks.
+// chunks reads a stream to its end, or cancels it after limit chunks if limit is above 0.
 func chunks(ctx context.Context, client *latentserve.Client, request latentserve.SampleRequest, limit int) ([]part, error) {
 	var parts []part
 	for chunk, err := range client.SampleStream(ctx, request) {
 		if err != nil {
 			return nil, err
 		}
-		parts = append(parts, drawn(&chunk.SampleResult, chunk.Offset))
+		parts = append(parts, samplePart(&chunk.SampleResult, chunk.Offset))
 		if len(parts) == limit {
 			return parts, nil
 		}
 	}
 	if limit > 0 {
-		return nil, fmt.Errorf("the stream ended after %d chunks, before it was cancelled", len(parts))
+		return nil, fmt.Errorf("the stream ended after %d chunks, before the cancellation", len(parts))
 	}
 	return parts, nil
 }
 
-func drawn(r *latentserve.SampleResult, offset int64) part {
+func samplePart(r *latentserve.SampleResult, offset int64) part {
 	return part{
 		images: &r.Images, latents: r.Latents, seed: &r.Seed, offset: offset,
 		servedBy: r.ServedBy, timings: r.Timings,

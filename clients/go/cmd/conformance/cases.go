@@ -16,7 +16,7 @@ import (
 
 const defaultDeadlineMS = 20_000
 
-// testCase is one case, as clients/conformance/README.md describes it.
+// testCase is one case in the format of clients/conformance/README.md.
 type testCase struct {
 	Name          string            `json:"name"`
 	Server        string            `json:"server"`
@@ -46,7 +46,7 @@ func (c *testCase) group() string {
 // method returns the method's name without package and service.
 func (c *testCase) method() string { return c.RPC[strings.LastIndex(c.RPC, "/")+1:] }
 
-// caseRequest holds what a case gives of a request; nil: not given.
+// caseRequest is the request of a case; nil for absent fields.
 type caseRequest struct {
 	Model *struct {
 		Name    string `json:"name"`
@@ -78,13 +78,13 @@ func (t *caseTemperature) UnmarshalJSON(text []byte) error {
 	return json.Unmarshal(text, (*float32)(t))
 }
 
-// caseData are bytes: those of a file, or zeros.
+// caseData is the bytes of a file, or zero bytes.
 type caseData struct {
 	File  string `json:"file"`
 	Zeros int    `json:"zeros"`
 }
 
-// caseTensor is a tensor of a request, or an expected one with its tolerance.
+// caseTensor is a tensor of a request, or an expected tensor with its tolerance.
 type caseTensor struct {
 	DType  string    `json:"dtype"`
 	Shape  []int64   `json:"shape"`
@@ -94,10 +94,10 @@ type caseTensor struct {
 	RTol   float64   `json:"rtol"`
 }
 
-// caseFolder is the folder of all cases.
+// caseFolder is the folder that holds the cases.
 type caseFolder string
 
-// read returns the cases of all groups, or of these.
+// read returns the cases of these groups, or of all groups if none is given.
 func (f caseFolder) read(groups []string) ([]*testCase, error) {
 	var index struct {
 		Groups []string `json:"groups"`
@@ -122,7 +122,7 @@ func (f caseFolder) read(groups []string) ([]*testCase, error) {
 	}
 	for _, group := range groups {
 		if !slices.Contains(known, group) {
-			return nil, fmt.Errorf("no group %q; there are %s", group, strings.Join(known, ", "))
+			return nil, fmt.Errorf("unknown group %q; available: %s", group, strings.Join(known, ", "))
 		}
 	}
 	return cases, nil
@@ -134,7 +134,7 @@ func (f caseFolder) decode(name string, into any) error {
 		return err
 	}
 	decoder := json.NewDecoder(bytes.NewReader(text))
-	decoder.DisallowUnknownFields() // what this runner does not know, it would not check
+	decoder.DisallowUnknownFields() // unknown fields would not be checked
 	if name == "index.json" {
 		decoder = json.NewDecoder(bytes.NewReader(text))
 	}
@@ -160,7 +160,7 @@ func (f caseFolder) tensorBytes(tensor *caseTensor) ([]byte, error) {
 	return bytes.Repeat(data, max(1, tensor.Repeat)), err
 }
 
-// tensor returns a tensor whose bytes fit its shape.
+// tensor returns a tensor whose bytes match its shape.
 func (f caseFolder) tensor(tensor *caseTensor) (latentserve.Tensor, error) {
 	data, err := f.tensorBytes(tensor)
 	if err != nil {
@@ -185,7 +185,7 @@ func decodeTensor(dtype string, shape []int64, data []byte) (latentserve.Tensor,
 	case "UINT8":
 		result.Uint8 = data
 	default:
-		err = fmt.Errorf("the client has no type %s", dtype)
+		err = fmt.Errorf("the client has no data type %s", dtype)
 	}
 	return result, err
 }

@@ -14,11 +14,11 @@ import (
 
 const maxBatchRows = 64
 
-// check returns what of an answer is not as the case expects it, nil where nothing is.
-func (f caseFolder) check(test *testCase, got *answer) error {
+// check returns an error if a result differs from the expectation of its case.
+func (f caseFolder) check(test *testCase, got *callResult) error {
 	expected := test.Expect.OK
 	if expected == nil {
-		return fmt.Errorf("answered, where %+v is expected", *test.Expect.Error)
+		return fmt.Errorf("the call succeeded, expected %+v", *test.Expect.Error)
 	}
 	if got.value != nil {
 		return checkValue(got.value, expected)
@@ -97,10 +97,10 @@ func checkSeed(got, first *uint64, expected json.RawMessage) error {
 			return fmt.Errorf("the seed is %d, expected none", *got)
 		}
 	case got == nil:
-		return fmt.Errorf("no seed, expected %s", *wanted)
+		return fmt.Errorf("the seed is missing, expected %s", *wanted)
 	case *wanted == "any":
 		if *got != *first {
-			return fmt.Errorf("the seeds %d and %d in one stream", *first, *got)
+			return fmt.Errorf("one stream has the seeds %d and %d", *first, *got)
 		}
 	case strconv.FormatUint(*got, 10) != *wanted:
 		return fmt.Errorf("the seed is %d, expected %s", *got, *wanted)
@@ -121,7 +121,7 @@ func checkChunks(test *testCase, parts []part) error {
 			return fmt.Errorf("a chunk has the offset %d, expected %d", part.offset, next)
 		}
 		if part.latents != nil && part.latents.Rows() != rows {
-			return fmt.Errorf("%d latents and %d images in one chunk", part.latents.Rows(), rows)
+			return fmt.Errorf("one chunk has %d latent vectors and %d images", part.latents.Rows(), rows)
 		}
 		got = append(got, chunk{part.offset, rows})
 		next += int64(rows)
@@ -137,7 +137,7 @@ func checkChunks(test *testCase, parts []part) error {
 	}
 	whole := test.Stream == nil || test.Stream.Resume
 	if rows := next - test.Request.Offset; whole && rows != test.Request.Count {
-		return fmt.Errorf("%d rows in all chunks, expected %d", rows, test.Request.Count)
+		return fmt.Errorf("the chunks have %d rows in total, expected %d", rows, test.Request.Count)
 	}
 	return nil
 }
@@ -152,7 +152,7 @@ func (f caseFolder) checkOptional(parts []part, choose func(part) *latentserve.T
 		tensor := choose(part)
 		switch {
 		case wanted == nil && tensor != nil:
-			return fmt.Errorf("is there, expected none")
+			return fmt.Errorf("is present, expected none")
 		case wanted != nil && tensor == nil:
 			return fmt.Errorf("is missing")
 		case tensor != nil:
@@ -189,7 +189,7 @@ func (f caseFolder) checkImages(parts []part, expected json.RawMessage) error {
 				tensors = append(tensors, pixels)
 			}
 		default:
-			return fmt.Errorf("came in another form than %s", expected)
+			return fmt.Errorf("have another form than %s", expected)
 		}
 	}
 	if wanted.PNG != nil {
@@ -201,7 +201,7 @@ func (f caseFolder) checkImages(parts []part, expected json.RawMessage) error {
 // pixelsOf returns a PNG file as a tensor of one row.
 func pixelsOf(images *latentserve.Images, k int) (*latentserve.Tensor, error) {
 	if !bytes.HasPrefix(images.Files[k], []byte("\x89PNG\r\n\x1a\n")) {
-		return nil, fmt.Errorf("file %d is no PNG file", k)
+		return nil, fmt.Errorf("file %d is not a PNG file", k)
 	}
 	picture, err := images.Image(k)
 	if err != nil {
@@ -221,21 +221,21 @@ func pixelsOf(images *latentserve.Images, k int) (*latentserve.Tensor, error) {
 	return tensor, nil
 }
 
-// checkTensor compares tensors, one behind the other, with the expected one.
+// checkTensor compares concatenated tensors with the expected tensor.
 func (f caseFolder) checkTensor(parts []*latentserve.Tensor, expected *caseTensor) error {
 	var shape []int64
 	var got []float64
 	for _, part := range parts {
 		dtype, values := valuesOf(part)
 		if dtype != expected.DType {
-			return fmt.Errorf("the type is %s, expected %s", dtype, expected.DType)
+			return fmt.Errorf("the data type is %s, expected %s", dtype, expected.DType)
 		}
 		if shape == nil {
 			for _, n := range part.Shape {
 				shape = append(shape, int64(n))
 			}
 		} else if !slices.EqualFunc(shape[1:], part.Shape[1:], func(a int64, b int) bool { return a == int64(b) }) {
-			return fmt.Errorf("shapes %v and %v in one answer", shape, part.Shape)
+			return fmt.Errorf("one reply has the shapes %v and %v", shape, part.Shape)
 		} else {
 			shape[0] += int64(part.Shape[0])
 		}
@@ -256,7 +256,7 @@ func (f caseFolder) checkTensor(parts []*latentserve.Tensor, expected *caseTenso
 		return fmt.Errorf("%d values, expected %d", len(got), len(wanted))
 	}
 	for i := range wanted {
-		// Not the opposite: NaN is wrong too.
+		// Written so that NaN fails too.
 		if !(math.Abs(got[i]-wanted[i]) <= expected.ATol+expected.RTol*math.Abs(wanted[i])) {
 			return fmt.Errorf("value %d is %.9g, expected %.9g", i, got[i], wanted[i])
 		}
@@ -264,7 +264,7 @@ func (f caseFolder) checkTensor(parts []*latentserve.Tensor, expected *caseTenso
 	return nil
 }
 
-// valuesOf returns the type of a tensor and its values; those of UINT8 as 0 to 255.
+// valuesOf returns the data type and the values of a tensor; UINT8 values are 0 to 255.
 func valuesOf(tensor *latentserve.Tensor) (string, []float64) {
 	dtype := "FLOAT32"
 	switch {

@@ -24,7 +24,7 @@ type expectedError struct {
 	MessageLacks []string          `json:"message_lacks"`
 }
 
-// checkFailure returns what of a failure is not as the case expects it, nil where nothing is.
+// checkFailure returns an error if a failure differs from the expectation of its case.
 func checkFailure(test *testCase, failure *latentserve.Error, trailers metadata.MD) error {
 	expected := test.Expect.Error
 	if expected == nil {
@@ -38,13 +38,13 @@ func checkFailure(test *testCase, failure *latentserve.Error, trailers metadata.
 	if !slices.Contains(codes, code) {
 		return fmt.Errorf("the code is %s (%s), expected %s", code, failure.Message, strings.Join(codes, " or "))
 	}
-	// The client puts words of its own in the place of an empty message.
-	said := failure.Message
+	// The client replaces an empty message, so check the message of the status.
+	message := failure.Message
 	if cause := failure.Unwrap(); cause != nil {
-		said = status.Convert(cause).Message()
+		message = status.Convert(cause).Message()
 	}
-	silent := code == "CANCELLED" || code == "DEADLINE_EXCEEDED" || strings.HasPrefix(test.RPC, "grpc.health.")
-	if said == "" && !silent {
+	mayBeEmpty := code == "CANCELLED" || code == "DEADLINE_EXCEEDED" || strings.HasPrefix(test.RPC, "grpc.health.")
+	if message == "" && !mayBeEmpty {
 		return fmt.Errorf("the error has no message")
 	}
 	if expected.Reason == nil {
@@ -61,7 +61,7 @@ func checkFailure(test *testCase, failure *latentserve.Error, trailers metadata.
 		fields = append(fields, violation.Field)
 	}
 	if !slices.Equal(fields, expected.Violations) {
-		return fmt.Errorf("violations of %q, expected of %q", fields, expected.Violations)
+		return fmt.Errorf("violations are %q, expected %q", fields, expected.Violations)
 	}
 	for _, key := range expected.MetadataKeys {
 		if failure.Metadata[key] == "" {
@@ -75,7 +75,7 @@ func checkFailure(test *testCase, failure *latentserve.Error, trailers metadata.
 	}
 	for _, text := range expected.MessageLacks {
 		if strings.Contains(failure.Message, text) {
-			return fmt.Errorf("the message says %q: %s", text, failure.Message)
+			return fmt.Errorf("the message contains %q: %s", text, failure.Message)
 		}
 	}
 	return checkRetry(test, failure, trailers)
@@ -83,7 +83,7 @@ func checkFailure(test *testCase, failure *latentserve.Error, trailers metadata.
 
 func checkRetry(test *testCase, failure *latentserve.Error, trailers metadata.MD) error {
 	if (failure.RetryAfter > 0) != test.Expect.Error.RetryInfo {
-		return fmt.Errorf("the delay of RetryInfo is %v, expected one: %v", failure.RetryAfter, test.Expect.Error.RetryInfo)
+		return fmt.Errorf("the delay of RetryInfo is %v, expected a delay: %v", failure.RetryAfter, test.Expect.Error.RetryInfo)
 	}
 	if test.Through != "stub" {
 		return nil
@@ -98,7 +98,7 @@ func checkRetry(test *testCase, failure *latentserve.Error, trailers metadata.MD
 	return nil
 }
 
-// codeName returns a code as the protocol spells it.
+// codeName returns the name of a code in the gRPC specification.
 func codeName(failure *latentserve.Error) string {
 	name, _, _ := strings.Cut(strings.TrimPrefix(failure.Error(), "latentserve: "), ":")
 	return name

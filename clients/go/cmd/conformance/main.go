@@ -1,4 +1,4 @@
-// Command conformance runs the cases of clients/conformance through the Go client.
+// Command conformance is the conformance runner of the Go client; see clients/conformance/README.md.
 package main
 
 import (
@@ -39,9 +39,9 @@ type report struct {
 
 func main() {
 	cases := flag.String("cases", "", "folder of the cases")
-	servers := flag.String("servers", "", "JSON file of the servers' addresses")
-	groups := flag.String("groups", "", "only these groups, separated by commas")
-	path := flag.String("report", "", "file to write a report into")
+	servers := flag.String("servers", "", "JSON file with the addresses of the servers")
+	groups := flag.String("groups", "", "groups of cases, separated by commas; all if empty")
+	path := flag.String("report", "", "JSON file for the report")
 	flag.Parse()
 	result, err := run(caseFolder(*cases), *servers, *groups)
 	if err == nil && *path != "" {
@@ -93,7 +93,7 @@ func run(folder caseFolder, servers, groups string) (*report, error) {
 	return result, nil
 }
 
-// try makes the call of a case and compares.
+// try executes the call of a case and checks the result.
 func (c *caller) try(test *testCase) error {
 	c.trailers = metadata.MD{}
 	got, err := c.call(context.Background(), test)
@@ -103,10 +103,10 @@ func (c *caller) try(test *testCase) error {
 	if failure, ok := errors.AsType[*latentserve.Error](err); ok {
 		return checkFailure(test, failure, c.trailers)
 	}
-	return err // the runner's own
+	return err // an error of the runner
 }
 
-// guarded lets nothing that goes wrong in one case reach the next.
+// guarded runs one case so that a panic or a hang fails only this case.
 func guarded(try func() error) error {
 	done := make(chan error, 1)
 	go func() {
@@ -121,7 +121,7 @@ func guarded(try func() error) error {
 	case err := <-done:
 		return err
 	case <-time.After(caseLimit):
-		return fmt.Errorf("not done after %v", caseLimit)
+		return fmt.Errorf("the case did not finish within %v", caseLimit)
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 
 type object = map[string]any
 
-// checkValue compares what ModelService or health says.
+// checkValue checks a reply of ModelService or health.
 func checkValue(got any, expected map[string]json.RawMessage) error {
 	switch got := got.(type) {
 	case latentserve.HealthStatus:
@@ -46,7 +46,7 @@ func checkValue(got any, expected map[string]json.RawMessage) error {
 	}
 }
 
-// describe returns a model in the words of the .proto files.
+// describe returns a model as JSON with the names of the .proto files.
 func describe(m latentserve.Model) object {
 	var operations []string
 	for _, operation := range m.Operations {
@@ -81,7 +81,7 @@ func describe(m latentserve.Model) object {
 	}
 }
 
-// given compares what is expected, and nothing else.
+// given compares only the expected fields.
 func given(got object, expected map[string]json.RawMessage) error {
 	for key, wanted := range expected {
 		value, ok := got[key]
@@ -116,7 +116,7 @@ func same(name string, got any, expected json.RawMessage) error {
 	if err := json.Unmarshal(expected, &wanted); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	// No list and an empty one are one to Go.
+	// A nil slice is equal to an empty list.
 	if list, ok := wanted.([]any); ok && len(list) == 0 && have == nil {
 		return nil
 	}

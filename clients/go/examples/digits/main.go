@@ -1,5 +1,5 @@
-// Command digits samples eight digits, writes them to a PNG file, reconstructs the picture of one,
-// and shows what a bad call is answered with.
+// Command digits is an example: it samples eight digits into a PNG file, reconstructs one, and prints
+// the error of an invalid request.
 //
 //	go run ./examples/digits --address 127.0.0.1:50051
 package main
@@ -22,8 +22,8 @@ import (
 
 func main() {
 	address := flag.String("address", "127.0.0.1:50051", "HOST:PORT of the server")
-	model := flag.String("model", "mnist-vae", "a model that can sample and reconstruct")
-	folder := flag.String("out", ".", "folder for the pictures")
+	model := flag.String("model", "mnist-vae", "model that supports sample and reconstruct")
+	folder := flag.String("out", ".", "folder for the images")
 	flag.Parse()
 	if err := run(context.Background(), *address, *model, *folder, os.Stdout); err != nil {
 		log.Fatal(err)
@@ -48,46 +48,46 @@ func run(ctx context.Context, address, model, folder string, out io.Writer) erro
 	fmt.Fprintf(out, "%s: %d digits of %s:%d, seed %d\n",
 		path, sampled.Images.Len(), sampled.ServedBy.Name, sampled.ServedBy.Version, sampled.Seed)
 
-	// Any PNG or JPEG file of the model's size will do; this one has just been drawn.
+	// Any PNG or JPEG file of the model's size works; this one was sampled above.
 	file := sampled.Images.Files[0]
-	again, err := client.Reconstruct(ctx, latentserve.ReconstructRequest{Images: latentserve.FileImages(file)})
+	reconstruction, err := client.Reconstruct(ctx, latentserve.ReconstructRequest{Images: latentserve.FileImages(file)})
 	if err != nil {
 		return err
 	}
 	path = filepath.Join(folder, "reconstructed.png")
-	if err := writeRow(path, again.Images); err != nil {
+	if err := writeRow(path, reconstruction.Images); err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "%s: squared error %.3f over %v\n", path, again.SquaredError[0], again.Images.Pixels.Shape)
+	fmt.Fprintf(out, "%s: squared error %.3f over %v\n", path, reconstruction.SquaredError[0], reconstruction.Images.Pixels.Shape)
 
 	tooTall := latentserve.Float32Images(make([]float32, 32*28), 1, 1, 32, 28)
 	_, err = client.Encode(ctx, latentserve.EncodeRequest{Images: tooTall})
 	failure, ok := errors.AsType[*latentserve.Error](err)
 	if !ok {
-		return fmt.Errorf("an image that is too tall was taken: %v", err)
+		return fmt.Errorf("the server accepted an image that is too tall: %v", err)
 	}
-	fmt.Fprintf(out, "as expected: %v\n", failure)
+	fmt.Fprintf(out, "expected error: %v\n", failure)
 	for _, violation := range failure.Violations {
 		fmt.Fprintf(out, "  %s: %s\n", violation.Field, violation.Description)
 	}
 	return nil
 }
 
-// writeRow writes a PNG file of the images beside each other.
+// writeRow writes the images side by side to a PNG file.
 func writeRow(path string, images latentserve.Images) error {
 	const gap = 4
 	var row *image.Gray
 	for k := range images.Len() {
-		picture, err := images.Image(k)
+		img, err := images.Image(k)
 		if err != nil {
 			return err
 		}
-		size := picture.Bounds().Size()
+		size := img.Bounds().Size()
 		if row == nil {
 			row = image.NewGray(image.Rect(0, 0, images.Len()*(size.X+gap)-gap, size.Y))
 		}
 		at := image.Pt(k*(size.X+gap), 0)
-		draw.Draw(row, image.Rectangle{Min: at, Max: at.Add(size)}, picture, picture.Bounds().Min, draw.Src)
+		draw.Draw(row, image.Rectangle{Min: at, Max: at.Add(size)}, img, img.Bounds().Min, draw.Src)
 	}
 	file, err := os.Create(path)
 	if err != nil {

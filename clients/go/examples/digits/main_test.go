@@ -17,7 +17,7 @@ import (
 	pb "github.com/latentserve/latentserve/clients/go/latentservev1"
 )
 
-func TestTheExample(t *testing.T) {
+func TestDigits(t *testing.T) {
 	server := &fakeserver.Server{
 		OnSample: func(_ context.Context, r *pb.SampleRequest) (*pb.SampleResponse, error) {
 			var files [][]byte

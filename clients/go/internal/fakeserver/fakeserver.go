@@ -1,4 +1,4 @@
-// Package fakeserver is a server for tests, on a real connection, whose answers a test chooses.
+// Package fakeserver is a fake server on a TCP connection, whose replies a test configures.
 package fakeserver
 
 import (
@@ -16,7 +16,7 @@ import (
 	pb "github.com/latentserve/latentserve/clients/go/latentservev1"
 )
 
-// Server answers what its functions say; a call without one fails with UNIMPLEMENTED.
+// Server calls the function of each RPC; an RPC without function fails with UNIMPLEMENTED.
 type Server struct {
 	pb.UnimplementedGenerativeServiceServer
 	pb.UnimplementedModelServiceServer
@@ -35,7 +35,7 @@ type Server struct {
 	OnWatch        func(*grpc_health_v1.HealthCheckRequest, grpc.ServerStreamingServer[grpc_health_v1.HealthCheckResponse]) error
 }
 
-// Start serves until the test ends, and returns the address.
+// Start serves until the end of the test, and returns the address.
 func (s *Server) Start(t *testing.T, options ...grpc.ServerOption) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -57,7 +57,7 @@ func (s *Server) Start(t *testing.T, options ...grpc.ServerOption) string {
 	return listener.Addr().String()
 }
 
-// Failure returns an error with details, as the server makes them.
+// Failure returns an error with details, as the server does.
 func Failure(code codes.Code, message string, details ...protoadapt.MessageV1) error {
 	failure, err := status.New(code, message).WithDetails(details...)
 	if err != nil {
@@ -66,7 +66,7 @@ func Failure(code codes.Code, message string, details ...protoadapt.MessageV1) e
 	return failure.Err()
 }
 
-// Metadata returns the first value of a call's metadata, "" where there is none.
+// Metadata returns the first value of a metadata key of the call, "" if absent.
 func Metadata(ctx context.Context, key string) string {
 	if values := metadata.ValueFromIncomingContext(ctx, key); len(values) > 0 {
 		return values[0]
@@ -74,72 +74,72 @@ func Metadata(ctx context.Context, key string) string {
 	return ""
 }
 
-func answer[Request, Reply any](on func(context.Context, Request) (Reply, error), ctx context.Context, request Request) (Reply, error) {
+func serve[Request, Reply any](on func(context.Context, Request) (Reply, error), ctx context.Context, request Request) (Reply, error) {
 	if on == nil {
 		var none Reply
-		return none, status.Error(codes.Unimplemented, "the test expects no such call")
+		return none, status.Error(codes.Unimplemented, "the test does not expect this call")
 	}
 	return on(ctx, request)
 }
 
 func stream[Request, Reply any](on func(Request, grpc.ServerStreamingServer[Reply]) error, request Request, replies grpc.ServerStreamingServer[Reply]) error {
 	if on == nil {
-		return status.Error(codes.Unimplemented, "the test expects no such call")
+		return status.Error(codes.Unimplemented, "the test does not expect this call")
 	}
 	return on(request, replies)
 }
 
-// Encode answers what OnEncode says.
+// Encode calls OnEncode.
 func (s *Server) Encode(ctx context.Context, r *pb.EncodeRequest) (*pb.EncodeResponse, error) {
-	return answer(s.OnEncode, ctx, r)
+	return serve(s.OnEncode, ctx, r)
 }
 
-// Decode answers what OnDecode says.
+// Decode calls OnDecode.
 func (s *Server) Decode(ctx context.Context, r *pb.DecodeRequest) (*pb.DecodeResponse, error) {
-	return answer(s.OnDecode, ctx, r)
+	return serve(s.OnDecode, ctx, r)
 }
 
-// Reconstruct answers what OnReconstruct says.
+// Reconstruct calls OnReconstruct.
 func (s *Server) Reconstruct(ctx context.Context, r *pb.ReconstructRequest) (*pb.ReconstructResponse, error) {
-	return answer(s.OnReconstruct, ctx, r)
+	return serve(s.OnReconstruct, ctx, r)
 }
 
-// Denoise answers what OnDenoise says.
+// Denoise calls OnDenoise.
 func (s *Server) Denoise(ctx context.Context, r *pb.DenoiseRequest) (*pb.DenoiseResponse, error) {
-	return answer(s.OnDenoise, ctx, r)
+	return serve(s.OnDenoise, ctx, r)
 }
 
-// Sample answers what OnSample says.
+// Sample calls OnSample.
 func (s *Server) Sample(ctx context.Context, r *pb.SampleRequest) (*pb.SampleResponse, error) {
-	return answer(s.OnSample, ctx, r)
+	return serve(s.OnSample, ctx, r)
 }
 
-// SampleStream answers what OnSampleStream says.
+// SampleStream calls OnSampleStream.
 func (s *Server) SampleStream(r *pb.SampleStreamRequest, replies grpc.ServerStreamingServer[pb.SampleStreamResponse]) error {
 	return stream(s.OnSampleStream, r, replies)
 }
 
-// ListModels answers what OnListModels says.
+// ListModels calls OnListModels.
 func (s *Server) ListModels(ctx context.Context, r *pb.ListModelsRequest) (*pb.ListModelsResponse, error) {
-	return answer(s.OnListModels, ctx, r)
+	return serve(s.OnListModels, ctx, r)
 }
 
-// GetModel answers what OnGetModel says.
+// GetModel calls OnGetModel.
 func (s *Server) GetModel(ctx context.Context, r *pb.GetModelRequest) (*pb.GetModelResponse, error) {
-	return answer(s.OnGetModel, ctx, r)
+	return serve(s.OnGetModel, ctx, r)
 }
 
-// ReloadModels answers what OnReloadModels says.
+// ReloadModels calls OnReloadModels.
 func (s *Server) ReloadModels(ctx context.Context, r *pb.ReloadModelsRequest) (*pb.ReloadModelsResponse, error) {
-	return answer(s.OnReloadModels, ctx, r)
+	return serve(s.OnReloadModels, ctx, r)
 }
 
-// Check answers what OnCheck says.
+// Check calls OnCheck.
 func (s *Server) Check(ctx context.Context, r *grpc_health_v1.HealthCheckRequest) (*grpc_health_v1.HealthCheckResponse, error) {
-	return answer(s.OnCheck, ctx, r)
+	return serve(s.OnCheck, ctx, r)
 }
 
-// Watch answers what OnWatch says.
+// Watch calls OnWatch.
 func (s *Server) Watch(r *grpc_health_v1.HealthCheckRequest, replies grpc.ServerStreamingServer[grpc_health_v1.HealthCheckResponse]) error {
 	return stream(s.OnWatch, r, replies)
 }

@@ -1,6 +1,6 @@
-// Command generate writes the Go code of the .proto files, or with -check says whether the
-// committed code is what they give. It needs nothing but Go: the .proto files are compiled in
-// this process, and the plugins are those that tools/go.mod pins.
+// Command generate writes the Go code of the .proto files, or with -check compares it with the
+// committed code. It requires only Go: it compiles the .proto files itself and uses the plugins that
+// tools/go.mod pins.
 package main
 
 import (
@@ -28,10 +28,10 @@ const (
 )
 
 func main() {
-	protos := flag.String("proto", "", "the folder with the .proto files")
-	out := flag.String("out", "", "the folder of the module that the code is written into")
-	plugins := flag.String("plugins", "", "the folder with protoc-gen-go and protoc-gen-go-grpc")
-	check := flag.Bool("check", false, "compare, write nothing")
+	protos := flag.String("proto", "", "folder of the .proto files")
+	out := flag.String("out", "", "folder of the module that receives the code")
+	plugins := flag.String("plugins", "", "folder of protoc-gen-go and protoc-gen-go-grpc")
+	check := flag.Bool("check", false, "compare without writing")
 	flag.Parse()
 	if err := run(*protos, *out, *plugins, *check); err != nil {
 		fmt.Fprintln(os.Stderr, "generate:", err)
@@ -69,14 +69,14 @@ func run(protos, out, plugins string, check bool) error {
 	return nil
 }
 
-// compile returns what protoc would hand to a plugin.
+// compile returns the input that protoc passes to a plugin.
 func compile(protos string) (*pluginpb.CodeGeneratorRequest, error) {
 	paths, err := filepath.Glob(filepath.Join(protos, pattern))
 	if err != nil {
 		return nil, err
 	}
 	if len(paths) == 0 {
-		return nil, fmt.Errorf("no %s in %q", pattern, protos)
+		return nil, fmt.Errorf("no files match %s in %q", pattern, protos)
 	}
 	parameters := []string{"module=" + module}
 	var names []string
@@ -86,7 +86,7 @@ func compile(protos string) (*pluginpb.CodeGeneratorRequest, error) {
 			return nil, err
 		}
 		names = append(names, filepath.ToSlash(name))
-		// The .proto files name no Go module of anybody; this one is ours.
+		// The .proto files have no go_package option; this is the import path of the module.
 		parameters = append(parameters, "M"+filepath.ToSlash(name)+"="+goPackage)
 	}
 	compiler := protocompile.Compiler{
@@ -101,7 +101,7 @@ func compile(protos string) (*pluginpb.CodeGeneratorRequest, error) {
 		FileToGenerate: names,
 		Parameter:      proto.String(strings.Join(parameters, ",")),
 	}
-	// A plugin wants every file after those that it imports.
+	// Plugins require every file after its imports.
 	seen := map[string]bool{}
 	var add func(file protoreflect.FileDescriptor)
 	add = func(file protoreflect.FileDescriptor) {
@@ -161,7 +161,7 @@ func compare(out string, generated map[string]string) error {
 		}
 	}
 	if len(stale) > 0 {
-		return fmt.Errorf("not what proto/ gives: %s; run: make generate", strings.Join(stale, ", "))
+		return fmt.Errorf("the generated code differs from proto/: %s; run: make generate", strings.Join(stale, ", "))
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
-"""The command line: `latentserve COMMAND ...`, or `python -m latentserve_client`.
+"""Command line: `latentserve COMMAND ...`, or `python -m latentserve_client`.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted. What went wrong is said on stderr.
+Comes in: the arguments. Goes out: text or JSON on stdout, errors on stderr, and the exit code: 0
+success, 1 failure, 2 wrong usage, 130 interrupted. Knows the client, the pictures and `load`.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ import sys
 from collections.abc import Sequence
 
 from latentserve_client import LatentserveError
+from latentserve_client._command_line import CommandError, UsageError
 from latentserve_client.cli._arguments import make_parser
 from latentserve_client.cli._commands import COMMANDS
-from latentserve_client.cli._inputs import CommandError, UsageError
 
 __all__ = ["main"]
 
@@ -30,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"latentserve {args.command}: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:
-        # The reader, for example `head`, has seen enough. Python would complain again at exit.
+        # The reader, for example `head`, has closed the pipe. Python would report it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _with_address(error: Exception, server: str) -> str:
-    """Return the message, with the address where it is the address that may be wrong."""
+    """Return the message, with the address if the error may result from a wrong address."""
     if isinstance(error, LatentserveError) and error.code in ("UNAVAILABLE", "UNIMPLEMENTED"):
         return f"{server}: {error}"
     return str(error)

@@ -1,4 +1,4 @@
-"""The commands and options that there are."""
+"""Parser of the commands and options."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from latentserve_client._base import DEFAULT_TIMEOUT_S
 from latentserve_client._checks import to_ref
 from latentserve_client._errors import InvalidArgument
-from latentserve_client.load.options import add_options as add_load_options
+from latentserve_client.load.plan.options import add_options as add_load_options
 
 _EXAMPLES = """\
 examples:
@@ -28,7 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
     parser = argparse.ArgumentParser(
         prog="latentserve",
-        description="Talk to a latentserve server.",
+        description="Command-line client of a latentserve server.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -46,9 +46,9 @@ def make_parser() -> argparse.ArgumentParser:
         )
 
     add("models", "list the models, or describe one with --model")
-    encode = add("encode", "map images to latents", images, out)
-    _seed(encode, "draw the latents from q(z|x) instead of taking its mean")
-    decode = add("decode", "map latents to images", out)
+    encode = add("encode", "encode images to latents", images, out)
+    _seed(encode, "sample the latents from q(z|x) with this seed, instead of the mean")
+    decode = add("decode", "decode latents to images", out)
     decode.add_argument(
         "--latents",
         type=Path,
@@ -62,23 +62,26 @@ def make_parser() -> argparse.ArgumentParser:
         "--add-noise",
         type=_positive,
         metavar="SIGMA",
-        help="first add Gaussian noise of this standard deviation to the images, which are then "
-        "taken for clean ones in [0, 1], and clip",
+        help="first add Gaussian noise of this standard deviation to the images, assumed to be "
+        "clean and in [0, 1], and clip the result",
     )
-    _seed(denoise, "seed of that noise (default: 0)")
-    sample = add("sample", "draw new images", out)
-    sample.add_argument("--count", type=_count, default=10, help="how many (default: 10)")
-    _seed(sample, "draw the same images again (default: the server draws a seed)")
+    _seed(denoise, "seed of the noise of --add-noise (default: 0)")
+    sample = add("sample", "sample new images", out)
+    sample.add_argument("--count", type=_count, default=10, help="number of images (default: 10)")
+    _seed(sample, "seed; the same seed gives the same images (default: chosen by the server)")
     sample.add_argument(
-        "--offset", type=_not_negative, default=0, help="first row of the seed's stream"
+        "--offset",
+        type=_not_negative,
+        default=0,
+        help="first row of the stream of the seed (default: 0)",
     )
     sample.add_argument(
-        "--temperature", type=float, help="below 1 draws nearer the mode (default: 1)"
+        "--temperature", type=float, help="below 1 samples closer to the mode (default: 1)"
     )
-    add("health", "exit with 0 only if the server, or the model of --model, is serving")
-    reload = add("reload", "have the server look at its model folder again")
+    add("health", "exit with code 0 only if the server, or the model of --model, is serving")
+    reload = add("reload", "reload the model folder of the server")
     reload.add_argument("names", nargs="*", metavar="NAME", help="only these models (default: all)")
-    add_load_options(add("load", "put load on the server and report latencies and rates"))
+    add_load_options(add("load", "run a load test and report latencies and rates"))
     return parser
 
 
@@ -89,38 +92,43 @@ def _common() -> argparse.ArgumentParser:
         "--server",
         default=os.environ.get("LATENTSERVE_SERVER", "127.0.0.1:50051"),
         metavar="HOST:PORT",
-        help="address (default: $LATENTSERVE_SERVER, now %(default)s)",
+        help="address (default: $LATENTSERVE_SERVER, currently %(default)s)",
     )
     group.add_argument(
         "--timeout-s",
         type=_positive,
         default=None,
         metavar="SECONDS",
-        help=f"seconds that a call may take (default: {DEFAULT_TIMEOUT_S:g})",
+        help=f"timeout of a call (default: {DEFAULT_TIMEOUT_S:g})",
     )
     group.add_argument(
         "--model",
         type=_model,
         metavar="NAME[:VERSION]",
-        help="the model (default: the server's), in its newest version unless told",
+        help="model (default: default model of the server), by default in its newest version",
     )
     group.add_argument("--json", action="store_true", help="print one JSON object")
     security = common.add_argument_group("TLS and token")
     security.add_argument(
-        "--tls", action="store_true", help="use TLS and trust the authorities that gRPC knows"
+        "--tls",
+        action="store_true",
+        help="use TLS with the default certificate authorities of gRPC",
     )
     security.add_argument(
-        "--tls-ca", type=Path, metavar="FILE", help="use TLS and trust these authorities (PEM)"
+        "--tls-ca",
+        type=Path,
+        metavar="FILE",
+        help="use TLS with these certificate authorities (PEM)",
     )
+    security.add_argument("--tls-cert", type=Path, metavar="FILE", help="client certificate (PEM)")
     security.add_argument(
-        "--tls-cert", type=Path, metavar="FILE", help="the client's own certificate (PEM)"
+        "--tls-key", type=Path, metavar="FILE", help="private key of the client certificate (PEM)"
     )
-    security.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key (PEM)")
     security.add_argument(
         "--token-file",
         type=Path,
         metavar="FILE",
-        help="file with the bearer token (default: the variable LATENTSERVE_TOKEN)",
+        help="file with the bearer token (default: environment variable LATENTSERVE_TOKEN)",
     )
     return common
 
@@ -133,24 +141,24 @@ def _images() -> argparse.ArgumentParser:
         nargs="*",
         type=Path,
         metavar="FILE",
-        help="image files of exactly the model's height and width, unless --resize",
+        help="image files with the height and width of the model, unless --resize is given",
     )
     group.add_argument(
-        "--resize", action="store_true", help="resize the files to the model's size first"
+        "--resize", action="store_true", help="resize the files to the image size of the model"
     )
     group.add_argument(
         "--digits",
         metavar="N | 0,1,2",
-        help="bundled MNIST test digits: the first N of 100, or one of each in a list",
+        help="bundled MNIST test digits: the first N of 100, or one digit of each listed class",
     )
     group.add_argument(
-        "--mnist", type=Path, metavar="DIR", help="MNIST test digits from a folder of IDX files"
+        "--mnist", type=Path, metavar="DIR", help="MNIST test digits from a folder with IDX files"
     )
     group.add_argument(
         "--start", type=_not_negative, default=0, help="first digit of --mnist (default: 0)"
     )
     group.add_argument(
-        "--count", type=_count, default=10, help="how many digits of --mnist (default: 10)"
+        "--count", type=_count, default=10, help="number of digits of --mnist (default: 10)"
     )
     return images
 
@@ -161,7 +169,7 @@ def _out() -> argparse.ArgumentParser:
         "--out",
         type=Path,
         metavar="FILE",
-        help="write a picture (.png) or the arrays (.npz)",
+        help="write an image grid (.png) or the arrays (.npz)",
     )
     return out
 

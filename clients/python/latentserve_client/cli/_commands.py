@@ -1,4 +1,4 @@
-"""The commands: each takes the parsed options, makes its calls and returns a report."""
+"""Commands: each takes the parsed options, makes its calls and returns a result."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ import numpy as np
 
 from latentserve_client import Client, Images, LatentSpec, Model
 from latentserve_client._base import DEFAULT_TIMEOUT_S
+from latentserve_client._command_line import CommandResult, UsageError, table
 from latentserve_client._results import SampleResult
-from latentserve_client.cli._inputs import Inputs, UsageError, read_inputs, read_latents
-from latentserve_client.cli._output import Report, check_out, headline, served_data, table, write
-from latentserve_client.cli._security import credentials, metadata
+from latentserve_client._security import credentials, metadata
+from latentserve_client.cli._inputs import Inputs, read_inputs, read_latents
+from latentserve_client.cli._output import check_out, headline, served_data, write
 from latentserve_client.grid import Row, Section, latent_strips
 from latentserve_client.noise import add_noise, psnr_db
 
 
-def models(args: argparse.Namespace) -> Report:
+def models(args: argparse.Namespace) -> CommandResult:
     """List all models, or describe one."""
     with _client(args) as client:
         if args.model:
@@ -41,16 +42,16 @@ def models(args: argparse.Namespace) -> Report:
     headers = ("model", "version", "state", "kind", "image", "latent", "operations")
     text = table(headers, rows) if rows else "The server has no models."
     if listed.default:
-        text += "\n\n* the default"
+        text += "\n\n* default model"
     data = {
         "default_model": listed.default,
         "models": [dataclasses.asdict(model) for model in listed],
     }
-    return Report(text, data)
+    return CommandResult(text, data)
 
 
-def encode(args: argparse.Namespace) -> Report:
-    """Map images to latents."""
+def encode(args: argparse.Namespace) -> CommandResult:
+    """Encode images to latents."""
     check_out(args.out)
     inputs = read_inputs(args)
     with _client(args) as client:
@@ -70,7 +71,7 @@ def encode(args: argparse.Namespace) -> Report:
         lambda: Section(
             "encode",
             _ref(result),
-            # In colour: right for every file, and digits are grey anyway.
+            # In colour, which is correct for all files.
             (Row("image", inputs.pixels(3)), Row("latents", latent_strips(latents), upscale=False)),
         ),
         {"latents": latents, "log_variance": result.log_variance, "labels": inputs.labels},
@@ -81,11 +82,11 @@ def encode(args: argparse.Namespace) -> Report:
         "latents": latents.tolist(),
         "log_variance": None if result.log_variance is None else result.log_variance.tolist(),
     }
-    return Report(text, data)
+    return CommandResult(text, data)
 
 
-def decode(args: argparse.Namespace) -> Report:
-    """Map latents to images."""
+def decode(args: argparse.Namespace) -> CommandResult:
+    """Decode latents to images."""
     check_out(args.out)
     latents = read_latents(args.latents)
     with _client(args) as client:
@@ -103,11 +104,11 @@ def decode(args: argparse.Namespace) -> Report:
         {"images": result.images, "latents": latents},
     )
     data = served_data(result.served_by, result.timings, elapsed_s)
-    return Report(text, {**data, "count": len(result.images)})
+    return CommandResult(text, {**data, "count": len(result.images)})
 
 
-def reconstruct(args: argparse.Namespace) -> Report:
-    """Encode and decode images, and tell the error of each."""
+def reconstruct(args: argparse.Namespace) -> CommandResult:
+    """Encode and decode images, and print the error of each image."""
     check_out(args.out)
     inputs = read_inputs(args)
     with _client(args) as client:
@@ -135,14 +136,14 @@ def reconstruct(args: argparse.Namespace) -> Report:
         },
     )
     data = served_data(result.served_by, result.timings, elapsed_s)
-    return Report(text, {**data, "squared_error": result.squared_error.tolist()})
+    return CommandResult(text, {**data, "squared_error": result.squared_error.tolist()})
 
 
-def denoise(args: argparse.Namespace) -> Report:
-    """Remove noise from images, after adding some where that is asked for."""
+def denoise(args: argparse.Namespace) -> CommandResult:
+    """Remove noise from images, after adding noise if --add-noise is given."""
     check_out(args.out)
     if args.seed is not None and args.add_noise is None:
-        raise UsageError("--seed is that of --add-noise, which is not there")
+        raise UsageError("--seed requires --add-noise")
     inputs = read_inputs(args)
     with _client(args) as client:
         inputs = _fitted(inputs, args, client)
@@ -173,11 +174,11 @@ def denoise(args: argparse.Namespace) -> Report:
             "labels": inputs.labels,
         },
     )
-    return Report(text, data)
+    return CommandResult(text, data)
 
 
-def sample(args: argparse.Namespace) -> Report:
-    """Draw new images, by a stream where one request is too small."""
+def sample(args: argparse.Namespace) -> CommandResult:
+    """Sample new images, by a stream if they exceed the limit of one request."""
     check_out(args.out)
     options: dict[str, Any] = {
         "seed": args.seed,
@@ -208,38 +209,40 @@ def sample(args: argparse.Namespace) -> Report:
         },
     )
     data = served_data(first.served_by, first.timings, elapsed_s)
-    return Report(text, {**data, "count": len(images), "seed": first.seed, "offset": args.offset})
+    return CommandResult(
+        text, {**data, "count": len(images), "seed": first.seed, "offset": args.offset}
+    )
 
 
-def health(args: argparse.Namespace) -> Report:
-    """Tell whether the server, or one model, is serving."""
+def health(args: argparse.Namespace) -> CommandResult:
+    """Print whether the server, or one model, is serving."""
     service = (args.model or "").partition(":")[0]
     with _client(args) as client:
         status = client.health(service)
-    return Report(
+    return CommandResult(
         status, {"service": service, "status": status}, exit_code=0 if status == "SERVING" else 1
     )
 
 
-def reload(args: argparse.Namespace) -> Report:
-    """Have the server look at its model folder again; fails where a version is refused."""
+def reload(args: argparse.Namespace) -> CommandResult:
+    """Reload the model folder of the server; fails if a version is refused."""
     with _client(args) as client:
         outcomes = client.reload_models(args.names, timeout_s=args.timeout_s)
     rows = [(o.name, str(o.version), o.action, o.reason) for o in outcomes]
     text = table(("model", "version", "action", "reason"), rows) if rows else "No models."
     refused = any(outcome.action == "refused" for outcome in outcomes)
     data = {"outcomes": [dataclasses.asdict(outcome) for outcome in outcomes]}
-    return Report(text, data, exit_code=1 if refused else 0)
+    return CommandResult(text, data, exit_code=1 if refused else 0)
 
 
-def load(args: argparse.Namespace) -> Report:
-    """Put load on the server; read lazily, because no other command needs it."""
+def load(args: argparse.Namespace) -> CommandResult:
+    """Run a load test; imported lazily, because no other command needs it."""
     from latentserve_client.load import command
 
     return command.load(args)
 
 
-COMMANDS: dict[str, Callable[[argparse.Namespace], Report]] = {
+COMMANDS: dict[str, Callable[[argparse.Namespace], CommandResult]] = {
     "models": models,
     "encode": encode,
     "decode": decode,
@@ -263,15 +266,15 @@ def _client(args: argparse.Namespace) -> Client:
 
 
 def _fitted(inputs: Inputs, args: argparse.Namespace, client: Client) -> Inputs:
-    """Return the inputs, resized for the model where that is asked for."""
+    """Return the inputs, resized for the model if --resize is given."""
     if not args.resize:
         return inputs
     spec = client.model().image
     return inputs.resized(spec.height, spec.width)
 
 
-def _headline(result: Any, what: str, elapsed_s: float) -> str:
-    return headline(result.served_by, result.timings, what, elapsed_s)
+def _headline(result: Any, summary: str, elapsed_s: float) -> str:
+    return headline(result.served_by, result.timings, summary, elapsed_s)
 
 
 def _ref(result: Any) -> str:
@@ -288,19 +291,19 @@ def _latent(spec: LatentSpec) -> str:
     return f"{spec.dim} values, prior {spec.prior}{parts}"
 
 
-def _describe(model: Model) -> Report:
+def _describe(model: Model) -> CommandResult:
     facts = [
         ("model", f"{model.name} v{model.version}, {model.state}"),
         ("kind", model.kind),
-        ("about", model.description or model.reason),
+        ("description", model.description or model.reason),
         ("image", f"{_size(model)} (channels x height x width)"),
         ("latent", _latent(model.latent)),
         ("operations", ", ".join(model.operations)),
-        ("rows", f"{model.limits.max_request_rows} in one request"),
+        ("rows", f"{model.limits.max_request_rows} per request"),
         ("provider", model.provider),
         ("digest", model.digest),
     ]
-    text = "\n".join(f"{name:11} {value}" for name, value in facts)
+    text = "\n".join(f"{name:12} {value}" for name, value in facts)
     if model.metrics:
         rows = [
             (
@@ -313,6 +316,6 @@ def _describe(model: Model) -> Report:
             )
             for metric in model.metrics
         ]
-        headers = ("metric", "value", "unit", "baseline", "of", "images")
+        headers = ("metric", "value", "unit", "baseline", "baseline name", "images")
         text += "\n\n" + table(headers, rows)
-    return Report(text, dataclasses.asdict(model))
+    return CommandResult(text, dataclasses.asdict(model))

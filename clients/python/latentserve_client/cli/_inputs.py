@@ -1,4 +1,4 @@
-"""Where a command gets its images and latents from."""
+"""Input images and latents of a command."""
 
 from __future__ import annotations
 
@@ -13,24 +13,17 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from latentserve_client import digits
+from latentserve_client._command_line import CommandError, UsageError
 from latentserve_client._images import read_image
-
-
-class UsageError(Exception):
-    """The options do not go together."""
-
-
-class CommandError(Exception):
-    """The command cannot be done, for a reason that is not a call's."""
 
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """Images as the user named them."""
+    """Images of the source that the options name."""
 
     to_send: NDArray[np.uint8] | list[Path] | list[PIL.Image.Image]  # digits, or files
-    names: tuple[str, ...]  # one per image, for people
-    labels: NDArray[np.uint8] | None  # [n], where the digits are known
+    names: tuple[str, ...]  # one per image, for the output
+    labels: NDArray[np.uint8] | None  # [n], if the digits are known
 
     def __len__(self) -> int:
         return len(self.names)
@@ -38,18 +31,18 @@ class Inputs:
     def pixels(self, channels: int) -> NDArray[np.float32]:
         """Return the images as float32 [n, channels, height, width] in [0, 1].
 
-        Files are turned grey or coloured as the server does. Raises CommandError for files of
+        Files are converted to grey or RGB as on the server. Raises CommandError for files of
         different sizes.
         """
         if isinstance(self.to_send, np.ndarray):
             return self.to_send.astype(np.float32)[:, np.newaxis] / np.float32(255)
         images = [_pixels(file, channels) for file in self.to_send]
         if len({image.shape for image in images}) > 1:
-            raise CommandError("the image files are of different sizes; --resize makes them equal")
+            raise CommandError("the image files have different sizes; use --resize")
         return np.stack(images)
 
     def resized(self, height: int, width: int) -> Inputs:
-        """Return the same images with these numbers of pixels; digits stay as they are."""
+        """Return the images resized to this height and width; digits are unchanged."""
         if isinstance(self.to_send, np.ndarray):
             return self
         size = (width, height)
@@ -58,18 +51,18 @@ class Inputs:
 
 
 def read_inputs(args: argparse.Namespace) -> Inputs:
-    """Return the images that the options ask for.
+    """Return the images that the options name.
 
-    Raises UsageError unless there is exactly one source, OSError for what cannot be read and
-    CommandError for what is damaged.
+    Raises UsageError unless the options name exactly one source, OSError for an unreadable file and
+    CommandError for a damaged one.
     """
     sources = [bool(args.files), args.digits is not None, args.mnist is not None]
     if sum(sources) != 1:
-        raise UsageError("give image files, or --digits N, or --mnist DIR: one of the three")
+        raise UsageError("give exactly one of: image files, --digits N, --mnist DIR")
     if args.files:
         for path in args.files:
             if path.is_dir():
-                raise CommandError(f"{path}: is a folder; give the files in it")
+                raise CommandError(f"{path}: is a folder; give image files")
         return Inputs(list(args.files), tuple(str(path) for path in args.files), None)
     if args.digits is not None:
         try:
@@ -83,16 +76,16 @@ def read_inputs(args: argparse.Namespace) -> Inputs:
     chosen = every[args.start : args.start + args.count]
     if len(chosen) < args.count:
         raise CommandError(
-            f"{args.mnist}: has {len(every)} digits; --start {args.start} --count {args.count} "
-            "asks for more"
+            f"{args.mnist}: has {len(every)} digits, too few for "
+            f"--start {args.start} --count {args.count}"
         )
     return _of_digits(chosen)
 
 
 def read_latents(path: Path) -> NDArray[Any]:
-    """Return the latents of an .npz file: its array `latents`, or its only one.
+    """Return the latents of an .npz file: its array `latents`, or its only array.
 
-    Raises OSError where it cannot be read and CommandError where it holds no latents.
+    Raises OSError for an unreadable file and CommandError for a file without latents.
     """
     try:
         with path.open("rb") as file:
@@ -123,5 +116,5 @@ def _read(file: Path | PIL.Image.Image) -> PIL.Image.Image:
     if isinstance(file, PIL.Image.Image):
         return file
     image = read_image(file.read_bytes(), str(file))
-    # Palettes and bits cannot be resized smoothly; alpha is dropped, as the server does.
+    # Palette and 1-bit images cannot be resized smoothly; alpha is dropped, as on the server.
     return image if image.mode == "L" else image.convert("RGB")

@@ -1,17 +1,12 @@
-"""The load tester behind `latentserve load`.
+"""Load tester: `latentserve load`.
 
-From what is asked for to what is reported, one concept per module:
+The folders follow the data, and each one may import only those before it:
 
-    mix, sizes          which calls, how often, how large
-    inputs, generative  what they carry: messages that are serialised once, before the load
-    open_inference      the same for any server of the Open Inference Protocol
-    schedule            when each call of an open loop is meant to be sent
-    connection          one connection: on grpcio's completion queue, or on grpc.aio
-    generator           the loops: sends, receives, tries again
-    outcomes            one row of figures per call
-    processes           several generators at once
-    run, sweep          warm-up, windows, stability; several loads and the knee
-    histogram, summary, intervals   the statistics
-    validation          answers under load against answers at rest
-    report, ...         terminal, JSON, CSV, HTML; conditions and a baseline
+    plan             what to send and when: options, mix, workload, schedule
+    measure          call records, statistics, validation of replies, server metrics
+    drive            connections, generators, processes, runs, sweeps
+    report           JSON data, text, CSV, HTML, baseline
+    open_inference   requests and replies of the Open Inference Protocol; beside report
+
+`command` runs the whole test. Comes in: the parsed command line. Goes out: a `CommandResult`.
 """

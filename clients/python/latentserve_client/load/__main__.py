@@ -1,7 +1,7 @@
-"""Loads a server of its own: `python -m latentserve_client.load --exports exports [options]`.
+"""Entry point `python -m latentserve_client.load`: load on a temporary server.
 
-It starts a server on the model folder, waits until it serves, runs `latentserve load` with the
-given options of that and the server's own metrics, and stops it.
+Starts a server on the model folder of `--exports`, waits until it serves, runs `latentserve load`
+with the remaining options and the metrics of the server, and stops the server.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _DEFAULT_MIX = "reconstruct=4,encode=4:rows=1|16,sample=1:count=16,stream=1:coun
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run it and return the exit code of `latentserve load`, 1 where the server failed."""
+    """Run the load and return the exit code of `latentserve load`, or 1 if the server fails."""
     parser = argparse.ArgumentParser(
-        description="Start a server on a model folder and load it; other options are those of "
-        "`latentserve load`."
+        description="Start a server on a model folder and run `latentserve load` on it, with all "
+        "other options."
     )
     parser.add_argument("--exports", type=Path, default=Path("exports"), metavar="DIR")
     parser.add_argument("--model", default="mnist-vae", metavar="NAME")
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, others = parser.parse_known_args(argv)
     address, metrics = free_address(), free_address()
     command = [*server_command(args.exports, address), "--metrics-listen", metrics]
-    print(f"starting a server on {args.exports} for this load", file=sys.stderr)
+    print(f"starting a server on {args.exports}", file=sys.stderr)
     try:
         with ServerProcess(command) as server:
             with Client(address) as client:

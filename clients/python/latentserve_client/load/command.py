@@ -1,4 +1,4 @@
-"""`latentserve load`: everything is checked, then the load runs, then the report is made."""
+"""The command `latentserve load`: checks the options, runs the load, writes the report."""
 
 from __future__ import annotations
 
@@ -10,49 +10,68 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from latentserve_client.cli._inputs import CommandError
-from latentserve_client.cli._output import Report
-from latentserve_client.load import plan as planning
-from latentserve_client.load.baseline import (
+from latentserve_client._command_line import CommandError, CommandResult
+from latentserve_client.load.drive.generator import CallLimits
+from latentserve_client.load.drive.preparation import prepare
+from latentserve_client.load.drive.processes import GeneratorConfig, open_processes
+from latentserve_client.load.drive.run import Runner, RunResult
+from latentserve_client.load.drive.sweep import SweepResult, run_sweep
+from latentserve_client.load.measure.server_metrics import (
+    MetricsSnapshot,
+    MetricsUnavailable,
+    scrape,
+)
+from latentserve_client.load.plan.conditions import Condition
+from latentserve_client.load.plan.config import (
+    LoadTestConfig,
+    call_timeout_s,
+    connection_count,
+    echoed_options,
+    read_config,
+    read_target,
+)
+from latentserve_client.load.plan.inputs import BadImages, read_images
+from latentserve_client.load.plan.mix import BadMix
+from latentserve_client.load.report.baseline import (
     BadBaseline,
-    Change,
+    Comparison,
     compare,
     differing_options,
     read_baseline,
 )
-from latentserve_client.load.conditions import Condition
-from latentserve_client.load.generator import Limits
-from latentserve_client.load.inputs import BadImages, read_images
-from latentserve_client.load.machine import machine, versions
-from latentserve_client.load.mix import BadMix
-from latentserve_client.load.preparation import prepare
-from latentserve_client.load.processes import Setup, open_processes
-from latentserve_client.load.report import FORMAT, run_data, sweep_data
-from latentserve_client.load.report_csv import write_csv
-from latentserve_client.load.report_html import write_html
-from latentserve_client.load.report_text import ProgressLine, report_text
-from latentserve_client.load.run import Runner, RunResult
-from latentserve_client.load.server_metrics import NoMetrics, Samples, scrape
-from latentserve_client.load.sweep import Sweep, run_sweep
+from latentserve_client.load.report.csv import write_csv
+from latentserve_client.load.report.data import FORMAT, run_data, sweep_data
+from latentserve_client.load.report.environment import machine, versions
+from latentserve_client.load.report.html import write_html
+from latentserve_client.load.report.progress import ProgressLine
+from latentserve_client.load.report.text import report_text
 
 
-def load(args: argparse.Namespace) -> Report:
-    """Load a server and report. Raises before any load for what cannot work."""
-    # The fallback of the transport must be heard.
+def load(args: argparse.Namespace) -> CommandResult:
+    """Run a load test.
+
+    Raises UsageError, CommandError or LatentserveError before the load starts.
+    """
+    # Shows the warning when the transport falls back to grpc.aio.
     logging.basicConfig(format="latentserve load: %(message)s")
-    plan = planning.read_plan(args)
-    target = planning.target(args)
+    config = read_config(args)
+    target = read_target(args)
     try:
-        earlier = read_baseline(args.baseline) if args.baseline else None
+        baseline = read_baseline(args.baseline) if args.baseline else None
         images = read_images(args.images)
-        prepared = prepare(args, plan, target, images)
-        scraped = _scraper(args.metrics_url)
-        limits = Limits(planning.timeout_s(args), args.retries, args.max_in_flight)
-        setup = Setup(
+        if args.protocol == "oip":
+            from latentserve_client.load.open_inference import prepare_oip
+
+            prepared = prepare_oip(args, config, target)
+        else:
+            prepared = prepare(args, config, target, images)
+        scraper = _scraper(args.metrics_url)
+        limits = CallLimits(call_timeout_s(args), args.retries, args.max_in_flight)
+        generators = GeneratorConfig(
             target,
             prepared.workload,
             limits,
-            planning.connections(args),
+            connection_count(args),
             args.transport,
             args.seed,
             prepared.references,
@@ -60,130 +79,133 @@ def load(args: argparse.Namespace) -> Report:
             processes=args.processes,
         )
         started = datetime.datetime.now(datetime.UTC)
-        results, sweep, transport = _measure(plan, setup, scraped)
-    except (BadBaseline, BadImages, BadMix, NoMetrics, RuntimeError) as error:
+        results, sweep, transport = _run(config, generators, scraper)
+    except (BadBaseline, BadImages, BadMix, MetricsUnavailable, RuntimeError) as error:
         raise CommandError(str(error)) from None
     kinds = prepared.workload.kinds
     report: dict[str, Any] = {
         "format": FORMAT,
         "started": started.isoformat(timespec="seconds"),
-        "options": {**planning.echo(args), "mix": args.mix or "default"},
+        "options": {**echoed_options(args), "mix": args.mix or "default"},
         "versions": versions(),
         "machine": machine(),
         "server": {"address": args.server, "models": list(prepared.models)},
         "tester": {
             "processes": args.processes,
-            "connections": setup.connections,
+            "connections": generators.connections,
             "transport": transport,
         },
         "runs": [run_data(result, kinds) for result in results],
         "sweep": sweep_data(sweep) if sweep else None,
-        # The run that conditions, baselines and the tables are about: of a sweep its knee.
+        # Index of the run for tables, conditions and baseline: the knee, or the last run.
         "shown": sweep.points.index(sweep.knee) if sweep and sweep.knee else len(results) - 1,
     }
-    changes = compare(earlier, report) if earlier else []
-    report["baseline"] = [_change_data(change) for change in changes]
+    comparisons = compare(baseline, report) if baseline else []
+    report["baseline"] = [_comparison_data(comparison) for comparison in comparisons]
     report["conditions"] = [
-        _judged(condition, report["runs"][report["shown"]]) for condition in plan.conditions
+        _condition_data(condition, report["runs"][report["shown"]])
+        for condition in config.conditions
     ]
-    report["problems"] = _problems(report, sweep, earlier)
-    text = report_text(report, changes) + _write(args.out, report)
-    return Report(text, report, _exit_code(report))
+    report["problems"] = _problems(report, sweep, baseline)
+    text = report_text(report, comparisons) + _write(args.out, report)
+    return CommandResult(text, report, _exit_code(report))
 
 
-def _measure(
-    plan: planning.Plan, setup: Setup, scraped: Callable[[], Samples | None]
-) -> tuple[list[RunResult], Sweep | None, str]:
-    """Run the load, or the sweep, and return what was found, and on which transport."""
+def _run(
+    config: LoadTestConfig,
+    generators: GeneratorConfig,
+    scraper: Callable[[], MetricsSnapshot | None],
+) -> tuple[list[RunResult], SweepResult | None, str]:
+    """Run the load or the sweep; return the results, the sweep and the name of the transport."""
     line = ProgressLine()
-    processes = open_processes(setup)
+    processes = open_processes(generators)
     with contextlib.ExitStack() as stack:
         for process in processes:
             stack.callback(process.close)
         stack.callback(line.clear)
         runner = Runner(
             processes,
-            len(setup.workload.kinds),
-            plan.timing,
-            scrape=scraped,
+            len(generators.workload.kinds),
+            config.timing,
+            scrape=scraper,
             on_progress=line.show,
         )
         transport = processes[0].transport
-        if plan.axis is None:
-            return [runner.run(plan.load)], None, transport
+        if config.axis is None:
+            return [runner.run(config.load)], None, transport
         sweep = run_sweep(
-            plan.axis,
-            lambda load: runner.run(plan.at(load)),
-            slo_p99_ms=plan.slo_p99_ms,
-            refine=plan.refine,
+            config.axis,
+            lambda load: runner.run(config.at(load)),
+            slo_p99_ms=config.slo_p99_ms,
+            refine=config.refine,
         )
         return [point.result for point in sweep.points], sweep, transport
 
 
-def _scraper(url: str | None) -> Callable[[], Samples | None]:
-    """Return what reads the metrics. Raises NoMetrics where that fails now."""
+def _scraper(url: str | None) -> Callable[[], MetricsSnapshot | None]:
+    """Return a function that reads the metrics. Raises MetricsUnavailable if a first read fails."""
     if url is None:
         return lambda: None
     scrape(url)
 
-    def again() -> Samples | None:
+    def scrape_again() -> MetricsSnapshot | None:
         try:
             return scrape(url)
-        except NoMetrics:
-            return None  # the server may be busy or gone: the load's own figures say so
+        except MetricsUnavailable:
+            return None  # an overloaded or stopped server shows in the measurements of the load
 
-    return again
+    return scrape_again
 
 
-def _judged(condition: Condition, run: dict[str, Any]) -> dict[str, Any]:
-    failed, value = condition.holds(run)
+def _condition_data(condition: Condition, run: dict[str, Any]) -> dict[str, Any]:
+    failed, value = condition.evaluate(run)
     return {"text": condition.text, "value": value, "failed": failed}
 
 
 def _problems(
-    report: dict[str, Any], sweep: Sweep | None, earlier: dict[str, Any] | None
+    report: dict[str, Any], sweep: SweepResult | None, baseline: dict[str, Any] | None
 ) -> list[str]:
-    """Return what the reader must not miss."""
+    """Return the problems of the run; those that fail it start in capitals."""
     problems = []
     last, shown = report["runs"][-1], report["runs"][report["shown"]]
     wrong = sum(run["validation"]["wrong"] for run in report["runs"])
     if wrong:
         problems.append(
-            f"WRONG ANSWERS: {wrong} replies were not what the same request gives at rest"
+            f"WRONG REPLIES: {wrong} replies differ from the reference reply of their request"
         )
     if not shown["latency"]["max_ms"]:
-        problems.append("NO CALL WAS ANSWERED WELL in the measured time")
+        problems.append("NO CALL SUCCEEDED in the measured time")
     if shown["ended"] == "not stable":
-        problems.append("NOT STABLE: the confidence intervals are wider than asked for")
+        problems.append("NOT STABLE: the confidence intervals are wider than --stable-within")
     if last["ended"].startswith("failed"):
-        problems.append(f"THE TESTER {last['ended']}")
+        problems.append(f"THE LOAD TESTER {last['ended']}")
     if sweep is not None and sweep.slo_p99_ms is not None and sweep.knee is None:
-        problems.append("NO KNEE: even the lowest load breaks the objective")
-    if earlier is not None and (different := differing_options(earlier, report)):
-        problems.append("the baseline was another load: " + "; ".join(different))
+        problems.append("NO KNEE: the lowest load violates the objective")
+    if baseline is not None and (different := differing_options(baseline, report)):
+        problems.append("the options of the baseline differ: " + "; ".join(different))
     return problems
 
 
 def _exit_code(report: dict[str, Any]) -> int:
     if any(run["ended"] == "interrupted" for run in report["runs"]):
         return 130
-    # A baseline of another load is a remark; all the other problems begin in capitals.
+    # Different options of the baseline are only a remark; all other problems start in capitals.
     failed = any(problem[:2].isupper() for problem in report["problems"])
     return int(failed or any(condition["failed"] for condition in report["conditions"]))
 
 
-def _change_data(change: Change) -> dict[str, Any]:
+def _comparison_data(comparison: Comparison) -> dict[str, Any]:
     return {
-        "name": change.name,
-        "before": change.before,
-        "after": change.after,
-        "share": change.share,
-        "verdict": change.verdict,
+        "name": comparison.name,
+        "before": comparison.before,
+        "after": comparison.after,
+        "share": comparison.share,
+        "verdict": comparison.verdict,
     }
 
 
 def _write(files: Sequence[Any], report: dict[str, Any]) -> str:
-    """Write the report into each file and return the lines to print."""
+    """Write the report to each file and return the lines to print."""
     lines = []
     for path in files:
         if path.suffix == ".json":

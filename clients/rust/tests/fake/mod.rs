@@ -1,9 +1,9 @@
 // Copyright 2026 The latentserve authors
 // SPDX-License-Identifier: Apache-2.0
 
-//! A server on a real connection, whose answers a test chooses.
+//! Fake server on a TCP connection, whose replies a test configures.
 
-#![allow(dead_code)] // each test uses a part of it
+#![allow(dead_code)] // each test uses only a part
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -21,21 +21,21 @@ use tonic::transport::{Server, ServerTlsConfig};
 use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-/// Refuses the first attempts of each call; afterwards it answers what it got.
+/// Refuses the first attempts of a call, then returns its input.
 #[derive(Default)]
 pub struct Fake {
     pub refusal: Option<Refusal>,
-    /// Never answers.
+    /// Never replies.
     pub held: bool,
-    /// Chunks after which a stream fails; none: it ends.
+    /// Number of chunks after which a stream fails; `None`: it ends normally.
     pub breaks_after: Option<i64>,
-    /// Chunks after which a stream sends no more, without an end; none: it ends.
+    /// Number of chunks after which a stream stalls; `None`: it ends normally.
     pub pauses_after: Option<i64>,
     pub attempts: AtomicU32,
-    /// Of the last call.
+    /// Metadata of the last call.
     pub metadata: Mutex<MetadataMap>,
     pub sampled: Mutex<Option<pb::SampleRequest>>,
-    /// Streams that their callers have left.
+    /// Number of streams that the client cancelled.
     pub dropped: Arc<AtomicU32>,
 }
 
@@ -54,7 +54,7 @@ impl Refusal {
 }
 
 impl Fake {
-    async fn taken<M>(&self, request: Request<M>) -> Result<M, Status> {
+    async fn receive<M>(&self, request: Request<M>) -> Result<M, Status> {
         let (metadata, _, message) = request.into_parts();
         *self.metadata.lock().unwrap() = metadata;
         let attempt = self.attempts.fetch_add(1, Ordering::SeqCst);
@@ -68,7 +68,7 @@ impl Fake {
         Ok(message)
     }
 
-    /// Returns what the last call had as this metadata.
+    /// Returns a metadata value of the last call.
     pub fn saw(&self, key: &str) -> Option<String> {
         let metadata = self.metadata.lock().unwrap();
         metadata
@@ -77,7 +77,7 @@ impl Fake {
     }
 }
 
-/// Starts a server on a free port; it ends with the runtime.
+/// Starts a server on a free port; it stops with the runtime.
 pub async fn start(fake: Fake) -> (SocketAddr, Arc<Fake>) {
     start_with(fake, None).await
 }
@@ -116,7 +116,7 @@ pub fn pixel(level: u8) -> Option<pb::Images> {
     })
 }
 
-/// One file per image.
+/// Returns images as files.
 pub fn files(files: impl IntoIterator<Item = Vec<u8>>) -> Option<pb::Images> {
     let files = files.into_iter().map(Into::into).collect();
     let form = pb::images::Form::Encoded(pb::EncodedImages { files });
@@ -134,7 +134,7 @@ pub fn grey_file() -> Vec<u8> {
     file
 }
 
-/// Refuses images of any height but these.
+/// Refuses images whose height is not 1, 28 or 1024.
 fn check_height(images: &Option<pb::Images>) -> Result<(), Status> {
     let form = images.as_ref().and_then(|images| images.form.as_ref());
     match form {
@@ -166,7 +166,7 @@ impl GenerativeService for Fake {
         &self,
         request: Request<pb::EncodeRequest>,
     ) -> Result<Response<pb::EncodeResponse>, Status> {
-        let request = self.taken(request).await?;
+        let request = self.receive(request).await?;
         check_height(&request.images)?;
         let latents = pb::Tensor {
             data_type: pb::DataType::Float32.into(),
@@ -190,7 +190,7 @@ impl GenerativeService for Fake {
         &self,
         request: Request<pb::DecodeRequest>,
     ) -> Result<Response<pb::DecodeResponse>, Status> {
-        let request = self.taken(request).await?;
+        let request = self.receive(request).await?;
         let file = vec![request.output_format as u8];
         let images = files([file]);
         Ok(Response::new(pb::DecodeResponse {
@@ -203,7 +203,7 @@ impl GenerativeService for Fake {
         &self,
         request: Request<pb::ReconstructRequest>,
     ) -> Result<Response<pb::ReconstructResponse>, Status> {
-        let mut images = self.taken(request).await?.images;
+        let mut images = self.receive(request).await?.images;
         if let Some(pb::images::Form::Encoded(_)) = images.as_ref().and_then(|i| i.form.as_ref()) {
             let tensor = pb::Tensor {
                 data_type: pb::DataType::Uint8.into(),
@@ -226,7 +226,7 @@ impl GenerativeService for Fake {
         &self,
         request: Request<pb::DenoiseRequest>,
     ) -> Result<Response<pb::DenoiseResponse>, Status> {
-        let images = self.taken(request).await?.images;
+        let images = self.receive(request).await?.images;
         Ok(Response::new(pb::DenoiseResponse {
             images,
             ..Default::default()
@@ -237,7 +237,7 @@ impl GenerativeService for Fake {
         &self,
         request: Request<pb::SampleRequest>,
     ) -> Result<Response<pb::SampleResponse>, Status> {
-        let request = self.taken(request).await?;
+        let request = self.receive(request).await?;
         let seed = request.seed.unwrap_or(9);
         let images = if request.output_format == i32::from(pb::ImageFormat::Png) {
             files((0..request.count).map(|_| grey_file()))
@@ -260,7 +260,7 @@ impl GenerativeService for Fake {
         &self,
         request: Request<pb::SampleStreamRequest>,
     ) -> Result<Response<Chunks>, Status> {
-        let request = self.taken(request).await?;
+        let request = self.receive(request).await?;
         Ok(Response::new(Chunks {
             next: request.offset,
             end: request.offset + request.count,
@@ -271,7 +271,7 @@ impl GenerativeService for Fake {
     }
 }
 
-/// One image per chunk, whose level is its row.
+/// Stream of chunks with one image each, whose level is its row.
 pub struct Chunks {
     next: i64,
     end: i64,
@@ -321,7 +321,7 @@ impl ModelService for Fake {
         &self,
         request: Request<pb::ListModelsRequest>,
     ) -> Result<Response<pb::ListModelsResponse>, Status> {
-        self.taken(request).await?;
+        self.receive(request).await?;
         let model = pb::Model {
             name: "mnist-vae".to_owned(),
             version: 2,
@@ -344,7 +344,7 @@ impl ModelService for Fake {
         &self,
         request: Request<pb::GetModelRequest>,
     ) -> Result<Response<pb::GetModelResponse>, Status> {
-        let reference = self.taken(request).await?.model.unwrap_or_default();
+        let reference = self.receive(request).await?.model.unwrap_or_default();
         let (name, version) = (reference.name, reference.version);
         let model = Some(pb::Model {
             name,
@@ -358,7 +358,7 @@ impl ModelService for Fake {
         &self,
         request: Request<pb::ReloadModelsRequest>,
     ) -> Result<Response<pb::ReloadModelsResponse>, Status> {
-        let names = self.taken(request).await?.names;
+        let names = self.receive(request).await?.names;
         let action = pb::reload_outcome::Action::Loaded.into();
         let outcomes = names.into_iter().map(|name| pb::ReloadOutcome {
             name,
@@ -372,5 +372,5 @@ impl ModelService for Fake {
     }
 }
 
-/// Long enough for whatever is waited for to happen.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// Timeout of operations that are expected to finish.
+pub const TEST_TIMEOUT: Duration = Duration::from_secs(20);

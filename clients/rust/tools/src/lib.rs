@@ -1,11 +1,11 @@
 // Copyright 2026 The latentserve authors
 // SPDX-License-Identifier: Apache-2.0
 
-//! What the programs of this crate share.
+//! Command-line parsing shared by the programs of this crate.
 
 use std::collections::HashMap;
 
-/// Reads a command line of `--NAME VALUE`, each NAME one of those that are known.
+/// Parses a command line of `--NAME VALUE` pairs, with each NAME among `known`.
 pub fn arguments(known: &[&str]) -> Result<HashMap<String, String>, String> {
     parse(known, std::env::args().skip(1))
 }
@@ -20,13 +20,13 @@ fn parse(
         let name = word.strip_prefix("--").filter(|name| known.contains(name));
         let name = name.ok_or_else(|| {
             format!(
-                "{word}: unknown; there are --{} VALUE",
+                "unknown argument {word}; available: --{} VALUE",
                 known.join(" VALUE, --")
             )
         })?;
         let value = words
             .next()
-            .ok_or_else(|| format!("{word} wants a value"))?;
+            .ok_or_else(|| format!("{word} requires a value"))?;
         values.insert(name.to_owned(), value);
     }
     Ok(values)
@@ -44,7 +44,7 @@ mod tests {
     }
 
     #[test]
-    fn pairs_are_read_and_others_refused() {
+    fn pairs_are_parsed_and_invalid_arguments_refused() {
         assert_eq!(parsed("--servers a --cases b").unwrap()["cases"], "b");
         for bad in ["--other a", "cases a", "--cases"] {
             assert!(parsed(bad).is_err(), "{bad}");

@@ -1,4 +1,4 @@
-"""The count of calls in flight on an event loop; `interceptors` has the one for threads."""
+"""Counter of calls in flight on an event loop; `transport.drain` has the thread-safe one."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from latentserve_server.errors import Unavailable
 
 
 class DrainGate:
-    """Counts the calls in flight, refuses new ones while the server drains, and holds replies."""
+    """Counts calls in flight, refuses new calls during a drain, and can hold replies."""
 
     def __init__(self) -> None:
         self._in_flight = 0
         self._draining = False
         self._idle = asyncio.Event()
         self._idle.set()
-        self._passing = asyncio.Event()
-        self._passing.set()
+        self._released = asyncio.Event()
+        self._released.set()
 
     @property
     def in_flight(self) -> int:
-        """Calls that were admitted and have not ended."""
+        """Number of calls that were admitted and have not ended."""
         return self._in_flight
 
     def __enter__(self) -> None:
         if self._draining:
-            raise Unavailable("the server is shutting down; try another one", retry_after_s=1.0)
+            raise Unavailable("the server is shutting down; try another server", retry_after_s=1.0)
         self._in_flight += 1
         self._idle.clear()
 
@@ -36,18 +36,18 @@ class DrainGate:
 
     def hold(self) -> None:
         """Hold every reply until `release`."""
-        self._passing.clear()
+        self._released.clear()
 
     def release(self) -> None:
-        """Hold no more."""
-        self._passing.set()
+        """Stop holding replies."""
+        self._released.set()
 
-    async def pass_out(self) -> None:
+    async def wait_for_release(self) -> None:
         """Wait until replies may be sent."""
-        await self._passing.wait()
+        await self._released.wait()
 
     async def drain(self, *, timeout_s: float) -> bool:
-        """Refuse new calls and wait for those in flight; False where some are left."""
+        """Refuse new calls and wait for calls in flight; return False after the timeout."""
         self._draining = True
         try:
             await asyncio.wait_for(self._idle.wait(), timeout_s)

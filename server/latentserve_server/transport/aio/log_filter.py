@@ -1,20 +1,20 @@
-"""What grpc.aio has to say of callers who left: nothing that anybody must know."""
+"""Log filter for grpc.aio's stack traces of cancelled calls."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 
-# Private to grpcio. It comes from nothing but its own writes and reads.
-_WRITE_TO_NOBODY = "ExecuteBatchError"
+# Private to grpcio, which raises it only for a failed read or write of a call.
+_FAILED_BATCH = "ExecuteBatchError"
 
 
 def drop_cancellation(record: logging.LogRecord) -> bool:
-    """Filter of a logger: False for the record of a call whose caller has gone.
+    """Return False for the record of a cancelled call, for use as a logging filter.
 
-    grpc.aio writes a stack trace where a health Watch ends with its client or with the server,
-    which is how every Watch ends, and where a stream that was full meets the end of its caller.
-    Our interceptor counts and logs such a call by itself.
+    grpc.aio logs a stack trace at the normal end of every health Watch (when the client or the
+    server ends), and when the client of a stream with a full send buffer disconnects.
+    `CallInterceptor` counts and logs such calls.
     """
-    kind = record.exc_info[0] if record.exc_info else None
-    return kind is None or not (kind is asyncio.CancelledError or kind.__name__ == _WRITE_TO_NOBODY)
+    error = record.exc_info[0] if record.exc_info else None
+    return error is None or not (error is asyncio.CancelledError or error.__name__ == _FAILED_BATCH)

@@ -1,8 +1,7 @@
-"""The transport on grpc.aio: bytes in, bytes out, cancellation, deadlines, errors.
+"""Transport on grpc.aio, with cancellation, deadlines and error statuses.
 
-Requests arrive as bytes and are parsed by the service, so that bytes that are no message
-get INVALID_ARGUMENT like any other bad input; gRPC's own deserialisation would answer
-UNKNOWN, outside every interceptor.
+The service parses the request's bytes, so that malformed bytes get INVALID_ARGUMENT like other
+invalid input. gRPC's own deserialisation would fail with UNKNOWN, outside every interceptor.
 """
 
 from __future__ import annotations
@@ -45,17 +44,14 @@ from latentserve_server.transport.security import TokenGuard
 _LAST_WRITES_S = 0.5
 _CLOCK = WallClock()
 
-# The trace of the call that a task serves: grpc.aio has one task for each.
+# Trace of the current task's call; grpc.aio serves each call in a separate task.
 _TRACE: ContextVar[CallTrace | None] = ContextVar("trace", default=None)
 
 T = TypeVar("T")
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc is untyped
-    """The one place where an error becomes a status, and where calls are counted.
-
-    Nothing unexpected reaches a caller: see `status`.
-    """
+    """Converts every error of a call to a status (see `status`), and counts calls."""
 
     def __init__(
         self,
@@ -77,7 +73,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        """Wrap the handlers of our own services; health and reflection keep theirs."""
+        """Wrap the handlers of the services; return those of health and reflection unchanged."""
         method = handler_call_details.method
         if method in self._handlers:
             return self._handlers[method]
@@ -98,7 +94,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
             wrapped = grpc.unary_unary_rpc_method_handler(
                 _guard_unary(handler.unary_unary, method, rpc, self._guard, self._gate)
             )
-        # As many as the contract has methods: the wrapping is not paid for by every call.
+        # One entry for each method of the contract, so that calls do not pay for the wrapping.
         self._handlers[method] = wrapped
         return wrapped
 
@@ -137,7 +133,7 @@ class AioHandlers:
         return handle
 
     def _stream(self, method: StreamMethod) -> Callable[[bytes, Any], AsyncIterator[bytes]]:
-        """Return a handler that asks for the next chunk when the last is written."""
+        """Return a handler that requests the next chunk after the previous one is written."""
 
         async def handle(request: bytes, context: Any) -> AsyncIterator[bytes]:
             with self._gate:
@@ -149,11 +145,11 @@ class AioHandlers:
         return handle
 
     async def _call(self, begin: Callable[[Done], Call], *, offload: bool = False) -> bytes:
-        """Begin a call and wait for its reply; a caller who leaves cancels it."""
+        """Begin a call and wait for its reply; cancel it when the task is cancelled."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Reply] = loop.create_future()
 
-        def done(reply: Reply) -> None:  # on the engine's thread
+        def done(reply: Reply) -> None:  # called on the engine's thread
             loop.call_soon_threadsafe(_resolve, future, reply)
 
         if offload:
@@ -178,12 +174,12 @@ class AioHandlers:
 
 
 class AioTransport:
-    """Implements `transport.Transport`.
+    """Implements `transport.base.Transport`.
 
     Args:
-        executor: for large requests and slow replies.
+        executor: runs the work for large requests and slow replies.
         metrics: counts the calls of the services.
-        tracing: traces them, None does not.
+        tracing: traces the calls; None for no traces.
     """
 
     def __init__(
@@ -199,19 +195,19 @@ class AioTransport:
 
     @property
     def in_flight(self) -> int:
-        """Calls that were admitted and have not ended."""
+        """Number of calls that were admitted and have not ended."""
         return self._gate.in_flight
 
     def take(self, batcher: Batcher) -> bool:
-        """Take none: an event loop must not wait for a model."""
+        """Decline every offer: an event loop must not run a batch."""
         return False
 
     async def start(self, endpoint: Endpoint, services: Sequence[Service]) -> int:
-        """Serve and return the port; raises SettingsError if it cannot be had."""
+        """Serve and return the port. Raises SettingsError if the port cannot be bound."""
         logging.getLogger("grpc._cython.cygrpc").addFilter(drop_cancellation)
         names = [service.name for service in services]
         for service in services:
-            for method in (*service.unary, *service.streams):  # all series are there from now on
+            for method in (*service.unary, *service.streams):  # creates all metric series
                 name = f"/{service.name}/{method}"
                 self._metrics.rpc(name, streaming=method in service.streams)
         interceptor = CallInterceptor(
@@ -246,27 +242,28 @@ class AioTransport:
         finally:
             self._gate.release()
         drained = await self.drain(timeout_s=timeout_s)
-        # The gate counts a reply as done before it is written. Health's watches never end.
+        # The gate counts a call as ended before its reply is written. The timeout is needed,
+        # because health watches do not end.
         await asyncio.wait({stopping}, timeout=_LAST_WRITES_S)
         return drained
 
     async def drain(self, *, timeout_s: float) -> bool:
-        """Refuse new calls and wait for those in flight; False where some are left."""
+        """Refuse new calls and wait for calls in flight; return False after the timeout."""
         return await self._gate.drain(timeout_s=timeout_s)
 
     async def stop(self, grace_s: float) -> None:
-        """Cut off what is left after `grace_s`, and close the port."""
+        """Cut off the calls that are in flight after `grace_s`, and close the port."""
         if self._server is not None:
             await self._server.stop(grace_s)
 
 
 def _resolve(future: asyncio.Future[T], value: T) -> None:
-    if not future.done():  # the caller may have left meanwhile
+    if not future.done():  # the call may be cancelled
         future.set_result(value)
 
 
 def _cancel_begun(beginning: asyncio.Future[Call]) -> None:
-    """Cancel a call that was begun for a caller who had left by then."""
+    """Cancel a call that began after its task was cancelled."""
     if not beginning.cancelled() and beginning.exception() is None:
         beginning.result().cancel()
 
@@ -290,16 +287,16 @@ def _guard_unary(
         try:
             guard.check(method, metadata)
             response = await behavior(request, context)
-            await gate.pass_out()
+            await gate.wait_for_release()
             code = "OK"
             return response
         except asyncio.CancelledError:
             code = cancellation_code(context.time_remaining())
             raise
-        except Exception as error:  # noqa: BLE001 - the border: everything becomes a status
+        except Exception as error:  # noqa: BLE001 - every error becomes a status
             status = explain(error)
             code = status.code_name
-            await gate.pass_out()
+            await gate.wait_for_release()
             await _abort(context, status)
         finally:
             seconds = time.perf_counter() - started
@@ -324,15 +321,15 @@ def _guard_stream(
             async for response in behavior(request, context):
                 rpc.sent()
                 yield response
-            await gate.pass_out()
+            await gate.wait_for_release()
             code = "OK"
         except asyncio.CancelledError:
             code = cancellation_code(context.time_remaining())
             raise
-        except Exception as error:  # noqa: BLE001 - the border: everything becomes a status
+        except Exception as error:  # noqa: BLE001 - every error becomes a status
             status = explain(error)
             code = status.code_name
-            await gate.pass_out()
+            await gate.wait_for_release()
             await _abort(context, status)
         finally:
             seconds = time.perf_counter() - started
@@ -342,5 +339,5 @@ def _guard_stream(
 
 
 async def _abort(context: Any, status: WireStatus) -> None:
-    """End a call with a status; grpc raises AbortError for it, which must go its way."""
+    """End a call with a status. This raises grpc's AbortError, which must not be caught."""
     await context.abort(getattr(grpc.StatusCode, status.code_name), status.message, status.trailers)

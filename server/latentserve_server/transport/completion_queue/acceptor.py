@@ -1,4 +1,4 @@
-"""Asks gRPC core for calls, and makes of each arrival a call of `completion_queue`."""
+"""Acceptor of new calls from gRPC core, one for each method."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ log = logging.getLogger(__name__)
 
 
 class Acceptor:
-    """Asks for the calls of one method, one after the other."""
+    """Accepts the calls of one method, one after the other."""
 
     def __init__(self, method: Method, server: Any) -> None:
         self._method = method
         self._make = UnaryCall if method.stream is None else StreamCall
         self._state = server._state
 
-    def ask(self) -> None:
-        """Ask the core for the next call; raises ValueError once the server is shutting down."""
+    def request_next(self) -> None:
+        """Request the next call from gRPC core. Raises ValueError during shutdown."""
         state = self._state
         queue = state.completion_queue
-        state.server.request_registered_call(queue, queue, self._method.name, self.arrived)
+        state.server.request_registered_call(queue, queue, self._method.name, self.accept)
 
-    def arrived(self, event: Any) -> object:
-        """Take a call, or end with the server."""
+    def accept(self, event: Any) -> object:
+        """Start a new call; return this object if no more calls come, otherwise None."""
         if not event.success:
             return self
         ended: object = None
         try:
-            self.ask()
+            self.request_next()
         except Exception as error:  # a tag must not raise
             if not isinstance(error, ValueError):
-                log.exception("%s takes no calls any more", self._method.name)
+                log.exception("%s accepts no more calls", self._method.name)
             ended = self
         call = self._make(event, self._method)
         self._state.rpc_states.add(call)
         try:
             call.start()
         except Exception:
-            log.exception("a call of %s could not be taken", self._method.name)
+            log.exception("a call of %s could not be started", self._method.name)
             if not call.has_events:
                 self._state.rpc_states.discard(call)
         return ended

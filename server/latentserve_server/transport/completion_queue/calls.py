@@ -1,15 +1,15 @@
-"""Calls driven by the events of grpcio's completion queue, without a thread or task for each.
+"""State machines of calls, driven by events of grpcio's completion queue.
 
-One thread polls the queue of a `grpc.server`; see `polling`. The tag of each event is one of
-the methods here, which the thread calls with the event. It returns what has had its last
-event, and so leaves the set of what the server waits for when it stops, or else None. A call
-costs four events, and no thread switch where the work is done inline.
+A call has no thread or task. The polling thread (see `poller`) takes each event from the queue of
+a `grpc.server` and calls its tag, which is a method of this module. The tag returns the call
+after the call's last event, otherwise None; the server's stop waits for calls until then. A call
+costs four events, and inline execution needs no thread switch.
 
-All of it is private to grpcio: `transport_cq.why_unusable` tries it out at every start.
+All of this is private to grpcio: `server.find_incompatibility` tests it at every start.
 
-* A batch of operations may be started from any thread; events come on the polling thread.
-* An operation holds C state: it is made anew each time, reuse would free it twice.
-* A tag must not raise: that would end the polling thread, and with it the server.
+* A batch of operations may be started from any thread; its event comes on the polling thread.
+* An operation holds C state: a new one is needed each time, since reuse would free it twice.
+* A tag must not raise: this would end the polling thread, and so the server.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _OK = grpc.StatusCode.OK.value[0]
 
 @dataclass(frozen=True)
 class Method:
-    """What the calls of one method share."""
+    """Common data of the calls of one method."""
 
     name: str
     executor: Executor
@@ -53,26 +53,26 @@ class Method:
 
 
 class UnaryCall:
-    """One call: receive the request, begin it, send what its callback is given.
+    """One call: receive the request, begin the work, send the reply.
 
-    It changes under a lock: the callback comes from an engine's thread, the events on the
-    polling thread, and large requests are parsed on a third. After the close event nothing
-    may be started; with the last of the batches that are due, the call has ended.
+    A lock protects its state: events come on the polling thread, the callback on an engine's
+    thread, and large requests are parsed on a third thread. After the close event no operation may
+    be started; the call ends with the last pending batch of operations.
     """
 
     __slots__ = (
         "_admitted",
-        "_began",
         "_call",
+        "_closed",
         "_code",
         "_deadline",
-        "_due",
         "_failure",
         "_head",
         "_lock",
         "_metadata",
         "_method",
-        "_over",
+        "_pending_batches",
+        "_started_s",
         "_trace",
         "_work",
     )
@@ -83,38 +83,38 @@ class UnaryCall:
         self._deadline = _monotonic(event.call_details.deadline)
         self._method = method
         self._lock = threading.Lock()
-        self._due = 0
-        self._over = False
-        self._began: float | None = None
+        self._pending_batches = 0
+        self._closed = False
+        self._started_s: float | None = None
         self._admitted = False
-        self._code = ""  # of the status that was sent
+        self._code = ""  # code of the sent status
         self._failure: WireStatus | None = None
         self._head = b""
         self._trace: CallTrace | None = None
         self._work: Call | None = None
 
     def start(self) -> None:
-        """Ask for the request, and for the news that the call is over, whenever that is.
+        """Request the close event and the request message from gRPC core.
 
-        Nobody else knows of the call yet, and its events come on this thread: no lock is needed.
+        No lock is needed: no other thread has the call yet, and its events come on this thread.
         """
         start_batch = self._call.start_server_batch
-        start_batch((cygrpc.ReceiveCloseOnServerOperation(0),), self._closed)
-        self._due = 1
-        start_batch((cygrpc.ReceiveMessageOperation(0),), self._received)
-        self._due = 2
+        start_batch((cygrpc.ReceiveCloseOnServerOperation(0),), self._on_close)
+        self._pending_batches = 1
+        start_batch((cygrpc.ReceiveMessageOperation(0),), self._on_request)
+        self._pending_batches = 2
 
     @property
     def has_events(self) -> bool:
-        """Whether an event of the call is still to come."""
-        return self._due > 0
+        """Whether events of the call are pending."""
+        return self._pending_batches > 0
 
     # --- events, on the polling thread --------------------------------------------------------
 
-    def _closed(self, event: Any) -> object:
-        """The status was sent, or else the caller left or the deadline passed."""
+    def _on_close(self, event: Any) -> object:
+        """Handle the close event: the status was sent, or the call was cancelled or expired."""
         with self._lock:
-            self._over = True
+            self._closed = True
             work = self._work
         if work is not None and event.batch_operations[0].cancelled():
             try:
@@ -123,19 +123,21 @@ class UnaryCall:
                 log.exception("a call of %s could not be cancelled", self._method.name)
         return self._batch_ended()
 
-    def _received(self, event: Any) -> object:
-        """The request is there; None if the caller left or sent none."""
+    def _on_request(self, event: Any) -> object:
+        """Handle the request message, which is None if the client cancelled or sent none."""
         request = event.batch_operations[0].message()
         method, interceptors = self._method, self._method.interceptors
         try:
             if interceptors is not None:
-                self._began = time.perf_counter()
+                self._started_s = time.perf_counter()
                 interceptors.rpc.begin()
                 if (tracer := interceptors.rpc.tracer) is not None:
                     self._trace = tracer.begin(self._metadata)
                 interceptors.guard.check(method.name, self._metadata)
             if request is None:
-                raise InvalidRequest(f"{method.name} takes exactly one request message, none came")
+                raise InvalidRequest(
+                    f"no request message was sent, {method.name} expects exactly one"
+                )
             self._head = request[:HEAD_BYTES]
             if interceptors is not None:
                 interceptors.gate.enter()
@@ -144,36 +146,36 @@ class UnaryCall:
                 method.executor.submit(self._begin, request)
             else:
                 self._begin(request)
-        except Exception as error:  # noqa: BLE001 - the border: everything becomes a status
+        except Exception as error:  # noqa: BLE001 - every error becomes a status
             self._fail(error)
         return self._batch_ended()
 
-    def _sent(self, event: Any) -> object:
-        """The status, and what came with it, was written or dropped."""
+    def _on_sent(self, event: Any) -> object:
+        """Handle the end of the last batch: the status was written or dropped."""
         if not event.success:
             self._code = ""
         return self._batch_ended()
 
     def _batch_ended(self) -> object:
         with self._lock:
-            self._due -= 1
-            if self._due:
+            self._pending_batches -= 1
+            if self._pending_batches:
                 return None
-            self._work = None  # it leads back here: without this, only the collector frees both
+            self._work = None  # breaks a reference cycle, which only the collector would free
         try:
-            self._tell_end()
+            self._record_end()
         except Exception:
-            log.exception("the end of a call of %s was not told", self._method.name)
+            log.exception("the end of a call of %s could not be recorded", self._method.name)
         return self
 
-    def _tell_end(self) -> None:
+    def _record_end(self) -> None:
         interceptors = self._method.interceptors
         if interceptors is None:
             return
-        if self._began is not None:
+        if self._started_s is not None:
             code = self._code or cancellation_code(self._remaining_s())
             failure = self._failure if self._code else None
-            seconds = time.perf_counter() - self._began
+            seconds = time.perf_counter() - self._started_s
             interceptors.rpc.end(code, seconds, self._head, failure, self._trace, self._metadata)
         if self._admitted:
             interceptors.gate.leave()
@@ -185,18 +187,18 @@ class UnaryCall:
 
     def _begin(self, request: bytes) -> None:
         method = self._method.unary
-        assert method is not None  # noqa: S101 - Arrivals makes no other
+        assert method is not None  # noqa: S101 - Acceptor creates no other call
         try:
             work = method(request, self._deadline, self._done)
-        except Exception as error:  # noqa: BLE001 - the border: everything becomes a status
+        except Exception as error:  # noqa: BLE001 - every error becomes a status
             self._fail(error)
             return
-        self._work_on(work)
+        self._set_work(work)
 
-    def _work_on(self, work: Call) -> None:
-        """Remember what gives the next reply; whoever has left meanwhile cancels it."""
+    def _set_work(self, work: Call) -> None:
+        """Store the work, so that the close event can cancel it; cancel it if already closed."""
         with self._lock:
-            if not self._over:
+            if not self._closed:
                 self._work = work
                 return
         work.cancel()
@@ -205,109 +207,109 @@ class UnaryCall:
         if self._trace is not None:
             self._trace.record_work(reply.work)
         if reply.slow:
-            self._method.executor.submit(self._answer, reply)
+            self._method.executor.submit(self._build_and_send, reply)
         else:
-            self._answer(reply)
+            self._build_and_send(reply)
 
-    def _answer(self, reply: Reply) -> None:
-        if self._over:
+    def _build_and_send(self, reply: Reply) -> None:
+        if self._closed:
             return
         try:
-            self._respond(reply.build())
-        except Exception as error:  # noqa: BLE001 - the border: everything becomes a status
+            self._send_reply(reply.build())
+        except Exception as error:  # noqa: BLE001 - every error becomes a status
             self._fail(error)
 
-    def _respond(self, body: bytes) -> None:
-        self._finish((*_opening(), *_message(body), *_status(_OK)), "OK")
+    def _send_reply(self, body: bytes) -> None:
+        self._finish((*_initial_metadata(), *_message(body), *_status(_OK)), "OK")
 
     def _fail(self, error: Exception) -> None:
-        """End the call with the status of an error, unless nobody is there to hear it."""
-        if not self._over:
+        """End the call with the status of an error, unless the call is closed."""
+        if not self._closed:
             status = self._failure = explain(error)
             code = grpc.StatusCode[status.code_name].value[0]
             closing = _status(code, status.message.encode(), status.trailers)
-            self._finish((*self._unopened(), *closing), status.code_name)
+            self._finish((*self._unsent_metadata(), *closing), status.code_name)
 
     def _finish(self, operations: tuple[Any, ...], code: str) -> None:
-        """Send the last batch of a call, unless replies are being held."""
+        """Send the last batch of a call, or hold it while replies are held."""
         interceptors = self._method.interceptors
-        if interceptors is None or not interceptors.gate.holds:
-            self._send(operations, self._sent, code)
+        if interceptors is None or not interceptors.gate.is_holding:
+            self._send(operations, self._on_sent, code)
         else:
-            interceptors.gate.pass_out(lambda: self._send(operations, self._sent, code))
+            interceptors.gate.send_or_hold(lambda: self._send(operations, self._on_sent, code))
 
-    def _unopened(self) -> tuple[Any, ...]:
-        """Return the initial metadata if it is still to be sent."""
-        return _opening()
+    def _unsent_metadata(self) -> tuple[Any, ...]:
+        """Return the initial metadata if it has not been sent."""
+        return _initial_metadata()
 
     def _send(
         self, operations: tuple[Any, ...], tag: Callable[[Any], object], code: str = ""
     ) -> None:
-        """Start a batch; its event comes to `tag`. `code` is that of the status in it."""
+        """Start a batch with the event handler `tag`; `code` is its status code, if any."""
         with self._lock:
-            if self._over:
+            if self._closed:
                 return
-            self._due += 1
+            self._pending_batches += 1
             self._code = code
             try:
                 self._call.start_server_batch(operations, tag)
-            except Exception:  # then there will be no event for it
-                self._due -= 1
-                log.exception("a call of %s could not go on", self._method.name)
+            except Exception:  # no event will come for this batch
+                self._pending_batches -= 1
+                log.exception("a call of %s could not be continued", self._method.name)
                 self._call.cancel(grpc.StatusCode.INTERNAL.value[0], "internal error")
 
 
 class StreamCall(UnaryCall):
-    """A call with many replies: the next is asked for when the last was written."""
+    """A call with many replies, which requests the next one after the previous is written."""
 
-    __slots__ = ("_opened", "_stream")
+    __slots__ = ("_metadata_sent", "_stream")
 
     def __init__(self, event: Any, method: Method) -> None:
         super().__init__(event, method)
         self._stream: ChunkStream | None = None
-        self._opened = False
+        self._metadata_sent = False
 
     def _begin(self, request: bytes) -> None:
         method = self._method.stream
-        assert method is not None  # noqa: S101 - Arrivals makes no other
+        assert method is not None  # noqa: S101 - Acceptor creates no other call
         try:
             self._stream = method(request)
-        except Exception as error:  # noqa: BLE001 - the border: everything becomes a status
+        except Exception as error:  # noqa: BLE001 - every error becomes a status
             self._fail(error)
             return
         self._next()
 
     def _next(self) -> None:
         stream = self._stream
-        if stream is None or self._over:
+        if stream is None or self._closed:
             return
         try:
             work = stream.next_chunk(self._deadline, self._done)
-        except Exception as error:  # noqa: BLE001 - the border: everything becomes a status
+        except Exception as error:  # noqa: BLE001 - every error becomes a status
             self._fail(error)
             return
-        self._work_on(work)
+        self._set_work(work)
 
-    def _respond(self, body: bytes) -> None:
-        operations = (*self._unopened(), *_message(body))
-        self._opened = True
+    def _send_reply(self, body: bytes) -> None:
+        operations = (*self._unsent_metadata(), *_message(body))
+        self._metadata_sent = True
         if (interceptors := self._method.interceptors) is not None:
             interceptors.rpc.sent()
         if self._stream is None or self._stream.exhausted:
             self._finish((*operations, *_status(_OK)), "OK")
         else:
-            self._send(operations, self._written)
+            self._send(operations, self._on_written)
 
-    def _written(self, event: Any) -> object:
-        """A chunk has left: there is room for the next one."""
+    def _on_written(self, event: Any) -> object:
+        """Handle the end of a write: request the next chunk."""
         self._next()
         return self._batch_ended()
 
-    def _unopened(self) -> tuple[Any, ...]:
-        return () if self._opened else _opening()
+    def _unsent_metadata(self) -> tuple[Any, ...]:
+        return () if self._metadata_sent else _initial_metadata()
 
 
-def _opening() -> tuple[Any, ...]:
+def _initial_metadata() -> tuple[Any, ...]:
     return (cygrpc.SendInitialMetadataOperation((), 0),)
 
 

@@ -1,14 +1,14 @@
-"""Short batches, run on the thread that polls: no second thread has to be woken for them.
+"""Inline execution of short batches on the polling thread.
 
-To wake the engine's thread and to take turns with it for Python's lock costs more than a
-small model. So the polling thread takes the work that its own events brought, reads what
-else has arrived, and then runs it: batches are as large as what came in the meantime.
+Waking the engine's thread and switching Python's lock to it costs more than a small model's
+inference. So the polling thread takes the work of its own events, reads all events that have
+arrived meanwhile, and then runs the batch with the rows of all of them.
 
-Nothing is received, refused or cancelled while a batch runs here. That is a loss where a
-second thread would have run the batch meanwhile, and the larger the longer it takes beside
-what its calls cost the polling thread. So the limit is a short time, and some more for each
-call in the batch. Where only one call is in flight there is nothing to do meanwhile, and it
-may take longer: `short_batches` has the limits, and docs/figures.md what came of them.
+While a batch runs here, no call is received, refused or cancelled. This costs throughput if the
+batch takes long compared to the polling thread's work for its calls. So a batch may take a short
+fixed time, plus some time for each of its calls. If only one call is in flight, the polling
+thread has nothing else to do, and the limit is higher. `inline_policy` has the limits, and
+docs/figures.md the measurements.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from latentserve_server.transport.completion_queue.inline_policy import InlinePo
 
 
 class InlineExecution:
-    """The batchers whose work the polling thread has taken, in turns.
+    """Round-robin over the batchers that the polling thread has taken.
 
     Args:
-        in_flight: the calls that the server has.
-        short: the batches to run here; by default those that this machine's speed makes short.
+        in_flight: returns the number of calls in flight.
+        policy: decides which batches run here; by default from the speed of this machine.
     """
 
-    __slots__ = ("_in_flight", "_short", "_thread", "_waiting")
+    __slots__ = ("_in_flight", "_policy", "_thread", "_waiting")
 
-    def __init__(self, in_flight: Callable[[], int], short: InlinePolicy | None = None) -> None:
+    def __init__(self, in_flight: Callable[[], int], policy: InlinePolicy | None = None) -> None:
         self._in_flight = in_flight
-        self._short = InlinePolicy() if short is None else short
+        self._policy = InlinePolicy() if policy is None else policy
         self._thread = 0
         self._waiting: deque[Batcher] = deque()
 
@@ -41,17 +41,17 @@ class InlineExecution:
         return bool(self._waiting)
 
     def begin(self) -> None:
-        """Take offers made on the calling thread from now on."""
+        """Accept offers that are made on the calling thread from now on."""
         self._thread = threading.get_ident()
 
     def end(self) -> None:
-        """Take no more; what was taken goes to the threads of the engines."""
+        """Accept no more offers, and hand the taken batchers over to their engines' threads."""
         self._thread = 0
         while self._waiting:
-            self._waiting.popleft().hand_over()
+            self._waiting.popleft().wake_thread()
 
     def take(self, batcher: Batcher) -> bool:
-        """Answer a batcher's offer; see `Batcher`."""
+        """Accept or decline the offer of a batcher (see `Batcher`)."""
         if threading.get_ident() != self._thread or not self._is_short(batcher):
             return False
         self._waiting.append(batcher)
@@ -59,19 +59,19 @@ class InlineExecution:
 
     @property
     def due(self) -> bool:
-        """Whether the next batch is full: reading on would not make it larger."""
+        """Whether the next batch is full, so that more events would not make it larger."""
         waiting = self._waiting
-        return bool(waiting) and waiting[0].is_full
+        return bool(waiting) and waiting[0].has_full_batch
 
     def run(self) -> None:
-        """Run one batch of the batcher whose turn it is."""
+        """Run one batch of the next batcher."""
         batcher = self._waiting.popleft()
         if not self._is_short(batcher):
-            batcher.hand_over()
+            batcher.wake_thread()
         elif batcher.run_next():
             self._waiting.append(batcher)
 
     def _is_short(self, batcher: Batcher) -> bool:
-        self._short.keep_up()
-        seconds, calls = batcher.forecast()
-        return self._short.has(seconds, calls, self._in_flight())
+        self._policy.update()
+        seconds, calls = batcher.estimate_next_batch()
+        return self._policy.allows(seconds, calls, self._in_flight())

@@ -1,8 +1,8 @@
-"""The thread that polls the completion queue of a `grpc.server`, in place of grpcio's own.
+"""Polling thread of a `grpc.server`'s completion queue, in place of grpcio's own.
 
-It does what `grpc._server._serve` does, and besides: the events of our own calls go to them
-directly, and where nothing else has arrived it runs the batches that these calls brought.
-All of it is private to grpcio: `transport_cq.why_unusable` tries it out at every start.
+It does the work of `grpc._server._serve`. In addition, it passes the events of this transport's
+calls directly to them, and runs their batches inline when no more events have arrived. All of
+this is private to grpcio: `server.find_incompatibility` tests it at every start.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from latentserve_server.transport.completion_queue.inline_execution import Inlin
 
 log = logging.getLogger(__name__)
 
-_AT_ONCE = 0.0  # a deadline that has passed: poll takes what is there
-_LONGEST_POLL_S = 60.0
-_NEEDED = (
+_NO_WAIT = 0.0  # a past deadline: poll returns an event that has arrived, or times out at once
+_MAX_POLL_S = 60.0
+_REQUIRED = (
     "_ServerStage",
     "_process_event_and_continue",
     "_request_call",
@@ -32,12 +32,12 @@ _NEEDED = (
 
 
 def missing() -> list[str]:
-    """Return the names that this module needs and this grpcio does not have."""
-    return [f"grpc._server.{name}" for name in _NEEDED if not hasattr(_server, name)]
+    """Return the names that this module requires and the installed grpcio does not have."""
+    return [f"grpc._server.{name}" for name in _REQUIRED if not hasattr(_server, name)]
 
 
 def start(server: Any, inline: InlineExecution) -> None:
-    """Start a `grpc.server` that has its port, as `grpc._server._start` does."""
+    """Start a `grpc.server` whose port is bound, as `grpc._server._start` does."""
     state = server._state
     with state.lock:
         state.server.start()
@@ -50,21 +50,21 @@ def start(server: Any, inline: InlineExecution) -> None:
 
 def _poll(state: Any, inline: InlineExecution) -> None:
     poll = state.completion_queue.poll
-    nothing = cygrpc.CompletionType.queue_timeout
+    timed_out = cygrpc.CompletionType.queue_timeout
     inline.begin()
     try:
         while True:
-            event = poll(_AT_ONCE if inline else time.time() + _LONGEST_POLL_S)
-            if event.completion_type == nothing:
+            event = poll(_NO_WAIT if inline else time.time() + _MAX_POLL_S)
+            if event.completion_type == timed_out:
                 if inline:
                     inline.run()
                 continue
             try:
                 if not _dispatch(state, event):
                     return
-            except Exception:  # one call's; the others go on
+            except Exception:  # of one call, which must not affect other calls
                 log.exception("an event could not be handled")
-            # The event may hold a call that is over: its end must not wait for the next event.
+            # The event may hold a reference to an ended call, which must be freed now.
             event = None
             if inline and inline.due:
                 inline.run()
@@ -73,9 +73,9 @@ def _poll(state: Any, inline: InlineExecution) -> None:
 
 
 def _dispatch(state: Any, event: Any) -> bool:
-    """Give an event to whom it is for; False after the last one."""
+    """Pass an event to its handler; return False after the last event of the server."""
     tag = event.tag
-    if tag.__class__ is not MethodType:  # grpc.server's own: strings and functions
+    if tag.__class__ is not MethodType:  # tags of grpc.server are strings and functions
         return bool(_server._process_event_and_continue(state, event))
     ended = tag(event)
     if ended is None:

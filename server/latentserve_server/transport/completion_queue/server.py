@@ -1,8 +1,8 @@
-"""The transport on grpcio's completion queue: less CPU per call than grpc.aio.
+"""Transport on grpcio's completion queue, with less CPU per call than grpc.aio.
 
-`grpc.server` owns the port, the shutdown and reflection, through its public API. The methods
-of our services and of health are registered below it, where an event costs one Python call:
-`polling` has the loop, `completion_queue` the calls themselves.
+`grpc.server` manages the port, the shutdown and reflection, through its public API. The methods of
+the services and of health are registered below that API, where an event costs one Python call.
+`poller` has the polling loop, `acceptor` and `calls` have the handlers of its events.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ from latentserve_server.transport.interceptors import Interceptors
 
 log = logging.getLogger(__name__)
 
-# Reflection holds a thread per stream; those who hold all of them keep each other waiting only.
+# Reflection holds a thread per stream. Only reflection calls wait if all threads are in use.
 _REFLECTION_THREADS = 4
-_STOP_LIMIT_S = 5.0
-_TRIAL_LIMIT_S = 3.0
+_STOP_TIMEOUT_S = 5.0
+_TEST_TIMEOUT_S = 3.0
 
 _OPERATIONS = (
     "ReceiveCloseOnServerOperation",
@@ -57,15 +57,15 @@ _OPERATIONS = (
 
 
 class CompletionQueueServer:
-    """A grpc.server whose hot methods are served on its polling thread.
+    """A grpc.server with the services' methods on its polling thread.
 
     Args:
-        executor: for large requests and slow replies.
-        endpoint: where to listen, and whom to let in.
+        executor: runs the work for large requests and slow replies.
+        endpoint: address, credentials and options.
         gate, metrics: count the calls of the services that drain.
-        logged: whether these calls are for the log.
-        inline: batches that the polling thread runs.
-        tracing: traces them, None does not.
+        logged: whether these calls are logged.
+        inline: inline execution of batches on the polling thread.
+        tracing: traces the calls; None for no traces.
     """
 
     def __init__(
@@ -86,13 +86,13 @@ class CompletionQueueServer:
         self._endpoint = endpoint
         self._gate = gate
         self._metrics = metrics
-        # Never shut down: grpc.server would lose its polling thread if a call came after that.
+        # Never shut down: a later call would end the polling thread.
         pool = ThreadPoolExecutor(_REFLECTION_THREADS, thread_name_prefix="reflection")
         self._server: Any = grpc.server(pool, options=list(endpoint.options))
-        self._arrivals: list[Acceptor] = []
+        self._acceptors: list[Acceptor] = []
 
     def add(self, service: Service) -> None:
-        """Register the methods of a service; before the start."""
+        """Register the methods of a service. Must be called before `start`."""
         for short in (*service.unary, *service.streams):
             name, stream = f"/{service.name}/{short}", service.streams.get(short)
             interceptors = None
@@ -107,35 +107,35 @@ class CompletionQueueServer:
                 interceptors = Interceptors(self._gate, self._endpoint.guard, rpc)
             method = Method(name, self._executor, interceptors, service.unary.get(short), stream)
             self._server._state.server.register_method(method.name)
-            self._arrivals.append(Acceptor(method, self._server))
+            self._acceptors.append(Acceptor(method, self._server))
 
     def enable_reflection(self, names: Sequence[str]) -> None:
-        """Serve reflection of the services `names` on threads, as grpcio has it."""
+        """Serve reflection of the services `names`, on grpcio's threads."""
         reflection.enable_server_reflection(names, self._server)
 
     def start(self) -> int:
-        """Take calls and return the port; raises SettingsError if it cannot be had."""
+        """Serve and return the port. Raises SettingsError if the port cannot be bound."""
         port = bind(self._server, self._endpoint)
         poller.start(self._server, self._inline)
-        for arrivals in self._arrivals:
-            # What is in this set keeps the polling thread alive; its last event takes it out.
-            self._server._state.rpc_states.add(arrivals)
-            arrivals.ask()
+        for acceptor in self._acceptors:
+            # The polling thread runs until this set is empty; the last event removes the acceptor.
+            self._server._state.rpc_states.add(acceptor)
+            acceptor.request_next()
         return port
 
     def stop(self, grace_s: float) -> Event:
-        """Take no more calls, cut off those that last longer; the event says when it is done."""
+        """Accept no more calls, cut off calls after `grace_s`; return an event set at the end."""
         stopped: Event = self._server.stop(grace_s)
         return stopped
 
 
 class CompletionQueueTransport:
-    """Implements `transport.Transport`. `why_unusable` says whether it can work here.
+    """Implements `transport.base.Transport`. Check with `find_incompatibility` before use.
 
     Args:
-        executor: for large requests and slow replies.
+        executor: runs the work for large requests and slow replies.
         metrics: counts the calls of the services.
-        tracing: traces them, None does not.
+        tracing: traces the calls; None for no traces.
     """
 
     def __init__(
@@ -150,26 +150,26 @@ class CompletionQueueTransport:
         self._server: CompletionQueueServer | None = None
 
     def take(self, batcher: Batcher) -> bool:
-        """Run a short batch on the polling thread; see `Batcher`'s `offer`."""
+        """Accept a short batch for inline execution (see `offer` of `Batcher`)."""
         return self._inline.take(batcher)
 
     @property
     def in_flight(self) -> int:
-        """Calls that were admitted and whose last byte is not written."""
+        """Number of calls that were admitted and whose last byte is not written."""
         return self._gate.in_flight
 
     async def start(self, endpoint: Endpoint, services: Sequence[Service]) -> int:
-        """Serve and return the port; raises SettingsError if it cannot be had."""
+        """Serve and return the port. Raises SettingsError if the port cannot be bound."""
         server = CompletionQueueServer(
             *(self._executor, endpoint, self._gate, self._metrics),
             inline=self._inline,
             tracing=self._tracing,
         )
         checks, watches = {"Check": self.health.check}, {"Watch": self.health.watch}
-        board = Service(health.SERVICE_NAME, checks, watches, drains=False)
-        for service in (*services, board):
+        health_service = Service(health.SERVICE_NAME, checks, watches, drains=False)
+        for service in (*services, health_service):
             server.add(service)
-        names = [service.name for service in (*services, board)]
+        names = [service.name for service in (*services, health_service)]
         server.enable_reflection([*names, reflection.SERVICE_NAME])
         port = server.start()
         self._server = server
@@ -189,14 +189,14 @@ class CompletionQueueTransport:
         return await self.drain(timeout_s=timeout_s)
 
     async def drain(self, *, timeout_s: float) -> bool:
-        """Refuse new calls and wait for those in flight; False where some are left."""
+        """Refuse new calls and wait for calls in flight; return False after the timeout."""
         loop = asyncio.get_running_loop()
         idle = asyncio.Event()
 
-        def when_idle() -> None:  # on any thread
+        def on_idle() -> None:  # called on any thread
             loop.call_soon_threadsafe(idle.set)
 
-        self._gate.close(when_idle)
+        self._gate.close(on_idle)
         try:
             await asyncio.wait_for(idle.wait(), timeout_s)
         except TimeoutError:
@@ -204,38 +204,38 @@ class CompletionQueueTransport:
         return True
 
     async def stop(self, grace_s: float) -> None:
-        """Cut off what is left after `grace_s`, and close the port."""
+        """Cut off the calls that are in flight after `grace_s`, and close the port."""
         if self._server is not None:
             stopped = self._server.stop(grace_s)
             loop = asyncio.get_running_loop()
-            if not await loop.run_in_executor(None, stopped.wait, grace_s + _STOP_LIMIT_S):
-                log.error("grpc.server did not stop within %g s", grace_s + _STOP_LIMIT_S)
+            if not await loop.run_in_executor(None, stopped.wait, grace_s + _STOP_TIMEOUT_S):
+                log.error("grpc.server did not stop within %g s", grace_s + _STOP_TIMEOUT_S)
 
 
-def why_unusable() -> str | None:
-    """Return why this grpcio cannot carry the transport, or None.
+def find_incompatibility() -> str | None:
+    """Return the reason why the installed grpcio cannot run this transport, or None.
 
-    What it is built on is private to grpcio and may change with any release, so it is
-    tried out: a server on a port of its own answers one call, and stops.
+    The transport uses private parts of grpcio, which may change with any release. So it is
+    tested: a server on a separate port serves one call, and stops.
     """
     missing = [name for name in _OPERATIONS if not hasattr(cygrpc, name)] + poller.missing()
     if missing:
         return f"grpcio {grpc.__version__} has no {', '.join(missing)}"
     try:
-        return _try_out()
+        return _test_server()
     except grpc.RpcError as error:
-        return f"grpcio {grpc.__version__}: a call to itself failed: {error.code().name}"
-    except Exception as error:  # noqa: BLE001 - whatever differs, grpc.aio is there
-        return f"grpcio {grpc.__version__}: a call to itself failed: {error!r}"
+        return f"grpcio {grpc.__version__}: the test call failed: {error.code().name}"
+    except Exception as error:  # noqa: BLE001 - after any error, grpc.aio is used
+        return f"grpcio {grpc.__version__}: the test call failed: {error!r}"
 
 
-def _try_out() -> str | None:
+def _test_server() -> str | None:
     deadlines: list[float | None] = []
 
     def echo(request: bytes, deadline: float | None, done: Done) -> Call:
         deadlines.append(deadline)
         done(Reply(lambda: request))
-        return _Answered()
+        return _CompletedCall()
 
     with ThreadPoolExecutor(1, thread_name_prefix="trial") as executor:
         gate = DrainGate()
@@ -247,19 +247,19 @@ def _try_out() -> str | None:
             options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
             with grpc.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
                 call = channel.unary_unary("/latentserve.Trial/Echo")
-                reply = call(b"hello", timeout=_TRIAL_LIMIT_S)
+                reply = call(b"hello", timeout=_TEST_TIMEOUT_S)
         finally:
-            # Gracefully: gRPC core writes a line to stderr about connections that are cut off.
-            stopped = server.stop(_TRIAL_LIMIT_S).wait(_TRIAL_LIMIT_S)
+            # With a grace: gRPC core writes a line to stderr for a connection that is cut off.
+            stopped = server.stop(_TEST_TIMEOUT_S).wait(_TEST_TIMEOUT_S)
     if reply != b"hello" or None in deadlines:
-        return f"grpcio {grpc.__version__}: a call to itself came back changed"
+        return f"grpcio {grpc.__version__}: the reply of the test call differs from the request"
     if not stopped or gate.in_flight:
-        return f"grpcio {grpc.__version__}: a server of its own did not stop"
+        return f"grpcio {grpc.__version__}: the test server did not stop"
     return None
 
 
-class _Answered:
-    """A call that was answered before it could be cancelled."""
+class _CompletedCall:
+    """A call that completes before it can be cancelled."""
 
     def cancel(self) -> None:
         """Do nothing."""

@@ -1,4 +1,4 @@
-"""Time and connections that do what a test says."""
+"""Fake clock and fake connections."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from latentserve_client.load.connection import Done, Ended, OnMessage
-from latentserve_client.load.work import Kind, Request, Workload
+from latentserve_client.load.drive.connection import CallResult, OnDone, OnMessage
+from latentserve_client.load.plan.workload import CallKind, Request, Workload
 
 S = 1_000_000_000  # nanoseconds
 
 
 class FakeClock:
-    """Stands still, but while somebody sleeps; then what is due happens in its order."""
+    """A clock that advances only during `sleep`, which runs the due callbacks in order."""
 
     def __init__(self) -> None:
         self.ns = 0
@@ -27,29 +27,34 @@ class FakeClock:
     def sleep(self, seconds: float) -> None:
         end_ns = self.ns + max(round(seconds * S), 1)
         while self._due and self._due[0][0] <= end_ns:
-            due_ns, _, happen = heapq.heappop(self._due)
+            due_ns, _, callback = heapq.heappop(self._due)
             self.ns = max(self.ns, due_ns)
-            happen()
+            callback()
         self.ns = end_ns
 
-    def at(self, seconds: float, happen: Callable[[], None]) -> None:
-        heapq.heappush(self._due, (round(seconds * S), next(self._numbers), happen))
+    def at(self, seconds: float, callback: Callable[[], None]) -> None:
+        heapq.heappush(self._due, (round(seconds * S), next(self._numbers), callback))
 
 
 @dataclass
 class FakeConnection:
-    """Answers call number n as `answer(n)` says, after the seconds that `service_s(n)` says."""
+    """Ends call number n with `answer(n)` after `service_s(n)` seconds."""
 
     clock: FakeClock
     service_s: Callable[[int], float] = lambda number: 0.001
-    answer: Callable[[int], Ended] = lambda number: Ended(0, b"")
+    answer: Callable[[int], CallResult] = lambda number: CallResult(0, b"")
     started_ns: list[int] = field(default_factory=list)
     most_in_flight: int = 0
     in_flight: int = 0
     closed: bool = False
 
     def start(
-        self, kind: Kind, payload: bytes, timeout_s: float, done: Done, on_message: OnMessage | None
+        self,
+        kind: CallKind,
+        payload: bytes,
+        timeout_s: float,
+        done: OnDone,
+        on_message: OnMessage | None,
     ) -> None:
         number = len(self.started_ns)
         self.started_ns.append(self.clock.now_ns())
@@ -66,4 +71,4 @@ class FakeConnection:
         self.closed = True
 
 
-ONE_KIND = Workload((Kind("call", "/s/M"),), (Request(0, 0, b"x", 2),))
+ONE_KIND = Workload((CallKind("call", "/s/M"),), (Request(0, 0, b"x", 2),))

@@ -1,4 +1,4 @@
-"""The command on a server that speaks the contract: options, reports, exit codes."""
+"""The command against a fake server: options, reports, exit codes."""
 
 import csv
 import json
@@ -13,16 +13,16 @@ from unit.client.fake_server import Failure, FakeServer
 
 from latentserve_client.cli import main
 from latentserve_client.load import command
-from latentserve_client.load.run import Runner
+from latentserve_client.load.drive.run import Runner
 
 
 class HookedServer(FakeServer):
-    """Shows each Sample request, with its number, before it is answered."""
+    """A fake server that calls `before_sample` with each Sample request and its number."""
 
     samples = 0
 
     def before_sample(self, number, request):
-        """Do nothing unless a test says so."""
+        """Do nothing; tests replace it."""
 
     def Sample(self, request, context):  # noqa: N802 - named as in the .proto file
         self.samples += 1
@@ -80,7 +80,7 @@ def test_every_call_in_one_mix_as_json(load, server):
     assert {call.request.seed for call in server.seen if call.method == "SampleStream"} == {0, 1, 2}
 
 
-def test_an_open_loop_writes_its_report_in_every_form(load, tmp_path):
+def test_an_open_loop_writes_its_report_in_every_format(load, tmp_path):
     files = [tmp_path / f"report.{suffix}" for suffix in ("json", "csv", "html")]
     outs = [part for path in files for part in ("--out", path)]
     code, out, _ = load("--rate", "50-150", "--arrivals", "poisson", "--mix", "sample", *outs)
@@ -99,15 +99,15 @@ def test_an_open_loop_writes_its_report_in_every_form(load, tmp_path):
         assert outside not in page
 
 
-def test_a_sweep_finds_a_knee_and_draws_it(load, tmp_path):
+def test_a_sweep_finds_a_knee_and_plots_it(load, tmp_path):
     page = tmp_path / "sweep.html"
     code, out, _ = load(
         "--sweep", "concurrency=1,2", "--slo-p99-ms", 60_000, "--mix", "sample", "--out", page
     )
     assert code == 0
-    assert "knee: concurrency 2 is the highest load with p99 <= 60000 ms" in out
+    assert "knee: concurrency 2 is the highest load that meets p99 <= 60000 ms" in out
     assert "The knee:" in out
-    assert "Throughput against latency" in page.read_text()
+    assert "Latency by throughput" in page.read_text()
 
 
 def test_a_sweep_without_a_knee_fails(load):
@@ -121,13 +121,13 @@ def test_a_sweep_without_a_knee_fails(load):
 def test_conditions_decide_the_exit_code(load):
     code, out, _ = load("--mix", "sample", "--fail-if", "errors>0", "--fail-if", "calls<1")
     assert code == 0
-    assert "passed: not errors>0 (it is 0)" in out
+    assert "passed: not errors>0 (measured 0)" in out
     code, out, _ = load("--mix", "sample", "--fail-if", "calls>1")
     assert code == 1
     assert "FAILED: not calls>1" in out
 
 
-def test_errors_are_counted_by_code_and_their_texts_shown(load, server):
+def test_errors_are_counted_by_code_with_their_messages(load, server):
     def sometimes(number, request):
         if request.seed == 1:
             server.failures.append(Failure("INTERNAL", "out of luck"))
@@ -139,16 +139,16 @@ def test_errors_are_counted_by_code_and_their_texts_shown(load, server):
     assert "out of luck" in out
 
 
-def test_a_wrong_answer_fails_the_run(load, server):
+def test_a_wrong_reply_fails_the_run(load, server):
     def swap(number, request):
-        # The rows of somebody else, and only under load.
+        # Rows of another request, only under load.
         if number > 20 and number % 10 == 0:
             request.offset += 50
 
     server.before_sample = swap
     code, out, _ = load("--mix", "sample:count=2", "--validate", "100%")
     assert code == 1
-    assert "WRONG ANSWERS" in out
+    assert "WRONG REPLIES" in out
     assert "images: differs by up to" in out
 
 
@@ -157,29 +157,29 @@ def test_compares_with_a_baseline(load, tmp_path):
     load("--mix", "sample", "--out", old)
     code, out, _ = load("--mix", "encode", "--baseline", old)
     assert code == 0
-    assert "against the baseline" in out
-    assert "the baseline was another load: mix: sample -> encode" in out
+    assert "compared with the baseline" in out
+    assert "the options of the baseline differ: mix: sample -> encode" in out
 
 
 def test_ctrl_c_prints_the_report_so_far(load, monkeypatch):
     taken = Runner._take
 
     def interrupted(self):
-        pieces = taken(self)
-        if sum(len(piece.rows) for piece in pieces) and not interrupted.done:
+        partials = taken(self)
+        if sum(len(partial.records) for partial in partials) and not interrupted.done:
             interrupted.done = True
             signal.raise_signal(signal.SIGINT)
-        return pieces
+        return partials
 
     interrupted.done = False
     monkeypatch.setattr(Runner, "_take", interrupted)
     code, out, _ = load("--mix", "sample", "--duration-s", 1000)
     assert code == 130
-    assert "INTERRUPTED: the figures are those so far" in out
+    assert "INTERRUPTED: results until the interruption" in out
 
 
-def test_calls_that_are_in_flight_at_the_end_are_waited_for(load, server):
-    # Longer than the whole run: nothing ends before it is over.
+def test_calls_in_flight_at_the_end_are_completed(load, server):
+    # Longer than the run: no call ends before the end of the run.
     server.before_sample = lambda number, _: time.sleep(0.8) if number > 4 else None
     code, out, _ = load("--mix", "sample", "--warm-up-s", 0, "--concurrency", 5, "--json")
     (run,) = json.loads(out)["runs"]
@@ -211,34 +211,38 @@ def test_real_images_are_sent(load, server, tmp_path):
 @pytest.mark.parametrize(
     ("argv", "code", "said"),
     [
-        (("--mix", "paint"), 2, "there is no call 'paint'"),
+        (("--mix", "paint"), 2, "unknown call 'paint'"),
         (("--mix", "encode:model=nope"), 1, "no model nope"),
-        (("--mix", "encode:rows=65"), 1, "65 rows; mnist-vae:2 on this server takes 1 to 64"),
+        (("--mix", "encode:rows=65"), 1, "65 rows; mnist-vae:2 on this server accepts 1 to 64"),
         (("--mix", "encode:model=broken"), 1, "broken:1 is refused, not ready"),
         (("--rate", "x"), 2, "expected calls per second"),
-        (("--rate", "5", "--concurrency", "2"), 2, "give one of the two"),
-        (("--sweep", "rate=1", "--rate", "5"), 2, "--sweep says the load"),
+        (("--rate", "5", "--concurrency", "2"), 2, "give only one of them"),
+        (("--sweep", "rate=1", "--rate", "5"), 2, "--sweep sets the load"),
         (("--sweep", "threads=1"), 2, "expected concurrency=1,2,4,8"),
-        (("--slo-p99-ms", "5"), 2, "is the objective of a --sweep"),
-        (("--rate", "1-5", "--stable-within", "5%"), 2, "needs a constant load"),
-        (("--fail-if", "p99>5"), 2, "needs a unit"),
-        (("--processes", "3", "--connections", "2"), 2, "each needs one of its own"),
-        (("--processes", "3", "--concurrency", "2"), 2, "some would do nothing"),
+        (("--slo-p99-ms", "5"), 2, "requires --sweep"),
+        (("--rate", "1-5", "--stable-within", "5%"), 2, "requires a constant load"),
+        (("--fail-if", "p99>5"), 2, "requires a unit"),
+        (
+            ("--processes", "3", "--connections", "2"),
+            2,
+            "each process needs at least one connection",
+        ),
+        (("--processes", "3", "--concurrency", "2"), 2, "each process needs at least one call"),
         (("--images", "/nowhere"), 1, "/nowhere"),
-        (("--out", "report.pdf"), 2, "expected a name that ends in"),
-        (("--out", "/nowhere/report.json"), 2, "there is no folder"),
+        (("--out", "report.pdf"), 2, "the name must end in"),
+        (("--out", "/nowhere/report.json"), 2, "does not exist"),
         (("--metrics-url", "http://127.0.0.1:1/metrics"), 1, "http://127.0.0.1:1/metrics"),
         (("--baseline", "/nowhere.json"), 1, "/nowhere.json"),
     ],
 )
-def test_says_what_is_wrong_before_any_load(load, server, argv, code, said):
+def test_invalid_options_are_reported_before_the_load(load, server, argv, code, said):
     found, out, err = load(*argv)
     assert (found, out) == (code, "")
     assert said in err
     assert not [call for call in server.seen if call.method == "Reconstruct"][4:]
 
 
-def test_says_that_there_is_no_server(capsys):
+def test_reports_an_unavailable_server(capsys):
     assert main(["load", "--server", "127.0.0.1:1", *SHORT]) == 1
     assert "127.0.0.1:1: UNAVAILABLE" in capsys.readouterr().err
 
@@ -252,7 +256,7 @@ def test_a_request_that_the_server_refuses_fails_before_the_load(load, server):
     assert "not today" in err
 
 
-def test_no_good_call_at_all_fails(load, server, monkeypatch):
+def test_a_run_without_a_successful_call_fails(load, server, monkeypatch):
     original = command.open_processes
     trouble = threading.Event()
 
@@ -270,5 +274,5 @@ def test_no_good_call_at_all_fails(load, server, monkeypatch):
     server.before_sample = failing
     code, out, _ = load("--mix", "sample")
     assert code == 1
-    assert "NO CALL WAS ANSWERED WELL" in out
+    assert "NO CALL SUCCEEDED" in out
     assert "errors: UNAVAILABLE" in out

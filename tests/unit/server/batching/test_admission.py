@@ -1,4 +1,4 @@
-"""Who is refused at the door, and what the refused are told: by the clock, to the millisecond."""
+"""Admission by deadline, and retry delays of refused requests, checked with a manual clock."""
 
 from __future__ import annotations
 
@@ -12,63 +12,64 @@ TENTH = 0.1
 
 
 def steady(**options: int) -> Bench:
-    """A batcher that has learned that a batch takes 0.1 s, however many rows are in it."""
+    """Return a batcher with measurements of 0.1 s per batch, independent of its rows."""
     bench = Bench(**options)
     bench.engine.seconds = lambda operation, rows: TENTH
     for rows in (1, 8, 1, 8):
         bench.submit(*[1.0] * rows)
         bench.run_all()
-    bench.heard.events.clear()
+    bench.recorder.events.clear()
     bench.engine.batches.clear()
     return bench
 
 
 def submit_in(bench: Bench, seconds: float, *values: float, operation: str = "decode") -> int:
-    """Submit a request that must be answered within `seconds`."""
+    """Submit a request with a deadline in `seconds`."""
     return bench.submit(*values, operation=operation, deadline=bench.clock.s + seconds)[0]
 
 
 # --- deadlines --------------------------------------------------------------------------------
 
 
-def test_nothing_is_refused_before_anything_was_measured() -> None:
+def test_nothing_is_refused_before_the_first_measurement() -> None:
     bench = Bench(queue_rows=1000)
     for _ in range(100):
         submit_in(bench, 1e-9, *[1.0] * 8)
-    assert bench.heard.events == []
+    assert bench.recorder.events == []
 
 
-def test_an_idle_engine_takes_everything_that_is_not_late_already() -> None:
+def test_an_idle_engine_admits_every_deadline_in_the_future() -> None:
     bench = steady()
     submit_in(bench, 1e-6, 1.0)
-    assert bench.heard.events == []
+    assert bench.recorder.events == []
 
 
-def test_a_request_whose_deadline_passes_in_the_queue_is_refused_at_the_door() -> None:
+def test_a_request_that_would_expire_in_the_queue_is_refused_at_once() -> None:
     bench = steady(queue_rows=1000)
     for _ in range(10):
         bench.submit(*[1.0] * 8)  # one second of work
     rows_before = bench.batcher.waiting_rows
     with pytest.raises(DeadlineExceeded) as caught:
         submit_in(bench, 0.49, 2.0)
-    assert bench.heard.events == [("refused", "decode", "deadline")]
+    assert bench.recorder.events == [("refused", "decode", "deadline")]
     assert bench.batcher.waiting_rows == rows_before
-    assert "the deadline is in 0.49 s and 80 rows wait already, for about 1 s" in str(caught.value)
+    assert "the deadline is in 0.49 s, but 80 rows are queued" in str(caught.value)
+    assert "the expected wait is 1 s" in str(caught.value)
     assert "the model did not run" in str(caught.value)
     bench.run_all()
     assert 2.0 not in {value for _, rows in bench.engine.batches for value in rows}
 
 
-def test_with_half_of_the_time_that_it_is_to_take_a_request_is_admitted() -> None:
-    """Measured times vary, and who was refused wrongly cannot be helped any more."""
+def test_a_request_with_over_half_of_the_expected_time_is_admitted() -> None:
+    """Measured durations vary, and a wrong refusal cannot be undone."""
     bench = steady(queue_rows=1000)
     for _ in range(10):
         bench.submit(*[1.0] * 8)
     submit_in(bench, 0.51, 2.0)
-    assert bench.heard.events == []
+    assert bench.recorder.events == []
 
 
-def test_one_with_time_enough_is_admitted_and_answered_in_time() -> None:
+def test_a_request_with_enough_time_is_admitted_and_completed_in_time() -> None:
     bench = steady(queue_rows=1000)
     for _ in range(10):
         bench.submit(*[1.0] * 8)
@@ -79,7 +80,7 @@ def test_one_with_time_enough_is_admitted_and_answered_in_time() -> None:
     assert bench.clock.s <= end_s
 
 
-def test_what_runs_counts_with_the_rest_of_its_time() -> None:
+def test_a_running_batch_counts_with_its_remaining_time() -> None:
     bench = steady()
     refused: list[float] = []
 
@@ -92,11 +93,11 @@ def test_what_runs_counts_with_the_rest_of_its_time() -> None:
 
     def during() -> None:
         bench.engine.during_run = lambda: None
-        arrive(0.0, 0.049)  # 0.1 s are left, half of it is the least that is believed
+        arrive(0.0, 0.049)  # 0.1 s remain; the limit is half of it
         arrive(0.0, 0.051)
         arrive(0.06, 0.019)
         arrive(0.0, 0.021)
-        arrive(10.0, 0.001)  # it takes longer than ever: nobody knows
+        arrive(10.0, 0.001)  # longer than any measurement: the remaining time is unknown
 
     bench.engine.during_run = during
     bench.submit(1.0)
@@ -111,7 +112,7 @@ def test_a_queue_of_another_operation_is_ahead_only_where_it_is_older() -> None:
         bench.clock.ns += 1
         bench.submit(*[1.0] * 8, operation="encode")
     bench.engine.seconds = lambda operation, rows: TENTH
-    submit_in(bench, 0.01, 2.0, operation="decode")  # goes with the one that is there
+    submit_in(bench, 0.01, 2.0, operation="decode")  # in the same batch as the queued request
     bench.run_all()
     bench.clock.ns += 1
     for _ in range(20):
@@ -135,7 +136,7 @@ def test_a_slow_operation_does_not_refuse_those_of_a_fast_one() -> None:
         submit_in(bench, 0.002, 1.0, operation="encode")
 
 
-# --- pushback ---------------------------------------------------------------------------------
+# --- retry delay ------------------------------------------------------------------------------
 
 
 def refusal(bench: Bench, rows: int) -> QueueFull:
@@ -145,16 +146,16 @@ def refusal(bench: Bench, rows: int) -> QueueFull:
 
 
 def admitted_after_s(bench: Bench, rows: int) -> float:
-    """Run batches until a request has room; return how long that took on the clock."""
-    begun_s = bench.clock.s
+    """Run batches until a request fits; return the elapsed time of the clock."""
+    started_s = bench.clock.s
     while True:
-        cut_s = bench.clock.s
+        dequeued_s = bench.clock.s
         assert bench.batcher.run_next()
         try:
             bench.submit(*[2.0] * rows)
         except QueueFull:
             continue
-        return cut_s - begun_s  # its place was free when the batch was cut
+        return dequeued_s - started_s  # there was room when the batch left the queue
 
 
 @pytest.mark.parametrize("rows", [1, 8, 9, 17, 64])
@@ -172,7 +173,7 @@ def test_the_hint_is_the_time_until_this_request_fits(rows: int, each: int) -> N
     assert hint_s == pytest.approx(max(expected_s, 0.01))
 
 
-def test_the_hint_counts_what_still_runs() -> None:
+def test_the_hint_includes_the_running_batch() -> None:
     bench = steady(queue_rows=16)
     hints: list[float | None] = []
 
@@ -224,7 +225,7 @@ def test_the_hint_without_any_measurement_is_a_tenth_of_a_second() -> None:
     assert refusal(bench, 1).retry_after_s == 0.1
 
 
-def test_the_hint_where_all_queues_together_are_full_is_by_the_rate_of_who_drains() -> None:
+def test_the_hint_for_a_full_total_quota_uses_the_rate_of_models_that_make_room() -> None:
     queue_quota = QueueQuota(max_rows=80)
     greedy, modest = (
         Bench(queue_rows=1000, queue_quota=queue_quota),
@@ -235,10 +236,10 @@ def test_the_hint_where_all_queues_together_are_full_is_by_the_rate_of_who_drain
     greedy.run_all()
     greedy.submit(*[1.0] * 60)
     hint_s = refusal(modest, 24).retry_after_s
-    assert hint_s == pytest.approx(4 / 80)  # 4 rows must leave, at 80 rows per second
+    assert hint_s == pytest.approx(4 / 80)  # 4 rows must leave at 80 rows per second
 
 
-def test_a_failed_batch_teaches_no_rate() -> None:
+def test_a_failed_batch_does_not_change_the_service_rate() -> None:
     bench = steady(queue_rows=80)
     bench.engine.seconds = lambda operation, rows: 50.0
     bench.submit(-1.0)
@@ -247,8 +248,8 @@ def test_a_failed_batch_teaches_no_rate() -> None:
     assert refusal(bench, 80).retry_after_s == pytest.approx(0.9)
 
 
-def test_the_answers_belong_to_the_time_of_a_batch() -> None:
-    """The next batch waits until the callers of this one have been called."""
+def test_the_duration_of_a_batch_includes_its_callbacks() -> None:
+    """The next batch waits until the callbacks of this one have returned."""
     bench = Bench(queue_rows=16)
     for _ in range(2):
         _, request = bench.submit(*[1.0] * 8)

@@ -1,4 +1,4 @@
-"""A batch that waits to be filled: for how long, and what ends the wait."""
+"""Batches with a delay: when they are due, and the events that end the delay."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def due_in_s(bench: Bench) -> float:
     return (due_ns - bench.clock.ns) / 1e9
 
 
-def test_without_a_delay_whatever_waits_is_due() -> None:
+def test_without_a_delay_every_batch_is_due() -> None:
     bench = Bench()
     assert bench.batcher.next_due_ns() is None
     bench.submit(1.0)
@@ -35,7 +35,7 @@ def test_without_a_delay_whatever_waits_is_due() -> None:
     assert bench.runs_next()
 
 
-def test_a_batch_that_is_not_full_waits_since_its_first_request() -> None:
+def test_a_batch_that_is_not_full_waits_from_its_first_request() -> None:
     bench = bench_with_delay()
     assert bench.batcher.next_due_ns() is None
     bench.submit(1.0)
@@ -51,7 +51,7 @@ def test_a_batch_that_is_not_full_waits_since_its_first_request() -> None:
     assert bench.engine.batches == [("decode", [1.0, 2.0])]
 
 
-def test_a_full_batch_goes_at_once_and_the_rest_waits() -> None:
+def test_a_full_batch_is_due_at_once_and_the_remaining_rows_wait() -> None:
     bench = bench_with_delay(max_batch_rows=4)
     bench.submit(1.0, 2.0, 3.0)
     assert not bench.runs_next()
@@ -59,14 +59,14 @@ def test_a_full_batch_goes_at_once_and_the_rest_waits() -> None:
     bench.submit(4.0, 5.0)
     assert due_in_s(bench) < 0
     assert bench.runs_next()
-    assert due_in_s(bench) == pytest.approx(DELAY_S)  # the rest came later
+    assert due_in_s(bench) == pytest.approx(DELAY_S)  # the remaining row arrived later
     assert not bench.runs_next()
     bench.clock.pass_s(DELAY_S)
     assert bench.runs_next()
     assert [rows for _, rows in bench.engine.batches] == [[1.0, 2.0, 3.0, 4.0], [5.0]]
 
 
-def test_each_operation_waits_for_itself_and_none_holds_a_full_one_up() -> None:
+def test_each_operation_has_its_own_delay_and_does_not_delay_a_full_batch() -> None:
     bench = bench_with_delay(max_batch_rows=2)
     bench.submit(1.0, operation="encode")
     bench.clock.pass_s(0.001)
@@ -79,7 +79,7 @@ def test_each_operation_waits_for_itself_and_none_holds_a_full_one_up() -> None:
     assert bench.engine.batches == [("decode", [2.0, 3.0]), ("encode", [1.0])]
 
 
-def test_of_two_that_are_due_the_older_goes_first() -> None:
+def test_of_two_due_batches_the_older_one_runs_first() -> None:
     bench = bench_with_delay(max_batch_rows=2)
     bench.submit(1.0, operation="encode")
     bench.clock.pass_s(0.001)
@@ -89,7 +89,7 @@ def test_of_two_that_are_due_the_older_goes_first() -> None:
     assert [operation for operation, _ in bench.engine.batches] == ["encode", "decode"]
 
 
-def test_who_leaves_takes_the_wait_along() -> None:
+def test_a_cancelled_request_no_longer_determines_the_delay() -> None:
     bench = bench_with_delay()
     _, first = bench.submit(1.0)
     bench.clock.pass_s(0.003)
@@ -99,8 +99,8 @@ def test_who_leaves_takes_the_wait_along() -> None:
     assert due_in_s(bench) == pytest.approx(DELAY_S)
 
 
-def test_a_deadline_within_the_wait_makes_the_batch_go_at_once() -> None:
-    """Nothing was measured: how long it will run is not known."""
+def test_a_deadline_within_the_delay_makes_the_batch_due_at_once() -> None:
+    """Without a measurement, the duration of the batch is unknown."""
     bench = bench_with_delay()
     bench.submit(1.0)
     number, _ = bench.submit(2.0, deadline=bench.clock.s + 0.004)
@@ -109,7 +109,7 @@ def test_a_deadline_within_the_wait_makes_the_batch_go_at_once() -> None:
     assert bench.values(number) == [4.0]
 
 
-def test_a_deadline_soon_after_makes_the_batch_go_so_much_earlier_as_it_runs_twice_over() -> None:
+def test_with_a_deadline_the_batch_is_due_twice_its_duration_before_it() -> None:
     bench = bench_with_delay()
     bench.engine.seconds = lambda operation, rows: 0.002
     bench.submit(*[1.0] * 8)
@@ -122,16 +122,16 @@ def test_a_deadline_soon_after_makes_the_batch_go_so_much_earlier_as_it_runs_twi
     assert due_in_s(bench) <= 0
 
 
-def test_a_deadline_long_after_changes_nothing() -> None:
+def test_a_late_deadline_does_not_change_the_delay() -> None:
     bench = bench_with_delay()
     bench.submit(1.0, deadline=bench.clock.s + 10)
     assert due_in_s(bench) == pytest.approx(DELAY_S)
 
 
-def test_the_end_waits_for_nobody() -> None:
+def test_after_shutdown_every_batch_is_due_at_once() -> None:
     bench = bench_with_delay()
     number, _ = bench.submit(1.0)
-    bench.batcher.end()
+    bench.batcher.shutdown()
     assert due_in_s(bench) <= 0
     assert bench.runs_next()
     assert bench.values(number) == [2.0]
@@ -142,33 +142,33 @@ def test_the_end_waits_for_nobody() -> None:
 
 class Threaded:
     def __init__(self, max_delay_s: float) -> None:
-        self.offered: list[Batcher] = []
+        self.hook_calls: list[Batcher] = []
         self.engine = FakeEngine(Clock())
-        self.looked = threading.Semaphore(0)
+        self.clock_reads = threading.Semaphore(0)
         self.batcher = Batcher(
             self.engine,
             name="delayed",
             max_batch_rows=4,
             queue_rows=64,
             max_delay_s=max_delay_s,
-            clock_ns=self._look,
-            offer=self._take,
+            clock_ns=self._read_clock,
+            inline_hook=self._accept,
         )
         self.batcher.start()
-        self.answered = threading.Semaphore(0)
+        self.completed = threading.Semaphore(0)
 
-    def _look(self) -> int:
+    def _read_clock(self) -> int:
         if threading.current_thread().name == "engine-delayed":
-            self.looked.release()
+            self.clock_reads.release()
         return time.monotonic_ns()
 
     def wait_until_asleep(self) -> None:
-        """Its thread looked at the clock to cut a batch, cut none, and looked how long to sleep."""
+        """Wait until the thread has read the clock twice: for a batch, and for its sleep."""
         for _ in range(2):
-            assert self.looked.acquire(timeout=WAIT_S)
+            assert self.clock_reads.acquire(timeout=WAIT_S)
 
-    def _take(self, batcher: Batcher) -> bool:
-        self.offered.append(batcher)
+    def _accept(self, batcher: Batcher) -> bool:
+        self.hook_calls.append(batcher)
         return True
 
     def submit(self, rows: int) -> None:
@@ -177,40 +177,40 @@ class Threaded:
 
     def _done(self, completion: Completion) -> None:
         assert completion.error is None
-        self.answered.release()
+        self.completed.release()
 
     def wait(self, requests: int) -> None:
         for _ in range(requests):
-            assert self.answered.acquire(timeout=WAIT_S)
+            assert self.completed.acquire(timeout=WAIT_S)
 
 
 @pytest.fixture
 def patient() -> Iterator[Threaded]:
-    """Would wait an hour."""
+    """A batcher with a delay of one hour."""
     threaded = Threaded(3600.0)
     yield threaded
     threaded.batcher.close(timeout_s=WAIT_S)
 
 
-def test_a_model_with_a_delay_has_a_thread_of_its_own_that_keeps_the_time() -> None:
+def test_with_a_delay_the_batchers_own_thread_runs_the_batches() -> None:
     threaded = Threaded(0.01)
     threaded.submit(1)
     threaded.wait(1)
-    assert threaded.offered == []
+    assert threaded.hook_calls == []
     threaded.batcher.close(timeout_s=WAIT_S)
 
 
-def test_a_sleeping_thread_is_woken_by_what_fills_the_batch(patient: Threaded) -> None:
+def test_a_request_that_fills_the_batch_wakes_the_thread(patient: Threaded) -> None:
     patient.submit(1)
     patient.wait_until_asleep()
     patient.submit(2)
-    assert not patient.answered.acquire(blocking=False)
+    assert not patient.completed.acquire(blocking=False)
     patient.submit(1)
     patient.wait(3)
     assert [len(rows) for _, rows in patient.engine.batches] == [4]
 
 
-def test_a_sleeping_thread_is_woken_by_the_end(patient: Threaded) -> None:
+def test_close_wakes_the_thread(patient: Threaded) -> None:
     patient.submit(1)
     patient.wait_until_asleep()
     patient.batcher.close(timeout_s=WAIT_S)

@@ -1,4 +1,4 @@
-"""Batches are cut only when the test says so: the engine is a fake and the clock is by hand."""
+"""Batcher with a fake engine and a manual clock; batches run only when the test calls for them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_an_idle_engine_takes_a_single_request_at_once() -> None:
     assert bench.engine.batches == [("decode", [1.0])]
 
 
-def test_what_waits_is_merged_and_split_again() -> None:
+def test_queued_requests_are_merged_and_split_again() -> None:
     bench = Bench()
     first, _ = bench.submit(1.0, 2.0)
     second, _ = bench.submit(3.0)
@@ -32,7 +32,7 @@ def test_what_waits_is_merged_and_split_again() -> None:
     bench.batcher.run_next()
     assert bench.engine.batches == [("decode", [1.0, 2.0, 3.0, 4.0, 5.0])]
     assert [bench.values(n) for n in (first, second, third)] == [[2.0, 4.0], [6.0], [8.0, 10.0]]
-    (completion,) = bench.told[second]
+    (completion,) = bench.completions[second]
     assert completion.batch_rows == 5
 
 
@@ -89,7 +89,7 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_try_again() -> None:
     assert bench.values(fits) == [12.0]
 
 
-def test_rows_leave_the_count_when_cut_cancelled_or_expired() -> None:
+def test_rows_are_subtracted_when_dequeued_cancelled_or_expired() -> None:
     bench = Bench(max_batch_rows=2)
     bench.submit(1.0, 2.0, 3.0)
     assert bench.batcher.waiting_rows == 3
@@ -117,7 +117,7 @@ def test_a_poisoned_row_fails_alone(poisoned: int) -> None:
             assert bench.values(n) == [2.0 * (n + 1)]
 
 
-def test_one_failing_part_fails_a_split_request_once_and_stops_the_rest() -> None:
+def test_a_failing_part_fails_a_split_request_once_and_drops_its_other_rows() -> None:
     bench = Bench(max_batch_rows=2)
     large, _ = bench.submit(1.0, 2.0, POISON, 3.0, 4.0, 5.0)
     after, _ = bench.submit(7.0)
@@ -128,17 +128,19 @@ def test_one_failing_part_fails_a_split_request_once_and_stops_the_rest() -> Non
     assert ("decode", [4.0, 5.0]) not in bench.engine.batches
 
 
-def test_cancelling_half_way_through_a_split_request_stops_the_rest() -> None:
+def test_cancelling_a_partly_run_request_drops_its_other_rows() -> None:
     bench = Bench(max_batch_rows=2)
     large, request = bench.submit(1.0, 2.0, 3.0, 4.0)
     bench.batcher.run_next()
     request.cancel()
     bench.run_all()
-    assert large not in bench.told
+    assert large not in bench.completions
     assert bench.engine.batches == [("decode", [1.0, 2.0])]
 
 
-def test_a_callback_that_fails_harms_no_neighbour(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failing_callback_does_not_affect_other_requests(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     bench = Bench()
 
     def broken(_: Completion) -> None:
@@ -151,7 +153,7 @@ def test_a_callback_that_fails_harms_no_neighbour(caplog: pytest.LogCaptureFixtu
     assert "broken callback" in caplog.text
 
 
-def test_an_engine_that_loses_rows_is_an_error_not_a_wrong_answer() -> None:
+def test_an_engine_that_returns_too_few_rows_is_an_error() -> None:
     bench = Bench()
     bench.engine.run = lambda operation, inputs: [inputs[0][:-1]]  # type: ignore[method-assign]
     number, _ = bench.submit(1.0, 2.0)
@@ -159,24 +161,24 @@ def test_an_engine_that_loses_rows_is_an_error_not_a_wrong_answer() -> None:
     assert isinstance(bench.error(number), EngineFailure)
 
 
-def test_a_deadline_that_has_passed_is_refused_at_the_door() -> None:
+def test_a_deadline_in_the_past_is_refused_at_once() -> None:
     bench = Bench()
     with pytest.raises(DeadlineExceeded):
         bench.submit(1.0, deadline=0.5)
     assert bench.batcher.waiting_rows == 0
 
 
-def test_timings_say_what_the_clock_said() -> None:
+def test_timings_are_those_of_the_clock() -> None:
     bench = Bench(max_batch_rows=2)
     number, _ = bench.submit(1.0, 2.0, 3.0)
     bench.clock.ns += 5_000
     bench.engine.during_run = lambda: setattr(bench.clock, "ns", bench.clock.ns + 700)
     bench.run_all()
-    (completion,) = bench.told[number]
+    (completion,) = bench.completions[number]
     assert (completion.queue_ns, completion.compute_ns, completion.batch_rows) == (5_000, 1_400, 2)
 
 
-def test_a_late_answer_of_another_batch_does_not_overwrite_the_buffers() -> None:
+def test_the_next_batch_does_not_overwrite_the_outputs() -> None:
     bench = Bench(max_batch_rows=2)
     first, _ = bench.submit(1.0, 2.0)
     bench.batcher.run_next()
@@ -192,7 +194,7 @@ def test_uint8_rows_are_divided_while_they_are_written() -> None:
     np.testing.assert_array_equal(rows.as_float32()[:, 0], expected)
 
 
-def test_closing_answers_what_waits_and_refuses_what_comes() -> None:
+def test_close_completes_queued_requests_and_refuses_new_ones() -> None:
     bench = Bench()
     number, _ = bench.submit(1.0)
     bench.batcher.close(timeout_s=0.0)  # without a thread nothing can run any more
@@ -210,166 +212,172 @@ def submit_to(batcher: Batcher, value: float, done: Callable[[Completion], None]
     return batcher.submit("decode", (Rows(np.full((1, 2), value, np.float32)),), None, done)
 
 
-def test_whoever_takes_the_offer_runs_the_batches_in_place_of_the_thread() -> None:
-    offered: list[Batcher] = []
+def test_an_accepting_inline_hook_runs_the_batches_in_place_of_the_thread() -> None:
+    hook_calls: list[Batcher] = []
 
-    def take(batcher: Batcher) -> bool:
-        offered.append(batcher)
+    def accept(batcher: Batcher) -> bool:
+        hook_calls.append(batcher)
         return True
 
-    batcher = Batcher(FakeEngine(Clock()), name="fake", max_batch_rows=8, queue_rows=16, offer=take)
+    batcher = Batcher(
+        FakeEngine(Clock()), name="fake", max_batch_rows=8, queue_rows=16, inline_hook=accept
+    )
     batcher.start()
-    told: list[Completion] = []
-    submit_to(batcher, 1.0, told.append)
-    submit_to(batcher, 2.0, told.append)
-    assert offered == [batcher], "the second one comes to a batcher that is taken"
-    assert not told
-    assert not batcher.run_next(), "nothing more waits"
-    assert [done.outputs[0][0, 0] for done in told] == [2.0, 4.0]
-    submit_to(batcher, 3.0, told.append)
-    assert len(offered) == 2
-    batcher.end()
+    completions: list[Completion] = []
+    submit_to(batcher, 1.0, completions.append)
+    submit_to(batcher, 2.0, completions.append)
+    assert hook_calls == [batcher], "the second request arrives at a busy batcher"
+    assert not completions
+    assert not batcher.run_next(), "the queue is empty"
+    assert [done.outputs[0][0, 0] for done in completions] == [2.0, 4.0]
+    submit_to(batcher, 3.0, completions.append)
+    assert len(hook_calls) == 2
+    batcher.shutdown()
     while batcher.run_next():
         pass
     batcher.close(timeout_s=5.0)
-    assert len(told) == 3
+    assert len(completions) == 3
 
 
-def test_a_taker_is_let_go_when_all_that_waited_has_expired() -> None:
-    """Else it would run batches beside whoever takes the next offer."""
-    offered: list[Batcher] = []
+def test_the_claim_is_released_when_all_queued_requests_have_expired() -> None:
+    """Otherwise two threads could run batches at the same time."""
+    hook_calls: list[Batcher] = []
 
-    def take(batcher: Batcher) -> bool:
-        offered.append(batcher)
+    def accept(batcher: Batcher) -> bool:
+        hook_calls.append(batcher)
         return True
 
-    clock, told = Clock(), list[Completion]()
+    clock, completions = Clock(), list[Completion]()
     batcher = Batcher(
         FakeEngine(clock),
         name="fake",
         max_batch_rows=8,
         queue_rows=16,
-        offer=take,
+        inline_hook=accept,
         clock_ns=lambda: clock.ns,
     )
     rows = (Rows(np.zeros((1, 2), np.float32)),)
-    batcher.submit("decode", rows, clock.s + 1.0, told.append)
+    batcher.submit("decode", rows, clock.s + 1.0, completions.append)
     clock.pass_s(2.0)
     assert not batcher.run_next()
-    assert isinstance(told[0].error, DeadlineExceeded)
-    submit_to(batcher, 1.0, told.append)
-    assert len(offered) == 2
+    assert isinstance(completions[0].error, DeadlineExceeded)
+    submit_to(batcher, 1.0, completions.append)
+    assert len(hook_calls) == 2
 
 
-@pytest.mark.parametrize("takes_first", [False, True])
-def test_the_thread_runs_what_is_not_taken_or_handed_over(takes_first: bool) -> None:
+@pytest.mark.parametrize("accepts", [False, True])
+def test_the_thread_runs_batches_that_are_not_executed_inline(accepts: bool) -> None:
     done = threading.Event()
     engine = FakeEngine(Clock())
     batcher = Batcher(
-        engine, name="fake", max_batch_rows=8, queue_rows=16, offer=lambda _: takes_first
+        engine, name="fake", max_batch_rows=8, queue_rows=16, inline_hook=lambda _: accepts
     )
     batcher.start()
     submit_to(batcher, 1.0, lambda _: done.set())
-    if takes_first:
+    if accepts:
         assert not done.is_set()
-        batcher.hand_over()
+        batcher.wake_thread()
     assert done.wait(5.0)
     batcher.close(timeout_s=5.0)
 
 
-def test_a_batcher_that_ends_leaves_what_was_taken_to_its_taker() -> None:
-    engine, batcher_name = FakeEngine(Clock()), "taken"
+def test_after_shutdown_the_thread_waits_for_a_claimed_batch() -> None:
+    engine, batcher_name = FakeEngine(Clock()), "claimed"
     batcher = Batcher(
-        engine, name=batcher_name, max_batch_rows=8, queue_rows=16, offer=lambda _: True
+        engine, name=batcher_name, max_batch_rows=8, queue_rows=16, inline_hook=lambda _: True
     )
     batcher.start()
-    told: list[Completion] = []
-    submit_to(batcher, 1.0, told.append)
-    batcher.end()
-    batcher.close(timeout_s=0.05)  # its taker did not come in time
-    assert isinstance(told[0].error, Unavailable)
+    completions: list[Completion] = []
+    submit_to(batcher, 1.0, completions.append)
+    batcher.shutdown()
+    batcher.close(timeout_s=0.05)  # `run_next` was not called in time
+    assert isinstance(completions[0].error, Unavailable)
     assert not engine.batches
     thread = thread_of(batcher_name)
-    assert not batcher.run_next()  # now its taker comes
+    assert not batcher.run_next()
     thread.join(10.0)
     assert not thread.is_alive()
 
 
-def test_what_is_handed_over_after_the_end_is_run_all_the_same() -> None:
+def test_batches_handed_to_the_thread_after_shutdown_are_run() -> None:
     engine = FakeEngine(Clock())
-    batcher = Batcher(engine, name="late", max_batch_rows=8, queue_rows=16, offer=lambda _: True)
+    batcher = Batcher(
+        engine, name="late", max_batch_rows=8, queue_rows=16, inline_hook=lambda _: True
+    )
     batcher.start()
     done = threading.Event()
     submit_to(batcher, 1.0, lambda _: done.set())
-    batcher.end()
-    thread_of("late").join(0.05)  # in which it does not end
-    batcher.hand_over()
+    batcher.shutdown()
+    thread_of("late").join(0.05)  # it does not end yet
+    batcher.wake_thread()
     assert done.wait(10.0)
     batcher.close(timeout_s=10.0)
 
 
-def test_the_forecast_is_for_the_operation_that_goes_first() -> None:
+def test_the_estimate_is_for_the_operation_that_runs_next() -> None:
     bench = Bench()
-    assert bench.batcher.forecast() == (0.0, 0)
+    assert bench.batcher.estimate_next_batch() == (0.0, 0)
     bench.batcher.learn("encode", 1, 0.25)
     bench.batcher.learn("decode", 1, 0.5)
     bench.submit(1.0, operation="encode")
     bench.clock.ns += 1
     bench.submit(1.0, operation="decode")
-    assert bench.batcher.forecast() == (0.25, 1)
-    assert not bench.batcher.is_full
+    assert bench.batcher.estimate_next_batch() == (0.25, 1)
+    assert not bench.batcher.has_full_batch
     bench.batcher.run_next()
     assert bench.batcher.waiting_by_operation() == {"decode": 1}
     bench.submit(*[1.0] * 7, operation="sample")
-    assert bench.batcher.is_full
+    assert bench.batcher.has_full_batch
 
 
-def test_what_was_never_run_may_take_for_ever() -> None:
+def test_without_measurement_the_estimate_is_infinite() -> None:
     bench = Bench()
     bench.submit(1.0)
-    assert bench.batcher.forecast() == (math.inf, 1)
+    assert bench.batcher.estimate_next_batch() == (math.inf, 1)
     bench.engine.seconds = lambda operation, rows: 0.25
     bench.run_all()
     bench.submit(1.0)
-    assert bench.batcher.forecast() == (pytest.approx(0.25), 1)
+    assert bench.batcher.estimate_next_batch() == (pytest.approx(0.25), 1)
 
 
 @pytest.mark.parametrize(
     ("calls", "rows", "in_batch"),
     [(3, 2, 3), (4, 2, 4), (8, 2, 4), (100, 1, 8), (2, 12, 1), (3, 5, 1)],
 )
-def test_the_forecast_counts_the_calls_of_one_batch(calls: int, rows: int, in_batch: int) -> None:
+def test_the_estimate_counts_the_requests_of_one_batch(
+    calls: int, rows: int, in_batch: int
+) -> None:
     bench = Bench(max_batch_rows=8, queue_rows=200)
     bench.batcher.learn("decode", 8, 0.5)
     for _ in range(calls):
         bench.submit(*[1.0] * rows)
-    assert bench.batcher.forecast()[1] == in_batch
+    assert bench.batcher.estimate_next_batch()[1] == in_batch
 
 
-def test_an_answer_of_several_batches_has_memory_of_its_own_allocated_once() -> None:
+def test_outputs_of_several_batches_are_allocated_once() -> None:
     bench = Bench(max_batch_rows=4)
     large, request = bench.submit(*map(float, range(10)))
     bench.batcher.run_next()
     (allocated,) = request.outputs
     bench.run_all()
-    (completion,) = bench.told[large]
+    (completion,) = bench.completions[large]
     assert completion.outputs[0] is allocated
     assert allocated.base is None
     assert allocated.shape == (10, 1)
 
 
-def test_an_answer_of_one_batch_is_not_copied() -> None:
+def test_outputs_of_one_batch_are_not_copied() -> None:
     bench = Bench()
     first, _ = bench.submit(1.0)
     second, _ = bench.submit(2.0)
     bench.run_all()
-    bases = [bench.told[n][0].outputs[0].base for n in (first, second)]
+    bases = [bench.completions[n][0].outputs[0].base for n in (first, second)]
     assert bases[0] is not None
     assert bases[0] is bases[1]
 
 
-def test_the_end_waits_for_no_lock() -> None:
-    """It comes from a finalizer, and those run anywhere: also where a batcher holds its lock."""
+def test_shutdown_takes_no_lock() -> None:
+    """A finalizer calls it, which may run at any point, also while the batcher holds its lock."""
     ended = threading.Event()
 
     class Ending(BatcherCallbacks):
@@ -378,7 +386,7 @@ def test_the_end_waits_for_no_lock() -> None:
             ended.wait(10)
 
         def _end(self) -> None:
-            batcher.end()
+            batcher.shutdown()
             ended.set()
 
     batcher = Batcher(
@@ -391,7 +399,7 @@ def test_the_end_waits_for_no_lock() -> None:
         batcher.submit("decode", (rows,), None, lambda completion: None)
 
 
-def test_a_thread_that_sleeps_is_ended_by_the_end() -> None:
+def test_close_ends_an_idle_thread() -> None:
     batcher = Batcher(FakeEngine(Clock()), name="sleepy", max_batch_rows=8, queue_rows=16)
     batcher.start()
     batcher.close(timeout_s=10)

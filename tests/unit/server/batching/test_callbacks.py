@@ -1,4 +1,4 @@
-"""What a batcher tells becomes a metric, with reasons that are known beforehand."""
+"""Events of a batcher become metrics, with a fixed set of reasons."""
 
 from __future__ import annotations
 

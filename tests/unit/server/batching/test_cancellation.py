@@ -1,4 +1,4 @@
-"""Callers that leave at every position of a batch: their neighbours get exactly their answers."""
+"""Requests that are cancelled or expire at every position of a batch do not affect the others."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WAYS = ["cancel", "expire"]
 
 
 class Four:
-    """Four requests of `rows` rows each; those in `leaving` go by `way` when `leave` is called."""
+    """Four requests of `rows` rows each; `leave` cancels or expires those in `leaving`."""
 
     def __init__(self, rows: int, leaving: set[int], way: str, *, max_batch_rows: int = 8) -> None:
         self.bench = Bench(max_batch_rows=max_batch_rows)
@@ -60,7 +60,7 @@ class Four:
             if answered(n):
                 assert self.bench.values(n) == [2 * value for value in self.sent(n, self.rows)]
             elif self.way == "cancel":
-                assert n not in self.bench.told
+                assert n not in self.bench.completions
             else:
                 assert isinstance(self.bench.error(n), DeadlineExceeded)
 
@@ -76,17 +76,17 @@ def test_in_the_queue(leaving: set[int], way: str) -> None:
     four.bench.run_all()
     four.check_neighbours()
     four.check_left()
-    # The engine never ran for those that left.
+    # The engine never ran for cancelled or expired requests.
     assert four.ran() == {10.0 * n + 1 for n in range(4) if n not in leaving}
     reason = "cancelled" if way == "cancel" else "expired"
-    events = four.bench.heard.events
+    events = four.bench.recorder.events
     assert events.count(("dropped", "decode", reason)) == len(leaving)
 
 
 @pytest.mark.parametrize("leaving", EVERY_CHOICE)
 @pytest.mark.parametrize("way", WAYS)
 def test_while_the_batch_runs(leaving: set[int], way: str) -> None:
-    """Who expired is answered all the same: whether somebody waits is the transport's matter."""
+    """An expired request still completes: whether the client waits is the transport's concern."""
     four = Four(1, leaving, way)
     four.leave_during(1)
     four.bench.run_all()
@@ -95,7 +95,7 @@ def test_while_the_batch_runs(leaving: set[int], way: str) -> None:
     assert len(four.bench.engine.batches) == 1
 
 
-# Three rows each, cut into [0 0 0 1] [1 1 2 2] [2 3 3 3].
+# Three rows each, in the batches [0 0 0 1] [1 1 2 2] [2 3 3 3].
 
 
 @pytest.mark.parametrize("leaving", EVERY_CHOICE)
@@ -120,26 +120,26 @@ def test_while_a_part_of_a_split_request_runs(leaving: set[int], way: str, batch
     four.leave_during(batch)
     four.bench.run_all()
     four.check_neighbours()
-    # Rows in the batches that were cut by then: 4, 8, 12 of 12, three per request.
-    cut_whole = [3 * (n + 1) <= 4 * batch for n in range(4)]
-    ended_before = [3 * (n + 1) <= 4 * (batch - 1) for n in range(4)]
-    four.check_left(answered=lambda n: ended_before[n] or (way == "expire" and cut_whole[n]))
+    # Rows that have left the queue by then: 4, 8, 12 of 12, three per request.
+    dequeued = [3 * (n + 1) <= 4 * batch for n in range(4)]
+    completed = [3 * (n + 1) <= 4 * (batch - 1) for n in range(4)]
+    four.check_left(answered=lambda n: completed[n] or (way == "expire" and dequeued[n]))
 
 
-def test_one_that_cancels_while_a_bad_neighbour_is_sought_is_not_run_again() -> None:
+def test_a_request_cancelled_during_a_failed_batch_is_not_retried() -> None:
     bench = Bench()
     requests = [bench.submit(value)[1] for value in (1.0, POISON, 3.0, 4.0)]
     bench.engine.during_run = requests[2].cancel
     bench.run_all()
     assert bench.values(0) == [2.0]
     assert isinstance(bench.error(1), EngineFailure)
-    assert 2 not in bench.told
+    assert 2 not in bench.completions
     assert bench.values(3) == [8.0]
     assert [rows for _, rows in bench.engine.batches[1:]] == [[1.0], [POISON], [4.0]]
 
 
 class Intrusive:
-    """Outputs that do something while an answer is taken out of them."""
+    """Outputs that call a function when rows are read from them."""
 
     def __init__(self, outputs: Floats, during: Callable[[slice], None]) -> None:
         self._outputs = outputs
@@ -153,7 +153,7 @@ class Intrusive:
         return self._outputs[rows]
 
 
-def test_one_that_cancels_while_its_answer_is_assembled_gets_none() -> None:
+def test_a_request_cancelled_while_its_outputs_are_joined_is_not_completed() -> None:
     bench = Bench()
     requests = [bench.submit(value)[1] for value in (1.0, 2.0, 3.0)]
     run = bench.engine.run
@@ -168,11 +168,11 @@ def test_one_that_cancels_while_its_answer_is_assembled_gets_none() -> None:
     bench.engine.run = intrude  # type: ignore[method-assign]
     bench.run_all()
     assert bench.values(0) == [2.0]
-    assert 1 not in bench.told
+    assert 1 not in bench.completions
     assert bench.values(2) == [6.0]
 
 
-def test_a_split_request_that_expires_half_way_is_told_what_ran() -> None:
+def test_the_error_of_a_partly_run_request_says_how_many_rows_ran() -> None:
     bench = Bench(max_batch_rows=2)
     number, _ = bench.submit(1.0, 2.0, 3.0, 4.0, deadline=SOON)
     assert bench.batcher.run_next()
@@ -181,7 +181,7 @@ def test_a_split_request_that_expires_half_way_is_told_what_ran() -> None:
     assert "only 2 of 4 rows ran" in str(bench.error(number))
 
 
-def test_one_that_expires_before_any_batch_is_told_that_nothing_ran() -> None:
+def test_the_error_of_an_expired_request_says_that_the_model_did_not_run() -> None:
     bench = Bench()
     number, _ = bench.submit(1.0, deadline=SOON)
     bench.clock.pass_s(1.0)

@@ -7,11 +7,11 @@ import pytest
 from latentserve_server.batching.latency_model import LatencyModel
 
 
-def test_nothing_is_known_at_first() -> None:
+def test_the_estimate_is_infinite_without_measurement() -> None:
     assert LatencyModel().expected_s(1) == inf
 
 
-def test_a_size_is_remembered() -> None:
+def test_each_size_has_its_own_average() -> None:
     latency = LatencyModel()
     latency.learn(1, 0.1)
     latency.learn(64, 0.4)
@@ -43,7 +43,7 @@ def test_one_slow_batch_counts_less_than_one_fast_one() -> None:
     assert fast.expected_s(4) == pytest.approx(0.85)
 
 
-def test_a_model_that_stays_slower_is_found_out() -> None:
+def test_a_lasting_slowdown_is_learned() -> None:
     latency = LatencyModel()
     latency.learn(4, 1.0)
     for _ in range(200):

@@ -1,4 +1,4 @@
-"""A batch that failed: halves where memory lacks, and otherwise every caller alone."""
+"""Retries of a failed batch: in halves if out of memory, otherwise each request alone."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import logging
 import pytest
 
 from batch_bench import POISON, Bench
-from latentserve_server.batching.queue import Batch, Slice
-from latentserve_server.batching.splitting import halves
+from latentserve_server.batching.queue import Batch, RequestSlice
+from latentserve_server.batching.splitting import split_halves
 from latentserve_server.errors import EngineFailure, OutOfMemory
 
 
@@ -28,9 +28,9 @@ def test_a_batch_that_does_not_fit_runs_in_two_halves(caplog: pytest.LogCaptureF
     bench.run_all()
     assert sizes(bench) == [8, 4, 4]
     assert [bench.values(n) for n in numbers] == [doubled(*values) for values in requests]
-    assert bench.heard.events.count(("halved", "decode")) == 1
-    assert bench.heard.events.count(("waited", "decode")) == 4
-    assert ("failed", "decode") not in bench.heard.events
+    assert bench.recorder.events.count(("halved", "decode")) == 1
+    assert bench.recorder.events.count(("waited", "decode")) == 4
+    assert ("failed", "decode") not in bench.recorder.events
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert "no memory for decode of 8 rows" in record.getMessage()
@@ -55,7 +55,7 @@ def test_a_caller_in_both_halves_is_joined_and_its_neighbours_are_exact() -> Non
     assert [bench.values(n) for n in numbers] == [doubled(*values) for values in requests]
 
 
-def test_halves_that_do_not_fit_fail_and_the_next_batch_is_tried_whole() -> None:
+def test_halves_that_do_not_fit_fail_and_the_next_batch_is_not_split() -> None:
     bench = Bench()
     bench.engine.fitting_rows = 3
     numbers = [bench.submit(float(n), float(n))[0] for n in range(1, 5)]
@@ -65,8 +65,8 @@ def test_halves_that_do_not_fit_fail_and_the_next_batch_is_tried_whole() -> None
         error = bench.error(n)
         assert isinstance(error, EngineFailure)
         assert error.code == "INTERNAL"
-    assert bench.heard.events.count(("failed", "decode")) == 4
-    assert bench.heard.events.count(("halved", "decode")) == 1
+    assert bench.recorder.events.count(("failed", "decode")) == 4
+    assert bench.recorder.events.count(("halved", "decode")) == 1
     bench.engine.fitting_rows = 8
     after, _ = bench.submit(*[9.0] * 8)
     bench.run_all()
@@ -117,7 +117,7 @@ def test_one_row_that_does_not_fit_just_fails() -> None:
     bench.run_all()
     assert sizes(bench) == [1]
     assert isinstance(bench.error(number), EngineFailure)
-    assert bench.heard.events.count(("halved", "decode")) == 0
+    assert bench.recorder.events.count(("halved", "decode")) == 0
 
 
 @pytest.mark.parametrize("poisoned", range(4))
@@ -132,10 +132,10 @@ def test_a_poisoned_row_fails_alone_in_a_half_as_well(poisoned: int) -> None:
             assert isinstance(bench.error(n), EngineFailure)
         else:
             assert bench.values(n) == [2.0 * (n + 1)]
-    assert bench.heard.events.count(("failed", "decode")) == 1
+    assert bench.recorder.events.count(("failed", "decode")) == 1
 
 
-def test_nobody_is_run_again_who_left_meanwhile() -> None:
+def test_a_request_cancelled_meanwhile_is_not_retried() -> None:
     bench = Bench()
     bench.engine.fitting_rows = 2
     _, leaving = bench.submit(1.0)
@@ -158,12 +158,12 @@ def test_part_of_a_request_that_spans_batches_is_halved_too() -> None:
     assert sizes(bench) == [4, 2, 2, 4, 2, 2, 2]
 
 
-def test_a_request_waits_once_however_often_its_rows_are_tried() -> None:
+def test_the_wait_of_a_request_is_reported_once_despite_retries() -> None:
     bench = Bench()
     for value in (1.0, POISON, 3.0):
         bench.submit(value)
     bench.run_all()
-    assert bench.heard.events.count(("waited", "decode")) == 3
+    assert bench.recorder.events.count(("waited", "decode")) == 3
 
 
 @pytest.mark.parametrize("rows", range(2, 9))
@@ -172,8 +172,8 @@ def test_halves_have_all_rows_once_and_differ_by_one_at_most(rows: int, start: i
     bench = Bench()
     _, request = bench.submit(*[1.0] * 13)
     _, other = bench.submit(1.0)
-    slices = [Slice(request, start, start + rows - 1), Slice(other, 0, 1)]
-    first, second = halves(Batch("decode", slices, rows))
+    slices = [RequestSlice(request, start, start + rows - 1), RequestSlice(other, 0, 1)]
+    first, second = split_halves(Batch("decode", slices, rows))
     assert first.rows - second.rows in (0, 1)
     for half in (first, second):
         assert half.rows == sum(part.rows for part in half.slices)

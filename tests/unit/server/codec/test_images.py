@@ -1,4 +1,4 @@
-"""Image files made to cost more than they weigh: refused or read, and memory stays flat."""
+"""Tests of decompression bombs and corrupted image files, and of the memory that they take."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from latentserve_server.manifest.reader import ImageSpec
 HEIGHT, WIDTH = 4, 6
 GREY = ImageSpec(1, HEIGHT, WIDTH)
 PIXELS = np.arange(HEIGHT * WIDTH, dtype=np.uint8).reshape(HEIGHT, WIDTH)
-MEGABYTE = 1_000_000  # Pillow takes 2^20 bytes of one text
+MEGABYTE = 1_000_000  # Pillow accepts 2^20 bytes of one text
 
 
 def written(form: str, **options: object) -> bytes:
@@ -44,7 +44,7 @@ def png(*chunks: bytes, width: int = WIDTH, height: int = HEIGHT) -> bytes:
 
 @functools.cache
 def zeros(megabytes: int) -> bytes:
-    """What decompresses to that many megabytes."""
+    """Return compressed data that expand to this number of megabytes."""
     packer = zlib.compressobj(9)
     return b"".join(packer.compress(bytes(MEGABYTE)) for _ in range(megabytes)) + packer.flush()
 
@@ -57,7 +57,7 @@ def tall_jpeg() -> bytes:
 
 
 def animated(frames: int) -> bytes:
-    """An animated PNG whose other frames are as good as the first."""
+    """Return an animated PNG whose frames are all valid."""
     row = b"\0" + bytes(WIDTH)
     body = zlib.compress(row * HEIGHT)
     control = struct.pack(">IIIIHHBB", WIDTH, HEIGHT, 0, 0, 1, 1, 0, 0)
@@ -79,7 +79,7 @@ def pixel_rows() -> bytes:
 
 IDAT = chunk(b"IDAT", zlib.compress(pixel_rows()))
 
-# name -> (the file, whether it can be read all the same)
+# name -> (the file, whether its pixels can be read)
 BOMBS: dict[str, tuple[Callable[[], bytes], bool]] = {
     "PNG of 50,000 x 50,000": (
         lambda: png(chunk(b"IDAT", zeros(64)), width=50_000, height=50_000),
@@ -107,7 +107,7 @@ BOMBS: dict[str, tuple[Callable[[], bytes], bool]] = {
         lambda: png(*[chunk(b"iCCP", b"icc\0\0" + zeros(1))] * 100, IDAT),
         True,
     ),
-    # Pillow raises an IndexError, which once became an internal error.
+    # Pillow raises an IndexError, which must not become an internal error.
     "PNG with an empty profile behind its pixels": (lambda: png(IDAT, chunk(b"iCCP", b"")), True),
     "PNG of 1,000 frames": (lambda: animated(1000), True),
     "PNG of 2^32 frames": (lambda: animated(2**32 - 1), True),
@@ -122,7 +122,7 @@ BOMBS: dict[str, tuple[Callable[[], bytes], bool]] = {
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
-def test_it_is_refused_or_its_pixels_are_read(bomb: str) -> None:
+def test_a_bomb_is_refused_or_its_pixels_are_read(bomb: str) -> None:
     make, readable = BOMBS[bomb]
     if not readable:
         with pytest.raises(UnreadableImage):
@@ -134,20 +134,20 @@ def test_it_is_refused_or_its_pixels_are_read(bomb: str) -> None:
 
 
 @pytest.mark.parametrize("length", range(0, 80, 3))
-def test_a_file_that_is_cut_off_anywhere_is_refused_or_whole(length: int) -> None:
-    """Whole: only what is behind the pixels is missing."""
+def test_a_truncated_file_is_refused_or_its_pixels_are_complete(length: int) -> None:
+    """The pixels are complete if only bytes after them are missing."""
     plain = png(IDAT)
     try:
         np.testing.assert_array_equal(read_image(plain[:length], GREY)[0], PIXELS)
     except UnreadableImage as error:
-        assert str(error).startswith(f"{length} bytes were sent")  # noqa: PT017 - either will do
+        assert str(error).startswith(f"{length} bytes were sent")  # noqa: PT017 - an error is optional
 
 
 MEASURE = """
 import io, sys
 from pathlib import Path
 from PIL import Image
-from test_image_file import BOMBS, GREY, UnreadableImage, read_image, written
+from test_images import BOMBS, GREY, UnreadableImage, read_image, written
 read_image(written("PNG"), GREY), read_image(written("JPEG"), GREY)
 files = [BOMBS[name][0]() for name in sys.argv[2:]]
 
@@ -155,7 +155,7 @@ def peak_kb():
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0])
 
-Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+Path("/proc/self/clear_refs").write_text("5")  # resets the peak
 before = peak_kb()
 for file in files:
     try:
@@ -170,7 +170,7 @@ print((peak_kb() - before) / 1024)
 
 
 def peak_growth_mb(reader: str, *names: str) -> float:
-    """How much more memory a process takes at most while it reads some of the bombs."""
+    """Return the growth of a process's peak memory while it reads some of the bombs, in MB."""
     run = subprocess.run(
         [sys.executable, "-c", MEASURE, reader, *names],
         cwd=Path(__file__).parent,
@@ -185,5 +185,5 @@ def peak_growth_mb(reader: str, *names: str) -> float:
 
 def test_memory_stays_flat() -> None:
     assert peak_growth_mb("ours", *BOMBS) < 8
-    # What Pillow by itself makes of one of them: the measure is not blind.
+    # Pillow alone must exceed the limit, which proves that the measurement works.
     assert peak_growth_mb("Pillow", "PNG with 60 texts of a megabyte") > 40

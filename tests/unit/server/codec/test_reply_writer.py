@@ -1,4 +1,4 @@
-"""The generated classes are the reference: they must read what was put together by hand."""
+"""Tests of the reply serialiser against the generated message classes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_reply_is_byte_for_byte_what_the_generated_class_writes(
     expected = pb.ReconstructResponse(
         images=tensor_pb2.Images(tensor=tensor), squared_error=errors, served_by=served_by
     )
-    if not rows:  # an empty list is not written at all, and an empty `data` neither
+    if not rows:  # neither an empty list nor an empty `data` is written
         expected.ClearField("squared_error")
     sent = joined(
         *images_field(1, data_type, images),

@@ -1,3 +1,5 @@
+"""Tests of the request parser and its cache."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -28,48 +30,48 @@ def numbers(form: ParsedRequest, sent: bytes) -> np.ndarray:
 
 
 @pytest.fixture
-def reader() -> RequestParser:
+def parser() -> RequestParser:
     return RequestParser(pb.ReconstructRequest, (2, 1, 3))
 
 
-def test_a_form_that_came_before_is_not_parsed_again(reader: RequestParser) -> None:
+def test_a_cached_request_is_not_parsed_again(parser: RequestParser) -> None:
     first, second = request(value=0.25), request(value=0.75)
-    form = reader.read(first)
-    assert reader.read(second) is form
+    form = parser.read(first)
+    assert parser.read(second) is form
     assert set(numbers(form, first)) == {0.25}
     assert set(numbers(form, second)) == {0.75}
 
 
-def test_another_model_of_the_same_length_is_another_form(reader: RequestParser) -> None:
-    assert reader.read(request("a")).name == "a"
-    assert reader.read(request("b")).name == "b"
-    assert reader.read(request("a")).name == "a"
+def test_another_model_name_of_the_same_length_is_parsed(parser: RequestParser) -> None:
+    assert parser.read(request("a")).name == "a"
+    assert parser.read(request("b")).name == "b"
+    assert parser.read(request("a")).name == "a"
 
 
-def test_what_follows_the_numbers_counts_too(reader: RequestParser) -> None:
+def test_bytes_after_the_data_are_compared_too(parser: RequestParser) -> None:
     for output_format in (1, 2, 3, 1):
-        assert reader.read(request(output_format=output_format)).output_format == output_format
+        assert parser.read(request(output_format=output_format)).output_format == output_format
 
 
-def test_another_number_of_rows_is_another_form(reader: RequestParser) -> None:
+def test_another_number_of_rows_is_parsed(parser: RequestParser) -> None:
     for rows in (1, 2, 1, 3):
-        form = reader.read(request(rows=rows))
+        form = parser.read(request(rows=rows))
         assert list(form.message.images.tensor.shape) == [rows, 1, 28, 28]
         assert form.length == rows * 784 * 4
 
 
-def test_small_requests_are_parsed_by_the_generated_class(reader: RequestParser) -> None:
+def test_small_requests_are_parsed_by_the_generated_class(parser: RequestParser) -> None:
     sent = pb.ReconstructRequest(model=tensor_pb2.ModelRef(name="m")).SerializeToString()
-    form = reader.read(sent)
+    form = parser.read(sent)
     assert form.start == -1
     assert form.name == "m"
-    assert reader.read(sent) is not form
+    assert parser.read(sent) is not form
 
 
-def test_files_are_parsed_by_the_generated_class(reader: RequestParser) -> None:
+def test_files_are_parsed_by_the_generated_class(parser: RequestParser) -> None:
     files = tensor_pb2.EncodedImages(files=[b"p" * 2000])
     sent = pb.ReconstructRequest(images=tensor_pb2.Images(encoded=files)).SerializeToString()
-    form = reader.read(sent)
+    form = parser.read(sent)
     assert form.start == -1
     assert form.message.images.encoded.files[0] == b"p" * 2000
 
@@ -77,26 +79,24 @@ def test_files_are_parsed_by_the_generated_class(reader: RequestParser) -> None:
 @pytest.mark.parametrize(
     "sent", [b"\xff" * 20, b"\xff" * 2000, request()[:-1], request() + b"\x0a"]
 )
-def test_bytes_that_are_no_request_are_refused(reader: RequestParser, sent: bytes) -> None:
+def test_malformed_requests_are_refused(parser: RequestParser, sent: bytes) -> None:
     with pytest.raises(InvalidRequest, match=r"that are not a latentserve\.v1\.ReconstructRequest"):
-        reader.read(sent)
+        parser.read(sent)
 
 
-def test_a_name_that_is_no_text_is_refused(reader: RequestParser) -> None:
+def test_a_name_that_is_not_utf8_is_refused(parser: RequestParser) -> None:
     sent = request("mm").replace(b"mm", b"\xff\xfe", 1)
     with pytest.raises(InvalidRequest):
-        reader.read(sent)
+        parser.read(sent)
 
 
-def test_what_is_remembered_is_bounded(
-    reader: RequestParser, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_cache_is_bounded(parser: RequestParser, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(request_parser, "_MAX_LENGTHS", 3)
     for rows in range(1, 9):
         for model in "abcdefgh":
-            assert reader.read(request(model, rows=rows)).name == model
-    assert len(reader._known) == 3
-    assert all(len(forms) <= request_parser._MAX_FORMS for forms in reader._known.values())
+            assert parser.read(request(model, rows=rows)).name == model
+    assert len(parser._cache) == 3
+    assert all(len(entries) <= request_parser._MAX_ENTRIES for entries in parser._cache.values())
     long_name = request("m" * 600)
-    assert reader.read(long_name).name == "m" * 600
-    assert len(long_name) not in reader._known
+    assert parser.read(long_name).name == "m" * 600
+    assert len(long_name) not in parser._cache

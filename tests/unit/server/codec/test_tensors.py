@@ -1,4 +1,4 @@
-"""The border of the server: what callers send is checked here, before it meets other callers."""
+"""Tests of the conversion and validation of tensors and image files."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def decode_latents(latents: pb.Tensor, dim: int = DIM) -> tensors.Rows:
 
 
 def encode_images(array: np.ndarray[Any, Any], form: int) -> pb.Images:
-    """The images of a reply that has nothing else, as a caller reads them."""
+    """Return the images of a reply that has only images, as a client reads them."""
     pieces: list[Any] = list(tensors.encode_images(1, array, form))
     return DecodeResponse.FromString(b"".join(pieces)).images
 
@@ -79,7 +79,7 @@ def encode_tensor(array: np.ndarray[Any, Any]) -> pb.Tensor:
 
 
 def violation_of(call: Callable[[], object]) -> tuple[str, str]:
-    """The one field violation that a refused call gives; the message must hold both parts."""
+    """Return the only field violation of a refused call; the message must have both its parts."""
     with pytest.raises(InvalidRequest) as refused:
         call()
     (violation,) = refused.value.violations
@@ -213,7 +213,7 @@ def test_an_image_tensor_that_breaks_the_contract_is_refused_with_sent_and_expec
     assert len(description) < 400
 
 
-def test_the_hint_to_divide_by_255_is_not_given_for_values_that_are_no_bytes() -> None:
+def test_the_hint_to_divide_by_255_is_only_given_for_byte_ranges() -> None:
     _, description = violation_of(lambda: decode(pb.Images(tensor=tensor(grey_rows(value=-0.5)))))
     assert "255" not in description
 
@@ -288,7 +288,7 @@ def test_images_in_neither_form_are_refused() -> None:
     assert "images.tensor or images.encoded" in description
 
 
-# --- tensors that are taken -------------------------------------------------------------------
+# --- tensors that are accepted ----------------------------------------------------------------
 
 
 def base_of(array: np.ndarray[Any, Any]) -> object:
@@ -360,7 +360,7 @@ def png_chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def bomb(width: int, height: int) -> bytes:
-    """A tiny PNG whose header promises a huge image."""
+    """Return a tiny PNG whose header claims a huge image."""
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     body = zlib.compress(b"\0" * 1000)
     return (
@@ -436,7 +436,7 @@ def test_too_few_or_too_many_files_are_refused(file: bytes, rows: int) -> None:
 def test_a_png_that_claims_gigapixels_is_refused_by_its_header(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Pillow has no seam at which decoding could be observed, so `load` is replaced."""
+    """Pillow has no hook to observe decoding, so `load` is replaced."""
 
     loaded = []
 
@@ -453,7 +453,7 @@ def test_a_png_that_claims_gigapixels_is_refused_by_its_header(
     assert loaded
 
 
-def test_random_damage_to_a_file_is_refused_or_survived_but_never_an_internal_error() -> None:
+def test_a_corrupted_file_is_read_or_refused_without_an_internal_error() -> None:
     generator = np.random.default_rng(3)
     palette = Image.fromarray(pixels(HEIGHT, WIDTH)).convert("P")
     originals = (GOOD_PNG, GOOD_JPEG, image_file(palette))
@@ -469,7 +469,7 @@ def test_random_damage_to_a_file_is_refused_or_survived_but_never_an_internal_er
     assert refused > 100
 
 
-# --- image files that are taken ---------------------------------------------------------------
+# --- image files that are accepted ------------------------------------------------------------
 
 
 def read(file: bytes, spec: ImageSpec = GREY) -> Pixels:
@@ -503,7 +503,7 @@ def test_a_grey_picture_is_read_the_same_from_every_png_mode(
 
 @pytest.mark.parametrize("spec", [GREY, RGB], ids=["grey model", "rgb model"])
 def test_a_palette_png_with_alpha_per_colour_is_read_like_one_without(spec: ImageSpec) -> None:
-    """Web tools write such files; a warning of the image library is not for the log."""
+    """Web tools write such files; they must not cause a warning of Pillow in the log."""
     original = pixels(HEIGHT, WIDTH)
     palette = Image.fromarray(original).convert("P")
     file = image_file(palette, transparency=bytes(range(256)))
@@ -561,7 +561,7 @@ def test_files_keep_their_order_and_may_mix_formats() -> None:
     np.testing.assert_allclose(rows.mean(axis=(1, 2, 3)), greys, atol=2)
 
 
-# --- what goes out ----------------------------------------------------------------------------
+# --- encoded replies --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("spec", [GREY, RGB], ids=["grey", "rgb"])
@@ -572,7 +572,7 @@ def test_files_keep_their_order_and_may_mix_formats() -> None:
         (pb.IMAGE_FORMAT_FLOAT16, pb.DATA_TYPE_FLOAT16, "<f2"),
     ],
 )
-def test_float_images_go_out_as_they_are(
+def test_float_images_are_encoded_unchanged(
     output_format: int, data_type: int, dtype: str, spec: ImageSpec
 ) -> None:
     array = np.random.default_rng(2).random((3, *spec.shape), dtype=np.float32)
@@ -584,7 +584,7 @@ def test_float_images_go_out_as_they_are(
 
 
 @pytest.mark.parametrize("spec", [GREY, RGB], ids=["grey", "rgb"])
-def test_uint8_images_go_out_with_their_shape(spec: ImageSpec) -> None:
+def test_uint8_images_are_encoded_with_their_shape(spec: ImageSpec) -> None:
     original = pixels(2, *spec.shape)
     floats = original.astype(np.float32) / np.float32(255)
     sent = encode_images(floats, pb.IMAGE_FORMAT_UINT8).tensor
@@ -619,14 +619,14 @@ def test_png_files_hold_exactly_what_uint8_would(spec: ImageSpec) -> None:
     np.testing.assert_array_equal(decode(files, spec).array, expected)
 
 
-def test_what_uint8_images_mean_survives_the_way_in_and_out() -> None:
+def test_uint8_images_survive_decoding_and_encoding() -> None:
     original = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16)
     rows = decode(pb.Images(tensor=tensor(original)), ImageSpec(1, 16, 16))
     out = encode_images(rows.as_float32(), pb.IMAGE_FORMAT_UINT8).tensor
     assert out.data == original.tobytes()
 
 
-def test_a_strided_array_goes_out_in_row_major_order() -> None:
+def test_a_strided_array_is_encoded_in_row_major_order() -> None:
     array = np.arange(12, dtype=np.float32).reshape(3, 4).T
     sent = encode_tensor(array)
     assert tuple(sent.shape) == (4, 3)
@@ -638,7 +638,7 @@ def test_the_default_output_format_is_float32() -> None:
 
 
 @pytest.mark.parametrize("output_format", pb.ImageFormat.values()[1:])
-def test_every_named_output_format_is_taken(output_format: int) -> None:
+def test_every_named_output_format_is_accepted(output_format: int) -> None:
     assert tensors.check_format(output_format) == output_format
 
 
@@ -653,19 +653,17 @@ def test_an_unknown_output_format_is_refused_with_the_known_ones(output_format: 
 
 @pytest.mark.parametrize("value", [-1e-45, 1.0000001, np.nan, np.inf, -np.inf, -0.5, 2.0])
 @pytest.mark.parametrize("position", [0, HEIGHT * WIDTH - 1])
-def test_one_value_outside_the_unit_interval_is_never_taken_for_sure(
-    value: float, position: int
-) -> None:
+def test_one_value_outside_the_unit_interval_is_detected(value: float, position: int) -> None:
     array = grey_rows()
     data = array.tobytes()
     layout = tensors.image_layout(tensor(array), len(data), GREY, max_rows=1)
-    assert tensors._surely_unit(layout, data, 0)
+    assert tensors._is_unit_range(layout, data, 0)
     array.ravel()[position] = value
-    assert not tensors._surely_unit(layout, array.tobytes(), 0)
+    assert not tensors._is_unit_range(layout, array.tobytes(), 0)
 
 
-def test_both_ends_of_the_unit_interval_are_sure() -> None:
+def test_both_ends_of_the_unit_interval_are_accepted() -> None:
     array = grey_rows()
     array.ravel()[:2] = (0.0, 1.0)
     layout = tensors.image_layout(tensor(array), array.nbytes, GREY, max_rows=1)
-    assert tensors._surely_unit(layout, b"odd" + array.tobytes(), 3)
+    assert tensors._is_unit_range(layout, b"odd" + array.tobytes(), 3)

@@ -1,4 +1,4 @@
-"""The generated classes are the reference: what is found in place must mean what they say."""
+"""Tests of the zero-copy field locator against the generated message classes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def field(number: int, payload: bytes) -> bytes:
 
 
 def check_against_the_reference(message: bytes) -> bool:
-    """Whether the field was found; if so, it must be what the generated class finds."""
+    """Return whether the field was found, after a comparison with the generated class."""
     found = locate(message, PATH)
     if found is None:
         return False
@@ -84,11 +84,11 @@ def test_fields_in_any_order_and_unknown_ones_are_kept() -> None:
         field(2, field(1, field(3, DATA)))[:-1],
         b"\x13\x14" + field(2, field(1, field(3, DATA))),  # a group
         b"\x10\x01" + field(2, field(1, field(3, DATA))),  # the field as a number
-        field(2, field(1, field(3, DATA))) + b"\x80",  # a tag that is cut off
+        field(2, field(1, field(3, DATA))) + b"\x80",  # a truncated tag
         b"\xff" * 11,
     ],
 )
-def test_what_is_not_plain_is_left_to_the_generated_classes(message: bytes) -> None:
+def test_unusual_messages_are_left_to_the_generated_classes(message: bytes) -> None:
     assert locate(message, PATH) is None
 
 
@@ -104,7 +104,7 @@ def test_what_is_not_plain_is_left_to_the_generated_classes(message: bytes) -> N
     st.binary(max_size=6),
 )
 @settings(max_examples=200, derandomize=True, deadline=None)
-def test_what_is_found_is_what_the_generated_classes_find(
+def test_the_located_field_matches_the_generated_classes(
     others: list[tuple[bytes, bool]], data: bytes, noise: bytes
 ) -> None:
     images = field(2, field(1, b"\x08\x01" + field(3, data) + noise))
@@ -115,7 +115,7 @@ def test_what_is_found_is_what_the_generated_classes_find(
 
 @given(st.data())
 @settings(max_examples=300, derandomize=True, deadline=None)
-def test_a_request_with_some_bytes_changed_means_the_same_both_ways(data: st.DataObject) -> None:
+def test_a_corrupted_request_is_read_like_the_generated_class_does(data: st.DataObject) -> None:
     message = bytearray(request(DATA[:40]).SerializeToString())
     for _ in range(data.draw(st.integers(1, 3))):
         position = data.draw(st.integers(0, len(message) - 1))

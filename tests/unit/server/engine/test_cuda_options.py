@@ -1,4 +1,4 @@
-"""What the operator chose for CUDA is what ONNX Runtime is told."""
+"""CUDA settings of the operator become options of ONNX Runtime's CUDA provider."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_the_defaults_are_full_float32_and_no_search_for_every_batch_size() -> N
             CudaOptions(mem_limit_mb=512),
             {"gpu_mem_limit": str(512 * 2**20), "cudnn_conv_use_max_workspace": "0"},
         ),
-        (CudaOptions(io_binding=False), {}),  # the engine's own choice
+        (CudaOptions(io_binding=False), {}),  # not an option of the provider
     ],
 )
 def test_every_choice_changes_its_own_options_alone(

@@ -1,4 +1,4 @@
-"""All that replays CUDA graphs on a GPU runs on one thread, in turn."""
+"""All CUDA graphs of a GPU run on one thread, one after another."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from latentserve_server.engine.cuda_thread import CudaThread, device_thread
 
 
-def test_calls_from_everywhere_run_on_one_thread_of_its_own() -> None:
+def test_calls_from_all_threads_run_on_one_separate_thread() -> None:
     thread = CudaThread("gpu-test")
     seen: list[threading.Thread] = []
     callers = [
@@ -28,7 +28,7 @@ def test_calls_from_everywhere_run_on_one_thread_of_its_own() -> None:
     assert only not in callers
 
 
-def test_an_error_is_the_callers_and_the_thread_goes_on() -> None:
+def test_an_error_is_raised_in_the_caller_and_the_thread_continues() -> None:
     thread = CudaThread("gpu-test")
 
     def fail() -> None:
@@ -39,8 +39,8 @@ def test_an_error_is_the_callers_and_the_thread_goes_on() -> None:
     assert thread.call(lambda: 5) == 5
 
 
-def test_a_finished_call_keeps_nothing_alive() -> None:
-    """A model that was unloaded must not hold its GPU memory until the next call."""
+def test_a_finished_call_holds_no_references() -> None:
+    """An unloaded model must release its GPU memory before the next call."""
 
     class Model:
         def run(self) -> int:

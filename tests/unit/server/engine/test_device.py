@@ -1,4 +1,4 @@
-"""No silent fallback: what was asked for runs, or somebody is told."""
+"""Device selection without a silent fallback to the CPU."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class FakeNode:
 
 @dataclass
 class FakePart:
-    """The nodes of a graph that one execution provider took."""
+    """The nodes of a graph that are assigned to one execution provider."""
 
     ep_name: str
     nodes: list[str]
@@ -40,7 +40,7 @@ class FakePart:
 
 @dataclass
 class FakeSession:
-    """An ONNX Runtime session, as far as it tells where it runs."""
+    """The methods of an ONNX Runtime session that report its execution providers."""
 
     providers: list[str]
     parts: list[FakePart] = field(default_factory=list)
@@ -52,14 +52,14 @@ class FakeSession:
         return self.parts
 
 
-def test_the_cpu_is_there_for_the_asking() -> None:
+def test_the_cpu_can_be_chosen() -> None:
     chosen = device.choose_device("cpu")
     assert chosen is CPU
     assert chosen.providers == [CPU_PROVIDER]
 
 
 @without_cuda
-def test_cuda_is_refused_loudly_by_a_build_without_it() -> None:
+def test_cuda_is_refused_by_a_build_without_it() -> None:
     with pytest.raises(DeviceUnavailable) as refused:
         device.choose_device("cuda")
     reason = str(refused.value)
@@ -71,7 +71,7 @@ def test_cuda_is_refused_loudly_by_a_build_without_it() -> None:
 
 
 @without_cuda
-def test_auto_falls_back_to_the_cpu_with_a_warning_that_says_why(
+def test_auto_falls_back_to_the_cpu_with_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level(logging.DEBUG, logger="latentserve_server"):
@@ -83,7 +83,7 @@ def test_auto_falls_back_to_the_cpu_with_a_warning_that_says_why(
     assert "build without CUDA" in record.getMessage()
 
 
-def test_asking_for_the_cpu_is_no_reason_for_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+def test_choosing_the_cpu_logs_no_warning(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG, logger="latentserve_server"):
         device.choose_device("cpu")
     assert not caplog.records
@@ -91,18 +91,18 @@ def test_asking_for_the_cpu_is_no_reason_for_a_warning(caplog: pytest.LogCapture
 
 @without_cuda
 @pytest.mark.parametrize(
-    ("chosen", "said"), [(CudaOptions(), False), (CudaOptions(tf32=True), True)]
+    ("chosen", "warns"), [(CudaOptions(), False), (CudaOptions(tf32=True), True)]
 )
-def test_auto_says_where_settings_for_cuda_are_lost(
-    caplog: pytest.LogCaptureFixture, chosen: CudaOptions, said: bool
+def test_auto_warns_about_ignored_cuda_settings(
+    caplog: pytest.LogCaptureFixture, chosen: CudaOptions, warns: bool
 ) -> None:
     assert device.choose_device("auto", chosen) is CPU
-    assert ("the settings for CUDA have no effect" in caplog.text) == said
+    assert ("the settings for CUDA have no effect" in caplog.text) == warns
 
 
 @dataclass
 class FakeDriver:
-    """libcuda, as far as it tells which GPUs there are."""
+    """The functions of libcuda that report the GPUs."""
 
     init: int = 0
     count: int = 1
@@ -117,7 +117,7 @@ class FakeDriver:
 
 @pytest.fixture
 def cuda_build(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if onnxruntime-gpu were installed."""
+    """Simulates an installed onnxruntime-gpu."""
     providers = [CUDA_PROVIDER, CPU_PROVIDER]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
 
@@ -130,10 +130,10 @@ def cuda_build(monkeypatch: pytest.MonkeyPatch) -> None:
         (FakeDriver(count=2), 1, None),
         (FakeDriver(count=2), 2, "finds 2 GPUs, and --device-id is 2"),
         (FakeDriver(count=0), 0, "finds 0 GPUs"),
-        (FakeDriver(init=100), 0, "no usable GPU (cuInit gives 100)"),
+        (FakeDriver(init=100), 0, "no usable GPU (cuInit returned 100)"),
     ],
 )
-def test_the_driver_is_asked_which_gpus_there_are(
+def test_the_driver_reports_the_gpus(
     driver: FakeDriver, device_id: int, problem: str | None
 ) -> None:
     found = device.cuda_problem(device_id, lambda name: driver)
@@ -145,7 +145,7 @@ def test_the_driver_is_asked_which_gpus_there_are(
 
 
 @pytest.mark.usefixtures("cuda_build")
-def test_a_machine_without_a_driver_is_told_so() -> None:
+def test_a_missing_driver_is_reported() -> None:
     def missing(name: str) -> Any:
         raise OSError(name)
 
@@ -154,8 +154,8 @@ def test_a_machine_without_a_driver_is_told_so() -> None:
     assert "no NVIDIA driver" in problem
 
 
-def test_what_was_chosen_reaches_the_engine() -> None:
-    """TF32 differs from the golden outputs by about 1e-3, and only that is allowed more."""
+def test_the_settings_reach_the_device() -> None:
+    """TF32 differs from the golden outputs by about 1e-3; only TF32 has a larger tolerance."""
     assert (CUDA.options["use_tf32"], CUDA.tolerance) == ("0", 0.0)
     assert (CUDA.io_binding, CUDA.cuda_graphs, CUDA.buckets[-1]) == (True, False, 64)
     chosen = CudaOptions(device_id=1, tf32=True, cuda_graphs=True)
@@ -175,7 +175,7 @@ def test_a_session_that_fell_back_to_the_cpu_is_refused() -> None:
     session = FakeSession([CPU_PROVIDER], [FakePart(CPU_PROVIDER, ["Gemm"])])
     with pytest.raises(DeviceUnavailable) as refused:
         device.check_session(session, CUDA)
-    assert f"{CUDA_PROVIDER} was asked for" in str(refused.value)
+    assert f"{CUDA_PROVIDER} was requested" in str(refused.value)
     assert f"on {CPU_PROVIDER}" in str(refused.value)
     assert "--device cpu" in str(refused.value)
 
@@ -211,7 +211,7 @@ def test_a_session_for_the_cpu_may_run_everything_there() -> None:
     device.check_session(FakeSession([CPU_PROVIDER], [FakePart(CPU_PROVIDER, ["Gemm"])]), CPU)
 
 
-def test_there_is_at_least_one_core() -> None:
+def test_at_least_one_core_is_usable() -> None:
     assert device.usable_cores() >= 1
 
 
@@ -219,7 +219,7 @@ def test_there_is_at_least_one_core() -> None:
     ("wanted", "workers", "models", "threads"),
     [(3, 4, 4, 3), (0, 1, 1, 12), (0, 2, 1, 6), (0, 2, 3, 2), (0, 64, 5, 1), (0, 1, 0, 12)],
 )
-def test_the_cores_are_shared_out_between_workers_and_models(
+def test_the_cores_are_divided_among_workers_and_models(
     monkeypatch: pytest.MonkeyPatch, wanted: int, workers: int, models: int, threads: int
 ) -> None:
     monkeypatch.setattr(device, "usable_cores", lambda: 12)

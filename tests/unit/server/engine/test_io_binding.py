@@ -1,6 +1,6 @@
-"""Buffers on the device change how a batch is run, and nothing of what comes out.
+"""IO binding changes how a batch runs, but not its outputs.
 
-Here the device is the CPU: the same code, with buffers in ordinary memory and no CUDA graph.
+The device is the CPU here: the same code, with buffers in host memory and no CUDA graph.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MAX_ROWS = 12
 
 
 def cpu_device(*, graphs: bool = False) -> Device:
-    """The CPU with buffers, and where asked for as if it could replay CUDA graphs."""
+    """Return the CPU with IO binding; with `graphs`, batches are padded as for CUDA graphs."""
     buckets = batch_buckets(MAX_ROWS)
     return Device("cpu", CPU_PROVIDER, {}, io_binding=True, cuda_graphs=graphs, buckets=buckets)
 
@@ -46,7 +46,7 @@ def plain(manifest: Manifest) -> OnnxEngine:
 
 
 class Recording:
-    """A real session that tells what it was run with."""
+    """A real session that records its runs."""
 
     def __init__(self, session: Any) -> None:
         self._session = session
@@ -86,7 +86,7 @@ def given(operation: str, rows: int, seed: int = 0) -> Floats:
 
 @pytest.mark.parametrize("graphs", [False, True], ids=["exact rows", "padded"])
 @pytest.mark.parametrize("operation", ["encode", "decode", "sample", "reconstruct"])
-def test_every_batch_size_gives_what_a_plain_run_gives(
+def test_every_batch_size_gives_the_outputs_of_a_plain_run(
     manifest: Manifest, plain: OnnxEngine, operation: str, graphs: bool
 ) -> None:
     engine = IoBindingEngine(manifest, cpu_device(graphs=graphs), threads=1)
@@ -97,7 +97,7 @@ def test_every_batch_size_gives_what_a_plain_run_gives(
         assert len(outputs) == len(expected)
         for one, other in zip(outputs, expected, strict=True):
             assert one.dtype == np.float32
-            if graphs:  # another batch size may add up in another order
+            if graphs:  # another batch size may change the order of additions
                 np.testing.assert_allclose(one, other, atol=1e-6)
             else:
                 np.testing.assert_array_equal(one, other)
@@ -117,7 +117,7 @@ def test_more_rows_than_the_largest_bucket_run_in_several(
 
 @pytest.mark.parametrize("graphs", [False, True])
 @pytest.mark.parametrize("rows", [3, 4])
-def test_an_answer_is_not_overwritten_by_the_next_batch(
+def test_outputs_are_not_overwritten_by_the_next_batch(
     manifest: Manifest, graphs: bool, rows: int
 ) -> None:
     engine = IoBindingEngine(manifest, cpu_device(graphs=graphs), threads=1)
@@ -129,8 +129,8 @@ def test_an_answer_is_not_overwritten_by_the_next_batch(
         assert not np.array_equal(answer, other)
 
 
-def test_the_callers_input_is_not_needed_after_the_run(manifest: Manifest) -> None:
-    """The batcher fills its buffer with the next batch."""
+def test_the_input_may_be_overwritten_after_the_run(manifest: Manifest) -> None:
+    """The batcher overwrites its buffer with the next batch."""
     engine = IoBindingEngine(manifest, cpu_device(), threads=1)
     x = tiny_models.images(4)
     (first,) = engine.run("reconstruct", [x])
@@ -140,8 +140,8 @@ def test_the_callers_input_is_not_needed_after_the_run(manifest: Manifest) -> No
     )
 
 
-def test_two_operations_of_one_graph_keep_their_buffers_apart(manifest: Manifest) -> None:
-    """decode and sample are answered by the same file."""
+def test_two_operations_of_one_graph_have_separate_buffers(manifest: Manifest) -> None:
+    """decode and sample use the same graph file."""
     engine, sessions = recorded(manifest, graphs=True)
     for operation in ("decode", "sample", "decode", "sample"):
         engine.run(operation, [given(operation, 4)])
@@ -150,10 +150,10 @@ def test_two_operations_of_one_graph_keep_their_buffers_apart(manifest: Manifest
     assert len(set(ids)) == 2
 
 
-def test_without_graphs_the_model_runs_on_the_rows_alone(manifest: Manifest) -> None:
+def test_without_graphs_the_model_runs_on_the_rows_without_padding(manifest: Manifest) -> None:
     engine, sessions = recorded(manifest, graphs=False)
     padding: list[tuple[str, int]] = []
-    engine.on_padding = lambda *told: padding.append(told)
+    engine.on_padding = lambda *event: padding.append(event)
     for rows in (3, 5):
         engine.run("reconstruct", [tiny_models.images(rows)])
     found = [(graph_id, shape[0]) for graph_id, _, shape in sessions["reconstruct.onnx"].runs]
@@ -164,7 +164,7 @@ def test_without_graphs_the_model_runs_on_the_rows_alone(manifest: Manifest) -> 
 def test_with_graphs_batches_are_padded_to_their_bucket_and_counted(manifest: Manifest) -> None:
     engine, sessions = recorded(manifest, graphs=True)
     padding: list[tuple[str, int]] = []
-    engine.on_padding = lambda *told: padding.append(told)
+    engine.on_padding = lambda *event: padding.append(event)
     for rows in (3, 4, 9, 3):
         assert len(engine.run("reconstruct", [tiny_models.images(rows)])[0]) == rows
     found = [(graph_id, shape[0]) for graph_id, _, shape in sessions["reconstruct.onnx"].runs]
@@ -172,8 +172,8 @@ def test_with_graphs_batches_are_padded_to_their_bucket_and_counted(manifest: Ma
     assert padding == [("reconstruct", 1), ("reconstruct", 3), ("reconstruct", 1)]
 
 
-def test_padding_is_zero_whatever_was_there_before(manifest: Manifest) -> None:
-    """No result may depend on an earlier caller's rows."""
+def test_padding_is_zero_after_other_batches(manifest: Manifest) -> None:
+    """No output may depend on the rows of an earlier batch."""
     seen: list[Floats] = []
 
     class Watching(Recording):
@@ -196,7 +196,7 @@ def test_padding_is_zero_whatever_was_there_before(manifest: Manifest) -> None:
 
 
 def test_graphs_are_captured_and_replayed_on_one_thread(manifest: Manifest) -> None:
-    """ONNX Runtime keeps them for each thread: what the warm-up captured would be lost."""
+    """ONNX Runtime keeps graphs per thread: on another thread they would be captured again."""
     engine, sessions = recorded(manifest, graphs=True)
     engine.warm_up((1, MAX_ROWS))
     caller = threading.Thread(target=engine.run, args=("decode", [given("decode", 2)]))
@@ -207,8 +207,8 @@ def test_graphs_are_captured_and_replayed_on_one_thread(manifest: Manifest) -> N
 
 def test_every_graph_is_captured_and_replayed_before_the_model_serves(manifest: Manifest) -> None:
     engine, sessions = recorded(manifest, graphs=True)
-    told = engine.warm_up((1, MAX_ROWS))
-    assert {(name, rows) for name, rows, _ in told} >= {("encode", 1), ("encode", 8)}
+    measurements = engine.warm_up((1, MAX_ROWS))
+    assert {(name, rows) for name, rows, _ in measurements} >= {("encode", 1), ("encode", 8)}
     runs = [shape[0] for _, _, shape in sessions["encode.onnx"].runs]
     assert runs == [12, 12, 8, 8, 4, 4, 2, 2, 1, 1]
     warm = len({graph_id for graph_id, _, _ in sessions["decode.onnx"].runs})
@@ -234,19 +234,19 @@ def test_the_golden_outputs_are_met(manifest: Manifest) -> None:
 
 
 @pytest.mark.parametrize(
-    ("x", "said"),
+    ("x", "message"),
     [
         (np.zeros((2, 1, 4, 4)), "float64 [2, 1, 4, 4]"),
         (np.zeros((2, 1, 1, 4), dtype=np.float32), "float32 [2, 1, 1, 4]"),
     ],
 )
-def test_what_a_copy_would_cast_or_broadcast_is_refused(
-    manifest: Manifest, x: Floats, said: str
+def test_inputs_that_a_copy_would_cast_or_broadcast_are_refused(
+    manifest: Manifest, x: Floats, message: str
 ) -> None:
     engine = IoBindingEngine(manifest, cpu_device(), threads=1)
     with pytest.raises(EngineFailure) as refused:
         engine.run("encode", [x])
-    assert said in str(refused.value)
+    assert message in str(refused.value)
     assert "expected float32 [rows, 1, 4, 4]" in str(refused.value)
 
 

@@ -1,4 +1,4 @@
-"""A graph is run only where it is what its manifest says, and gives what it gave at export."""
+"""ONNX engine: checks of a graph against its manifest and its golden outputs."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ def change_graph(folder: Path, change: Callable[[onnx.GraphProto], None]) -> Non
     change_manifest(folder, lambda document: None)
 
 
-# --- what it computes -------------------------------------------------------------------------
+# --- outputs ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rows", [1, 3, 64])
-def test_every_operation_gives_what_the_weights_say(tmp_path: Path, rows: int) -> None:
+def test_every_operation_computes_the_expected_outputs(tmp_path: Path, rows: int) -> None:
     vae = engine_of(tiny_models.write_model(tmp_path, "vae", kind="vae"))
     denoiser = engine_of(tiny_models.write_model(tmp_path, "denoiser", kind="denoising"))
     x = tiny_models.images(rows, seed=rows)
@@ -93,13 +93,13 @@ def test_outputs_come_in_the_order_of_the_manifest_not_of_the_graph(tmp_path: Pa
     np.testing.assert_allclose(second, tiny_models.encode(x), atol=1e-6)
 
 
-def test_it_says_what_it_runs_on(gan: Path) -> None:
+def test_the_engine_reports_its_provider(gan: Path) -> None:
     assert engine_of(gan).provider == CPU_PROVIDER
 
 
 def test_warming_up_runs_every_operation_at_every_batch_size(tmp_path: Path) -> None:
     class Recorder(OnnxEngine):
-        """Sees what the warm-up runs."""
+        """Records the runs of the warm-up."""
 
         def run(self, operation: str, inputs: Any) -> Any:
             seen.append((operation, len(inputs[0])))
@@ -115,7 +115,7 @@ def test_warming_up_runs_every_operation_at_every_batch_size(tmp_path: Path) -> 
     assert all(seconds > 0 for _, _, seconds in ran)
 
 
-# --- graphs that are not what the manifest says -----------------------------------------------
+# --- graphs that do not match the manifest ----------------------------------------------------
 
 
 def test_a_file_that_is_no_graph_is_refused(gan: Path) -> None:
@@ -178,7 +178,7 @@ def _static_batch(graph: onnx.GraphProto) -> None:
 
 
 def _flat_images(graph: onnx.GraphProto) -> None:
-    """Leave out the last node, which gives the pixels their shape."""
+    """Remove the last node, which reshapes the pixels to images."""
     del graph.node[2]
     graph.node[1].output[0] = "images"
     del graph.output[0].type.tensor_type.shape.dim[1:]
@@ -195,21 +195,21 @@ def _end_with(operator: str, data_type: int, shape: list[Any] | None, **options:
 
 
 IMAGE = ["batch", 1, tiny_models.SIZE, tiny_models.SIZE]
-SAID = f"expected tensor(float) ['batch', 1, {tiny_models.SIZE}, {tiny_models.SIZE}]"
+EXPECTED_IMAGES = f"expected tensor(float) ['batch', 1, {tiny_models.SIZE}, {tiny_models.SIZE}]"
 BAD_TENSORS: dict[str, tuple[Callable[[onnx.GraphProto], None], list[str]]] = {
     "a fixed batch": (_static_batch, ["latents", "[2, 3]", "expected tensor(float) ['batch', 3]"]),
-    "flat images": (_flat_images, ["images", f"['batch', {tiny_models.PIXELS}]", SAID]),
+    "flat images": (_flat_images, ["images", f"['batch', {tiny_models.PIXELS}]", EXPECTED_IMAGES]),
     "doubles": (
         _end_with("Cast", TensorProto.DOUBLE, IMAGE, to=TensorProto.DOUBLE),
-        ["images", "tensor(double)", SAID],
+        ["images", "tensor(double)", EXPECTED_IMAGES],
     ),
     "half floats": (
         _end_with("Cast", TensorProto.FLOAT16, IMAGE, to=TensorProto.FLOAT16),
-        ["images", "tensor(float16)", SAID],
+        ["images", "tensor(float16)", EXPECTED_IMAGES],
     ),
     "a single number": (
         _end_with("ReduceSum", TensorProto.FLOAT, [], keepdims=0),
-        ["images", SAID],
+        ["images", EXPECTED_IMAGES],
     ),
 }
 
@@ -296,8 +296,8 @@ def test_one_value_that_differs_refuses_the_model(tmp_path: Path, name: str) -> 
     assert "tolerance is 1e-05" in reason
 
 
-def test_a_device_that_computes_less_exactly_may_differ_more(tmp_path: Path) -> None:
-    """As CUDA with TF32; the manifest's tolerance holds where it is larger."""
+def test_a_less_precise_device_has_a_larger_tolerance(tmp_path: Path) -> None:
+    """As for CUDA with TF32; a larger tolerance of the manifest takes precedence."""
     rough = dataclasses.replace(CPU, tolerance=5e-3)
     folder = tiny_models.write_model(tmp_path, "vae", kind="vae")
     rewrite_golden(folder, _add_to("decode.images", 1e-3))
@@ -365,14 +365,14 @@ def test_a_golden_file_that_cannot_be_read_refuses_the_model(gan: Path, case: st
     BAD_ARCHIVES[case](gan / "golden.npz")
     change_manifest(gan, lambda document: None)
     with warnings.catch_warnings():
-        # The test below looks for files that stay open; here they must not fail another test.
+        # The next test checks for open files; here they must not fail another test.
         warnings.simplefilter("ignore", ResourceWarning)
         assert "golden.npz is not usable" in refusal(engine_of(gan).check_golden)
         gc.collect()
 
 
 def test_a_golden_file_that_cannot_be_read_is_closed(gan: Path) -> None:
-    """numpy leaves an archive open that it cannot read, unless it is given an open file."""
+    """numpy does not close an unreadable archive, unless it gets an open file."""
     path = gan / "golden.npz"
     path.write_bytes(path.read_bytes()[:-50])
     change_manifest(gan, lambda document: None)
@@ -396,10 +396,10 @@ def test_the_damaged_archive_of_these_tests_is_damaged(gan: Path) -> None:
 # --- a graph that only fails at some batch sizes ----------------------------------------------
 
 
-def test_a_graph_that_works_at_the_golden_batch_alone_harms_no_other_model(
+def test_a_graph_that_fails_at_other_batch_sizes_does_not_affect_other_models(
     tmp_path: Path,
 ) -> None:
-    """It looks at the second row of the batch: golden has one, the warm-up of one row has not."""
+    """It reads the second row of the batch, which the warm-up with one row does not have."""
     bad = tiny_models.write_model(tmp_path, "bad", kind="gan")
 
     def change(graph: onnx.GraphProto) -> None:
@@ -426,7 +426,7 @@ def test_a_graph_that_works_at_the_golden_batch_alone_harms_no_other_model(
     repository.scan()
     try:
         repository.load_all()
-        states = {entry.name: entry.state for entry in repository.entries()}
+        states = {entry.name: entry.state for entry in repository.versions()}
         assert states == {"bad": State.REFUSED, "good": State.READY}
         assert repository.find("bad", 1).reason
     finally:

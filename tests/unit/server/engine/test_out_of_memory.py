@@ -1,4 +1,4 @@
-"""A batch that the device has no memory for is told from one that fails for another reason."""
+"""Out-of-memory errors are distinguished from other errors of the engine."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ ANOTHER_REASON = {
 
 
 class FailingSession:
-    """A real session whose runs raise what it is told."""
+    """A real session whose runs raise `error`."""
 
     def __init__(self, session: Any, error: Exception) -> None:
         self._session = session
@@ -98,7 +98,7 @@ each_kind = pytest.mark.parametrize("kind", [OnnxEngine, IoBindingEngine])
 
 @each_kind
 @pytest.mark.parametrize("case", NO_MEMORY)
-def test_no_memory_is_an_error_of_its_own_that_names_the_rows(
+def test_out_of_memory_has_its_own_error_that_names_the_rows(
     tmp_path: Path, case: str, kind: type[OnnxEngine]
 ) -> None:
     engine = failing_engine(kind, tiny_models.write_model(tmp_path, "tiny"), NO_MEMORY[case])
@@ -110,9 +110,7 @@ def test_no_memory_is_an_error_of_its_own_that_names_the_rows(
 
 @each_kind
 @pytest.mark.parametrize("case", ANOTHER_REASON)
-def test_other_failures_stay_what_they_are(
-    tmp_path: Path, case: str, kind: type[OnnxEngine]
-) -> None:
+def test_other_errors_are_not_converted(tmp_path: Path, case: str, kind: type[OnnxEngine]) -> None:
     error = ANOTHER_REASON[case]
     engine = failing_engine(kind, tiny_models.write_model(tmp_path, "tiny"), error)
     with pytest.raises(type(error)) as failed:
@@ -132,8 +130,8 @@ def test_a_model_whose_largest_batch_does_not_fit_is_refused_with_the_reason(
         engine.check_golden()
 
 
-# Real failures of ONNX Runtime's own arena, here on the CPU: a limit of its own, as
-# --gpu-mem-limit-mb sets for a GPU, then a host that gives no more.
+# Real failures of ONNX Runtime's arena, here on the CPU: first at its limit, as set for a GPU by
+# --gpu-mem-limit-mb, then on a host without free memory.
 REAL = """
 import resource, sys
 import latentserve_server
@@ -167,7 +165,7 @@ for error in (limited, full):
 """
 
 
-def test_what_onnx_runtime_really_says_is_recognised(tmp_path: Path) -> None:
+def test_real_errors_of_onnx_runtime_are_recognised(tmp_path: Path) -> None:
     graph = tiny_models.write_model(tmp_path, "tiny") / "reconstruct.onnx"
     done = subprocess.run(
         [sys.executable, "-c", REAL, str(graph)], capture_output=True, text=True, timeout=60

@@ -1,4 +1,4 @@
-"""What a graph may not ask for is refused before ONNX Runtime sees the file."""
+"""Unsafe graphs are refused before ONNX Runtime opens the file."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def refusal(folder: Path) -> str:
 
 
 def external(tensor: TensorProto, location: str) -> None:
-    """Say that a tensor lies elsewhere."""
+    """Store a tensor at an external location."""
     tensor.ClearField("raw_data")
     tensor.data_location = TensorProto.EXTERNAL
     tensor.external_data.add(key="location", value=location)
@@ -87,13 +87,13 @@ CUSTOM: dict[str, Change] = {
 
 
 @pytest.mark.parametrize("where", CUSTOM)
-def test_an_operator_of_a_custom_domain_is_refused_wherever_it_is(folder: Path, where: str) -> None:
+def test_an_operator_of_a_custom_domain_is_refused_at_every_place(folder: Path, where: str) -> None:
     rewrite(folder, CUSTOM[where])
     assert "decode.onnx has a node of the operator 'Steal' of the domain 'evil'" in refusal(folder)
 
 
 def test_operators_of_onnx_runtime_alone_are_refused_too(folder: Path) -> None:
-    """One of them, EPContext, loads an engine from a file that it names."""
+    """One of them, EPContext, loads an engine from a file."""
 
     def change(model: onnx.ModelProto) -> None:
         model.graph.node[1].domain = "com.microsoft"
@@ -110,7 +110,7 @@ def test_the_domain_of_onnx_has_two_names(folder: Path) -> None:
     OnnxEngine(read_manifest(folder), CPU, threads=1).check_golden()
 
 
-def test_a_graph_that_is_there_twice_is_looked_at_twice(folder: Path) -> None:
+def test_both_values_of_a_duplicate_graph_are_checked(folder: Path) -> None:
     """Protobuf merges them, so ONNX Runtime would see the nodes of both."""
     path = folder / "decode.onnx"
     second = onnx.ModelProto(graph=body(node()))
@@ -119,9 +119,9 @@ def test_a_graph_that_is_there_twice_is_looked_at_twice(folder: Path) -> None:
     assert "'Steal'" in refusal(folder)
 
 
-def test_a_domain_that_is_there_twice_is_looked_at_twice(folder: Path) -> None:
+def test_both_values_of_a_duplicate_domain_are_checked(folder: Path) -> None:
     made = helper.make_node("Relu", ["latents"], ["y"], domain="evil").SerializeToString()
-    made += onnx.NodeProto(domain="ai.onnx").SerializeToString()  # the last one wins
+    made += onnx.NodeProto(domain="ai.onnx").SerializeToString()  # the last value is used
     graph = b"\x0a" + bytes([len(made)]) + made
     path = folder / "decode.onnx"
     path.write_bytes(path.read_bytes() + b"\x3a" + bytes([len(graph)]) + graph)
@@ -133,15 +133,15 @@ LOCATIONS = [
     "../weights.bin",
     "../../../../../../etc/passwd",
     "/etc/passwd",
-    "weights.bin",  # is there, but the manifest does not list it
-    "./golden.npz",  # is listed, by another name
-    "*/_ORT_MEM_ADDR_/*",  # ONNX Runtime's mark of an address in memory
+    "weights.bin",  # exists, but the manifest does not list it
+    "./golden.npz",  # listed under another name
+    "*/_ORT_MEM_ADDR_/*",  # ONNX Runtime's marker of an address in memory
     "",
 ]
 
 
 @pytest.mark.parametrize("location", LOCATIONS)
-def test_a_tensor_outside_of_what_was_checked_is_refused(folder: Path, location: str) -> None:
+def test_a_tensor_outside_of_the_listed_files_is_refused(folder: Path, location: str) -> None:
     rewrite(folder, lambda model: external(model.graph.initializer[0], location))
     (folder / "weights.bin").write_bytes(tiny_models.DECODER.tobytes())
     (folder.parent / "weights.bin").write_bytes(tiny_models.DECODER.tobytes())
@@ -181,7 +181,7 @@ TENSORS: dict[str, Change] = {
 
 
 @pytest.mark.parametrize("where", TENSORS)
-def test_it_is_refused_wherever_the_tensor_is(folder: Path, where: str) -> None:
+def test_an_external_tensor_is_refused_at_every_place(folder: Path, where: str) -> None:
     rewrite(folder, TENSORS[where])
     assert "decode.onnx has a tensor outside of it" in refusal(folder)
 
@@ -200,10 +200,10 @@ def test_options_for_the_session_are_refused(folder: Path) -> None:
         model.metadata_props.add(key="ort_config", value="{}")
 
     rewrite(folder, change)
-    assert "brings options for ONNX Runtime" in refusal(folder)
+    assert "sets options of ONNX Runtime" in refusal(folder)
 
 
-def test_other_metadata_is_let_alone(folder: Path) -> None:
+def test_other_metadata_is_allowed(folder: Path) -> None:
     def change(model: onnx.ModelProto) -> None:
         model.metadata_props.add(key="author", value="ort_config")
 
@@ -217,13 +217,13 @@ def test_another_format_is_refused_by_its_name(folder: Path) -> None:
     for spec in document["operations"].values():
         spec["file"] = "decode.ort"
     tiny_models.write_manifest(folder, document)
-    assert "decode.ort is no graph by its name, expected .onnx" in refusal(folder)
+    assert "decode.ort is not a graph file, expected the suffix .onnx" in refusal(folder)
 
 
 def test_a_file_that_cannot_be_read_as_a_model_is_refused(folder: Path) -> None:
     (folder / "decode.onnx").write_bytes(b"\x3a\xff\xff")
     tiny_models.write_manifest(folder, tiny_models.read_manifest(folder))
-    assert "decode.onnx cannot be loaded: it is no ONNX model" in refusal(folder)
+    assert "decode.onnx cannot be loaded: it is not an ONNX model" in refusal(folder)
 
 
 def test_a_graph_that_is_nested_too_deep_is_refused(folder: Path) -> None:
@@ -236,4 +236,4 @@ def test_a_graph_that_is_nested_too_deep_is_refused(folder: Path) -> None:
         graph = field(1, field(5, field(6, graph)))  # a node with an attribute with a graph
     (folder / "decode.onnx").write_bytes(field(7, graph))
     tiny_models.write_manifest(folder, tiny_models.read_manifest(folder))
-    assert "it is no ONNX model" in refusal(folder)
+    assert "it is not an ONNX model" in refusal(folder)

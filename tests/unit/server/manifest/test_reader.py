@@ -1,4 +1,4 @@
-"""A model folder is believed only where it keeps its word."""
+"""Manifest reader: only a model folder that matches its manifest is accepted."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def refusal(folder: Path) -> str:
     return reason
 
 
-# --- what is read -----------------------------------------------------------------------------
+# --- valid manifests --------------------------------------------------------------------------
 
 
-def test_a_manifest_that_keeps_its_word_is_read(folder: Path) -> None:
+def test_a_valid_manifest_is_read(folder: Path) -> None:
     manifest = read_manifest(folder)
     assert (manifest.name, manifest.version, manifest.kind) == ("tiny", 1, "vae")
     assert manifest.image.shape == (1, tiny_models.SIZE, tiny_models.SIZE)
@@ -66,7 +66,7 @@ def test_the_digest_is_the_sha256_of_the_manifest(folder: Path) -> None:
     assert read_manifest(folder).digest != before
 
 
-def test_a_mixture_and_the_golden_draw_of_it_are_read(tmp_path: Path) -> None:
+def test_a_mixture_and_its_golden_samples_are_read(tmp_path: Path) -> None:
     folder = tiny_models.write_model(tmp_path, "tiny", kind="autoencoder", with_mixture=True)
     manifest = read_manifest(folder)
     assert manifest.prior == "gaussian_mixture"
@@ -74,7 +74,7 @@ def test_a_mixture_and_the_golden_draw_of_it_are_read(tmp_path: Path) -> None:
     assert manifest.golden.sample_seed == tiny_models.SAMPLE_SEED
 
 
-def test_without_a_mixture_there_is_none(folder: Path) -> None:
+def test_a_manifest_without_mixture_has_none(folder: Path) -> None:
     manifest = read_manifest(folder)
     assert (manifest.mixture, manifest.golden.sample_seed) == (None, None)
 
@@ -119,7 +119,7 @@ def test_a_model_without_likelihood_and_a_metric_without_baseline_are_read(folde
     assert (manifest.metrics[0].baseline, manifest.metrics[0].baseline_name) == (None, "")
 
 
-# --- lies in the document ---------------------------------------------------------------------
+# --- invalid manifests ------------------------------------------------------------------------
 
 
 def _set(path: str, value: object) -> Callable[[Document], None]:
@@ -146,7 +146,7 @@ def _drop(path: str) -> Callable[[Document], None]:
 
 MIXTURE = {"file": "prior.npz", "components": 3}
 
-LIES: dict[str, tuple[Callable[[Document], object], list[str]]] = {
+INVALID: dict[str, tuple[Callable[[Document], object], list[str]]] = {
     "an unknown field": (_set("colour", "blue"), ["colour"]),
     "an unknown field deep inside": (_set("image/depth", 8), ["$.image", "depth"]),
     "a schema version of the future": (_set("schema_version", 2), ["$.schema_version", "1"]),
@@ -178,11 +178,11 @@ LIES: dict[str, tuple[Callable[[Document], object], list[str]]] = {
     ),
     "another name than its folder": (
         _set("name", "other"),
-        ["says other version 1", "lies in tiny/1"],
+        ["says other version 1", "its folder is tiny/1"],
     ),
     "another version than its folder": (
         _set("version", 2),
-        ["says tiny version 2", "lies in tiny/1"],
+        ["says tiny version 2", "its folder is tiny/1"],
     ),
     "a graph that is not listed": (
         _drop("files/reconstruct.onnx"),
@@ -217,7 +217,7 @@ LIES: dict[str, tuple[Callable[[Document], object], list[str]]] = {
             "latent",
             {"dim": 65536, "prior": "gaussian_mixture", "mixture": {**MIXTURE, "components": 1}},
         ),
-        ["latent.mixture has 4294967296 values", "4194304 at most"],
+        ["latent.mixture has 4294967296 values", "the maximum is 4194304"],
     ),
     "a golden seed beyond 64 bits": (
         _set("golden/sample_seed", 2**64),
@@ -257,11 +257,9 @@ LIES: dict[str, tuple[Callable[[Document], object], list[str]]] = {
 }
 
 
-@pytest.mark.parametrize("lie", LIES)
-def test_a_manifest_that_lies_is_refused_with_a_reason_that_names_the_lie(
-    folder: Path, lie: str
-) -> None:
-    change, parts = LIES[lie]
+@pytest.mark.parametrize("case", INVALID)
+def test_an_invalid_manifest_is_refused_with_the_invalid_field(folder: Path, case: str) -> None:
+    change, parts = INVALID[case]
     document = tiny_models.read_manifest(folder)
     change(document)
     tiny_models.write_manifest(folder, document, list_files=False)
@@ -307,7 +305,7 @@ def test_a_missing_field_is_named(folder: Path, path: str) -> None:
     assert repr(path.rpartition("/")[2]) in refusal(folder)
 
 
-def test_the_reason_counts_the_lies_that_it_does_not_show(folder: Path) -> None:
+def test_the_reason_counts_the_errors_that_it_does_not_show(folder: Path) -> None:
     document = tiny_models.read_manifest(folder)
     for field in ("kind", "golden", "training"):
         del document[field]
@@ -315,7 +313,7 @@ def test_the_reason_counts_the_lies_that_it_does_not_show(folder: Path) -> None:
     assert "and 2 more" in refusal(folder)
 
 
-# --- text that is no manifest -----------------------------------------------------------------
+# --- files that are not manifests -------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -355,7 +353,7 @@ def test_a_huge_manifest_is_refused_before_it_is_read(folder: Path) -> None:
     assert re.search(r"manifest\.json is larger than \d+ bytes", refusal(folder))
 
 
-# --- files that are not what the manifest says ------------------------------------------------
+# --- files that do not match the manifest -----------------------------------------------------
 
 
 def test_a_missing_file_is_named(folder: Path) -> None:
@@ -409,7 +407,7 @@ def test_a_link_to_itself_is_refused(folder: Path) -> None:
 
 
 def test_a_manifest_is_plain_json(folder: Path) -> None:
-    """NaN is no JSON; Python's parser takes it unless it is told otherwise."""
+    """NaN is not JSON, but Python's parser accepts it by default."""
     path = folder / "manifest.json"
     document = json.loads(path.read_text("utf-8"))
     document["metrics"]["test_mse"]["value"] = float("nan")

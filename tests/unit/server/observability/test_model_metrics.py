@@ -98,7 +98,7 @@ def test_refused_requests_are_counted_by_reason(bench: Bench) -> None:
         bench.submit(1.0, operation="encode")
     with pytest.raises(CallError):
         bench.submit(1.0, in_s=-1.0)
-    bench.batcher.end()
+    bench.batcher.shutdown()
     for _ in range(2):
         with pytest.raises(CallError):
             bench.submit(1.0, operation="sample")

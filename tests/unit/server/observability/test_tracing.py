@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from latentserve_server.errors import SettingsError
-from latentserve_server.observability.tracing import open_tracing, trace_id_of
+from latentserve_server.observability.tracing import trace_id_of
+from latentserve_server.observability.tracing_setup import open_tracing
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 PARENT = f"00-{TRACE_ID}-b7ad6b7169203331-01"

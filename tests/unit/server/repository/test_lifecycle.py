@@ -1,4 +1,4 @@
-"""Which versions are served, and that a bad one harms no other."""
+"""Model repository: loading, choosing and reloading versions; invalid ones affect no other."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from latentserve_server.repository.model_version import State
 
 
 class FakeEngine:
-    """Answers with zeros; fails its golden run where it is told to."""
+    """Returns zeros; its golden run fails with `golden_error`."""
 
     provider = "FakeExecutionProvider"
 
@@ -57,7 +57,7 @@ class FakeEngine:
 
 
 class Engines:
-    """Builds fake engines and remembers them; `bad` maps (name, version) to its golden error."""
+    """Builds and records fake engines; `bad` maps (name, version) to a golden error."""
 
     def __init__(self) -> None:
         self.built: dict[tuple[str, int], FakeEngine] = {}
@@ -88,7 +88,7 @@ Build = Callable[..., Repository]
 
 @pytest.fixture
 def build(root: Path, engines: Engines) -> Iterator[Build]:
-    """Makes scanned repositories, and ends their threads."""
+    """Creates scanned repositories, and closes them after the test."""
     made: list[Repository] = []
 
     def make(*, load: bool = True, **options: Any) -> Repository:
@@ -120,7 +120,7 @@ def served(repository: Repository, name: str, version: int) -> tuple[str, int]:
 
 
 def summary(repository: Repository) -> list[tuple[str, int, State]]:
-    return [(entry.name, entry.version, entry.state) for entry in repository.entries()]
+    return [(entry.name, entry.version, entry.state) for entry in repository.versions()]
 
 
 # --- loading ----------------------------------------------------------------------------------
@@ -174,7 +174,7 @@ def test_a_device_that_fails_concerns_all_models(
         build()
 
 
-def test_what_is_loading_is_unavailable_with_a_time_to_retry(root: Path, build: Build) -> None:
+def test_a_loading_version_is_unavailable_with_a_retry_delay(root: Path, build: Build) -> None:
     write(root, ("a", 1))
     repository = build(load=False)
     for version in (0, 1):
@@ -193,11 +193,11 @@ def test_a_version_answers_while_another_is_still_loading(
     repository = build(load=False)
     answers: list[tuple[str, int]] = []
 
-    def look(manifest: Manifest) -> None:
+    def resolve_meanwhile(manifest: Manifest) -> None:
         if engines.built:
             answers.append(served(repository, "a", 0))
 
-    engines.on_build = look
+    engines.on_build = resolve_meanwhile
     repository.load_all()
     assert answers == [("a", 2)]
 
@@ -215,19 +215,19 @@ def test_no_more_than_max_versions_are_served_and_the_log_names_the_first_left_o
     write(root, ("a", 1), ("b", 1), ("c", 1), ("d", 1))
     repository = build(max_versions=limit)
     assert [name for name, _, _ in summary(repository)] == list("abcd"[:limit])
-    assert f"only {limit} versions" in caplog.text
+    assert f"at most {limit} versions" in caplog.text
     assert f"{'abcd'[limit]} version 1" in caplog.text
 
 
 def test_the_limit_on_versions_leaves_out_old_ones_before_the_highest(
     root: Path, build: Build
 ) -> None:
-    """Who adds version 3 to a full server must not silently be served version 2."""
+    """After version 3 was added to a full server, it must not silently serve version 2."""
     write(root, ("a", 1), ("a", 2), ("a", 3))
     assert served(build(max_versions=2), "a", 0) == ("a", 3)
 
 
-def test_what_is_no_version_folder_is_ignored(root: Path, build: Build) -> None:
+def test_other_folders_are_ignored(root: Path, build: Build) -> None:
     write(root, ("a", 1))
     (root / "manifest.schema.json").write_text("{}")
     (root / ".git" / "1").mkdir(parents=True)
@@ -254,7 +254,7 @@ def test_a_version_with_leading_zeros_does_not_replace_the_one_without(
 
 
 def test_an_empty_folder_is_no_error(build: Build) -> None:
-    assert build().entries() == ()
+    assert build().versions() == ()
 
 
 # --- choosing a version -----------------------------------------------------------------------
@@ -272,7 +272,7 @@ def test_an_explicit_version_is_served(root: Path, build: Build) -> None:
     assert served(build(), "a", 1) == ("a", 1)
 
 
-def test_a_refused_highest_version_leaves_its_place_to_the_next(root: Path, build: Build) -> None:
+def test_if_the_highest_version_is_refused_the_next_one_is_served(root: Path, build: Build) -> None:
     write(root, ("a", 1), ("a", 2), ("a", 3))
     spoil(root, "a", 3)
     assert served(build(), "a", 0) == ("a", 2)
@@ -430,7 +430,9 @@ def test_a_failing_golden_run_is_refused_too(root: Path, build: Build, engines: 
     assert served(repository, "a", 0) == ("a", 1)
 
 
-def test_the_reason_goes_when_the_broken_successor_does(root: Path, build: Build) -> None:
+def test_the_reason_is_cleared_when_the_invalid_replacement_is_removed(
+    root: Path, build: Build
+) -> None:
     write(root, ("a", 1))
     repository = build()
     manifest = root / "a" / "1" / "manifest.json"
@@ -454,7 +456,7 @@ def test_a_changed_version_replaces_the_old_one_at_once(root: Path, build: Build
     assert after.manifest.digest != before.manifest.digest
 
 
-def test_a_removed_version_is_served_no_more(root: Path, build: Build) -> None:
+def test_a_removed_version_is_no_longer_served(root: Path, build: Build) -> None:
     write(root, ("a", 1), ("a", 2), ("b", 1))
     repository = build()
     shutil.rmtree(root / "a" / "2")
@@ -469,7 +471,7 @@ def test_a_removed_version_is_served_no_more(root: Path, build: Build) -> None:
         repository.resolve("b", 0)
 
 
-def test_what_takes_the_place_of_a_removed_version_is_warm_before(
+def test_a_replacement_is_loaded_before_the_old_version_is_removed(
     root: Path, build: Build, engines: Engines
 ) -> None:
     write(root, ("a", 1))
@@ -483,9 +485,7 @@ def test_what_takes_the_place_of_a_removed_version_is_warm_before(
     assert served(repository, "a", 0) == ("a", 2)
 
 
-def test_the_last_version_stays_where_what_takes_its_place_is_refused(
-    root: Path, build: Build
-) -> None:
+def test_the_last_version_remains_if_its_replacement_is_refused(root: Path, build: Build) -> None:
     write(root, ("a", 1), ("b", 1))
     repository = build()
     shutil.rmtree(root / "a" / "1")
@@ -493,14 +493,14 @@ def test_the_last_version_stays_where_what_takes_its_place_is_refused(
     spoil(root, "a", 2)
     outcomes = repository.reload()
     assert actions(outcomes)[:2] == [("a", 1, "refused"), ("a", 2, "refused")]
-    assert "its folder is gone" in outcomes[0].reason
+    assert "its folder was removed" in outcomes[0].reason
     assert served(repository, "a", 0) == ("a", 1)
     assert repository.find("a", 1).reason == outcomes[0].reason
-    shutil.rmtree(root / "a" / "2")  # and with that, the model was taken away
+    shutil.rmtree(root / "a" / "2")  # now the whole model was removed
     assert actions(repository.reload())[:2] == [("a", 1, "removed"), ("a", 2, "removed")]
 
 
-def test_a_damaged_file_of_a_served_version_is_told_and_the_version_stays(
+def test_a_damaged_file_of_a_served_version_is_reported_and_the_version_remains(
     root: Path, build: Build
 ) -> None:
     write(root, ("a", 1))
@@ -547,7 +547,7 @@ def test_an_engine_ends_with_the_last_call_that_holds_its_model(root: Path, buil
     batcher = held.batcher
     shutil.rmtree(root / "a")
     repository.reload()
-    # Whoever began with the model still gets answers from it.
+    # A call that holds the model can still use it.
     done: queue.Queue[Completion] = queue.Queue()
     rows = Rows(np.zeros((1, tiny_models.DIM), np.float32))
     batcher.submit("decode", (rows,), None, done.put)

@@ -1,4 +1,4 @@
-"""Each model is loaded with its own limits, and all share one budget."""
+"""Loader: each model has its own limits, and all share one total quota."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ IMAGE_BYTES = 4 * tiny_models.PIXELS
 
 
 class WarmEngine:
-    """Remembers what it was warmed up with."""
+    """Records the batch sizes of its warm-up."""
 
     provider = "FakeExecutionProvider"
 
@@ -79,7 +79,7 @@ def submit(model: LoadedModel, rows: int) -> None:
     model.batcher.submit("decode", (Rows(array),), None, lambda completion: None)
 
 
-def test_bytes_and_the_overall_budget_reach_the_queue(tmp_path: Path) -> None:
+def test_bytes_and_the_total_quota_reach_the_queue(tmp_path: Path) -> None:
     model = served(load(tmp_path, "a", Limits(8, queue_rows=100, queue_bytes=159)))
     with pytest.raises(QueueFull, match="--queue-bytes"):
         submit(model, 10)
@@ -93,19 +93,19 @@ def test_a_delay_reaches_the_batcher(tmp_path: Path) -> None:
     submit(model, 1)
     due_ns = model.batcher.next_due_ns()
     assert due_ns is not None
-    assert due_ns > 1e12  # an hour of it lies ahead
+    assert due_ns > 1e12  # one hour from now
     model.batcher.close(timeout_s=20.0)
 
 
-@pytest.mark.parametrize(("rows", "told"), [(10, False), (11, True)])
-def test_a_largest_request_that_cannot_be_admitted_is_told_when_its_model_is_loaded(
-    tmp_path: Path, rows: int, told: bool, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(("rows", "warns"), [(10, False), (11, True)])
+def test_loading_warns_if_the_largest_request_can_never_be_admitted(
+    tmp_path: Path, rows: int, warns: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     tiny_models.write_model(tmp_path, "vae", kind="vae")
     limits = Limits(8, queue_rows=100, queue_bytes=10 * IMAGE_BYTES, request_rows=rows)
     loader = Loader(WarmEngine, limits=lambda name: limits)
     served(loader.load(loader.read("vae", 1, tmp_path / "vae" / "1")))
     warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
-    assert len(warnings) == told
-    if told:
+    assert len(warnings) == warns
+    if warns:
         assert f"vae version 1: a request of 11 rows of {IMAGE_BYTES} bytes" in warnings[0]

@@ -1,4 +1,4 @@
-"""Which folders are looked into, and what callers are told about the refused ones."""
+"""Loader: folders that are not read, and the reasons of refused versions."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_version_that_turns_into_a_link_out_of_the_root_is_refused(
     assert "leads out of --exports" in entry.reason
 
 
-def test_a_model_that_leads_out_of_the_root_is_not_looked_into(
+def test_a_model_folder_that_leads_out_of_the_root_is_not_read(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     tiny_models.write_model(tmp_path / "elsewhere", "other", kind="gan")
@@ -70,10 +70,10 @@ def test_reasons_name_files_but_no_folders_of_this_machine(
     with caplog.at_level(logging.ERROR):
         entry = refused(ModelVersion("tiny-gan", 1, State.LOADING), error, folder)
     assert entry.reason == reason
-    assert str(error) in caplog.text  # the operator is told all of it
+    assert str(error) in caplog.text  # the log has the full error
 
 
-def test_the_folder_is_left_out_by_any_of_its_names(folder: Path, tmp_path: Path) -> None:
+def test_the_folder_is_removed_from_reasons_by_all_its_names(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "by link").symlink_to(folder.parents[1])
     linked = tmp_path / "by link" / "tiny-gan" / "1"
     for name in (linked, folder.resolve()):
@@ -82,7 +82,7 @@ def test_the_folder_is_left_out_by_any_of_its_names(folder: Path, tmp_path: Path
         assert entry.reason == "decode.onnx is broken"
 
 
-def test_what_onnx_runtime_says_of_a_graph_is_told_without_paths(folder: Path) -> None:
+def test_errors_of_onnx_runtime_are_reported_without_paths(folder: Path) -> None:
     model = onnx.load(folder / "decode.onnx")
     model.graph.node[1].op_type = "Sigmoidish"
     (folder / "decode.onnx").write_bytes(model.SerializeToString())

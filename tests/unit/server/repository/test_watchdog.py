@@ -1,4 +1,4 @@
-"""The clock passes and the engine finishes only by hand."""
+"""Watchdog with a manual clock and an engine that blocks until it is released."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Clock:
 
 
 class HeldEngine:
-    """Runs each batch until it is released."""
+    """Blocks each batch until it is released."""
 
     def __init__(self) -> None:
         self.begun = threading.Semaphore(0)
@@ -49,7 +49,7 @@ class HeldEngine:
 
 
 class Bench:
-    """One model on a held engine with a real thread, and its watchdog."""
+    """One model on a blocking engine with a real thread, and its watchdog."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -59,15 +59,15 @@ class Bench:
         )
         self.batcher.start()
         self.done = threading.Semaphore(0)
-        self.entries = [
-            self.entry("slow", 1, self.batcher),
+        self.versions = [
+            self.model_version("slow", 1, self.batcher),
             ModelVersion("bad", 1, State.REFUSED, "no"),
         ]
-        self.watchdog = Watchdog(lambda: self.entries, limit_s=LIMIT_S)
+        self.watchdog = Watchdog(lambda: self.versions, limit_s=LIMIT_S)
 
     @staticmethod
-    def entry(name: str, version: int, batcher: Batcher) -> ModelVersion:
-        manifest: Any = None  # the watchdog does not look at it
+    def model_version(name: str, version: int, batcher: Batcher) -> ModelVersion:
+        manifest: Any = None  # the watchdog does not use it
         model = LoadedModel(manifest, "CPUExecutionProvider", batcher, None)
         return ModelVersion(name, version, State.READY, model=model)
 
@@ -82,7 +82,7 @@ class Bench:
         assert self.engine.begun.acquire(timeout=WAIT_S)
 
     def finish(self) -> None:
-        """Let the running batch end, and wait until its caller has the answer."""
+        """Release the running batch, and wait until its request is completed."""
         self.engine.released.release()
         assert self.done.acquire(timeout=WAIT_S)
 
@@ -96,19 +96,19 @@ def bench() -> Iterator[Bench]:
     bench.batcher.close(timeout_s=WAIT_S)
 
 
-def test_an_idle_engine_is_not_stuck_however_long(bench: Bench) -> None:
+def test_an_idle_engine_is_never_stuck(bench: Bench) -> None:
     bench.clock.pass_s(3600)
-    assert bench.watchdog.look() == set()
+    assert bench.watchdog.check() == set()
     assert bench.batcher.backlog() is None
     assert not bench.watchdog.is_stuck()
 
 
-def test_work_after_a_long_rest_has_the_whole_limit(bench: Bench) -> None:
+def test_work_after_a_long_idle_time_has_the_full_limit(bench: Bench) -> None:
     bench.clock.pass_s(3600)
     bench.submit(3)
     bench.begun()
     bench.clock.pass_s(LIMIT_S - 1)
-    assert bench.watchdog.look() == set()
+    assert bench.watchdog.check() == set()
 
 
 def test_nothing_finished_for_the_limit_is_stuck_and_finishing_ends_it(
@@ -118,38 +118,38 @@ def test_nothing_finished_for_the_limit_is_stuck_and_finishing_ends_it(
     bench.begun()
     bench.submit(2, "encode")
     bench.clock.pass_s(LIMIT_S)
-    assert bench.watchdog.look() == {"slow"}
+    assert bench.watchdog.check() == {"slow"}
     assert bench.watchdog.is_stuck()
     assert bench.watchdog.is_stuck("slow")
     assert not bench.watchdog.is_stuck("bad")
     (record,) = caplog.records
     assert record.levelno == logging.ERROR
     text = record.getMessage()
-    assert "slow version 1 is stuck: nothing has finished for 30.0 s, since " in text
-    assert "decode of 3 rows is running, 2 rows wait" in text
+    assert "slow version 1 is stuck: no batch has finished for 30.0 s, since " in text
+    assert "decode of 3 rows is running, 2 rows are queued" in text
     found = vars(record)
     assert (found["model"], found["operation"]) == ("slow:1", "decode")
     assert (found["running_rows"], found["waiting_rows"]) == (3, 2)
-    # It is told once.
-    assert bench.watchdog.look() == set()
+    # It is logged once.
+    assert bench.watchdog.check() == set()
     assert len(caplog.records) == 1
     bench.finish()
-    assert bench.watchdog.look() == {"slow"}
+    assert bench.watchdog.check() == {"slow"}
     assert not bench.watchdog.is_stuck()
     assert "slow version 1 is no longer stuck" in caplog.text
 
 
-def test_a_pause_of_the_process_gives_the_limit_anew_and_hides_nothing_for_longer(
+def test_after_a_pause_of_the_process_the_engines_get_the_full_limit_again(
     bench: Bench,
 ) -> None:
-    watchdog = Watchdog(lambda: bench.entries, limit_s=LIMIT_S, clock=lambda: bench.clock() / 1e9)
+    watchdog = Watchdog(lambda: bench.versions, limit_s=LIMIT_S, clock=lambda: bench.clock() / 1e9)
 
     def awake_for(seconds: int) -> set[str]:
-        told: set[str] = set()
+        changed: set[str] = set()
         for _ in range(seconds):
             bench.clock.pass_s(watchdog.interval_s)
-            told ^= watchdog.look()
-        return told
+            changed ^= watchdog.check()
+        return changed
 
     bench.submit(3)
     bench.begun()
@@ -164,13 +164,13 @@ def test_a_pause_of_the_process_gives_the_limit_anew_and_hides_nothing_for_longe
     assert awake_for(1) == {"slow"}
 
 
-def test_a_look_that_is_a_little_late_is_no_pause(bench: Bench) -> None:
-    watchdog = Watchdog(lambda: bench.entries, limit_s=LIMIT_S, clock=lambda: bench.clock() / 1e9)
+def test_a_check_that_is_slightly_late_is_not_a_pause(bench: Bench) -> None:
+    watchdog = Watchdog(lambda: bench.versions, limit_s=LIMIT_S, clock=lambda: bench.clock() / 1e9)
     bench.submit(3)
     bench.begun()
     for _ in range(3):
         bench.clock.pass_s(LIMIT_S / 2 - 1)
-        watchdog.look()
+        watchdog.check()
     assert watchdog.is_stuck("slow")
 
 
@@ -180,7 +180,7 @@ def test_a_slow_engine_that_finishes_is_not_stuck(bench: Bench) -> None:
     for _ in range(4):
         bench.begun()
         bench.clock.pass_s(LIMIT_S - 1)
-        assert bench.watchdog.look() == set()
+        assert bench.watchdog.check() == set()
         bench.finish()
 
 
@@ -193,47 +193,47 @@ def test_a_batch_that_fails_has_finished(bench: Bench) -> None:
     bench.finish()
     bench.begun()
     bench.clock.pass_s(LIMIT_S - 1)
-    assert bench.watchdog.look() == set()
+    assert bench.watchdog.check() == set()
     bench.clock.pass_s(1)
-    assert bench.watchdog.look() == {"slow"}
+    assert bench.watchdog.check() == {"slow"}
 
 
-def test_a_running_batch_is_work_even_if_all_its_callers_left(bench: Bench) -> None:
+def test_a_running_batch_is_work_even_if_all_its_requests_were_cancelled(bench: Bench) -> None:
     request = bench.submit(3)
     bench.begun()
     request.cancel()
     bench.clock.pass_s(LIMIT_S)
-    assert bench.watchdog.look() == {"slow"}
+    assert bench.watchdog.check() == {"slow"}
 
 
-def test_work_that_no_thread_takes_is_stuck_too() -> None:
-    """As after the death of the engine's thread."""
+def test_work_that_no_thread_runs_is_stuck() -> None:
+    """As if the engine's thread had died."""
     clock = Clock()
     batcher = Batcher(HeldEngine(), name="x/1", max_batch_rows=4, queue_rows=64, clock_ns=clock)
-    watchdog = Watchdog(lambda: [Bench.entry("x", 1, batcher)], limit_s=LIMIT_S)
+    watchdog = Watchdog(lambda: [Bench.model_version("x", 1, batcher)], limit_s=LIMIT_S)
     rows = Rows(np.zeros((3, 1), dtype=np.float32))
     request = batcher.submit("decode", (rows,), None, lambda completion: None)
     clock.pass_s(LIMIT_S)
-    assert watchdog.look() == {"x"}
+    assert watchdog.check() == {"x"}
     backlog = batcher.backlog()
     assert backlog is not None
     assert (backlog.operation, backlog.running_rows, backlog.waiting_rows) == ("decode", 0, 3)
     request.cancel()
-    assert watchdog.look() == {"x"}
+    assert watchdog.check() == {"x"}
     assert not watchdog.is_stuck()
 
 
-def test_a_reload_that_replaces_the_stuck_engine_ends_it(bench: Bench) -> None:
+def test_a_reload_that_replaces_the_stuck_engine_ends_the_alarm(bench: Bench) -> None:
     bench.submit(1)
     bench.begun()
     bench.clock.pass_s(LIMIT_S)
-    assert bench.watchdog.look() == {"slow"}
+    assert bench.watchdog.check() == {"slow"}
     fresh = Batcher(HeldEngine(), name="slow/1", max_batch_rows=4, queue_rows=64)
-    bench.entries[0] = Bench.entry("slow", 1, fresh)
-    assert bench.watchdog.look() == {"slow"}
+    bench.versions[0] = Bench.model_version("slow", 1, fresh)
+    assert bench.watchdog.check() == {"slow"}
     assert not bench.watchdog.is_stuck()
 
 
 @pytest.mark.parametrize(("limit_s", "interval_s"), [(0.1, 0.05), (2.0, 0.5), (60.0, 1.0)])
-def test_it_looks_often_enough(limit_s: float, interval_s: float) -> None:
+def test_the_interval_depends_on_the_limit(limit_s: float, interval_s: float) -> None:
     assert Watchdog(lambda: (), limit_s=limit_s).interval_s == interval_s

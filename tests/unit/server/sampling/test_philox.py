@@ -1,4 +1,4 @@
-"""The generator against an implementation written from docs/sampling.md, not from numpy."""
+"""Comparison of the generator with an independent implementation of docs/sampling.md."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from latentserve_server.sampling import philox
 from reference_draw import normal_row, philox_block
 
 
-def test_reference_philox_gives_the_known_answers_of_random123() -> None:
+def test_the_reference_philox_gives_the_known_values_of_random123() -> None:
     assert philox_block(0, 0, 0) == [
         0x16554D9ECA36314C,
         0xDB20FE9D672D0FDC,
@@ -23,14 +23,14 @@ def test_reference_philox_gives_the_known_answers_of_random123() -> None:
 @pytest.mark.parametrize("dim", [1, 2, 3, 4, 5, 16])
 @pytest.mark.parametrize("seed", [0, 1, 2**63, 2**64 - 1])
 @pytest.mark.parametrize("offset", [0, 1, 12345, philox.MAX_OFFSET])
-def test_rows_are_what_the_specification_says(dim: int, seed: int, offset: int) -> None:
+def test_rows_match_the_specification(dim: int, seed: int, offset: int) -> None:
     rows = philox.standard_normal(seed, philox.PRIOR, offset=offset, rows=3, dim=dim)
     expected = [normal_row(seed, philox.PRIOR, offset + k, dim) for k in range(3)]
     assert rows.dtype == np.float32
     np.testing.assert_allclose(rows, np.array(expected, dtype=np.float32), rtol=2e-7, atol=1e-37)
 
 
-def test_a_row_does_not_depend_on_what_is_drawn_with_it() -> None:
+def test_a_row_does_not_depend_on_the_rows_sampled_with_it() -> None:
     whole = philox.standard_normal(9, philox.PRIOR, offset=0, rows=100, dim=7)
     generator = np.random.default_rng(0)
     for _ in range(50):
@@ -49,7 +49,7 @@ def test_seeds_and_domains_give_different_rows() -> None:
     assert len(draws) == 4
 
 
-def test_temperature_multiplies() -> None:
+def test_the_temperature_scales_the_values() -> None:
     one = philox.standard_normal(3, philox.PRIOR, offset=0, rows=4, dim=8)
     half = philox.standard_normal(3, philox.PRIOR, offset=0, rows=4, dim=8, temperature=0.5)
     none = philox.standard_normal(3, philox.PRIOR, offset=0, rows=4, dim=8, temperature=0.0)
@@ -67,7 +67,7 @@ def test_values_are_standard_normal() -> None:
 
 
 @pytest.mark.parametrize("offset", [0, 1, philox.MAX_OFFSET])
-def test_uniform_numbers_are_what_the_specification_says(offset: int) -> None:
+def test_uniform_numbers_match_the_specification(offset: int) -> None:
     found = philox.uniform(2**64 - 1, philox.MIXTURE, offset=offset, rows=7)
     expected = [
         (philox_block(offset + row, 2**64 - 1, philox.MIXTURE)[0] >> 11) / 2**53 for row in range(7)
@@ -76,6 +76,6 @@ def test_uniform_numbers_are_what_the_specification_says(offset: int) -> None:
 
 
 def test_the_normal_stream_is_the_one_that_was_published() -> None:
-    """Bits of a row, written down before there was any other stream: a change breaks clients."""
+    """The bits of a row of the first release: a change breaks clients."""
     row = philox.standard_normal(7, philox.PRIOR, offset=5, rows=1, dim=3)
     assert row.tobytes().hex() == "b33a15c061d8bcbe4d0650bf"

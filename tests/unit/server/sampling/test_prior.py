@@ -1,4 +1,4 @@
-"""A mixture draws what docs/sampling.md says, and a file that holds none refuses the model."""
+"""Priors: samples match docs/sampling.md, and an invalid mixture file refuses the model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from latentserve_server.sampling.prior import (
     GaussianMixture,
     Prior,
     StandardNormal,
-    check_draw,
+    check_golden_samples,
     read_prior,
 )
 from reference_draw import component_of, mixture_row
@@ -49,19 +49,17 @@ def random_arrays(
     return weights, means, factors
 
 
-# --- what is drawn ----------------------------------------------------------------------------
+# --- samples ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dim", [1, 2, 5, 8])
 @pytest.mark.parametrize("seed", [0, 2**64 - 1])
 @pytest.mark.parametrize("offset", [0, 12345, philox.MAX_OFFSET])
 @pytest.mark.parametrize("temperature", [0.0, 0.5, 1.0])
-def test_rows_are_what_the_specification_says(
-    dim: int, seed: int, offset: int, temperature: float
-) -> None:
+def test_rows_match_the_specification(dim: int, seed: int, offset: int, temperature: float) -> None:
     weights, means, factors = random_arrays(4, dim, seed=dim)
     mixture = GaussianMixture(weights, means, factors)
-    rows = mixture.draw(seed, offset=offset, rows=6, temperature=temperature)
+    rows = mixture.sample(seed, offset=offset, rows=6, temperature=temperature)
     expected = [
         mixture_row(
             weights.tolist(), means.tolist(), factors.tolist(), seed, offset + k, temperature
@@ -78,27 +76,27 @@ def test_the_noise_is_the_row_that_a_standard_normal_prior_gives() -> None:
     alone = GaussianMixture(
         np.ones(1), np.zeros((1, dim), np.float32), np.eye(dim, dtype=np.float32)[np.newaxis]
     )
-    noise = StandardNormal(dim).draw(7, offset=3, rows=20)
-    assert alone.draw(7, offset=3, rows=20).tobytes() == noise.tobytes()
+    noise = StandardNormal(dim).sample(7, offset=3, rows=20)
+    assert alone.sample(7, offset=3, rows=20).tobytes() == noise.tobytes()
     assert noise.tobytes() == (
         philox.standard_normal(7, philox.PRIOR, offset=3, rows=20, dim=dim).tobytes()
     )
 
 
 @pytest.mark.parametrize("prior", [random_mixture(9, 7, seed=1), StandardNormal(7)])
-def test_a_row_does_not_depend_on_what_is_drawn_with_it(prior: Prior) -> None:
-    whole = prior.draw(9, offset=0, rows=300, temperature=0.8)
+def test_a_row_does_not_depend_on_the_rows_sampled_with_it(prior: Prior) -> None:
+    whole = prior.sample(9, offset=0, rows=300, temperature=0.8)
     generator = np.random.default_rng(0)
     for _ in range(60):
         start = int(generator.integers(0, 300))
         rows = int(generator.integers(1, 301 - start))
-        part = prior.draw(9, offset=start, rows=rows, temperature=0.8)
+        part = prior.sample(9, offset=start, rows=rows, temperature=0.8)
         assert part.tobytes() == whole[start : start + rows].tobytes()
 
 
 def test_at_temperature_0_a_row_is_the_mean_of_its_component() -> None:
     weights, means, factors = random_arrays(5, 3, seed=2)
-    rows = GaussianMixture(weights, means, factors).draw(1, offset=0, rows=50, temperature=0.0)
+    rows = GaussianMixture(weights, means, factors).sample(1, offset=0, rows=50, temperature=0.0)
     component = [component_of(weights.tolist(), 1, row) for row in range(50)]
     assert len(set(component)) > 1
     np.testing.assert_array_equal(rows, means[component])
@@ -107,22 +105,22 @@ def test_at_temperature_0_a_row_is_the_mean_of_its_component() -> None:
 def test_the_temperature_does_not_change_the_component() -> None:
     mixture = random_mixture(5, 3, seed=2)
     cold, one, warm = (
-        mixture.draw(1, offset=0, rows=50, temperature=t).astype(np.float64) for t in (0, 1, 2)
+        mixture.sample(1, offset=0, rows=50, temperature=t).astype(np.float64) for t in (0, 1, 2)
     )
     np.testing.assert_allclose(warm - cold, 2 * (one - cold), rtol=1e-5, atol=1e-5)
 
 
-def test_components_come_as_often_as_their_weights_say() -> None:
+def test_components_are_sampled_with_their_weights() -> None:
     means = np.arange(3, dtype=np.float32)[:, np.newaxis]
     mixture = GaussianMixture(tiny_models.WEIGHTS, means, np.ones((3, 1, 1), np.float32))
-    drawn = mixture.draw(0, offset=0, rows=20_000, temperature=0.0)
+    drawn = mixture.sample(0, offset=0, rows=20_000, temperature=0.0)
     shares = np.bincount(drawn[:, 0].astype(int), minlength=3) / 20_000
     np.testing.assert_allclose(shares, tiny_models.WEIGHTS, atol=0.01)
 
 
 def test_rows_have_the_mean_and_covariance_of_the_mixture() -> None:
     weights, means, factors = random_arrays(3, 4, seed=5)
-    drawn = GaussianMixture(weights, means, factors).draw(0, offset=0, rows=50_000)
+    drawn = GaussianMixture(weights, means, factors).sample(0, offset=0, rows=50_000)
     mean = weights @ means
     apart = means - mean
     covariance = np.einsum("k,ki,kj->ij", weights, apart, apart)
@@ -141,10 +139,10 @@ def test_weights_that_are_rounded_down_leave_no_row_without_a_component() -> Non
     mixture = GaussianMixture(weights, means, np.ones((2, 1, 1), np.float32))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(philox, "uniform", uniform)
-        assert mixture.draw(0, offset=0, rows=1, temperature=0.0)[0, 0] == 2
+        assert mixture.sample(0, offset=0, rows=1, temperature=0.0)[0, 0] == 2
 
 
-# --- what is read -----------------------------------------------------------------------------
+# --- valid files ------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -166,12 +164,12 @@ def refusal(call: Callable[[], object]) -> str:
     return reason
 
 
-def test_the_prior_of_a_folder_repeats_its_golden_draw(folder: Path) -> None:
+def test_the_prior_of_a_folder_reproduces_its_golden_samples(folder: Path) -> None:
     manifest = manifest_of(folder)
     prior = read_prior(manifest)
     assert isinstance(prior, GaussianMixture)
-    assert check_draw(manifest, prior) <= 1e-6
-    drawn = prior.draw(4, offset=1, rows=3)
+    assert check_golden_samples(manifest, prior) <= 1e-6
+    drawn = prior.sample(4, offset=1, rows=3)
     np.testing.assert_allclose(drawn, tiny_models.mixture(4, 1, 3), rtol=1e-6, atol=1e-6)
 
 
@@ -182,27 +180,27 @@ def test_other_priors_need_no_file(tmp_path: Path, kind: str, expected: type) ->
     manifest = read_manifest(tiny_models.write_model(tmp_path, "tiny", kind=kind))
     prior = read_prior(manifest)
     assert type(prior) is expected
-    assert check_draw(manifest, prior) == 0.0
+    assert check_golden_samples(manifest, prior) == 0.0
 
 
-def test_a_standard_normal_prior_may_have_a_golden_draw_too(tmp_path: Path) -> None:
+def test_a_standard_normal_prior_can_have_golden_samples(tmp_path: Path) -> None:
     folder = tiny_models.write_model(tmp_path, "tiny", kind="gan")
     document = tiny_models.read_manifest(folder)
     document["golden"]["sample_seed"] = 5
     tiny_models.write_manifest(folder, document)
     manifest = read_manifest(folder)
-    reason = refusal(lambda: check_draw(manifest, read_prior(manifest)))
-    assert "seed 5 draws other latents than at export: sample.latents differs by" in reason
+    reason = refusal(lambda: check_golden_samples(manifest, read_prior(manifest)))
+    assert "seed 5 gives other latents than at export: sample.latents differs by" in reason
     with np.load(folder / "golden.npz") as arrays:
         golden = dict(arrays)
-    golden["sample.latents"] = StandardNormal(tiny_models.DIM).draw(5, offset=0, rows=2)
+    golden["sample.latents"] = StandardNormal(tiny_models.DIM).sample(5, offset=0, rows=2)
     np.savez(folder / "golden.npz", **golden)
     tiny_models.write_manifest(folder, document)
-    assert check_draw(manifest, read_prior(manifest)) == 0.0
+    assert check_golden_samples(manifest, read_prior(manifest)) == 0.0
 
 
-def test_factors_taken_in_another_sense_are_found(folder: Path) -> None:
-    """A lower factor of the precision passes every check of the numbers by themselves."""
+def test_factors_of_the_precision_are_detected(folder: Path) -> None:
+    """A lower Cholesky factor of the precision matrix passes every check of the values alone."""
     with np.load(folder / "prior.npz") as arrays:
         changed = dict(arrays)
     wide = changed["factors"].astype(np.float64)
@@ -211,26 +209,26 @@ def test_factors_taken_in_another_sense_are_found(folder: Path) -> None:
     np.savez(folder / "prior.npz", **changed)
     manifest = manifest_of(folder)
     assert "sample.latents differs by" in refusal(
-        lambda: check_draw(manifest, read_prior(manifest))
+        lambda: check_golden_samples(manifest, read_prior(manifest))
     )
 
 
-def test_a_golden_draw_of_another_shape_is_found(folder: Path) -> None:
+def test_golden_samples_of_another_shape_are_detected(folder: Path) -> None:
     with np.load(folder / "golden.npz") as arrays:
         golden = dict(arrays)
     golden["sample.latents"] = golden["sample.latents"][:, :2]
     np.savez(folder / "golden.npz", **golden)
     manifest = manifest_of(folder)
     assert "shape (5, 2), expected (5, 3)" in refusal(
-        lambda: check_draw(manifest, read_prior(manifest))
+        lambda: check_golden_samples(manifest, read_prior(manifest))
     )
 
 
-# --- lies in the file -------------------------------------------------------------------------
+# --- invalid files ----------------------------------------------------------------------------
 
 
 def _with(name: str, change: Callable[[NDArray[Any]], object]) -> Callable[[Arrays], None]:
-    """Change one array in place, or replace it by what is returned."""
+    """Change one array in place, or replace it by the returned array."""
 
     def apply(arrays: Arrays) -> None:
         arrays[name] = arrays[name].copy()
@@ -248,7 +246,7 @@ def _put(index: tuple[int, ...], value: float) -> Callable[[NDArray[Any]], None]
     return change
 
 
-LIES: dict[str, tuple[Callable[[Arrays], object], str]] = {
+INVALID: dict[str, tuple[Callable[[Arrays], object], str]] = {
     "no weights": (lambda arrays: arrays.pop("weights"), "weights"),
     "weights in float32": (
         _with("weights", lambda a: a.astype(np.float32)),
@@ -269,19 +267,19 @@ LIES: dict[str, tuple[Callable[[Arrays], object], str]] = {
     "pickled objects": (_with("means", lambda a: a.astype(object)), "means is object"),
     "weights that add up to 0.9": (
         _with("weights", _put((0,), 0.4)),
-        "weights must add up to 1, not to 0.9",
+        "weights must add up to 1, but add up to 0.9",
     ),
     "weights that add up to 1.1": (
         _with("weights", _put((0,), 0.6)),
-        "weights must add up to 1, not to 1.1",
+        "weights must add up to 1, but add up to 1.1",
     ),
     "a weight of zero": (
         _with("weights", lambda a: np.array([0.0, 0.5, 0.5])),
-        "weights must be above 0; the lowest is 0",
+        "weights must be above 0, but the lowest is 0",
     ),
     "a negative weight": (
         _with("weights", lambda a: np.array([-0.5, 0.5, 1.0])),
-        "weights must be above 0; the lowest is -0.5",
+        "weights must be above 0, but the lowest is -0.5",
     ),
     "a weight that is no number": (_with("weights", _put((1,), np.nan)), "weights must be finite"),
     "an infinite mean": (_with("means", _put((1, 1), np.inf)), "means must be finite"),
@@ -301,9 +299,9 @@ LIES: dict[str, tuple[Callable[[Arrays], object], str]] = {
 }
 
 
-@pytest.mark.parametrize("lie", LIES)
-def test_a_file_that_holds_no_mixture_refuses_the_model(folder: Path, lie: str) -> None:
-    change, part = LIES[lie]
+@pytest.mark.parametrize("case", INVALID)
+def test_a_file_without_a_valid_mixture_refuses_the_model(folder: Path, case: str) -> None:
+    change, part = INVALID[case]
     with np.load(folder / "prior.npz") as arrays:
         content: Arrays = dict(arrays)
     change(content)
@@ -313,7 +311,7 @@ def test_a_file_that_holds_no_mixture_refuses_the_model(folder: Path, lie: str) 
     assert part in reason
 
 
-def test_a_header_that_promises_more_than_the_manifest_is_refused_before_it_is_read(
+def test_an_array_larger_than_in_the_manifest_is_refused_before_it_is_read(
     folder: Path,
 ) -> None:
     header = io.BytesIO()
@@ -351,7 +349,7 @@ def test_a_file_that_is_no_archive_is_refused(folder: Path) -> None:
     assert "prior.npz is not usable" in refusal(lambda: read_prior(manifest_of(folder)))
 
 
-def test_a_model_whose_mixture_lies_is_refused_and_named_with_the_reason(folder: Path) -> None:
+def test_a_model_with_an_invalid_mixture_is_refused_with_the_reason(folder: Path) -> None:
     loader = Loader(
         lambda manifest: OnnxEngine(manifest, CPU, threads=1),
         limits=lambda name: Limits(max_batch_rows=4, queue_rows=8),

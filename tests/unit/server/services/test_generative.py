@@ -1,4 +1,4 @@
-"""Each RPC of GenerativeService against numpy, without a transport."""
+"""Tests of each RPC of GenerativeService against numpy, without a transport."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from PIL import Image
 import tiny_models
 from latentserve.v1 import generative_service_pb2 as pb
 from latentserve.v1 import tensor_pb2
+from latentserve_server.codec.request_parser import parse
 from latentserve_server.engine.device import CPU, CPU_PROVIDER
 from latentserve_server.engine.onnx import OnnxEngine
 from latentserve_server.errors import (
@@ -33,7 +34,7 @@ from latentserve_server.repository.lifecycle import Repository
 from latentserve_server.repository.loader import Loader
 from latentserve_server.repository.model_version import LoadedModel
 from latentserve_server.sampling import philox
-from latentserve_server.services.call import Reply, parse
+from latentserve_server.services.call import Reply
 from latentserve_server.services.generative import GenerativeService
 
 R = TypeVar("R", bound=Message)
@@ -78,7 +79,7 @@ def service(repository: Repository) -> GenerativeService:
 
 
 def finish(begin: Callable[[Callable[[Reply], None]], object], response: type[R]) -> R:
-    """Begin a call, wait for its reply and parse it."""
+    """Start a call, wait for its reply and parse it."""
     replies: queue.Queue[Reply] = queue.Queue()
     begin(replies.put)
     message = response.FromString(replies.get(timeout=TIMEOUT_S).build())
@@ -86,8 +87,8 @@ def finish(begin: Callable[[Callable[[Reply], None]], object], response: type[R]
     return message
 
 
-class Caller:
-    """Calls the methods with messages, as a transport does with bytes."""
+class MessageClient:
+    """Calls the methods with messages instead of bytes."""
 
     def __init__(self, service: GenerativeService) -> None:
         self.service = service
@@ -123,8 +124,8 @@ class Caller:
 
 
 @pytest.fixture
-def call(service: GenerativeService) -> Caller:
-    return Caller(service)
+def call(service: GenerativeService) -> MessageClient:
+    return MessageClient(service)
 
 
 def model(name: str, version: int = 0) -> tensor_pb2.ModelRef:
@@ -159,7 +160,7 @@ def close_to(expected: Any) -> Any:
 
 
 @pytest.mark.parametrize("rows", [1, 3, MAX_REQUEST_ROWS])
-def test_encode_gives_the_mean_and_the_log_variance(call: Caller, rows: int) -> None:
+def test_encode_gives_the_mean_and_the_log_variance(call: MessageClient, rows: int) -> None:
     x = tiny_models.images(rows, seed=rows)
     reply = call.encode(model=model("vae"), images=to_images(x))
     assert to_array(reply.latents) == close_to(tiny_models.encode(x))
@@ -167,7 +168,7 @@ def test_encode_gives_the_mean_and_the_log_variance(call: Caller, rows: int) -> 
     assert not reply.HasField("seed")
 
 
-def test_encode_has_no_log_variance_where_the_model_has_none(call: Caller) -> None:
+def test_encode_omits_the_log_variance_for_models_without_one(call: MessageClient) -> None:
     x = tiny_models.images(2)
     reply = call.encode(model=model("autoencoder"), images=to_images(x))
     assert to_array(reply.latents) == close_to(tiny_models.encode(x))
@@ -176,7 +177,9 @@ def test_encode_has_no_log_variance_where_the_model_has_none(call: Caller) -> No
 
 @pytest.mark.parametrize("seed", [0, 7, 2**64 - 1])
 @pytest.mark.parametrize("rows", [1, MAX_REQUEST_ROWS])
-def test_encode_with_a_seed_draws_from_the_posterior(call: Caller, rows: int, seed: int) -> None:
+def test_encode_with_a_seed_samples_from_the_posterior(
+    call: MessageClient, rows: int, seed: int
+) -> None:
     x = tiny_models.images(rows, seed=rows)
     reply = call.encode(model=model("vae"), images=to_images(x), seed=seed)
     noise = philox.standard_normal(seed, philox.POSTERIOR, offset=0, rows=rows, dim=DIM)
@@ -197,7 +200,7 @@ def test_the_noise_of_the_posterior_is_not_that_of_the_prior() -> None:
 
 @pytest.mark.parametrize("rows", [1, MAX_REQUEST_ROWS])
 @pytest.mark.parametrize("name", list(tiny_models.KINDS))
-def test_decode_gives_the_images_of_the_latents(call: Caller, name: str, rows: int) -> None:
+def test_decode_gives_the_images_of_the_latents(call: MessageClient, name: str, rows: int) -> None:
     z = latents(rows)
     reply = call.decode(model=model(name), latents=to_tensor(z))
     assert to_array(reply.images.tensor) == close_to(tiny_models.decode(z))
@@ -205,7 +208,7 @@ def test_decode_gives_the_images_of_the_latents(call: Caller, name: str, rows: i
 
 @pytest.mark.parametrize("rows", [1, MAX_REQUEST_ROWS])
 def test_reconstruct_gives_the_images_and_the_squared_error_of_each(
-    call: Caller, rows: int
+    call: MessageClient, rows: int
 ) -> None:
     x = tiny_models.images(rows)
     reply = call.reconstruct(model=model("vae"), images=to_images(x))
@@ -215,7 +218,9 @@ def test_reconstruct_gives_the_images_and_the_squared_error_of_each(
     assert np.array(reply.squared_error) == pytest.approx(error, rel=1e-4)
 
 
-def test_the_squared_error_is_in_units_of_unit_images_and_before_rounding(call: Caller) -> None:
+def test_the_squared_error_is_in_units_of_unit_images_and_before_rounding(
+    call: MessageClient,
+) -> None:
     x = np.random.default_rng(1).integers(0, 256, (3, 1, 4, 4), dtype=np.uint8)
     reply = call.reconstruct(
         model=model("vae"), images=to_images(x), output_format=tensor_pb2.IMAGE_FORMAT_UINT8
@@ -226,7 +231,7 @@ def test_the_squared_error_is_in_units_of_unit_images_and_before_rounding(call: 
     assert np.array(reply.squared_error) == pytest.approx(error, rel=1e-4)
 
 
-def test_denoise_takes_images_outside_the_unit_interval(call: Caller) -> None:
+def test_denoise_takes_images_outside_the_unit_interval(call: MessageClient) -> None:
     x = tiny_models.images(3) * 8 - 4
     reply = call.denoise(model=model("denoising"), images=to_images(x))
     expected = tiny_models.decode(tiny_models.encode(x))
@@ -234,14 +239,18 @@ def test_denoise_takes_images_outside_the_unit_interval(call: Caller) -> None:
 
 
 @pytest.mark.parametrize("method", ["encode", "reconstruct"])
-def test_the_others_do_not(call: Caller, method: str) -> None:
+def test_other_operations_refuse_images_outside_the_unit_interval(
+    call: MessageClient, method: str
+) -> None:
     with pytest.raises(InvalidRequest, match="expected 0 to 1"):
         getattr(call, method)(model=model("vae"), images=to_images(tiny_models.images(3) * 8 - 4))
 
 
 @pytest.mark.parametrize("rows", [1, MAX_REQUEST_ROWS])
 @pytest.mark.parametrize("name", ["vae", "gan"])
-def test_sample_decodes_the_prior_stream_of_its_seed(call: Caller, name: str, rows: int) -> None:
+def test_sample_decodes_the_prior_stream_of_its_seed(
+    call: MessageClient, name: str, rows: int
+) -> None:
     reply = call.sample(model=model(name), count=rows, seed=3, include_latents=True)
     z = philox.standard_normal(3, philox.PRIOR, offset=0, rows=rows, dim=DIM)
     np.testing.assert_array_equal(to_array(reply.latents), z)
@@ -249,7 +258,7 @@ def test_sample_decodes_the_prior_stream_of_its_seed(call: Caller, name: str, ro
     assert reply.seed == 3
 
 
-def test_sample_of_a_mixture_decodes_what_its_page_says(call: Caller) -> None:
+def test_sample_of_a_mixture_decodes_the_documented_latents(call: MessageClient) -> None:
     rows, temperature = MAX_REQUEST_ROWS, 0.25
     reply = call.sample(
         model=model("mixture"), count=rows, seed=3, temperature=temperature, include_latents=True
@@ -260,7 +269,7 @@ def test_sample_of_a_mixture_decodes_what_its_page_says(call: Caller) -> None:
 
 
 @pytest.mark.parametrize("skip", [1, 7, 8, MAX_REQUEST_ROWS - 1])
-def test_sampling_from_an_offset_continues_the_stream(call: Caller, skip: int) -> None:
+def test_sampling_from_an_offset_continues_the_stream(call: MessageClient, skip: int) -> None:
     whole = call.sample(count=MAX_REQUEST_ROWS, seed=11, include_latents=True)
     rest = call.sample(count=MAX_REQUEST_ROWS - skip, seed=11, offset=skip, include_latents=True)
     np.testing.assert_array_equal(to_array(rest.latents), to_array(whole.latents)[skip:])
@@ -269,43 +278,43 @@ def test_sampling_from_an_offset_continues_the_stream(call: Caller, skip: int) -
     )
 
 
-def test_the_last_offset_can_be_sampled(call: Caller) -> None:
+def test_the_last_offset_can_be_sampled(call: MessageClient) -> None:
     reply = call.sample(count=2, seed=1, offset=2**62, include_latents=True)
     z = philox.standard_normal(1, philox.PRIOR, offset=2**62, rows=2, dim=DIM)
     np.testing.assert_array_equal(to_array(reply.latents), z)
 
 
-def test_sampling_twice_gives_the_same_images_bit_for_bit(call: Caller) -> None:
+def test_sampling_twice_gives_the_same_images_bit_for_bit(call: MessageClient) -> None:
     first, second = (call.sample(count=5, seed=9).images for _ in range(2))
     assert first.tensor.data == second.tensor.data
 
 
-def test_temperature_scales_the_latents(call: Caller) -> None:
+def test_temperature_scales_the_latents(call: MessageClient) -> None:
     reply = call.sample(count=4, seed=2, temperature=0.5, include_latents=True)
     whole = call.sample(count=4, seed=2, include_latents=True)
     assert to_array(reply.latents) == pytest.approx(0.5 * to_array(whole.latents), abs=1e-7)
 
 
-def test_temperature_zero_gives_the_decoded_origin(call: Caller) -> None:
+def test_temperature_zero_gives_the_decoded_origin(call: MessageClient) -> None:
     reply = call.sample(count=3, seed=2, temperature=0.0, include_latents=True)
     assert not to_array(reply.latents).any()
     origin = tiny_models.decode(np.zeros((3, DIM), dtype=np.float32))
     assert to_array(reply.images.tensor) == close_to(origin)
 
 
-def test_latents_are_left_out_unless_they_are_asked_for(call: Caller) -> None:
+def test_latents_are_omitted_unless_requested(call: MessageClient) -> None:
     assert not call.sample(count=1, seed=1).HasField("latents")
     assert not call.stream(count=1, seed=1)[0].HasField("latents")
 
 
-def test_a_draw_without_a_seed_returns_the_one_that_repeats_it(call: Caller) -> None:
+def test_a_sample_without_a_seed_returns_a_seed_that_repeats_it(call: MessageClient) -> None:
     first = call.sample(count=3)
     second = call.sample(count=3)
     assert first.seed != second.seed
     assert call.sample(count=3, seed=first.seed).images == first.images
 
 
-def test_seed_zero_is_a_seed(call: Caller) -> None:
+def test_seed_zero_is_a_seed(call: MessageClient) -> None:
     first, second = (call.sample(count=1, seed=0) for _ in range(2))
     assert first.seed == second.seed == 0
     assert first.images == second.images
@@ -328,7 +337,7 @@ def test_seed_zero_is_a_seed(call: Caller) -> None:
     ],
 )
 def test_the_chunks_of_a_stream_are_the_rows_of_one_sample(
-    call: Caller, count: int, chunk_rows: int, sizes: list[int]
+    call: MessageClient, count: int, chunk_rows: int, sizes: list[int]
 ) -> None:
     chunks = call.stream(
         model=model("vae"),
@@ -353,27 +362,27 @@ def test_the_chunks_of_a_stream_are_the_rows_of_one_sample(
     )
 
 
-def test_a_stream_resumes_where_it_broke_off(call: Caller) -> None:
+def test_a_stream_resumes_from_its_offset(call: MessageClient) -> None:
     chunks = call.stream(count=20, seed=5)
     last = chunks[0]
     rest = call.stream(count=12, seed=last.seed, offset=last.offset + last.images.tensor.shape[0])
     assert [chunk.images for chunk in rest] == [chunk.images for chunk in chunks[1:]]
 
 
-def test_a_stream_without_a_seed_has_one_seed_in_every_chunk(call: Caller) -> None:
+def test_a_stream_without_a_seed_has_one_seed_in_every_chunk(call: MessageClient) -> None:
     chunks = call.stream(count=20)
     assert len({chunk.seed for chunk in chunks}) == 1
     assert call.stream(count=20, seed=chunks[0].seed)[2].images == chunks[2].images
 
 
-def test_every_chunk_says_who_served_it_and_where_the_time_went(call: Caller) -> None:
+def test_every_chunk_has_served_by_and_timings(call: MessageClient) -> None:
     for chunk in call.stream(model=model("vae", 1), count=20):
         assert (chunk.served_by.name, chunk.served_by.version) == ("vae", 1)
         assert chunk.timings.compute_ns > 0
         assert 1 <= chunk.timings.batch_rows <= MAX_BATCH_ROWS
 
 
-def test_a_stream_computes_a_chunk_only_when_it_is_asked_for_it(
+def test_a_stream_computes_a_chunk_only_on_request(
     service: GenerativeService, repository: Repository
 ) -> None:
     stream = service.sample_stream(pb.SampleStreamRequest(count=50, seed=1).SerializeToString())
@@ -382,15 +391,15 @@ def test_a_stream_computes_a_chunk_only_when_it_is_asked_for_it(
 
 
 @pytest.mark.parametrize("output_format", tensor_pb2.ImageFormat.values())
-def test_a_stream_gives_the_form_that_was_asked_for(call: Caller, output_format: int) -> None:
+def test_a_stream_has_the_requested_format(call: MessageClient, output_format: int) -> None:
     chunk = call.stream(count=2, seed=1, output_format=output_format)[0]
     assert chunk.images == call.sample(count=2, seed=1, output_format=output_format).images
 
 
-# --- what every reply holds -------------------------------------------------------------------
+# --- common fields of all replies -------------------------------------------------------------
 
 
-REQUESTS: dict[str, Callable[[Caller, str], Any]] = {
+REQUESTS: dict[str, Callable[[MessageClient, str], Any]] = {
     "encode": lambda call, name: call.encode(
         model=model(name), images=to_images(tiny_models.images(12))
     ),
@@ -407,7 +416,9 @@ REQUESTS: dict[str, Callable[[Caller, str], Any]] = {
 
 
 @pytest.mark.parametrize("method", REQUESTS)
-def test_every_reply_says_who_served_it(call: Caller, repository: Repository, method: str) -> None:
+def test_every_reply_has_served_by(
+    call: MessageClient, repository: Repository, method: str
+) -> None:
     name = "denoising" if method == "denoise" else "vae"
     served_by = REQUESTS[method](call, name).served_by
     assert served_by.name == name
@@ -418,7 +429,7 @@ def test_every_reply_says_who_served_it(call: Caller, repository: Repository, me
 
 
 @pytest.mark.parametrize("method", REQUESTS)
-def test_every_reply_says_where_the_time_went(call: Caller, method: str) -> None:
+def test_every_reply_has_timings(call: MessageClient, method: str) -> None:
     began = time.monotonic_ns()
     timings = REQUESTS[method](call, "denoising" if method == "denoise" else "vae").timings
     elapsed = time.monotonic_ns() - began
@@ -427,13 +438,13 @@ def test_every_reply_says_where_the_time_went(call: Caller, method: str) -> None
     assert timings.batch_rows == MAX_BATCH_ROWS
 
 
-def test_the_version_that_was_asked_for_answers(call: Caller) -> None:
+def test_the_requested_version_serves_the_call(call: MessageClient) -> None:
     for version, expected in ((0, 2), (1, 1), (2, 2)):
         reply = call.sample(model=model("vae", version), count=1)
         assert reply.served_by.version == expected
 
 
-def test_no_model_means_the_default_one(call: Caller) -> None:
+def test_the_default_model_serves_requests_without_a_name(call: MessageClient) -> None:
     assert call.sample(count=1).served_by.name == "vae"
 
 
@@ -441,7 +452,7 @@ def test_no_model_means_the_default_one(call: Caller) -> None:
 
 
 def pixels_of(images: tensor_pb2.Images) -> Any:
-    """Images of any form as uint8 [n, 1, SIZE, SIZE]."""
+    """Return images of any format as uint8 [n, 1, SIZE, SIZE]."""
     if images.WhichOneof("form") == "encoded":
         pictures = [Image.open(io.BytesIO(data)) for data in images.encoded.files]
         assert all(picture.format == "PNG" for picture in pictures)
@@ -456,7 +467,7 @@ def pixels_of(images: tensor_pb2.Images) -> Any:
 @pytest.mark.parametrize("rows", [1, 12], ids=["one image", "more than eight images"])
 @pytest.mark.parametrize("method", ["decode", "reconstruct", "denoise", "sample"])
 def test_png_and_uint8_replies_are_the_rounded_float_reply(
-    call: Caller, method: str, rows: int
+    call: MessageClient, method: str, rows: int
 ) -> None:
     fields: dict[str, Any] = {"model": model("denoising" if method == "denoise" else "vae")}
     if method == "decode":
@@ -480,7 +491,7 @@ def test_png_and_uint8_replies_are_the_rounded_float_reply(
     )
 
 
-def test_png_files_in_and_uint8_in_are_the_same_request(call: Caller) -> None:
+def test_png_files_in_and_uint8_in_are_the_same_request(call: MessageClient) -> None:
     x = np.random.default_rng(3).integers(0, 256, (3, 1, 4, 4), dtype=np.uint8)
     files = []
     for image in x:
@@ -493,7 +504,7 @@ def test_png_files_in_and_uint8_in_are_the_same_request(call: Caller) -> None:
     assert from_files.latents == from_tensor.latents
 
 
-# --- refusals ---------------------------------------------------------------------------------
+# --- invalid requests -------------------------------------------------------------------------
 
 
 BAD_DRAWS = [
@@ -519,7 +530,7 @@ def refusal(call: Callable[[], object]) -> tuple[str, str]:
 
 @pytest.mark.parametrize(("fields", "field", "parts"), BAD_DRAWS)
 def test_a_sample_out_of_range_is_refused(
-    call: Caller, fields: dict[str, Any], field: str, parts: list[str]
+    call: MessageClient, fields: dict[str, Any], field: str, parts: list[str]
 ) -> None:
     found, description = refusal(lambda: call.sample(**{"count": 1, **fields}))
     assert found == field
@@ -544,7 +555,7 @@ def test_a_stream_out_of_range_is_refused_before_its_first_chunk(
     assert found == field
 
 
-def test_a_stream_may_be_longer_than_a_request(call: Caller) -> None:
+def test_a_stream_may_be_longer_than_a_request(call: MessageClient) -> None:
     chunks = call.stream(count=MAX_STREAM_ROWS, chunk_rows=MAX_REQUEST_ROWS)
     assert [chunk.images.tensor.shape[0] for chunk in chunks] == [20, 20, 10]
 
@@ -559,8 +570,8 @@ def test_a_stream_may_be_longer_than_a_request(call: Caller) -> None:
         ("autoencoder", "stream", "encode, decode, reconstruct"),
     ],
 )
-def test_an_operation_that_the_model_lacks_is_refused_with_those_it_has(
-    call: Caller, name: str, method: str, has: str
+def test_an_unsupported_operation_is_refused_with_the_supported_ones(
+    call: MessageClient, name: str, method: str, has: str
 ) -> None:
     with pytest.raises(OperationNotSupported) as refused:
         REQUESTS[method](call, name)
@@ -569,13 +580,15 @@ def test_an_operation_that_the_model_lacks_is_refused_with_those_it_has(
     assert has in str(refused.value)
 
 
-def test_a_seed_for_a_model_without_log_variance_is_refused(call: Caller) -> None:
+def test_a_seed_for_a_model_without_log_variance_is_refused(call: MessageClient) -> None:
     with pytest.raises(OperationNotSupported, match="log-variance"):
         call.encode(model=model("autoencoder"), images=to_images(tiny_models.images(1)), seed=0)
 
 
 @pytest.mark.parametrize("method", REQUESTS)
-def test_an_unknown_model_is_not_found_with_the_names_there_are(call: Caller, method: str) -> None:
+def test_an_unknown_model_is_not_found_with_the_known_names(
+    call: MessageClient, method: str
+) -> None:
     with pytest.raises(ModelNotFound) as refused:
         REQUESTS[method](call, "mnist")
     assert refused.value.metadata["models"] == "autoencoder, denoising, gan, mixture, vae"
@@ -591,7 +604,7 @@ def test_an_unknown_model_is_not_found_with_the_names_there_are(call: Caller, me
         ("sample", "count"),
     ],
 )
-def test_an_empty_request_is_told_what_is_missing(
+def test_an_empty_request_is_refused_with_the_missing_field(
     service: GenerativeService, method: str, field: str
 ) -> None:
     request = pb.SampleRequest(model=model("denoising" if method == "denoise" else "vae"))
@@ -602,15 +615,13 @@ def test_an_empty_request_is_told_what_is_missing(
 
 
 @pytest.mark.parametrize("method", ["Encode", "Decode", "Reconstruct", "Denoise", "Sample"])
-def test_bytes_that_are_no_message_are_an_invalid_request(
-    service: GenerativeService, method: str
-) -> None:
+def test_malformed_bytes_are_an_invalid_request(service: GenerativeService, method: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         service.unary_methods()[method](b"\xff" * 10, None, lambda reply: None)
     assert f"10 bytes were sent that are not a latentserve.v1.{method}Request" in str(refused.value)
 
 
-def test_bytes_that_are_no_message_begin_no_stream(service: GenerativeService) -> None:
+def test_malformed_bytes_start_no_stream(service: GenerativeService) -> None:
     with pytest.raises(InvalidRequest, match=r"latentserve\.v1\.SampleStreamRequest"):
         service.sample_stream(b"\xff\xff")
 
@@ -621,7 +632,7 @@ def test_fields_of_a_newer_contract_are_ignored() -> None:
 
 
 @pytest.mark.parametrize("rows", [0, MAX_REQUEST_ROWS + 1])
-def test_the_limit_on_rows_is_that_of_the_service(call: Caller, rows: int) -> None:
+def test_the_limit_on_rows_is_that_of_the_service(call: MessageClient, rows: int) -> None:
     limit = f"expected 1 to {MAX_REQUEST_ROWS}"
     x = np.zeros((rows, 1, 4, 4), dtype=np.float32)
     for begin in (
@@ -643,7 +654,7 @@ def test_the_methods_are_those_of_the_contract(service: GenerativeService) -> No
 
 
 class IdleBatchers:
-    """A service whose models take requests but never run them."""
+    """A service whose models queue requests but never run them."""
 
     def __init__(self, root: Path) -> None:
         tiny_models.write_model(root, "vae")
@@ -676,7 +687,7 @@ class IdleBatchers:
         )
 
     def resolve(self, name: str, version: int) -> Any:
-        """Stand in for the repository."""
+        """Return the model, in place of the repository."""
         return self.model
 
 
@@ -716,7 +727,7 @@ def test_a_deadline_that_has_passed_is_refused_at_once(idle: IdleBatchers) -> No
     assert idle.batcher.waiting_rows == 0
 
 
-def test_a_deadline_that_passes_in_the_queue_is_the_reply(idle: IdleBatchers) -> None:
+def test_a_deadline_that_passes_in_the_queue_fails_the_call(idle: IdleBatchers) -> None:
     replies: queue.Queue[Reply] = queue.Queue()
     idle.service.sample(request_of(1), time.monotonic() + 0.01, replies.put)
     time.sleep(0.02)
@@ -725,7 +736,7 @@ def test_a_deadline_that_passes_in_the_queue_is_the_reply(idle: IdleBatchers) ->
         replies.get_nowait().build()
 
 
-def test_a_server_that_stops_answers_what_waits(idle: IdleBatchers) -> None:
+def test_a_stopping_server_fails_queued_requests(idle: IdleBatchers) -> None:
     replies: queue.Queue[Reply] = queue.Queue()
     idle.service.sample(request_of(1), None, replies.put)
     idle.batcher.close(timeout_s=0.1)

@@ -1,7 +1,7 @@
-"""Whatever bytes come as a request: a reply or a CallError, and never anything else.
+"""Property tests: any bytes as a request give a reply or a CallError.
 
-The requests go in as bytes at the services' public methods; `request_target` says what is checked.
-`pytest --hypothesis-profile=fuzz` tries a hundred times more. tests/fuzz has the same for a fuzzer.
+The requests are bytes for the services' public methods; `request_target` has the checks.
+`pytest --hypothesis-profile=fuzz` tries 100 times as many examples. tests/fuzz uses a fuzzer.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from latentserve_server.errors import CallError, InvalidRequest
 from request_target import (
     MAX_REQUEST_ROWS,
     MAX_STREAM_ROWS,
-    READ_IN_PLACE,
     REQUESTS,
     RESPONSES,
+    ZERO_COPY_METHODS,
     Target,
     jpeg_file,
     outcome,
@@ -49,7 +49,7 @@ T = TypeVar("T")
 
 
 def mostly(good: st.SearchStrategy[T], bad: st.SearchStrategy[T]) -> st.SearchStrategy[T]:
-    """One in ten is bad, so that a request with several fields can still be good."""
+    """One in ten values is invalid, so that requests with several fields are often valid."""
     return st.integers(0, 9).flatmap(lambda number: bad if number == 9 else good)
 
 
@@ -74,14 +74,14 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
-    """One that reads nothing in place."""
-    made = Target(tmp_path_factory.mktemp("exports"), plain=True)
+    """A target that parses requests with the generated classes only."""
+    made = Target(tmp_path_factory.mktemp("exports"), reference=True)
     yield made
     made.close()
 
 
 @pytest.mark.parametrize(("method", "request_bytes"), VALID)
-def test_what_is_damaged_below_is_right_to_begin_with(
+def test_the_uncorrupted_messages_are_valid(
     target: Target, method: str, request_bytes: bytes
 ) -> None:
     assert isinstance(target.call(method, request_bytes), list)
@@ -93,11 +93,11 @@ def test_arbitrary_bytes(target: Target, method: str, request_bytes: bytes) -> N
 
 
 @st.composite
-def damaged(draw: st.DrawFn, original: bytes) -> bytes:
-    """Some bytes of a message changed, taken out, put in, or there twice."""
+def corrupted(draw: st.DrawFn, original: bytes) -> bytes:
+    """Return a message with some bytes changed, removed, inserted or repeated."""
     data = bytearray(original)
     for _ in range(draw(st.integers(1, 4))):
-        # Half of the damage comes to the ends, where everything but the numbers is.
+        # Half of the changes are near the ends, where all fields except the data are.
         near = min(len(data), 48)
         ends = st.one_of(st.integers(0, near), st.integers(len(data) - near, len(data)))
         at = draw(st.one_of(ends, st.integers(0, len(data))))
@@ -119,31 +119,33 @@ def damaged(draw: st.DrawFn, original: bytes) -> bytes:
 
 
 @given(data=st.data(), valid=st.sampled_from(VALID))
-def test_damaged_messages(target: Target, data: st.DataObject, valid: tuple[str, bytes]) -> None:
+def test_corrupted_messages(target: Target, data: st.DataObject, valid: tuple[str, bytes]) -> None:
     method, original = valid
-    target.call(method, data.draw(damaged(original)))
+    target.call(method, data.draw(corrupted(original)))
 
 
-LARGE = [(method, data) for method, data in VALID if len(data) > 512 and method in READ_IN_PLACE]
+LARGE = [
+    (method, data) for method, data in VALID if len(data) > 512 and method in ZERO_COPY_METHODS
+]
 
 
 @given(data=st.data(), valid=st.sampled_from(LARGE))
-def test_what_is_read_in_place_means_what_the_generated_classes_say(
+def test_zero_copy_parsing_matches_the_generated_classes(
     target: Target, plain: Target, data: st.DataObject, valid: tuple[str, bytes]
 ) -> None:
     method, original = valid
-    target.call(method, original)  # its form is remembered
-    request = data.draw(damaged(original))
+    target.call(method, original)  # caches the parsed request
+    request = data.draw(corrupted(original))
     assert outcome(target.call(method, request)) == outcome(plain.call(method, request))
     target.call(method, original)
     assert outcome(target.call(method, request)) == outcome(plain.call(method, request))
 
 
 @pytest.mark.parametrize("valid", LARGE, ids=lambda valid: valid[0])
-def test_every_other_last_byte_is_seen(
+def test_every_changed_last_byte_is_detected(
     target: Target, plain: Target, valid: tuple[str, bytes]
 ) -> None:
-    """It is part of the seed or the format, which come behind the numbers, or of a number."""
+    """The last byte belongs to the seed or the format after the data, or to the data."""
     method, original = valid
     target.call(method, original)
     for last in range(256):
@@ -151,22 +153,22 @@ def test_every_other_last_byte_is_seen(
         assert outcome(target.call(method, request)) == outcome(plain.call(method, request))
 
 
-def test_large_requests_are_among_them() -> None:
-    assert {method for method, _ in LARGE} == set(READ_IN_PLACE)
+def test_large_requests_are_among_the_examples() -> None:
+    assert {method for method, _ in LARGE} == set(ZERO_COPY_METHODS)
 
 
 @given(valid=st.sampled_from(VALID), other=st.sampled_from(VALID))
-def test_messages_of_other_methods_and_two_in_one(
+def test_messages_of_other_methods_and_concatenated_messages(
     target: Target, valid: tuple[str, bytes], other: tuple[str, bytes]
 ) -> None:
-    """Protobuf merges what comes twice: the last value of a field counts, lists are joined."""
+    """Protobuf merges repeated fields: the last value is used, lists are concatenated."""
     target.call(valid[0], other[1])
     target.call(valid[0], valid[1] + other[1])
 
 
 @st.composite
 def tensors(draw: st.DrawFn, row: tuple[int, ...]) -> tensor_pb2.Tensor:
-    """A tensor that is right, or wrong in some respect."""
+    """Return a valid tensor, or one with an error."""
     data_type = draw(mostly(st.integers(1, 3), int32))
     rows = draw(mostly(st.integers(1, MAX_REQUEST_ROWS), st.integers(-1, MAX_REQUEST_ROWS + 1)))
     wrong = st.one_of(
@@ -179,7 +181,7 @@ def tensors(draw: st.DrawFn, row: tuple[int, ...]) -> tensor_pb2.Tensor:
     value = draw(mostly(st.floats(0, 1, width=16), st.floats(width=16)))
     one = struct.pack("<f" if size == 4 else "<e", value)[:size]
     data = (one * (max(length, 0) // size + 1))[: max(length, 0)]
-    if draw(st.booleans()):  # a single value that differs, anywhere
+    if draw(st.booleans()):  # one different value at a random position
         at = draw(st.integers(0, len(data) // size)) * size
         data = data[:at] + draw(st.binary(min_size=size, max_size=size)) + data[at + size :]
     return tensor_pb2.Tensor(
@@ -254,7 +256,7 @@ def test_arbitrary_latents(
 )
 @example("Sample", 1, -1, 0, 1.0, 0)
 @example("SampleStream", 1, 2**62 + 1, 0, 1.0, 0)
-def test_arbitrary_draws(
+def test_arbitrary_samples(
     target: Target,
     method: str,
     count: int,
@@ -300,8 +302,8 @@ ORIGINALS = [
 
 
 @given(data=st.data(), original=st.sampled_from(ORIGINALS))
-def test_damaged_files(target: Target, data: st.DataObject, original: bytes) -> None:
-    sent(target, data.draw(damaged(original)), png_file())
+def test_corrupted_files(target: Target, data: st.DataObject, original: bytes) -> None:
+    sent(target, data.draw(corrupted(original)), png_file())
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -335,7 +337,7 @@ some = st.lists(st.one_of(others, bodies), max_size=3)
 
 
 @given(first=headers, before=some, body=bodies, behind=some)
-def test_png_files_whose_checksums_are_right(
+def test_png_files_with_valid_checksums(
     target: Target, first: bytes, before: list[bytes], body: bytes, behind: list[bytes]
 ) -> None:
     chunks = [first, *before, body, *behind, chunk(b"IEND", b"")]

@@ -1,4 +1,4 @@
-"""Each RPC of ModelService, without a transport."""
+"""Tests of each RPC of ModelService, without a transport."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TIMEOUT_S = 10.0
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Model a with versions 1, 2 and a refused 3, and model b that is a GAN."""
+    """Model a with versions 1, 2 and a refused 3, and model b, a GAN."""
     for version in (1, 2, 3):
         tiny_models.write_model(tmp_path, "a", kind="vae", version=version)
     (tmp_path / "a" / "3" / "golden.npz").write_bytes(b"spoiled")
@@ -68,10 +68,10 @@ def serve(root: Path) -> Iterator[Serve]:
 
 
 def call(method: Any, request: Message, response: type[R]) -> R:
-    """Call a method that answers before it returns."""
+    """Call a method that completes before it returns."""
     replies: list[Reply] = []
     handle = method(request.SerializeToString(), None, replies.append)
-    handle.cancel()  # too late, and harmless
+    handle.cancel()  # has no effect on a completed call
     (reply,) = replies
     return response.FromString(reply.build())
 
@@ -100,21 +100,21 @@ def test_a_refused_version_is_listed_with_its_reason(serve: Serve) -> None:
         assert model.provider == CPU_PROVIDER
 
 
-def test_what_is_still_loading_is_listed_as_such(serve: Serve) -> None:
+def test_a_loading_version_is_listed_as_loading(serve: Serve) -> None:
     models = listing(serve(load=False)).models
     assert models[1].state == pb.Model.STATE_LOADING
     assert models[1].provider == ""
     assert models[1].kind == "vae"
 
 
-@pytest.mark.parametrize(("configured", "told"), [("", ""), ("b", "b")])
-def test_the_default_model_is_told_only_where_there_is_one(
-    serve: Serve, configured: str, told: str
+@pytest.mark.parametrize(("configured", "listed"), [("", ""), ("b", "b")])
+def test_the_default_model_is_listed_only_if_there_is_one(
+    serve: Serve, configured: str, listed: str
 ) -> None:
-    assert listing(serve(default_model=configured)).default_model == told
+    assert listing(serve(default_model=configured)).default_model == listed
 
 
-def test_a_model_is_described_as_its_manifest_says(serve: Serve, root: Path) -> None:
+def test_a_model_is_described_from_its_manifest(serve: Serve, root: Path) -> None:
     model = described(serve(), "a", 2)
     assert model.digest == read_manifest(root / "a" / "2").digest
     assert (model.kind, model.description) == ("vae", "A tiny vae for tests.")
@@ -154,7 +154,7 @@ def test_the_rows_of_a_batch_are_those_of_the_model(serve: Serve, load: bool) ->
     assert found == {("a", 2): 16, ("a", 1): 16, ("b", 1): 8}
 
 
-def test_what_a_model_does_not_have_is_absent(serve: Serve, root: Path) -> None:
+def test_absent_properties_are_omitted(serve: Serve, root: Path) -> None:
     document = tiny_models.read_manifest(root / "b" / "1")
     document["metrics"]["test_mse"]["baseline"] = None
     tiny_models.write_manifest(root / "b" / "1", document)
@@ -180,7 +180,7 @@ def test_no_name_means_the_default_model(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize(("name", "version"), [("c", 0), ("a", 4), ("", 0)])
-def test_what_is_not_there_is_not_found_with_the_names_there_are(
+def test_an_unknown_version_is_not_found_with_the_known_names(
     serve: Serve, name: str, version: int
 ) -> None:
     with pytest.raises(ModelNotFound) as refused:
@@ -194,10 +194,10 @@ def test_a_negative_version_is_an_invalid_request(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("folder", ["20260101120000", "99999999999999999999999"])
-def test_a_folder_named_by_a_time_stamp_is_refused_and_does_not_break_the_listing(
+def test_a_timestamp_as_version_is_refused_without_breaking_the_list(
     serve: Serve, root: Path, folder: str
 ) -> None:
-    """It is a number, but none that fits the contract's int32."""
+    """The version is a number that exceeds the contract's int32."""
     (root / "a" / folder).mkdir()
     ready = [
         (model.name, model.version)
@@ -208,13 +208,13 @@ def test_a_folder_named_by_a_time_stamp_is_refused_and_does_not_break_the_listin
 
 
 def reload(service: ModelService, request: pb.ReloadModelsRequest) -> pb.ReloadModelsResponse:
-    """Call a method that answers later, from a thread of its own."""
+    """Call a method that completes later, on a separate thread."""
     replies: queue.SimpleQueue[Reply] = queue.SimpleQueue()
     service.reload_models(request.SerializeToString(), None, replies.put)
     return pb.ReloadModelsResponse.FromString(replies.get(timeout=TIMEOUT_S).build())
 
 
-def test_reloads_come_one_after_the_other_and_who_left_is_skipped(root: Path) -> None:
+def test_reloads_run_in_order_and_cancelled_ones_are_skipped(root: Path) -> None:
     begun, release = queue.SimpleQueue[frozenset[str]](), threading.Semaphore(0)
 
     def held(names: Collection[str]) -> list[Outcome]:
@@ -231,28 +231,28 @@ def test_reloads_come_one_after_the_other_and_who_left_is_skipped(root: Path) ->
         max_versions=10,
     )
     service = ModelService(repository, max_request_rows=20, max_stream_rows=20, reload=held)
-    answered: queue.SimpleQueue[str] = queue.SimpleQueue()
+    replies: queue.SimpleQueue[str] = queue.SimpleQueue()
     calls = {
         name: service.reload_models(
             pb.ReloadModelsRequest(names=[name]).SerializeToString(),
             None,
-            lambda reply, name=name: answered.put(name),
+            lambda reply, name=name: replies.put(name),
         )
         for name in ("first", "left waiting", "left running", "last")
     }
     assert begun.get(timeout=TIMEOUT_S) == {"first"}
     calls["left waiting"].cancel()
     release.release()
-    assert answered.get(timeout=TIMEOUT_S) == "first"
+    assert replies.get(timeout=TIMEOUT_S) == "first"
     assert begun.get(timeout=TIMEOUT_S) == {"left running"}
     calls["left running"].cancel()
     release.release(2)
-    assert answered.get(timeout=TIMEOUT_S) == "last"
+    assert replies.get(timeout=TIMEOUT_S) == "last"
     assert begun.get(timeout=TIMEOUT_S) == {"last"}
-    assert answered.empty()
+    assert replies.empty()
 
 
-def test_a_reload_tells_what_became_of_every_version(serve: Serve, root: Path) -> None:
+def test_a_reload_reports_the_outcome_of_every_version(serve: Serve, root: Path) -> None:
     service = serve()
     tiny_models.write_model(root, "b", version=2)
     (root / "c" / "1").mkdir(parents=True)
@@ -270,7 +270,7 @@ def test_a_reload_tells_what_became_of_every_version(serve: Serve, root: Path) -
     ]
 
 
-def test_a_reload_of_one_model_leaves_the_others_alone(serve: Serve, root: Path) -> None:
+def test_a_reload_of_one_model_does_not_change_others(serve: Serve, root: Path) -> None:
     service = serve()
     tiny_models.write_model(root, "b", version=2)
     shutil.rmtree(root / "a" / "1")
@@ -279,13 +279,13 @@ def test_a_reload_of_one_model_leaves_the_others_alone(serve: Serve, root: Path)
     assert [(outcome.name, outcome.version) for outcome in reply.outcomes] == [("b", 1), ("b", 2)]
 
 
-def test_a_reload_of_an_unknown_model_lists_what_there_is(serve: Serve) -> None:
+def test_a_reload_of_an_unknown_model_lists_the_known_ones(serve: Serve) -> None:
     with pytest.raises(ModelNotFound, match=r"no model 'z'\. Models: a, b"):
         reload(serve(), pb.ReloadModelsRequest(names=["z"]))
 
 
 @pytest.mark.parametrize("method", ["ListModels", "GetModel", "ReloadModels"])
-def test_bytes_that_are_no_message_are_an_invalid_request(serve: Serve, method: str) -> None:
+def test_malformed_bytes_are_an_invalid_request(serve: Serve, method: str) -> None:
     with pytest.raises(InvalidRequest, match=rf"not a latentserve\.v1\.{method}Request"):
         serve(load=False).unary_methods()[method](b"\xff" * 3, None, lambda reply: None)
 

@@ -1,4 +1,4 @@
-"""A shared port is handed over: nobody is refused, and no call crosses the GOAWAY."""
+"""Tests of the handover of a shared port: no call is refused or crosses the GOAWAY."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from latentserve_server.app import choose_transport
 from latentserve_server.errors import InvalidRequest
 from latentserve_server.observability.metrics import Metrics
 from latentserve_server.services.call import Call, Done, Reply
-from latentserve_server.transport.aio import server as transport_aio
+from latentserve_server.transport.aio import server as aio_server
 from latentserve_server.transport.base import Endpoint, Service, Transport
-from latentserve_server.transport.completion_queue import server as transport_cq
+from latentserve_server.transport.completion_queue import server as cq_server
 
 TIMEOUT_S = 20.0
 HOLD_S = 1.0
@@ -32,7 +32,7 @@ class Work:
 
 
 class Bench:
-    """A transport on a loop of its own, with a method that answers and one that refuses."""
+    """A transport on a separate event loop, with a method that succeeds and one that fails."""
 
     def __init__(self, name: str) -> None:
         self.loop = asyncio.new_event_loop()
@@ -90,7 +90,7 @@ class Bench:
 
 @pytest.fixture
 def long_hold(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (transport_aio, transport_cq):
+    for module in (aio_server, cq_server):
         monkeypatch.setattr(module, "HOLD_BEFORE_S", HOLD_S)
 
 
@@ -109,7 +109,7 @@ def eventually(condition: Callable[[], bool]) -> bool:
 
 
 @pytest.mark.usefixtures("long_hold")
-def test_replies_are_held_while_the_port_is_being_closed_and_none_is_refused(
+def test_replies_are_held_while_the_port_closes_and_no_call_is_refused(
     bench: Bench,
 ) -> None:
     with bench.channel() as channel:
@@ -117,7 +117,7 @@ def test_replies_are_held_while_the_port_is_being_closed_and_none_is_refused(
         assert calls["Echo"](b"warm", timeout=TIMEOUT_S) == b"warm"
         handing_over = bench.submit(bench.transport.hand_over(timeout_s=TIMEOUT_S))
         bench.seen.acquire(timeout=TIMEOUT_S)
-        time.sleep(0.1)  # the replies are held from now on
+        time.sleep(0.1)  # now the replies are held
         began = time.monotonic()
         futures = {name: call.future(b"x", timeout=TIMEOUT_S) for name, call in calls.items()}
         for _ in futures:
@@ -129,12 +129,12 @@ def test_replies_are_held_while_the_port_is_being_closed_and_none_is_refused(
         assert handing_over.result(TIMEOUT_S)
         with pytest.raises(grpc.RpcError) as caught:
             calls["Echo"](b"x", timeout=TIMEOUT_S)
-        # The connection is closed, and nobody listens: another process would, on a shared port.
+        # The connection is closed, and no other process listens on the port in this test.
         assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
         assert "shutting down" not in caught.value.details()
 
 
-def test_calls_in_flight_are_waited_for_so_long(bench: Bench) -> None:
+def test_the_handover_waits_for_calls_in_flight(bench: Bench) -> None:
     with bench.channel() as channel:
         future = channel.unary_unary("/t.T/Slow").future(b"x", timeout=TIMEOUT_S)
         assert bench.seen.acquire(timeout=TIMEOUT_S)
@@ -146,7 +146,7 @@ def test_calls_in_flight_are_waited_for_so_long(bench: Bench) -> None:
         assert future.result() == b"late"
 
 
-def test_calls_that_last_longer_are_told(bench: Bench) -> None:
+def test_the_handover_reports_calls_that_exceed_the_timeout(bench: Bench) -> None:
     with bench.channel() as channel:
         future = channel.unary_unary("/t.T/Slow").future(b"x", timeout=TIMEOUT_S)
         assert bench.seen.acquire(timeout=TIMEOUT_S)
@@ -155,8 +155,8 @@ def test_calls_that_last_longer_are_told(bench: Bench) -> None:
         assert future.exception().code() == grpc.StatusCode.UNAVAILABLE
 
 
-def test_a_hand_over_that_is_broken_off_lets_the_replies_go(bench: Bench) -> None:
-    """As by a second signal."""
+def test_a_cancelled_handover_releases_the_replies(bench: Bench) -> None:
+    """A second signal cancels the handover in the same way."""
     with bench.channel() as channel:
         echo = channel.unary_unary("/t.T/Echo")
         echo(b"warm", timeout=TIMEOUT_S)

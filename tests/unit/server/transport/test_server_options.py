@@ -1,4 +1,4 @@
-"""Which of gRPC's options the server listens with."""
+"""Tests of the server's gRPC options."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ def options(tmp_path: Path, **settings: object) -> dict[str, int]:
     return dict(endpoint(Settings(exports=tmp_path, **settings), ()).options)  # type: ignore[arg-type]
 
 
-def test_the_limits_are_those_of_the_settings(tmp_path: Path) -> None:
+def test_the_limits_follow_the_settings(tmp_path: Path) -> None:
     found = options(tmp_path, max_connections=3, max_concurrent_streams=4, handshake_timeout_s=0.25)
     assert found["grpc.max_allowed_incoming_connections"] == 3
     assert found["grpc.max_concurrent_streams"] == 4
     assert found["grpc.server_handshake_timeout_ms"] == 250
 
 
-def test_a_client_that_pings_every_ten_seconds_has_room_for_jitter(tmp_path: Path) -> None:
-    """Go's clients ping every 10 s at most; a long run with one is marked slow."""
+def test_the_ping_limit_allows_jitter_at_ten_seconds(tmp_path: Path) -> None:
+    """Go clients ping at most every 10 s; test_limits has a slow test with such a client."""
     found = options(tmp_path)
     assert found["grpc.http2.min_ping_interval_without_data_ms"] <= 8_000
     assert found["grpc.keepalive_permit_without_calls"] == 1
     assert found["grpc.http2.max_ping_strikes"] == 2
 
 
-def test_metadata_has_one_limit_and_not_a_soft_one_that_refuses_at_random(tmp_path: Path) -> None:
+def test_the_soft_and_hard_metadata_limits_are_equal(tmp_path: Path) -> None:
     found = options(tmp_path)
     assert found["grpc.max_metadata_size"] == found["grpc.absolute_max_metadata_size"] == 16_384
 
@@ -46,7 +46,7 @@ def test_the_largest_message_follows_from_the_largest_model(
     assert found["grpc.max_receive_message_length"] == limit
 
 
-def test_only_a_port_that_is_meant_to_be_shared_is(tmp_path: Path) -> None:
+def test_the_port_is_shared_only_if_configured(tmp_path: Path) -> None:
     assert options(tmp_path)["grpc.so_reuseport"] == 0
     assert options(tmp_path, workers=2)["grpc.so_reuseport"] == 1
     assert options(tmp_path, reuse_port="yes")["grpc.so_reuseport"] == 1

@@ -63,7 +63,9 @@ def test_labels_are_read_if_both_parts_have_them(idx_folder, idx):
 
 def test_labels_must_be_as_many_as_the_images(idx_folder, idx):
     write_labels(idx_folder, idx, np.zeros(39, np.uint8), np.zeros(10, np.uint8))
-    with pytest.raises(DataError, match=r"not as many labels as images: 39 in train-labels.*, 40"):
+    with pytest.raises(
+        DataError, match=r"different numbers of labels and images: 39 in train-labels.*, 40"
+    ):
         read_idx_folder(idx_folder)
 
 
@@ -71,7 +73,7 @@ def test_labels_in_another_format_are_named(idx_folder, idx):
     write_labels(idx_folder, idx, np.zeros(40, np.uint8), np.zeros(10, np.uint8))
     path = idx_folder / "train-labels-idx1-ubyte"
     path.write_bytes(TINY)
-    with pytest.raises(DataError, match="no IDX file of uint8 labels"):
+    with pytest.raises(DataError, match="not an IDX file of uint8 labels"):
         read_idx_labels(path)
 
 
@@ -81,8 +83,8 @@ def test_labels_in_another_format_are_named(idx_folder, idx):
         (b"", "0 bytes long, less than an IDX header"),
         (b"\x00\x00\x08\x03", "4 bytes long, less than an IDX header"),
         (LABELS, "starts with 0x00000801"),
-        (TINY[:-1], "33 bytes long, but its header promises 34"),
-        (TINY + b"x", "35 bytes long, but its header promises 34"),
+        (TINY[:-1], "33 bytes long, but its header specifies 34"),
+        (TINY + b"x", "35 bytes long, but its header specifies 34"),
         (EMPTY, "holds no pixels"),
     ],
 )

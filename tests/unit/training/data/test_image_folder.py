@@ -49,7 +49,7 @@ def test_sub_folders_are_classes(tmp_path, write_pictures):
     ]
 
 
-def test_any_head_has_a_share_of_each_class(tmp_path, write_pictures):
+def test_any_prefix_is_balanced_over_the_classes(tmp_path, write_pictures):
     folder = write_classes(tmp_path, write_pictures, cats=60, dogs=60)
     few = read_image_folder(folder, DataConfig(max_train_images=24, max_test_images=5))
     assert len(few.test.images) == 5
@@ -58,7 +58,7 @@ def test_any_head_has_a_share_of_each_class(tmp_path, write_pictures):
     np.testing.assert_array_equal(few.train.images, every.train.images[:24])
 
 
-def test_only_what_is_asked_for_is_read(tmp_path, write_pictures):
+def test_only_the_configured_number_of_files_is_read(tmp_path, write_pictures):
     write_pictures(tmp_path, 40, (8, 8))
     few = read_image_folder(tmp_path, DataConfig(max_train_images=4, max_test_images=2))
     kept = rows([*few.train.images, *few.test.images])
@@ -69,7 +69,7 @@ def test_only_what_is_asked_for_is_read(tmp_path, write_pictures):
     np.testing.assert_array_equal(again.train.images, few.train.images)
 
 
-def test_the_parts_do_not_depend_on_where_the_folder_lies(tmp_path, write_pictures):
+def test_the_split_does_not_depend_on_the_path_of_the_folder(tmp_path, write_pictures):
     folder = write_pictures(tmp_path / "here", 20)
     shutil.copytree(folder, tmp_path / "there" / "other")
     first, second = (
@@ -89,10 +89,10 @@ def test_train_and_test_folders_are_kept_apart(tmp_path, write_pictures, classes
     factor = 2 if classes else 1
     assert (len(source.train.images), len(source.test.images)) == (8 * factor, 3 * factor)
     assert (source.test.labels is not None) == classes
-    assert "so this is not read: val" in capsys.readouterr().err
+    assert "ignored: val" in capsys.readouterr().err
 
 
-def test_files_that_are_no_pictures_are_passed_over(tmp_path, write_pictures):
+def test_files_without_an_image_suffix_are_ignored(tmp_path, write_pictures):
     write_pictures(tmp_path, 8)
     (tmp_path / "README.txt").write_text("a note", encoding="utf-8")
     (tmp_path / ".hidden.png").write_text("of some system", encoding="utf-8")
@@ -144,7 +144,7 @@ def test_test_images_must_be_like_training_images(tmp_path, write_pictures):
 def test_a_file_that_cannot_be_read_is_named(tmp_path, write_pictures):
     write_pictures(tmp_path, 4)
     (tmp_path / "notes.png").write_text("text", encoding="utf-8")
-    with pytest.raises(DataError, match=r"notes\.png is no picture"):
+    with pytest.raises(DataError, match=r"notes\.png is not an image"):
         read_image_folder(tmp_path, CONFIG)
 
 
@@ -163,20 +163,22 @@ def test_an_empty_folder_says_what_belongs_there(tmp_path, below):
     (tmp_path / below / "notes.txt").write_text("text", encoding="utf-8")
     if below == "train/":
         (tmp_path / "test").mkdir()
-    with pytest.raises(DataError, match=r"holds no images: neither pictures.*nor MNIST's four"):
+    with pytest.raises(
+        DataError, match=r"holds no images: neither image files.*nor the four files of MNIST"
+    ):
         read_image_folder(tmp_path, CONFIG)
 
 
 def test_an_empty_class_is_named(tmp_path, write_pictures):
     write_pictures(tmp_path / "cat", 4)
     (tmp_path / "dog").mkdir()
-    with pytest.raises(DataError, match=r"dog holds no pictures; remove it"):
+    with pytest.raises(DataError, match=r"dog holds no image files; remove it"):
         read_image_folder(tmp_path, CONFIG)
 
 
-def test_pictures_beside_classes_are_refused(tmp_path, write_pictures):
+def test_images_next_to_class_folders_are_refused(tmp_path, write_pictures):
     write_pictures(write_pictures(tmp_path, 4) / "cat", 4)
-    with pytest.raises(DataError, match=r"pictures \(0\.png\) beside sub-folders \(cat\)"):
+    with pytest.raises(DataError, match=r"image files \(0\.png\) next to sub-folders \(cat\)"):
         read_image_folder(tmp_path, CONFIG)
 
 
@@ -195,5 +197,5 @@ def test_both_parts_need_the_same_classes(tmp_path, write_pictures):
 
 
 def test_too_few_images_are_refused(tmp_path, write_pictures):
-    with pytest.raises(DataError, match="holds 1 image and no test part"):
+    with pytest.raises(DataError, match="holds 1 image and no test images"):
         read_image_folder(write_pictures(tmp_path, 1), CONFIG)

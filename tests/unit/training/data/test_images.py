@@ -36,9 +36,9 @@ def test_a_head_of_nothing_is_all():
 
 def test_some_images_must_stay_on_either_side():
     assert held_out_count(10, 0.2, "here") == 2
-    with pytest.raises(DataError, match=r"here holds 1 image and no test part.*test_fraction"):
+    with pytest.raises(DataError, match=r"here holds 1 image and no test images.*test_fraction"):
         held_out_count(1, 0.4, "here")
-    with pytest.raises(DataError, match="here holds 4 images and no test part"):
+    with pytest.raises(DataError, match="here holds 4 images and no test images"):
         held_out_count(4, 0.1, "here")
     with pytest.raises(DataError, match="here holds 4 images"):
         held_out_count(4, 0.9, "here")

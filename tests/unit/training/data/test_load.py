@@ -143,7 +143,7 @@ def test_a_download_goes_where_it_is_read_from(
 
 def test_copies_in_both_parts_are_warned_of(idx_folder, capsys, images, idx):
     load_data(QUARTER, 0, idx_folder)
-    assert "warning: 10 of 10 test images are training images" in capsys.readouterr().err
+    assert "warning: 10 of 10 test images are also training images" in capsys.readouterr().err
     (idx_folder / "t10k-images-idx3-ubyte").write_bytes(idx(images[:10] ^ 1))
     load_data(QUARTER, 0, idx_folder)
     assert capsys.readouterr().err == ""
@@ -152,13 +152,13 @@ def test_copies_in_both_parts_are_warned_of(idx_folder, capsys, images, idx):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("absent", r"no folder absent; add --download"),
-        ("absent.npz", r"no file absent\.npz"),
-        ("fashion_mnist", r"no folder fashion_mnist; did you mean 'fashion-mnist'\?"),
-        ("MNIST", r"no folder MNIST; did you mean 'mnist'\?"),
+        ("absent", r"folder absent does not exist; add --download"),
+        ("absent.npz", r"file absent\.npz does not exist"),
+        ("fashion_mnist", r"folder fashion_mnist does not exist; did you mean 'fashion-mnist'\?"),
+        ("MNIST", r"folder MNIST does not exist; did you mean 'mnist'\?"),
     ],
 )
-def test_what_is_not_there_is_named_with_its_cure(source, message, tmp_path, monkeypatch):
+def test_a_missing_source_is_named_with_the_correction(source, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match=message):
         load_data(DataConfig(), 0, source)
@@ -172,7 +172,7 @@ def test_sizes_must_agree_unless_one_is_set(idx_folder, idx):
 
 
 def test_too_few_images_are_refused(idx_folder):
-    with pytest.raises(DataError, match="5 training images leave nothing"):
+    with pytest.raises(DataError, match="5 training images leave none"):
         load_data(DataConfig(max_train_images=5, validation_fraction=0.01), 0, idx_folder)
 
 

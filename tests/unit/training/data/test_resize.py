@@ -111,13 +111,13 @@ def test_truncated_files_are_named(tmp_path, suffix):
     path = save(tmp_path / f"x.{suffix}", noise)
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(DataError, match=rf"x\.{suffix} is (damaged or truncated|no picture)"):
+    with pytest.raises(DataError, match=rf"x\.{suffix} is (damaged or truncated|not an image)"):
         decode(path, 0, None)
 
 
 def test_text_that_is_called_a_picture_is_named(tmp_path):
     (tmp_path / "x.png").write_text("not a picture", encoding="utf-8")
-    with pytest.raises(DataError, match=r"x\.png is no picture"):
+    with pytest.raises(DataError, match=r"x\.png is not an image"):
         decode(tmp_path / "x.png", 0, None)
 
 
@@ -147,18 +147,18 @@ def test_16_bits_of_each_colour_are_refused_as_well(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["gif", "png", "webp", "tif"])
-def test_several_pictures_in_one_file_are_refused(tmp_path, rgb, suffix):
+def test_several_frames_in_one_file_are_refused(tmp_path, rgb, suffix):
     frames = [Image.fromarray(np.roll(rgb, shift, 1)) for shift in range(3)]
     path = tmp_path / f"x.{suffix}"
     frames[0].save(path, save_all=True, append_images=frames[1:])
-    with pytest.raises(DataError, match=rf"x\.{suffix} holds 3 pictures"):
+    with pytest.raises(DataError, match=rf"x\.{suffix} holds 3 frames"):
         decode(path, 0, None)
 
 
 def test_other_colour_spaces_are_named(tmp_path):
     path = tmp_path / "x.tif"
     Image.new("LAB", (4, 4)).save(path)
-    with pytest.raises(DataError, match=r"x\.tif has the colours LAB"):
+    with pytest.raises(DataError, match=r"x\.tif has the colour mode LAB"):
         decode(path, 0, None)
 
 

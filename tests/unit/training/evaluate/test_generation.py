@@ -23,7 +23,7 @@ class Copies:
     def __init__(self, images, image_shape):
         self.images, self.image_shape = to_float(images), image_shape
 
-    def draw_latents(self, count, generator):
+    def sample_latents(self, count, generator):
         return torch.randint(0, len(self.images), (count, 1), generator=generator)
 
     def decode(self, latents):
@@ -85,7 +85,7 @@ def test_a_collapsed_model_is_told_apart(subject_of, image_data):
     assert measure("test_classes_covered", whole).value == 2
     assert measure("test_histogram_kl", whole).value < 0.1
     share = whole.comparison.train_shares[
-        whole.comparison.class_shares(collapsed.comparison.drawn).argmax()
+        whole.comparison.class_shares(collapsed.comparison.sampled).argmax()
     ]
     assert measure("test_histogram_kl", collapsed).value == pytest.approx(-math.log(share))
 
@@ -96,7 +96,7 @@ def test_a_class_counts_from_a_tenth_of_an_even_share(subject_of, image_data):
     for rare, expected in ((49, 1), (50, 2)):  # 0.1 / 2 classes = 5 %
         classes[:] = 0
         classes[:rare] = 1
-        subject.comparison.drawn = Embedding(torch.zeros(1000, 5), classes)
+        subject.comparison.sampled = Embedding(torch.zeros(1000, 5), classes)
         assert measure("test_classes_covered", subject).value == expected
 
 
@@ -126,7 +126,7 @@ def test_classes_are_measured_only_where_the_classifier_is_right(subject_of, ima
         ({"labels": None, "name": "other"}, False),
     ):
         subject = subject_of(image_data.validation, **changes)
-        assert subject.comparison.knows_classes is known
+        assert subject.comparison.classes_are_reliable is known
         for name in ("test_classes_covered", "test_histogram_kl"):
             assert (measure(name, subject) is not None) is known
 

@@ -71,7 +71,7 @@ def test_an_export_is_measured_through_its_graphs(exported_run, tmp_path):
     for name, stored in before["metrics"].items():
         if name in answer.measured and name != "decode_latency_us":
             assert after["metrics"][name]["value"] == pytest.approx(stored["value"], rel=1e-3)
-    assert answer.left["test_classes_covered"].startswith("there is nothing to measure it with")
+    assert answer.omitted["test_classes_covered"].startswith("there is nothing to measure it with")
 
 
 def test_a_dry_run_stores_nothing(run):
@@ -90,7 +90,7 @@ def test_fewer_images_replace_no_figure_of_more(run):
     assert after["test_mse"] == before["test_mse"]
     assert after["test_knn_accuracy"]["samples"] == 20
     assert answer.measured == ("test_knn_accuracy",)
-    assert answer.left == {
+    assert answer.omitted == {
         "test_mse": "stored is one of 60 samples, this one had 20; it stays as it was"
     }
 
@@ -107,8 +107,8 @@ def test_a_contractive_run_has_its_twin_and_its_export_keeps_what_was_measured(
     export = shutil.copytree(exported_run("contractive"), tmp_path / "1")
     answer = evaluate_folder(export, None, Request(wanted))
     assert answer.measured == ()
-    assert "needs more than the exported graphs" in answer.left["test_jacobian"]
-    assert "with a baseline" in answer.left["test_mse_beside_plain"]
+    assert "needs more than the exported graphs" in answer.omitted["test_jacobian"]
+    assert "with a baseline" in answer.omitted["test_mse_beside_plain"]
     assert stored_in(export)["metrics"] == before
 
 
@@ -131,7 +131,7 @@ def test_a_log_likelihood_that_is_stored_is_not_measured_again_unasked(run):
     before = stored_in(folder)["metrics"]["test_log_likelihood_nats"]
     answer = evaluate_folder(folder, None, Request(samples=60))
     assert stored_in(folder)["metrics"]["test_log_likelihood_nats"] == before
-    assert "name it with --metrics" in answer.left["test_log_likelihood_nats"]
+    assert "name it with --metrics" in answer.omitted["test_log_likelihood_nats"]
     named = Request(["test_log_likelihood_nats"], samples=60)
     assert evaluate_folder(folder, None, named).measured == ("test_log_likelihood_nats",)
 

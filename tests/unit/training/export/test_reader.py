@@ -69,7 +69,7 @@ def test_an_export_with_a_mixture_draws_from_it(exported_run, finished_run, make
     model = load_export(exported).model
     assert model.prior == torch_model.prior == "gaussian_mixture"
     draws = [
-        each.draw_latents(20, torch.Generator().manual_seed(1)) for each in (model, torch_model)
+        each.sample_latents(20, torch.Generator().manual_seed(1)) for each in (model, torch_model)
     ]
     assert torch.equal(*draws)
     assert {"test_coverage", "test_code_log_likelihood_nats"} <= {*applicable(model)}

@@ -56,13 +56,13 @@ def test_averaged_weights_are_kept_but_not_trained():
 
 def test_the_slope_penalty_is_lazy():
     model, images = build(r1_weight=0.5, r1_interval=3), torch.rand(4, *SHAPE)
-    due = model.slope_penalty(images)
-    every_step = build(r1_weight=0.5, r1_interval=1).slope_penalty(images)
+    due = model.r1_penalty(images)
+    every_step = build(r1_weight=0.5, r1_interval=1).r1_penalty(images)
     torch.testing.assert_close(due, 3.0 * every_step)
     for step, expected in [(1, 0.0), (2, 0.0), (3, due.item())]:
         model.steps.fill_(step)
-        assert model.slope_penalty(images).item() == expected
-    assert build(r1_weight=0.0).slope_penalty(images).item() == 0.0
+        assert model.r1_penalty(images).item() == expected
+    assert build(r1_weight=0.0).r1_penalty(images).item() == 0.0
 
 
 def test_frozen_weights_let_the_gradient_through():

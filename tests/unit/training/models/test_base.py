@@ -35,7 +35,7 @@ def test_a_non_finite_gradient_is_refused(model):
 
 def test_the_prior_is_drawn_from_only_where_there_is_one(model):
     with pytest.raises(ValueError, match="autoencoder has no prior"):
-        model.draw_latents(3, torch.Generator())
+        model.sample_latents(3, torch.Generator())
 
 
 def test_a_mixture_gives_a_prior_and_the_operation_sample(model):
@@ -45,13 +45,13 @@ def test_a_mixture_gives_a_prior_and_the_operation_sample(model):
         np.ones(1), np.full((1, 2), 7, np.float32), 0.01 * np.eye(2, dtype=np.float32)[None]
     )
     for _ in range(2):  # a second one replaces the first
-        model.use_mixture(mixture)
+        model.set_mixture(mixture)
     assert model.prior == "gaussian_mixture"
     operations = [each for graph in model.graphs() for each in graph.operations]
     assert operations == ["encode", "decode", "sample", "reconstruct"]
     assert model.metrics == ("test_mse", "test_code_log_likelihood_nats")
-    assert model.figures == ("reconstructions", "latents", "interpolation", "samples")
-    drawn = model.draw_latents(5, torch.Generator().manual_seed(0))
+    assert model.plots == ("reconstructions", "latents", "interpolation", "samples")
+    drawn = model.sample_latents(5, torch.Generator().manual_seed(0))
     torch.testing.assert_close(drawn, torch.full((5, 2), 7.0), rtol=0, atol=0.1)
     assert Autoencoder.prior == "none", "other models of the kind keep theirs"
 

@@ -47,8 +47,8 @@ def changed(before, model):
 def test_losses_are_those_of_the_two_players(objective):
     model, batch = build(loss=objective), images(5)
     losses = model.losses(batch, torch.Generator().manual_seed(2))
-    fakes = model.generate(model.draw_latents(5, torch.Generator().manual_seed(2)))
-    real_logits, fake_logits = model.judge(batch), model.judge(fakes)
+    fakes = model.generate(model.sample_latents(5, torch.Generator().manual_seed(2)))
+    real_logits, fake_logits = model.discriminator_logits(batch), model.discriminator_logits(fakes)
     expected = discriminator_loss(real_logits, fake_logits)
     torch.testing.assert_close(losses["discriminator_loss"], expected)
     torch.testing.assert_close(losses["generator_loss"], generator_loss(fake_logits, objective))
@@ -134,7 +134,7 @@ def test_there_is_no_encoder():
 
 def test_a_generator_that_always_gives_the_same_image_is_noticed(image_data, caplog):
     model = build(image_data.image_shape).eval()
-    model.prepare(image_data.train)
+    model.initialise_from_data(image_data.train)
     with torch.no_grad():
         model.averaged_generator.module[0].weight.zero_()  # whatever z is
     with caplog.at_level(logging.WARNING), torch.inference_mode():
@@ -147,7 +147,7 @@ def test_a_generator_that_always_gives_the_same_image_is_noticed(image_data, cap
 def test_the_epoch_is_chosen_by_the_samples_not_by_the_game(image_data):
     """Validation knows nothing of the discriminator, and the same seed gives the same value."""
     model = build(image_data.image_shape).eval()
-    model.prepare(image_data.train)
+    model.initialise_from_data(image_data.train)
     with torch.inference_mode():
         first = model.validation_losses(image_data.validation, seed=0)
         for weight in model.discriminator.parameters():

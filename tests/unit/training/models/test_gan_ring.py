@@ -69,6 +69,6 @@ def test_all_modes_of_the_ring_are_found():
         for scheduler in schedulers:
             scheduler.step()
     with torch.inference_mode():
-        found = hits(model.decode(model.draw_latents(SAMPLES, generator)))
+        found = hits(model.decode(model.sample_latents(SAMPLES, generator)))
     assert (found >= 0.02 * SAMPLES).all(), found  # an even share would be 0.125
     assert found.sum() >= 0.9 * SAMPLES, found

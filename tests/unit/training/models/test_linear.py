@@ -39,7 +39,7 @@ def largest_angle_degrees(first, second):
 
 def fitted(images, fit):
     model = LinearAutoencoder((1, 6, 8), LinearConfig(latent_dim=DIM, fit=fit))
-    model.prepare(images)
+    model.initialise_from_data(images)
     return model
 
 

@@ -18,7 +18,7 @@ def test_a_kind_is_complete(name, make_config):
     assert name in schema["kind"]["enum"]
     assert model.prior in schema["latent"]["properties"]["prior"]["enum"]
     assert set(model.metrics) <= METRICS.keys()
-    assert set(model.figures) <= FIGURES.keys()
+    assert set(model.plots) <= FIGURES.keys()
     operations = [operation for graph in model.graphs() for operation in graph.operations]
     assert len(operations) == len(set(operations))
     assert set(operations) <= schema["operations"]["properties"].keys()

@@ -144,7 +144,7 @@ def test_the_loss_is_the_error_and_the_weighted_penalty(sparsity):
 def test_a_linear_output_is_centred_and_clipped_only_where_it_is_served():
     model = build(output="linear")
     pixels = (255 * images()).byte()
-    model.prepare(pixels)
+    model.initialise_from_data(pixels)
     mean = pixels.float().mean(0) / 255
     zeros = torch.zeros(1, UNITS)
     torch.testing.assert_close(model.decode(zeros)[0], mean)
@@ -155,7 +155,7 @@ def test_a_linear_output_is_centred_and_clipped_only_where_it_is_served():
     codes = 10 * torch.randn(5, UNITS, generator=torch.Generator().manual_seed(2))
     expected = (codes @ model.layer.weight).unflatten(1, SHAPE) + mean
     assert expected.min() < 0 < 1 < expected.max()
-    torch.testing.assert_close(model.draw(codes), expected)
+    torch.testing.assert_close(model.decode_raw(codes), expected)
     torch.testing.assert_close(model.decode(codes), expected.clamp(0, 1))
 
 
@@ -180,7 +180,7 @@ def test_the_probe_gets_more_units_than_are_served():
 @pytest.mark.parametrize("sparsity", SPARSITIES)
 def test_the_graph_gives_what_torch_gives(sparsity, output):
     model = build(sparsity, active=3, output=output)
-    model.prepare((255 * images()).byte())
+    model.initialise_from_data((255 * images()).byte())
     graph = next(each for each in model.graphs() if each.file == "encode.onnx").evaluating()
     proto = convert(graph, SHAPE, UNITS)
     assert check_parity(proto, graph, SHAPE, UNITS) < 1e-6

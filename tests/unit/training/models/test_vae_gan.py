@@ -65,13 +65,13 @@ def test_each_network_gets_the_terms_that_algorithm_1_gives_it(objective, layer,
             ("prior", terms.prior),
             ("likelihood", terms.likelihood),
             ("gan", terms.gan),
-            ("deceit", terms.deceit),
+            ("generator_cost", terms.generator_cost),
         ]
     }
     model.route_gradients(terms, NO_PENALTY.double())
     expected = {
         "encoder": by_term["prior"]["encoder"] + by_term["likelihood"]["encoder"],
-        "decoder": gamma * by_term["likelihood"]["decoder"] + by_term["deceit"]["decoder"],
+        "decoder": gamma * by_term["likelihood"]["decoder"] + by_term["generator_cost"]["decoder"],
         "discriminator": by_term["gan"]["discriminator"],
     }
     for network, gradient in expected.items():
@@ -108,10 +108,10 @@ def test_the_discriminator_sees_images_reconstructions_and_samples():
     noise = torch.randn(2, 6, 3, generator=torch.Generator().manual_seed(2))
     reconstructions = torch.sigmoid(model.decoder(mean + (0.5 * log_variance).exp() * noise[0]))
     samples = torch.sigmoid(model.decoder(noise[1]))
-    judged = model.judge(batch)
+    judged = model.discriminator_logits(batch)
     expected = 0.5 * (
-        discriminator_loss(judged, model.judge(reconstructions))
-        + discriminator_loss(judged, model.judge(samples))
+        discriminator_loss(judged, model.discriminator_logits(reconstructions))
+        + discriminator_loss(judged, model.discriminator_logits(samples))
     )
     torch.testing.assert_close(terms.gan, expected)
 
@@ -177,8 +177,10 @@ def test_a_step_trains_all_three():
 def test_the_gate_looks_at_this_batch(real, fake):
     zero = torch.zeros(())
     terms = Terms(zero, zero, torch.tensor(real), torch.tensor(fake), zero, zero)
-    assert build().due(terms) == (True, True)  # the gate is off
-    assert build(equilibrium_margin=0.3).due(terms) == equilibrium_gate(real, fake, 0.3)
+    assert build().networks_to_update(terms) == (True, True)  # the gate is off
+    assert build(equilibrium_margin=0.3).networks_to_update(terms) == equilibrium_gate(
+        real, fake, 0.3
+    )
 
 
 @pytest.mark.parametrize("train", [(True, False), (False, True)])
@@ -220,7 +222,7 @@ def test_a_term_that_is_not_finite_changes_nothing():
 
 def test_validation_tells_of_samples_and_of_reconstructions(image_data):
     model = build(image_data.image_shape).eval()
-    model.prepare(image_data.train)
+    model.initialise_from_data(image_data.train)
     with torch.inference_mode():
         losses = model.validation_losses(image_data.validation, seed=0)
         inputs = image_data.validation.float() / 255.0

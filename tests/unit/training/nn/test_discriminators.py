@@ -16,7 +16,7 @@ def build(shape=SHAPE, **fields):
     return Discriminator(shape, DiscriminatorConfig(**fields))
 
 
-def judge(network, batch):
+def discriminator_logits(network, batch):
     return network(batch)[1]
 
 
@@ -27,14 +27,14 @@ def images(count, shape=SHAPE):
 @pytest.mark.parametrize("network", ["conv", "residual", "mlp"])
 @pytest.mark.parametrize("shape", [(1, 8, 12), (3, 4, 4)])
 def test_one_logit_for_each_image(network, shape):
-    assert judge(build(shape, network=network), images(6, shape)).shape == (6,)
+    assert discriminator_logits(build(shape, network=network), images(6, shape)).shape == (6,)
 
 
 def test_features_are_those_of_the_stage():
     network, batch = build(), images(6)
     shapes = [network(batch, layer)[0].shape for layer in (1, 2, 3)]
     assert shapes == [(6, 3 * 4 * 6), (6, 4 * 2 * 3), (6, 5)]
-    torch.testing.assert_close(network(batch, 2)[1], judge(network, batch))
+    torch.testing.assert_close(network(batch, 2)[1], discriminator_logits(network, batch))
 
 
 @pytest.mark.parametrize("network", ["conv", "mlp"])
@@ -57,16 +57,20 @@ def test_without_it_weights_are_free():
 def test_images_judge_each_other_only_by_their_spread():
     batch = images(6)
     alone = build()
-    torch.testing.assert_close(judge(alone, batch)[:1], judge(alone, batch[:1]))
+    torch.testing.assert_close(
+        discriminator_logits(alone, batch)[:1], discriminator_logits(alone, batch[:1])
+    )
     together = build(minibatch_stddev=True)
     same = batch[:1].expand(6, -1, -1, -1)
-    assert not torch.allclose(judge(together, batch)[0], judge(together, same)[0], atol=1e-4)
+    assert not torch.allclose(
+        discriminator_logits(together, batch)[0], discriminator_logits(together, same)[0], atol=1e-4
+    )
 
 
 def test_images_that_are_all_alike_leave_the_gradient_finite():
     network = build(minibatch_stddev=True)
     inputs = torch.zeros(4, *SHAPE, requires_grad=True)
-    (gradient,) = torch.autograd.grad(judge(network, inputs).sum(), inputs)
+    (gradient,) = torch.autograd.grad(discriminator_logits(network, inputs).sum(), inputs)
     assert torch.isfinite(gradient).all()
 
 
@@ -81,13 +85,18 @@ def test_where_the_generator_is_right_training_ends_at_one_half():
 
     for _ in range(400):
         optimizer.zero_grad()
-        discriminator_loss(judge(network, draw()), judge(network, draw())).backward()
+        discriminator_loss(
+            discriminator_logits(network, draw()), discriminator_logits(network, draw())
+        ).backward()
         optimizer.step()
     with torch.inference_mode():
         losses = [
-            discriminator_loss(judge(network, draw()), judge(network, draw())) for _ in range(20)
+            discriminator_loss(
+                discriminator_logits(network, draw()), discriminator_logits(network, draw())
+            )
+            for _ in range(20)
         ]
-        beliefs = torch.sigmoid(judge(network, draw()))
+        beliefs = torch.sigmoid(discriminator_logits(network, draw()))
     assert torch.stack(losses).mean().item() == pytest.approx(2.0 * math.log(2.0), abs=0.02)
     assert (beliefs - 0.5).abs().max() < 0.1
 

@@ -40,7 +40,7 @@ def test_the_density_of_a_far_point_is_finite(mixture):
 
 
 def test_draws_have_the_components_means_and_covariances(mixture):
-    drawn = mixture.draw(60_000, torch.Generator().manual_seed(0))
+    drawn = mixture.sample(60_000, torch.Generator().manual_seed(0))
     assert drawn.dtype == torch.float32
     nearest = (drawn[:, None, :1] - torch.from_numpy(MEANS)[None, :, :1]).abs().argmin(1)[:, 0]
     for component in range(3):
@@ -52,7 +52,7 @@ def test_draws_have_the_components_means_and_covariances(mixture):
 
 
 def test_the_same_generator_gives_the_same_draws(mixture):
-    first, second, other = (mixture.draw(9, torch.Generator().manual_seed(s)) for s in (1, 1, 2))
+    first, second, other = (mixture.sample(9, torch.Generator().manual_seed(s)) for s in (1, 1, 2))
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
 

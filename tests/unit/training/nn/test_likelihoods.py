@@ -100,7 +100,7 @@ def test_an_optimal_sigma_is_kept_for_images_that_come_alone(outputs, images):
     sigmas = []
     for step in range(3):
         _, reported = likelihood.log_likelihood(outputs * (step + 1), images)
-        likelihood.follow(reported, step)
+        likelihood.update_sigma(reported, step)
         sigmas.append(reported["sigma"].item())
     kept = math.sqrt(sum(sigma**2 for sigma in sigmas) / 3)
     assert likelihood.describe()["sigma"] == pytest.approx(kept)
@@ -116,11 +116,11 @@ def test_an_optimal_sigma_is_kept_for_images_that_come_alone(outputs, images):
 def test_the_kept_sigma_forgets_the_first_batches():
     likelihood = GaussianLikelihood("optimal", 0.3)
     for step in range(1500):
-        likelihood.follow({"sigma": torch.tensor(0.5 if step < 100 else 0.1)}, step)
+        likelihood.update_sigma({"sigma": torch.tensor(0.5 if step < 100 else 0.1)}, step)
     assert likelihood.describe()["sigma"] == pytest.approx(0.1, rel=1e-3)
 
 
 def test_a_fixed_sigma_stays(outputs, images):
     likelihood = GaussianLikelihood("fixed", 0.3)
-    likelihood.follow({"sigma": torch.tensor(0.9)}, 0)
+    likelihood.update_sigma({"sigma": torch.tensor(0.9)}, 0)
     assert likelihood.describe()["sigma"] == pytest.approx(0.3)

@@ -59,8 +59,8 @@ def test_a_sampler_is_fitted_drawn_and_measured(finished_run, make_config, image
     finish_run(config, image_data, checkpoint, checkpoint.history, folder)
     assert folder.mixture.read_bytes() == before
     torch.testing.assert_close(
-        model.draw_latents(4, torch.Generator().manual_seed(1)),
-        model.mixture.draw(4, torch.Generator().manual_seed(1)),
+        model.sample_latents(4, torch.Generator().manual_seed(1)),
+        model.mixture.sample(4, torch.Generator().manual_seed(1)),
         rtol=0,
         atol=0,
     )

@@ -143,7 +143,7 @@ def test_a_mixture_is_drawn_from_as_its_file_says(tmp_path):
 
 
 def test_an_unknown_prior_is_named(tmp_path):
-    with pytest.raises(ExportError, match="prior 'flow' is not known"):
+    with pytest.raises(ExportError, match="prior 'flow' is not supported"):
         draw_prior(tmp_path, {"dim": 2, "prior": "flow"}, 3)
 
 

@@ -54,8 +54,8 @@ def test_losses_of_one_split_alone_are_drawn_too(tmp_path):
 def test_every_figure_of_a_kind_is_drawn(kind, tmp_path, make_config, image_data):
     model = build_model(make_config(kind), image_data.image_shape)
     metrics = evaluate(model, image_data)
-    assert model.figures
-    for name in model.figures:
+    assert model.plots
+    for name in model.plots:
         path = tmp_path / f"{name}.png"
         FIGURES[name](Subject(model, image_data), metrics, "tiny", path)
         assert_has_ink(path)
@@ -86,7 +86,7 @@ def test_colours_are_drawn(kind, tmp_path, make_config, image_data):
     model = build_model(make_config(kind), in_colour.image_shape)
     metrics = evaluate(model, in_colour)
     path = tmp_path / "figure.png"
-    FIGURES[model.figures[0]](Subject(model, in_colour), metrics, "tiny", path)
+    FIGURES[model.plots[0]](Subject(model, in_colour), metrics, "tiny", path)
     pixels = imread(path)[..., :3]
     assert (pixels.max(2) - pixels.min(2)).max() > 0, "every pixel is grey"
 

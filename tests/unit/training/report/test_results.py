@@ -5,7 +5,7 @@ import pytest
 from latentserve_training.models.registry import KINDS
 from latentserve_training.report.records import Records, record_of
 from latentserve_training.report.results import ANCHORS_FILE, RESULTS_FILE, render, write_results
-from latentserve_training.report.targets import Anchor, Figure, read_anchors
+from latentserve_training.report.targets import Anchor, Target, read_targets
 
 RESULTS = Path(__file__).parents[3] / "training" / "results"
 
@@ -15,7 +15,7 @@ def record(finished_run):
     return record_of(finished_run("sparse"))
 
 
-def figure(**changes):
+def target(**changes):
     anchor = Anchor("0.9", "somebody | 2016", "recalled, not verified")
     values = {
         "name": "sparse error",
@@ -24,7 +24,7 @@ def figure(**changes):
         "anchors": (anchor,),
         "at_most": 1.0,
     }
-    return Figure(**values | changes)
+    return Target(**values | changes)
 
 
 def with_value(record, value, seed):
@@ -33,19 +33,19 @@ def with_value(record, value, seed):
 
 
 def test_the_page_of_this_repository_is_that_of_its_records():
-    expected = render(Records(RESULTS).read(), read_anchors(RESULTS / ANCHORS_FILE))
+    expected = render(Records(RESULTS).read(), read_targets(RESULTS / ANCHORS_FILE))
     page = (RESULTS.parent / RESULTS_FILE).read_text(encoding="utf-8")
     assert page == expected, "run: latentserve-training results"
 
 
 def test_the_figures_of_this_repository_are_of_kinds_that_there_are():
-    figures = read_anchors(RESULTS / ANCHORS_FILE)
-    assert len({figure.name for figure in figures}) > 10
-    assert {figure.where["kind"] for figure in figures} <= {*KINDS, "gan", "vae-gan"}
+    targets = read_targets(RESULTS / ANCHORS_FILE)
+    assert len({target.name for target in targets}) > 10
+    assert {target.where["kind"] for target in targets} <= {*KINDS, "gan", "vae-gan"}
 
 
 def test_one_run_beside_its_anchor(record):
-    page = render([with_value(record, 0.25, 0)], [figure()])
+    page = render([with_value(record, 0.25, 0)], [target()])
     row = next(line for line in page.splitlines() if line.startswith("| sparse error"))
     assert row == (
         r"| sparse error | 0.9 (somebody \| 2016; recalled, not verified) | ≤ 1 | 0.25 | yes | "
@@ -61,18 +61,18 @@ def test_one_run_beside_its_anchor(record):
 
 def test_several_seeds_are_a_mean_and_a_spread(record):
     runs = [with_value(record, value, seed) for seed, value in enumerate((0.5, 1.0, 1.5))]
-    page = render(runs, [figure(seeds=3)])
+    page = render(runs, [target(seeds=3)])
     assert "| 1 (0.5 to 1.5) | 2 of 3 | tiny-sparse | 3 |" in page
     assert "| `test_mse` | 1 (0.5 to 1.5) |" in page
 
 
 def test_what_is_missing_is_said(record):
-    assert "| not measured |" in render([], [figure()])
-    assert "| not measured |" in render([record], [figure(metric="test_coverage")])
-    other = figure(metric="test_coverage")
-    assert "| not measured |" not in render([record], [other, figure()]), "one way is enough"
+    assert "| not measured |" in render([], [target()])
+    assert "| not measured |" in render([record], [target(metric="test_coverage")])
+    other = target(metric="test_coverage")
+    assert "| not measured |" not in render([record], [other, target()]), "one way is enough"
     assert "| no | tiny-sparse | 1 of 3 wanted |" in render(
-        [with_value(record, 2.0, 0)], [figure(seeds=3)]
+        [with_value(record, 2.0, 0)], [target(seeds=3)]
     )
 
 

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from latentserve_training.errors import ConfigError
-from latentserve_training.report.targets import Anchor, Figure, is_of, read_anchors
+from latentserve_training.report.targets import Anchor, Target, matches, read_targets
 
 FIGURE = """
 [[figure]]
@@ -26,21 +26,21 @@ def record(name="a", value=1.0, baseline=None, **model):
     }
 
 
-def figure(**changes):
-    return Figure(**{"name": "f", "where": {}, "metric": "test_mse", "anchors": ()} | changes)
+def target(**changes):
+    return Target(**{"name": "f", "where": {}, "metric": "test_mse", "anchors": ()} | changes)
 
 
 def test_figures_and_their_anchors_are_read(tmp_path):
     path = tmp_path / "anchors.toml"
-    assert read_anchors(path) == ()
+    assert read_targets(path) == ()
     path.write_text(FIGURE, encoding="utf-8")
-    (read,) = read_anchors(path)
+    (read,) = read_targets(path)
     assert read.anchors == (Anchor("1", "by hand", "derived"),)
     assert read.reach == "≤ 0.5"
     assert [read.is_reached_by(value) for value in (0.5, 0.6, math.nan)] == [True, False, False]
-    assert is_of(record(latent_dim=4), read.where)
-    assert not is_of(record(latent_dim=5), read.where)
-    assert not is_of(record(), read.where)
+    assert matches(record(latent_dim=4), read.where)
+    assert not matches(record(latent_dim=5), read.where)
+    assert not matches(record(), read.where)
 
 
 @pytest.mark.parametrize(
@@ -58,13 +58,13 @@ def test_a_broken_list_is_refused(before, after, tmp_path):
     path = tmp_path / "anchors.toml"
     path.write_text(FIGURE.replace(before, after), encoding="utf-8")
     with pytest.raises(ConfigError, match="is no list of figures to reach"):
-        read_anchors(path)
+        read_targets(path)
 
 
 def test_comparisons():
     own, alone = record(value=3.0, baseline=4.0), record(value=3.0)
     for compare, expected in (("value", 3.0), ("times_baseline", 0.75), ("below_baseline", 1.0)):
-        compared = figure(compare=compare, at_most=1.0)
+        compared = target(compare=compare, at_most=1.0)
         assert compared.value_of(own) == expected
         assert math.isnan(compared.value_of(alone)) == (compare != "value")
-        assert math.isnan(figure(compare=compare, metric="other", at_most=1.0).value_of(own))
+        assert math.isnan(target(compare=compare, metric="other", at_most=1.0).value_of(own))

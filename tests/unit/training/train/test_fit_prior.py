@@ -138,7 +138,7 @@ def test_deterministic_kinds_may_have_a_sampler(kind, make_config, image_data):
         SamplerConfig(components=2),
     )
     check_sampler(config, model, 160)
-    model.eval().use_mixture(fit_sampler(model, image_data.train, config, seed=0))
+    model.eval().set_mixture(fit_sampler(model, image_data.train, config, seed=0))
     metric = evaluate(model, image_data)["test_code_log_likelihood_nats"]
     codes = encode_images(model, image_data.test)
     assert metric.value == pytest.approx(model.mixture.log_density(codes).mean().item())

@@ -63,7 +63,7 @@ def test_the_bar_shows_loss_skipped_steps_and_time_left():
 def test_other_processes_are_quiet(capsys):
     progress = Progress(first_epoch=1, epochs=1, batches_per_epoch=1, quiet=True)
     assert list(progress.batches("a", epoch=1)) == ["a"]
-    progress.say("something")
+    progress.print_line("something")
     assert capsys.readouterr() == ("", "")
 
 

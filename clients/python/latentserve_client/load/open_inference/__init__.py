@@ -1,6 +1,7 @@
-"""Load for any server of the Open Inference Protocol: Triton, KServe, MLServer, OpenVINO.
+"""Load on servers of the Open Inference Protocol: Triton, KServe, MLServer, OpenVINO Model Server.
 
-`messages.proto` has the messages; requests are made from what ModelMetadata says of the inputs.
+Comes in: a `LoadTestConfig` and the ModelMetadata of the server. Goes out: a `PreparedLoad`, with
+messages of `messages.proto`. Knows `plan`, `measure` and `drive`.
 """
 
 from latentserve_client.load.open_inference.preparation import prepare_oip

@@ -1,4 +1,4 @@
-"""Before any load of an Open Inference Protocol server: its model, its inputs, one try of each."""
+"""Preparation for a server of the Open Inference Protocol: metadata, requests, trial."""
 
 from __future__ import annotations
 
@@ -10,49 +10,53 @@ import grpc
 import numpy as np
 
 from latentserve_client._errors import error_from_rpc
-from latentserve_client.load.connection import Target
-from latentserve_client.load.generative_answers import references
-from latentserve_client.load.mix import BadMix, Entry
+from latentserve_client.load.drive.preparation import PreparedLoad
+from latentserve_client.load.drive.references import collect_references
 from latentserve_client.load.open_inference import messages_pb2 as pb
 from latentserve_client.load.open_inference.tensors import read_infer, request
-from latentserve_client.load.plan import Plan, timeout_s
-from latentserve_client.load.preparation import Prepared
-from latentserve_client.load.work import Kind, Request, Workload
+from latentserve_client.load.plan.config import LoadTestConfig, call_timeout_s
+from latentserve_client.load.plan.mix import BadMix, MixEntry
+from latentserve_client.load.plan.target import Target
+from latentserve_client.load.plan.workload import CallKind, Request, Workload
 
 _SERVICE = "/inference.GRPCInferenceService/"
-_MOST_ROWS = 2**20  # the protocol has no limit of its own: the server says what is too much
+_MAX_ROWS = 2**20  # the protocol has no limit; the server refuses larger requests
 _MAX_POOL_BYTES = 256 * 2**20
 
 
-def prepare_oip(args: argparse.Namespace, plan: Plan, target: Target) -> Prepared:
-    """Read the metadata, make the requests and try them.
+def prepare_oip(args: argparse.Namespace, config: LoadTestConfig, target: Target) -> PreparedLoad:
+    """Read the metadata of the models, build the requests and try them.
 
-    Raises BadMix for a mix without a model or inputs that cannot be made, LatentserveError for
-    what the server refuses or where it is not there.
+    Raises BadMix for a mix without a model or inputs of an unsupported data type,
+    LatentserveError for a request that fails or a server that is unavailable.
     """
-    limit_s = timeout_s(args)
-    entries = [entry if entry.model else replace(entry, model=args.model) for entry in plan.entries]
-    kinds: list[Kind] = []
+    limit_s = call_timeout_s(args)
+    entries = [
+        entry if entry.model else replace(entry, model=args.model) for entry in config.entries
+    ]
+    kinds: list[CallKind] = []
     pool: list[Request] = []
     lines: dict[str, str] = {}
     with target.channel() as channel:
         for number, entry in enumerate(entries):
             name, version = _model(entry)
-            asked = pb.ModelMetadataRequest(name=name, version=version)
-            metadata = _ask(
-                channel, target, "ModelMetadata", asked, pb.ModelMetadataResponse, limit_s
+            query = pb.ModelMetadataRequest(name=name, version=version)
+            metadata = _query(
+                channel, target, "ModelMetadata", query, pb.ModelMetadataResponse, limit_s
             )
             if not metadata.inputs:
-                raise BadMix(f"the server says of no inputs of {name}: it cannot be loaded")
-            lines[f"{name}:{version}"] = _line(metadata)
+                raise BadMix(
+                    f"the metadata of {name} lists no inputs: the load tester cannot build requests"
+                )
+            lines[f"{name}:{version}"] = _model_line(metadata)
             label = " ".join(
                 ("infer", name + (f":{version}" if version else ""), f"rows={entry.rows.text}")
             )
-            kinds.append(Kind(label, _SERVICE + "ModelInfer", entry.weight))
+            kinds.append(CallKind(label, _SERVICE + "ModelInfer", entry.weight))
             pool += _requests(entry, metadata, number, len(pool), args.pool, args.seed)
-        lines["server"] = _server(channel, target, limit_s)
+        lines["server"] = _server_line(channel, target, limit_s)
     workload = Workload(tuple(kinds), tuple(pool))
-    answers = references(
+    references = collect_references(
         target,
         workload,
         args.tolerance,
@@ -60,21 +64,21 @@ def prepare_oip(args: argparse.Namespace, plan: Plan, target: Target) -> Prepare
         every=args.validate > 0,
         readers=lambda _: read_infer,
     )
-    return Prepared(workload, answers, tuple(line for line in lines.values() if line))
+    return PreparedLoad(workload, references, tuple(line for line in lines.values() if line))
 
 
-def _model(entry: Entry) -> tuple[str, str]:
+def _model(entry: MixEntry) -> tuple[str, str]:
     if not entry.model:
-        raise BadMix("which model? give --model NAME, or infer:model=NAME in the mix")
+        raise BadMix("no model given: use --model NAME, or infer:model=NAME in the mix")
     name, _, version = entry.model.partition(":")
     return name, version
 
 
 def _requests(
-    entry: Entry, metadata: Any, kind: int, first: int, count: int, seed: int
+    entry: MixEntry, metadata: Any, kind: int, first: int, count: int, seed: int
 ) -> list[Request]:
     name, version = _model(entry)
-    sizes = entry.rows.draw(count, _MOST_ROWS, np.random.default_rng((seed, kind)))
+    sizes = entry.rows.sample(count, _MAX_ROWS, np.random.default_rng((seed, kind)))
     requests: list[Request] = []
     used = 0
     for position, rows in enumerate(sizes):
@@ -86,7 +90,7 @@ def _requests(
     return requests
 
 
-def _ask(
+def _query(
     channel: grpc.Channel, target: Target, method: str, message: Any, reply: Any, limit_s: float
 ) -> Any:
     call = channel.unary_unary(
@@ -100,13 +104,13 @@ def _ask(
         raise error_from_rpc(error) from error
 
 
-def _server(channel: grpc.Channel, target: Target, limit_s: float) -> str:
-    asked = pb.ServerMetadataRequest()
-    found = _ask(channel, target, "ServerMetadata", asked, pb.ServerMetadataResponse, limit_s)
+def _server_line(channel: grpc.Channel, target: Target, limit_s: float) -> str:
+    query = pb.ServerMetadataRequest()
+    found = _query(channel, target, "ServerMetadata", query, pb.ServerMetadataResponse, limit_s)
     return f"served by {found.name} {found.version}".rstrip()
 
 
-def _line(metadata: Any) -> str:
+def _model_line(metadata: Any) -> str:
     inputs = ", ".join(
         f"{spec.name} {spec.datatype} {list(spec.shape)}" for spec in metadata.inputs
     )

@@ -1,4 +1,4 @@
-"""Inputs made from a model's metadata, and outputs as arrays."""
+"""Tensors of the Open Inference Protocol: inputs from metadata, outputs as arrays."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latentserve_client.load.mix import BadMix
+from latentserve_client.load.measure.validation import ReplyParts
 from latentserve_client.load.open_inference import messages_pb2 as pb
-from latentserve_client.load.validation import Parts
+from latentserve_client.load.plan.mix import BadMix
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype("?"),
@@ -26,48 +26,48 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "FP32": np.dtype("<f4"),
     "FP64": np.dtype("<f8"),
 }
-# The field of InferTensorContents for a kind of dtype; FP16 is always raw.
+# Field of InferTensorContents by dtype; FP16 is always raw.
 _CONTENTS = {"?": "bool_contents", "f4": "fp32_contents", "f8": "fp64_contents"}
 
 
 def input_array(
-    name: str, datatype: str, shape: Sequence[int], rows: int, draws: np.random.Generator
+    name: str, datatype: str, shape: Sequence[int], rows: int, rng: np.random.Generator
 ) -> NDArray[Any]:
-    """Return an input in [0, 1] or, for integers, 0 or 1.
+    """Return a random input: floats in [0, 1), integers 0 or 1.
 
-    The first dimension of any size becomes the number of rows, further ones become 1: a model
-    with a batch has it first. Raises BadMix for a type that cannot be made, and for rows that do
-    not fit.
+    The first variable dimension becomes the number of rows, because the batch dimension comes
+    first; other variable dimensions become 1. Raises BadMix for an unsupported data type, and for
+    rows that do not match a fixed shape.
     """
     dtype = DTYPES.get(datatype)
     if dtype is None:
         known = ", ".join(DTYPES)
-        raise BadMix(f"the input {name!r} is {datatype}; this tester can make {known}")
+        raise BadMix(f"the input {name!r} has data type {datatype}; supported: {known}")
     sizes = list(shape)
     if -1 in sizes:
         sizes[sizes.index(-1)] = rows
     elif rows != 1:
-        raise BadMix(f"the input {name!r} has the fixed shape {list(shape)}; leave rows out")
+        raise BadMix(f"the input {name!r} has the fixed shape {list(shape)}; omit rows")
     sizes = [1 if size < 0 else size for size in sizes]
-    values = draws.random(sizes, np.float32)
+    values = rng.random(sizes, np.float32)
     return values.astype(dtype) if dtype.kind == "f" else (values > 0.5).astype(dtype)
 
 
 def request(
     model: str, version: str, inputs: Sequence[Any], rows: int, seed: int
 ) -> pb.ModelInferRequest:
-    """Return a request with inputs as ModelMetadata describes them."""
-    draws = np.random.default_rng(seed)
+    """Return a request with random inputs as described by ModelMetadata."""
+    rng = np.random.default_rng(seed)
     message = pb.ModelInferRequest(model_name=model, model_version=version)
     for spec in inputs:
-        array = input_array(spec.name, spec.datatype, spec.shape, rows, draws)
+        array = input_array(spec.name, spec.datatype, spec.shape, rows, rng)
         message.inputs.add(name=spec.name, datatype=spec.datatype, shape=array.shape)
         message.raw_input_contents.append(array.tobytes())
     return message
 
 
-def read_infer(reply: bytes) -> Parts:
-    """Return the outputs of a ModelInferResponse by name, and the version as what was compared."""
+def read_infer(reply: bytes) -> ReplyParts:
+    """Return the outputs of a ModelInferResponse by name, with model and version as the digest."""
     message = pb.ModelInferResponse.FromString(reply)
     parts: dict[str, Any] = {"digest": f"{message.model_name}:{message.model_version}"}
     for number, output in enumerate(message.outputs):
@@ -80,7 +80,7 @@ def read_infer(reply: bytes) -> Parts:
 
 def _from_raw(output: Any, data: bytes) -> Any:
     dtype = DTYPES.get(output.datatype)
-    # BYTES are compared as they are.
+    # BYTES are compared in their serialized form.
     return data if dtype is None else np.frombuffer(data, dtype).reshape(tuple(output.shape))
 
 

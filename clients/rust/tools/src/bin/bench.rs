@@ -1,8 +1,10 @@
 // Copyright 2026 The latentserve authors
 // SPDX-License-Identifier: Apache-2.0
 
-//! Measures single-image Reconstruct through the client: the median of one call at a time, then
-//! calls per second with 32 in flight. Prints one line of JSON.
+//! Benchmark of single-image Reconstruct through the client.
+//!
+//! Measures the median latency with one call in flight, then calls per second with 32 in flight.
+//! Prints one line of JSON.
 //!
 //! ```sh
 //! cargo run --release -p latentserve-tools --bin bench -- --address 127.0.0.1:50051 \
@@ -41,7 +43,7 @@ async fn run() -> Result<serde_json::Value, Box<dyn std::error::Error>> {
     };
     let span = Duration::try_from_secs_f64(given("seconds", "5").parse()?)?;
     if span.is_zero() {
-        return Err("0 seconds to measure; expected more".into());
+        return Err("--seconds is 0; expected more than 0".into());
     }
     let client = Client::builder(given("address", "127.0.0.1:50051"))
         .model(given("model", "mnist-vae"))
@@ -57,14 +59,14 @@ async fn run() -> Result<serde_json::Value, Box<dyn std::error::Error>> {
     }))
 }
 
-/// Returns one image, bright towards its end.
+/// Returns one image with linearly increasing intensities.
 fn ramp(spec: ImageSpec) -> Images {
     let n = spec.channels * spec.height * spec.width;
     let values = (0..n).map(|i| i as f32 / n as f32).collect();
     Images::float32(values, [1, spec.channels, spec.height, spec.width])
 }
 
-/// Returns the median time of a call.
+/// Returns the median latency with one call in flight.
 async fn one_by_one(client: &Client, image: &Images, span: Duration) -> Result<Duration, Error> {
     let end = Instant::now() + span;
     let mut times = Vec::new();

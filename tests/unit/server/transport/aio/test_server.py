@@ -1,4 +1,4 @@
-"""What the integration tests cannot bring about at will."""
+"""Tests of the grpc.aio transport that need controlled timing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from latentserve_server.transport.aio.log_filter import drop_cancellation
 from latentserve_server.transport.aio.server import AioHandlers
 
 
-def test_the_stack_trace_of_a_call_without_a_caller_is_dropped_and_others_are_kept(
+def test_only_stack_traces_of_cancelled_calls_are_dropped(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     logger = logging.getLogger("test.cancellation")
@@ -34,7 +34,7 @@ def test_the_stack_trace_of_a_call_without_a_caller_is_dropped_and_others_are_ke
     assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [ValueError]
 
 
-def test_the_gate_waits_for_what_is_in_flight_and_refuses_what_comes() -> None:
+def test_the_gate_waits_for_calls_in_flight_and_refuses_new_ones() -> None:
     async def run() -> None:
         gate = DrainGate()
         with gate:
@@ -49,7 +49,7 @@ def test_the_gate_waits_for_what_is_in_flight_and_refuses_what_comes() -> None:
 
 
 class Recorder:
-    """A call in flight that remembers whether it was cancelled."""
+    """A call in flight that records its cancellation."""
 
     def __init__(self) -> None:
         self.cancelled = threading.Event()
@@ -59,7 +59,7 @@ class Recorder:
 
 
 class Context:
-    """What a handler needs of grpc's context."""
+    """Stand-in for grpc's context."""
 
     def time_remaining(self) -> None:
         return None
@@ -75,7 +75,7 @@ def handler(method: Any, executor: ThreadPoolExecutor) -> Any:
     return generic.service(Details()).unary_unary
 
 
-def test_a_caller_who_leaves_while_a_large_request_is_decoded_cancels_it() -> None:
+def test_cancelling_during_decoding_of_a_large_request_cancels_the_call() -> None:
     call = Recorder()
     decoding = threading.Event()
 
@@ -130,5 +130,7 @@ def test_a_slow_reply_is_built_off_the_event_loop() -> None:
         (-1.0, "DEADLINE_EXCEEDED"),
     ],
 )
-def test_a_deadline_is_told_from_a_cancellation(remaining_s: float | None, code: str) -> None:
+def test_a_passed_deadline_is_distinguished_from_a_cancellation(
+    remaining_s: float | None, code: str
+) -> None:
     assert cancellation_code(remaining_s) == code

@@ -17,7 +17,7 @@ TIMEOUT_S = 5.0
 
 
 class NamedEngine:
-    """Remembers which engine ran how many rows, on which thread."""
+    """Records the name, the rows and the thread of each run."""
 
     def __init__(self, name: str, runs: list[tuple[str, int, int]]) -> None:
         self.name, self.runs = name, runs
@@ -28,13 +28,13 @@ class NamedEngine:
 
 
 class Bench:
-    """Two models whose batches this thread may run."""
+    """Two models whose batches the test's thread may run."""
 
     def __init__(self, *, expected_s: float = 0.0001, calls: int = 100) -> None:
         self.calls = calls
-        # 1 ms, 0.225 ms more for each call, and 20 ms at most.
-        short = InlinePolicy(lambda: 0.0005, lambda: 0.0)
-        self.inline = InlineExecution(lambda: self.calls, short)
+        # Limits: 1 ms plus 0.225 ms for each call, at most 20 ms.
+        policy = InlinePolicy(lambda: 0.0005, lambda: 0.0)
+        self.inline = InlineExecution(lambda: self.calls, policy)
         self.runs: list[tuple[str, int, int]] = []
         self.done = threading.Semaphore(0)
         self.models = {name: self._model(name, expected_s) for name in "ab"}
@@ -42,7 +42,7 @@ class Bench:
     def _model(self, name: str, expected_s: float) -> Batcher:
         engine = NamedEngine(name, self.runs)
         batcher = Batcher(
-            engine, name=name, max_batch_rows=4, queue_rows=64, offer=self.inline.take
+            engine, name=name, max_batch_rows=4, queue_rows=64, inline_hook=self.inline.take
         )
         batcher.learn("decode", 1, expected_s)
         batcher.learn("decode", 4, expected_s)
@@ -69,7 +69,7 @@ def bench() -> Bench:
     return bench
 
 
-def test_what_arrives_before_the_run_is_one_batch(bench: Bench) -> None:
+def test_requests_before_the_run_form_one_batch(bench: Bench) -> None:
     assert not bench.inline
     for _ in range(3):
         bench.submit("a")
@@ -79,7 +79,7 @@ def test_what_arrives_before_the_run_is_one_batch(bench: Bench) -> None:
     assert bench.runs == [("a", 3, threading.get_ident())]
 
 
-def test_it_is_due_as_soon_as_a_batch_is_full(bench: Bench) -> None:
+def test_a_full_batch_is_due(bench: Bench) -> None:
     for _ in range(3):
         bench.submit("a")
         assert not bench.inline.due
@@ -101,7 +101,7 @@ def test_two_models_take_turns(bench: Bench) -> None:
     ]
 
 
-def test_what_comes_after_the_last_batch_is_taken_again(bench: Bench) -> None:
+def test_requests_after_the_last_batch_are_accepted_again(bench: Bench) -> None:
     for _ in range(2):
         bench.submit("a")
         while bench.inline:
@@ -109,7 +109,7 @@ def test_what_comes_after_the_last_batch_is_taken_again(bench: Bench) -> None:
     assert len(bench.runs) == 2
 
 
-def test_a_batch_that_would_take_long_runs_on_the_engines_thread() -> None:
+def test_a_long_batch_runs_on_the_engines_thread() -> None:
     bench = Bench(expected_s=1.0)
     bench.inline.begin()
     bench.submit("a")
@@ -119,7 +119,7 @@ def test_a_batch_that_would_take_long_runs_on_the_engines_thread() -> None:
 
 
 def test_a_batch_of_more_calls_may_take_longer() -> None:
-    """One call of 1.5 ms is too long, and four are not: each of them would wait for a thread."""
+    """One call of 1.5 ms is over the limit; four calls are not, as the limit grows with calls."""
     bench = Bench(expected_s=0.0015)
     bench.inline.begin()
     bench.submit("a")
@@ -143,7 +143,7 @@ def test_the_batch_of_the_only_call_may_take_longer(expected_s: float, here: boo
     bench.submit("a")
     assert bool(bench.inline) is here
     if here:
-        bench.calls = 2  # another one has come meanwhile
+        bench.calls = 2  # a second call has arrived
         bench.inline.run()
     bench.wait(1)
     assert bench.runs[0][2] != threading.get_ident()
@@ -159,7 +159,7 @@ def test_a_batch_that_grew_too_long_is_handed_over(bench: Bench) -> None:
     assert not bench.inline
 
 
-def test_offers_of_other_threads_are_not_taken(bench: Bench) -> None:
+def test_offers_of_other_threads_are_declined(bench: Bench) -> None:
     thread = threading.Thread(target=bench.submit, args=("a",))
     thread.start()
     thread.join()
@@ -168,7 +168,7 @@ def test_offers_of_other_threads_are_not_taken(bench: Bench) -> None:
     assert bench.runs[0][2] not in (threading.get_ident(), thread.ident)
 
 
-def test_at_the_end_the_engines_threads_run_what_was_taken(bench: Bench) -> None:
+def test_at_the_end_the_engines_threads_run_accepted_requests(bench: Bench) -> None:
     bench.submit("a")
     bench.submit("b")
     bench.inline.end()

@@ -7,14 +7,14 @@ import pytest
 from latentserve_server.transport.completion_queue.inline_policy import (
     InlinePolicy,
     Limits,
-    seconds_of_some_python,
+    time_python,
 )
 
 UNIT_S = 0.0001
 
 
 class Machine:
-    """Takes as long for the fixed piece of work as it is told, at a time that it is told."""
+    """Fake machine with a settable duration of a trial and a settable clock."""
 
     def __init__(self) -> None:
         self.unit_s = UNIT_S
@@ -38,8 +38,8 @@ def measured(machine: Machine) -> InlinePolicy:
     return InlinePolicy(machine.trial, machine.clock)
 
 
-def unit_s(short: InlinePolicy) -> float:
-    return short.limits.most_s / Limits.of(1.0).most_s
+def unit_s(policy: InlinePolicy) -> float:
+    return policy.limits.max_s / Limits.of(1.0).max_s
 
 
 @pytest.mark.parametrize(
@@ -56,44 +56,44 @@ def unit_s(short: InlinePolicy) -> float:
         (0.0, 0, 0, True),
     ],
 )
-def test_more_calls_may_take_longer_and_nothing_very_long(
+def test_the_limit_grows_with_the_calls_up_to_a_maximum(
     machine: Machine, seconds: float, calls: int, in_flight: int, short: bool
 ) -> None:
-    assert measured(machine).has(seconds, calls, in_flight) is short
+    assert measured(machine).allows(seconds, calls, in_flight) is short
 
 
-def test_the_first_limits_are_by_the_shortest_of_some_trials() -> None:
+def test_the_first_limits_use_the_shortest_trial() -> None:
     trials: Iterator[float] = iter([3 * UNIT_S, UNIT_S, *[2 * UNIT_S] * 100])
-    short = InlinePolicy(lambda: next(trials), lambda: 0.0)
-    assert short.limits == Limits.of(UNIT_S)
+    policy = InlinePolicy(lambda: next(trials), lambda: 0.0)
+    assert policy.limits == Limits.of(UNIT_S)
 
 
-def test_a_machine_that_becomes_slower_or_faster_is_followed(machine: Machine) -> None:
-    short = measured(machine)
+def test_the_limits_follow_the_machines_speed(machine: Machine) -> None:
+    policy = measured(machine)
     for speed in (2.0, 0.5):
         machine.unit_s = speed * UNIT_S
         for _ in range(200):
             machine.s += 0.3
-            short.keep_up()
-        assert unit_s(short) == pytest.approx(speed * UNIT_S, rel=0.01)
+            policy.update()
+        assert unit_s(policy) == pytest.approx(speed * UNIT_S, rel=0.01)
 
 
-def test_it_is_timed_a_few_times_a_second_only(machine: Machine) -> None:
-    short = measured(machine)
+def test_a_trial_runs_only_a_few_times_per_second(machine: Machine) -> None:
+    policy = measured(machine)
     at_start = machine.trials
     for _ in range(1000):
         machine.s += 0.001
-        short.keep_up()
+        policy.update()
     assert 2 <= machine.trials - at_start <= 4
 
 
-def test_a_single_trial_that_was_held_up_counts_for_little(machine: Machine) -> None:
-    short = measured(machine)
+def test_a_single_slow_trial_has_little_weight(machine: Machine) -> None:
+    policy = measured(machine)
     machine.unit_s = 1.0
     machine.s += 1.0
-    short.keep_up()
-    assert unit_s(short) == pytest.approx(1.05 * UNIT_S)
+    policy.update()
+    assert unit_s(policy) == pytest.approx(1.05 * UNIT_S)
 
 
-def test_the_trial_here_is_of_a_likely_size() -> None:
-    assert 1e-6 < min(seconds_of_some_python() for _ in range(5)) < 0.1
+def test_the_trial_takes_a_plausible_time() -> None:
+    assert 1e-6 < min(time_python() for _ in range(5)) < 0.1

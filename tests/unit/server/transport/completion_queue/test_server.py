@@ -1,4 +1,4 @@
-"""What tests/integration does not reach: the trial, the fallback, and every odd position."""
+"""Tests of the completion-queue transport: start-up check, fallback, rare states of calls."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from latentserve_server.services.health import HealthService
 from latentserve_server.transport.aio.server import AioTransport
 from latentserve_server.transport.base import LARGE_REQUEST_BYTES, Endpoint, Service
 from latentserve_server.transport.completion_queue import calls
-from latentserve_server.transport.completion_queue import server as transport_cq
+from latentserve_server.transport.completion_queue import server as cq_server
 from latentserve_server.transport.completion_queue.acceptor import Acceptor
 from latentserve_server.transport.completion_queue.server import (
     CompletionQueueServer,
@@ -38,7 +38,7 @@ TIMEOUT_S = 5.0
 
 
 class Work:
-    """A call in flight that remembers being cancelled."""
+    """A call in flight that records its cancellation."""
 
     def __init__(self) -> None:
         self.cancelled = threading.Event()
@@ -48,7 +48,7 @@ class Work:
 
 
 class Chunks:
-    """A stream of `count` chunks that counts how many were asked for."""
+    """A stream of `count` chunks that counts the requested ones."""
 
     def __init__(self, chunk: bytes, count: int) -> None:
         self.chunk, self.count, self.asked = chunk, count, 0
@@ -110,34 +110,34 @@ def echo(request: bytes, deadline: float | None, done: Done) -> Call:
     return Work()
 
 
-# --- the trial and the fallback -----------------------------------------------------------------
+# --- the start-up check and the fallback --------------------------------------------------------
 
 
-def test_this_grpcio_can_carry_the_transport() -> None:
-    assert transport_cq.why_unusable() is None
+def test_the_installed_grpcio_is_compatible() -> None:
+    assert cq_server.find_incompatibility() is None
 
 
-def test_an_operation_that_is_gone_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_operation_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(cygrpc, "SendMessageOperation")
-    assert "has no SendMessageOperation" in str(transport_cq.why_unusable())
+    assert "has no SendMessageOperation" in str(cq_server.find_incompatibility())
 
 
-def test_a_server_of_another_shape_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_server_class_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grpc, "server", lambda *_, **__: object())
-    assert "'_state'" in str(transport_cq.why_unusable())
+    assert "'_state'" in str(cq_server.find_incompatibility())
 
 
-def test_a_call_that_is_dropped_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Acceptor, "arrived", lambda self, event: self)
-    reason = str(transport_cq.why_unusable())
-    assert "a call to itself failed: CANCELLED" in reason
+def test_a_dropped_call_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Acceptor, "accept", lambda self, event: self)
+    reason = str(cq_server.find_incompatibility())
+    assert "the test call failed: CANCELLED" in reason
     assert "\n" not in reason
 
 
-def test_a_reply_that_is_changed_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_reply_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     original = calls._message
     monkeypatch.setattr(calls, "_message", lambda body: original(body[1:]))
-    assert "came back changed" in str(transport_cq.why_unusable())
+    assert "differs from the request" in str(cq_server.find_incompatibility())
 
 
 def test_the_transports_are_chosen_by_name(executor: ThreadPoolExecutor, metrics: Metrics) -> None:
@@ -145,7 +145,7 @@ def test_the_transports_are_chosen_by_name(executor: ThreadPoolExecutor, metrics
     assert isinstance(choose_transport("cq", executor, metrics), CompletionQueueTransport)
 
 
-def test_the_fallback_is_loud(
+def test_the_fallback_logs_a_warning(
     executor: ThreadPoolExecutor,
     metrics: Metrics,
     monkeypatch: pytest.MonkeyPatch,
@@ -162,7 +162,7 @@ def test_the_fallback_is_loud(
 # --- one call -----------------------------------------------------------------------------------
 
 
-def test_deadlines_come_on_the_monotonic_clock(serve: Any) -> None:
+def test_deadlines_are_monotonic(serve: Any) -> None:
     deadlines: list[float | None] = []
 
     def method(request: bytes, deadline: float | None, done: Done) -> Call:
@@ -183,11 +183,11 @@ def test_a_call_without_a_request_is_refused(serve: Any) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         call(iter(()), timeout=TIMEOUT_S)
     assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-    assert "exactly one request" in caught.value.details()
+    assert "expects exactly one" in caught.value.details()
 
 
 @pytest.mark.parametrize("where", ["begin", "build"])
-def test_what_nobody_expected_is_internal_and_stays_in_the_log(
+def test_an_unexpected_error_is_internal_and_only_logged(
     serve: Any, caplog: pytest.LogCaptureFixture, where: str
 ) -> None:
     def fail() -> bytes:
@@ -203,7 +203,7 @@ def test_what_nobody_expected_is_internal_and_stays_in_the_log(
         serve(Fail=method).unary_unary("/t.T/Fail")(b"", timeout=TIMEOUT_S)
     assert caught.value.code() == grpc.StatusCode.INTERNAL
     assert "secret" not in caught.value.details()
-    # Written at the end of the call, which the caller may see first.
+    # Logged at the end of the call, after the client may have got its status.
     assert eventually(lambda: "secret detail" in caplog.text)
     assert caught.value.details().split()[-1] in caplog.text
 
@@ -230,11 +230,11 @@ def test_large_requests_and_slow_replies_leave_the_polling_thread(serve: Any) ->
 
 
 @pytest.mark.parametrize(("expected_s", "thread"), [(1e-6, "polling"), (10.0, "engine-fake")])
-def test_short_batches_run_on_the_polling_thread_and_others_on_their_models(
+def test_only_short_batches_run_on_the_polling_thread(
     executor: ThreadPoolExecutor, metrics: Metrics, expected_s: float, thread: str
 ) -> None:
     transport = CompletionQueueTransport(executor, metrics)
-    bench = Bench(offer=transport.take)
+    bench = Bench(inline_hook=transport.take)
     bench.batcher.learn("decode", 1, expected_s)
     threads: list[str] = []
     bench.engine.during_run = lambda: threads.append(threading.current_thread().name)
@@ -258,7 +258,9 @@ def test_short_batches_run_on_the_polling_thread_and_others_on_their_models(
 
 
 @pytest.mark.parametrize("size", [1, LARGE_REQUEST_BYTES + 1])
-def test_a_caller_who_leaves_cancels_what_waits(serve: Any, gate: DrainGate, size: int) -> None:
+def test_a_cancelled_call_cancels_its_queued_request(
+    serve: Any, gate: DrainGate, size: int
+) -> None:
     work, begun = Work(), threading.Event()
 
     def method(request: bytes, deadline: float | None, done: Done) -> Call:
@@ -273,7 +275,7 @@ def test_a_caller_who_leaves_cancels_what_waits(serve: Any, gate: DrainGate, siz
     assert eventually(lambda: gate.in_flight == 0)
 
 
-def test_a_caller_who_leaves_while_the_request_is_parsed_cancels_it_too(
+def test_cancelling_while_the_request_is_parsed_cancels_the_work(
     serve: Any, gate: DrainGate
 ) -> None:
     work, begun, parsed = Work(), threading.Event(), threading.Event()
@@ -292,7 +294,7 @@ def test_a_caller_who_leaves_while_the_request_is_parsed_cancels_it_too(
     assert work.cancelled.wait(TIMEOUT_S)
 
 
-def test_a_reply_after_the_caller_left_is_dropped(serve: Any, gate: DrainGate) -> None:
+def test_a_reply_after_the_cancellation_is_dropped(serve: Any, gate: DrainGate) -> None:
     replies: list[Done] = []
 
     def method(request: bytes, deadline: float | None, done: Done) -> Call:
@@ -311,18 +313,18 @@ def test_a_reply_after_the_caller_left_is_dropped(serve: Any, gate: DrainGate) -
 # --- streams ------------------------------------------------------------------------------------
 
 
-def test_a_slow_reader_holds_the_stream_back(serve: Any) -> None:
+def test_a_slow_reader_limits_the_stream(serve: Any) -> None:
     chunks = Chunks(bytes(2**20), 128)
     channel = serve(streams={"Many": lambda request: chunks})
     stream = channel.unary_stream("/t.T/Many")(b"", timeout=30.0)
     next(stream)
     time.sleep(0.3)
-    assert chunks.asked < 64  # what fits into the buffers of gRPC and of the kernel
+    assert chunks.asked < 64  # chunks in the buffers of gRPC and of the kernel
     assert sum(1 for _ in stream) == 127
     assert chunks.asked == 128
 
 
-def test_a_stream_that_fails_says_so_at_any_chunk(serve: Any) -> None:
+def test_a_stream_can_fail_at_any_chunk(serve: Any) -> None:
     class Failing(Chunks):
         def next_chunk(self, deadline: float | None, done: Done) -> Call:
             if self.asked == 2:
@@ -344,7 +346,7 @@ def test_a_stream_that_fails_says_so_at_any_chunk(serve: Any) -> None:
 # --- draining -----------------------------------------------------------------------------------
 
 
-def test_a_drain_refuses_new_calls_and_ends_with_the_last_old_one(
+def test_a_drain_refuses_new_calls_and_waits_for_calls_in_flight(
     serve: Any, gate: DrainGate
 ) -> None:
     replies: list[Done] = []
@@ -380,7 +382,7 @@ def test_services_that_do_not_drain_are_neither_counted_nor_refused(
 # --- health -------------------------------------------------------------------------------------
 
 
-def test_a_watcher_is_told_each_change_once_and_forgotten_when_it_leaves(serve: Any) -> None:
+def test_a_watch_gets_each_change_once_and_is_removed_when_cancelled(serve: Any) -> None:
     health = HealthService()
     asyncio.run(health.set("", health_pb2.HealthCheckResponse.NOT_SERVING))
     channel = serve(Check=health.check, streams={"Watch": health.watch}, drains=False)
@@ -397,7 +399,7 @@ def test_a_watcher_is_told_each_change_once_and_forgotten_when_it_leaves(serve: 
     assert eventually(lambda: not health._waiting)
 
 
-def test_health_stays_down_once_it_is_shut_down() -> None:
+def test_health_stays_not_serving_after_the_shutdown() -> None:
     health = HealthService()
 
     async def change() -> None:

@@ -1,66 +1,22 @@
 // Copyright 2026 The latentserve authors
 // SPDX-License-Identifier: Apache-2.0
 
-//! Makes the call of a case: through the client here, below it in `below`.
+//! Executes the call of a case, through the client or through [`stub_calls`].
 
 use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
 use latentserve::{
-    Client, DecodeRequest, DenoiseRequest, EncodeRequest, Error, Format, Images, ImagesResult,
-    ReconstructRequest, SampleChunk, SampleRequest, SampleResult, ServedBy, Tensor, Timings,
-    Values,
+    Client, DecodeRequest, DenoiseRequest, EncodeRequest, Error, Format, Images,
+    ReconstructRequest, SampleRequest, Tensor, Values,
 };
 use tokio_stream::StreamExt;
 
-use crate::below;
 use crate::cases::{Case, Folder, ImagesCase, Through};
+use crate::outcome::{CallResult, Outcome, Part};
+use crate::stub_calls;
 use crate::values;
-
-/// A reply of GenerativeService, or one message of a stream.
-#[derive(Default)]
-pub struct Part {
-    pub images: Option<Images>,
-    pub latents: Option<Tensor>,
-    pub log_variance: Option<Tensor>,
-    pub squared_error: Option<Tensor>,
-    pub seed: Option<u64>,
-    pub offset: i64,
-    pub served_by: ServedBy,
-    pub timings: Timings,
-}
-
-/// What became of a call.
-pub enum Outcome {
-    Parts(Vec<Part>),
-    /// What ModelService or health says, in the words of the .proto files.
-    Value(serde_json::Value),
-    Failure(Error),
-    /// The runner's own fault, or the case's.
-    Runner(String),
-}
-
-impl From<Error> for Outcome {
-    fn from(error: Error) -> Self {
-        Self::Failure(error)
-    }
-}
-
-impl From<tonic::Status> for Outcome {
-    fn from(status: tonic::Status) -> Self {
-        Self::Failure(status.into())
-    }
-}
-
-impl From<String> for Outcome {
-    fn from(reason: String) -> Self {
-        Self::Runner(reason)
-    }
-}
-
-/// An outcome where `Ok` is a good reply.
-pub type Answer = Result<Outcome, Outcome>;
 
 pub struct Caller {
     addresses: HashMap<String, String>,
@@ -83,23 +39,24 @@ impl Caller {
             if case.through == Through::Client {
                 self.through_client(&client, case).await
             } else {
-                below::call(&self.folder, client.channel(), case).await
+                stub_calls::call(&self.folder, client.channel(), case).await
             }
         };
-        let answer = match case.cancel_after_ms {
+        let result = match case.cancel_after_ms {
             None => call.await,
-            // A caller of this language cancels by dropping the future.
+            // In Rust, dropping the future cancels the call.
             Some(ms) => tokio::time::timeout(Duration::from_millis(ms), call)
                 .await
                 .unwrap_or_else(|_| Err(tonic::Status::cancelled("dropped").into())),
         };
-        answer.unwrap_or_else(|outcome| outcome)
+        result.unwrap_or_else(|outcome| outcome)
     }
 
-    /// Returns the client of a case's server, one for all cases with the same rules.
+    /// Returns the client for a case; cases with the same server and retry setting share it.
     fn client(&self, case: &Case) -> Result<Client, Outcome> {
         let address = self.addresses.get(&case.server);
-        let address = address.ok_or_else(|| format!("no address of the server {}", case.server))?;
+        let address =
+            address.ok_or_else(|| format!("no address for the server {}", case.server))?;
         let mut clients = self.clients.lock().map_err(|error| error.to_string())?;
         let key = (case.server.clone(), case.retry);
         let mut client = match clients.get(&key) {
@@ -117,7 +74,7 @@ impl Caller {
         Ok(client.with_timeout(Duration::from_millis(case.deadline_ms)))
     }
 
-    async fn through_client(&self, client: &Client, case: &Case) -> Answer {
+    async fn through_client(&self, client: &Client, case: &Case) -> CallResult {
         let request = &case.request;
         let model = match &request.model {
             Some(model) if model.version != 0 => format!("{}:{}", model.name, model.version),
@@ -139,15 +96,15 @@ impl Caller {
             "Watch" => {
                 let mut statuses = client.watch_health(&request.service).await?;
                 let first = statuses.next().await;
-                let first = first.ok_or_else(|| "the watch ended without a status".to_owned())?;
+                let first = first.ok_or_else(|| "Watch ended without a status".to_owned())?;
                 Ok(Outcome::Value(values::health(first?)))
             }
-            "Sample" | "SampleStream" => draws(client, model, case).await,
+            "Sample" | "SampleStream" => samples(client, model, case).await,
             _ => self.images(client, model, case).await,
         }
     }
 
-    async fn images(&self, client: &Client, model: String, case: &Case) -> Answer {
+    async fn images(&self, client: &Client, model: String, case: &Case) -> CallResult {
         let format = format(&case.request.output_format)?;
         let images = match &case.request.images {
             Some(ImagesCase::Tensor(tensor)) => Images::Pixels(self.folder.tensor(tensor)?),
@@ -214,7 +171,7 @@ impl Caller {
                     ..Part::default()
                 }
             }
-            _ => return Err(format!("the client has no {}", case.rpc).into()),
+            _ => return Err(format!("the client has no method {}", case.rpc).into()),
         };
         Ok(Outcome::Parts(vec![part]))
     }
@@ -230,7 +187,7 @@ fn format(name: &str) -> Result<Format, String> {
     }
 }
 
-async fn draws(client: &Client, model: String, case: &Case) -> Answer {
+async fn samples(client: &Client, model: String, case: &Case) -> CallResult {
     let given = &case.request;
     let mut request = SampleRequest {
         model,
@@ -265,7 +222,7 @@ async fn draws(client: &Client, model: String, case: &Case) -> Answer {
     Ok(Outcome::Parts(parts))
 }
 
-/// Reads a stream to its end, or so many chunks and drops it.
+/// Reads at most `limit` chunks of a stream, then drops it.
 async fn chunks(client: &Client, request: SampleRequest, limit: usize) -> Result<Vec<Part>, Error> {
     let stream = client.sample_stream(request).await?;
     let parts: Result<Vec<Part>, Error> = stream
@@ -274,42 +231,4 @@ async fn chunks(client: &Client, request: SampleRequest, limit: usize) -> Result
         .collect()
         .await;
     parts
-}
-
-impl From<ImagesResult> for Part {
-    fn from(reply: ImagesResult) -> Self {
-        Self {
-            images: Some(reply.images),
-            served_by: reply.served_by,
-            timings: reply.timings,
-            ..Self::default()
-        }
-    }
-}
-
-impl From<SampleResult> for Part {
-    fn from(reply: SampleResult) -> Self {
-        Self {
-            images: Some(reply.images),
-            latents: reply.latents,
-            seed: Some(reply.seed),
-            served_by: reply.served_by,
-            timings: reply.timings,
-            ..Self::default()
-        }
-    }
-}
-
-impl From<SampleChunk> for Part {
-    fn from(chunk: SampleChunk) -> Self {
-        Self {
-            images: Some(chunk.images),
-            latents: chunk.latents,
-            seed: Some(chunk.seed),
-            offset: chunk.offset,
-            served_by: chunk.served_by,
-            timings: chunk.timings,
-            ..Self::default()
-        }
-    }
 }

@@ -1,7 +1,7 @@
 // Copyright 2026 The latentserve authors
 // SPDX-License-Identifier: Apache-2.0
 
-//! The cases, as clients/conformance/README.md describes them.
+//! Conformance cases in the format of clients/conformance/README.md.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use latentserve::{Tensor, Values, f16};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-// What this runner does not know, it would not check: unknown fields are errors.
+// Unknown fields are errors, because this runner would not check them.
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -98,7 +98,7 @@ pub enum ImagesCase {
     Encoded(Vec<String>),
 }
 
-/// Bytes: those of a file, or zeros.
+/// Bytes of a file, or zero bytes.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "lowercase")]
 pub enum Data {
@@ -106,7 +106,7 @@ pub enum Data {
     Zeros(usize),
 }
 
-/// A tensor of a request, or an expected one with its tolerance.
+/// Tensor of a request, or an expected tensor with its tolerance.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TensorCase {
@@ -163,13 +163,13 @@ fn temperature<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f32>
         value => match value.as_f64() {
             Some(number) => Ok(Some(number as f32)),
             None => Err(serde::de::Error::custom(format!(
-                "{value} is no temperature"
+                "{value} is not a temperature"
             ))),
         },
     }
 }
 
-/// The folder of all cases.
+/// Folder that holds the cases.
 pub struct Folder(PathBuf);
 
 #[derive(Deserialize)]
@@ -189,7 +189,7 @@ impl Folder {
         Self(path.as_ref().to_owned())
     }
 
-    /// Returns the cases of all groups, or of these.
+    /// Returns the cases of these groups, or of all groups if none is given.
     pub fn read(&self, groups: &[&str]) -> Result<Vec<Case>, String> {
         let index: Index = self.decode("index.json")?;
         let mut known = Vec::new();
@@ -205,7 +205,10 @@ impl Folder {
             .iter()
             .find(|&&group| !known.iter().any(|name| name == group))
         {
-            Some(group) => Err(format!("no group {group}; there are {}", known.join(", "))),
+            Some(group) => Err(format!(
+                "unknown group {group}; available: {}",
+                known.join(", ")
+            )),
             None => Ok(cases),
         }
     }
@@ -226,21 +229,22 @@ impl Folder {
     }
 
     pub fn tensor_bytes(&self, case: &TensorCase) -> Result<Vec<u8>, String> {
-        let data = case.data.as_ref().ok_or("a tensor without data")?;
+        let data = case.data.as_ref().ok_or("the tensor has no data")?;
         Ok(self.bytes(data)?.repeat(case.repeat))
     }
 
-    /// Returns a tensor of the client, its shape as the case has it.
+    /// Returns the client's tensor for a case, with the shape of the case.
     pub fn tensor(&self, case: &TensorCase) -> Result<Tensor, String> {
         let data = self.tensor_bytes(case)?;
         let values = match case.dtype.as_str() {
             "FLOAT32" => Values::Float32(numbers(&data, f32::from_le_bytes)),
             "FLOAT16" => Values::Float16(numbers(&data, f16::from_le_bytes)),
             "UINT8" => Values::Uint8(data),
-            other => return Err(format!("the client has no type {other}")),
+            other => return Err(format!("the client has no data type {other}")),
         };
         let lengths: Result<_, _> = case.shape.iter().map(|&n| usize::try_from(n)).collect();
-        let shape = lengths.map_err(|_| format!("the client has no shape {:?}", case.shape))?;
+        let shape = lengths
+            .map_err(|_| format!("the client cannot represent the shape {:?}", case.shape))?;
         Ok(Tensor { shape, values })
     }
 }

@@ -1,13 +1,13 @@
 // Copyright 2026 The latentserve authors
 // SPDX-License-Identifier: Apache-2.0
 
-//! Compares replies of GenerativeService with what a case expects.
+//! Comparison of GenerativeService replies with the expectation of a case.
 
 use latentserve::{Images, Tensor, Values};
 use serde_json::{Map, Value};
 
-use crate::calls::Part;
 use crate::cases::{Case, Expect, Folder, TensorCase};
+use crate::outcome::Part;
 
 const MAX_BATCH_ROWS: i32 = 64;
 const PNG_SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
@@ -21,12 +21,12 @@ const KNOWN: [&str; 7] = [
     "chunks",
 ];
 
-/// Takes one tensor of a reply.
+/// Selects one tensor of a reply.
 type Field = fn(&Part) -> Option<&Tensor>;
 
 pub fn parts(folder: &Folder, case: &Case, parts: &[Part]) -> Result<(), String> {
     let Expect::Ok(expected) = &case.expect else {
-        return Err("answered, where an error is expected".to_owned());
+        return Err("the call succeeded, expected an error".to_owned());
     };
     if let Some(key) = expected.keys().find(|key| !KNOWN.contains(&key.as_str())) {
         return Err(format!("this runner does not know {key}"));
@@ -87,7 +87,7 @@ fn seed(got: Option<u64>, first: Option<u64>, expected: Option<&Value>) -> Resul
         return Ok(());
     }
     Err(format!(
-        "the seed is {got:?}, expected {expected:?}; that of the first reply is {first:?}"
+        "the seed is {got:?}, expected {expected:?}; the seed of the first reply is {first:?}"
     ))
 }
 
@@ -109,7 +109,7 @@ fn chunks(case: &Case, parts: &[Part], expected: &Map<String, Value>) -> Result<
             .is_some_and(|latents| latents.rows() != rows)
         {
             return Err(format!(
-                "not as many latents as images, {rows}, in one chunk"
+                "a chunk of {rows} images has another number of latents"
             ));
         }
         got.push(serde_json::json!({"offset": part.offset.to_string(), "rows": rows}));
@@ -124,7 +124,7 @@ fn chunks(case: &Case, parts: &[Part], expected: &Map<String, Value>) -> Result<
     let whole = case.stream.as_ref().is_none_or(|stream| stream.resume);
     if whole && next - start != case.request.count {
         return Err(format!(
-            "{} rows in all, expected {}",
+            "{} rows in total, expected {}",
             next - start,
             case.request.count
         ));
@@ -135,7 +135,7 @@ fn chunks(case: &Case, parts: &[Part], expected: &Map<String, Value>) -> Result<
 fn optional(folder: &Folder, got: &[Option<&Tensor>], expected: &Value) -> Result<(), String> {
     if expected.is_null() {
         return match got.iter().flatten().next() {
-            Some(_) => Err("is there, expected none".to_owned()),
+            Some(_) => Err("is present, expected none".to_owned()),
             None => Ok(()),
         };
     }
@@ -147,7 +147,7 @@ fn images(folder: &Folder, parts: &[Part], expected: &Value) -> Result<(), Strin
     let png = expected.get("png");
     let wanted = png
         .or(expected.get("tensor"))
-        .ok_or("the case expects neither form")?;
+        .ok_or("the case expects neither a tensor nor PNG files")?;
     let mut tensors = Vec::new();
     for part in parts {
         match part.images.as_ref().ok_or("are missing")? {
@@ -157,7 +157,7 @@ fn images(folder: &Folder, parts: &[Part], expected: &Value) -> Result<(), Strin
                     tensors.push(pixels_of(file)?);
                 }
             }
-            _ => return Err(format!("came in another form than {expected}")),
+            _ => return Err(format!("have another form than {expected}")),
         }
     }
     tensor(folder, &tensors.iter().collect::<Vec<_>>(), wanted)
@@ -166,21 +166,21 @@ fn images(folder: &Folder, parts: &[Part], expected: &Value) -> Result<(), Strin
 /// Returns a PNG file as a tensor of one row.
 fn pixels_of(file: &[u8]) -> Result<Tensor, String> {
     if !file.starts_with(PNG_SIGNATURE) {
-        return Err("a file is no PNG file".to_owned());
+        return Err("a file is not a PNG file".to_owned());
     }
     let mut decoder = png::Decoder::new(std::io::Cursor::new(file));
     decoder.set_transformations(png::Transformations::normalize_to_color8());
     let mut reader = decoder.read_info().map_err(|error| error.to_string())?;
     let size = reader
         .output_buffer_size()
-        .ok_or("a PNG file that is too large")?;
+        .ok_or("a PNG file is too large")?;
     let mut buffer = vec![0; size];
     let frame = reader
         .next_frame(&mut buffer)
         .map_err(|error| error.to_string())?;
     let samples = frame.color_type.samples();
     if ![1, 3].contains(&samples) {
-        return Err(format!("a PNG file of {samples} channels"));
+        return Err(format!("a PNG file has {samples} channels"));
     }
     let pixels = buffer[..frame.buffer_size()].chunks_exact(samples);
     let plane = |channel: usize| pixels.clone().map(move |pixel| pixel[channel]);
@@ -190,7 +190,7 @@ fn pixels_of(file: &[u8]) -> Result<Tensor, String> {
     })
 }
 
-/// Compares tensors, one behind the other, with the expected one.
+/// Compares concatenated tensors with the expected tensor.
 fn tensor(folder: &Folder, parts: &[&Tensor], expected: &Value) -> Result<(), String> {
     let expected: TensorCase =
         serde_json::from_value(expected.clone()).map_err(|error| error.to_string())?;
@@ -200,7 +200,10 @@ fn tensor(folder: &Folder, parts: &[&Tensor], expected: &Value) -> Result<(), St
         let lengths: Vec<i64> = part.shape.iter().map(|&n| n as i64).collect();
         let (dtype, values) = values_of(part);
         if dtype != expected.dtype {
-            return Err(format!("the type is {dtype}, expected {}", expected.dtype));
+            return Err(format!(
+                "the data type is {dtype}, expected {}",
+                expected.dtype
+            ));
         }
         got.extend(values);
         if shape.is_empty() {
@@ -208,7 +211,9 @@ fn tensor(folder: &Folder, parts: &[&Tensor], expected: &Value) -> Result<(), St
         } else if shape[1..] == lengths[1..] {
             shape[0] += lengths[0];
         } else {
-            return Err(format!("shapes {shape:?} and {lengths:?} in one answer"));
+            return Err(format!(
+                "one reply has the shapes {shape:?} and {lengths:?}"
+            ));
         }
     }
     if shape != expected.shape {
@@ -236,7 +241,7 @@ fn tensor(folder: &Folder, parts: &[&Tensor], expected: &Value) -> Result<(), St
     }
 }
 
-/// Returns the type of a tensor and its values; those of UINT8 as 0 to 255.
+/// Returns the data type and the values of a tensor; UINT8 values are 0 to 255.
 fn values_of(tensor: &Tensor) -> (&'static str, Vec<f64>) {
     match &tensor.values {
         Values::Float32(values) => ("FLOAT32", values.iter().map(|&v| v.into()).collect()),

@@ -1,7 +1,7 @@
 // Copyright 2026 The latentserve authors
 // SPDX-License-Identifier: Apache-2.0
 
-//! Compares an error with the one that a case expects.
+//! Comparison of an error with the expectation of a case.
 
 use latentserve::Error;
 
@@ -18,17 +18,17 @@ pub fn check(case: &Case, error: &Error) -> Result<(), String> {
             expected.code, expected.codes
         ));
     }
-    // The client puts words of its own in the place of an empty message.
-    let silent = ["CANCELLED", "DEADLINE_EXCEEDED"].contains(&error.code_name())
+    // The client replaces an empty message, so check the message of the status.
+    let may_be_empty = ["CANCELLED", "DEADLINE_EXCEEDED"].contains(&error.code_name())
         || case.rpc.starts_with("grpc.health.");
-    let said = error
+    let message = error
         .status()
         .map_or(error.message(), |status| status.message());
-    if said.is_empty() && !silent {
+    if message.is_empty() && !may_be_empty {
         return Err("the error has no message".to_owned());
     }
     match &expected.reason {
-        None => Ok(()), // gRPC itself makes such an error, or a part of it does
+        None => Ok(()), // such an error comes from gRPC itself
         Some(reason) => {
             details(expected, reason, error)?;
             retry(case, expected, error)
@@ -51,7 +51,7 @@ fn details(expected: &ExpectedError, reason: &str, error: &Error) -> Result<(), 
         .collect();
     if fields != expected.violations {
         return Err(format!(
-            "violations of {fields:?}, expected of {:?}",
+            "violations are {fields:?}, expected {:?}",
             expected.violations
         ));
     }
@@ -80,7 +80,10 @@ fn details(expected: &ExpectedError, reason: &str, error: &Error) -> Result<(), 
         .iter()
         .find(|text| error.message().contains(*text))
     {
-        Some(text) => Err(format!("the message says {text:?}: {}", error.message())),
+        Some(text) => Err(format!(
+            "the message contains {text:?}: {}",
+            error.message()
+        )),
         None => Ok(()),
     }
 }
@@ -88,7 +91,11 @@ fn details(expected: &ExpectedError, reason: &str, error: &Error) -> Result<(), 
 fn retry(case: &Case, expected: &ExpectedError, error: &Error) -> Result<(), String> {
     let delay = error.retry_after().filter(|delay| !delay.is_zero());
     if delay.is_some() != expected.retry_info {
-        let wanted = if expected.retry_info { "one" } else { "none" };
+        let wanted = if expected.retry_info {
+            "a delay above 0"
+        } else {
+            "none"
+        };
         return Err(format!(
             "the delay of RetryInfo is {delay:?}, expected {wanted}"
         ));

@@ -1,13 +1,14 @@
 // Copyright 2026 The latentserve authors
 // SPDX-License-Identifier: Apache-2.0
 
-//! Runs the cases of clients/conformance through the Rust client.
+//! Conformance runner of the Rust client; see clients/conformance/README.md.
 
-mod below;
 mod calls;
 mod cases;
 mod checks;
 mod failures;
+mod outcome;
+mod stub_calls;
 mod values;
 
 use std::collections::{BTreeMap, HashMap};
@@ -17,8 +18,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use calls::{Caller, Outcome};
+use calls::Caller;
 use cases::{Case, Folder};
+use outcome::Outcome;
 
 const CASE_LIMIT: Duration = Duration::from_secs(60);
 
@@ -115,7 +117,7 @@ async fn run() -> Result<Report, Box<dyn std::error::Error>> {
     Ok(report)
 }
 
-/// Runs one case; nothing that goes wrong in it reaches the next.
+/// Runs one case in its own task, so that a panic or a hang fails only this case.
 async fn guarded(caller: Arc<Caller>, case: Case) -> Result<(), String> {
     let mut task = tokio::spawn(async move { attempt(&caller, &case).await });
     match tokio::time::timeout(CASE_LIMIT, &mut task).await {
@@ -123,12 +125,12 @@ async fn guarded(caller: Arc<Caller>, case: Case) -> Result<(), String> {
         Ok(Err(panic)) => Err(panic.to_string()),
         Err(_) => {
             task.abort();
-            Err(format!("not done after {CASE_LIMIT:?}"))
+            Err(format!("the case did not finish within {CASE_LIMIT:?}"))
         }
     }
 }
 
-/// Makes the call of a case and compares.
+/// Executes the call of a case and checks the result.
 async fn attempt(caller: &Caller, case: &Case) -> Result<(), String> {
     match caller.call(case).await {
         Outcome::Parts(parts) => checks::parts(&caller.folder, case, &parts),

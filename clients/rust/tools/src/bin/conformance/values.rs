@@ -1,7 +1,7 @@
 // Copyright 2026 The latentserve authors
 // SPDX-License-Identifier: Apache-2.0
 
-//! What ModelService and health say, in the words of the .proto files, compared with a case.
+//! Replies of ModelService and health as JSON with the names of the .proto files, and their checks.
 
 use latentserve::{HealthStatus, Model, ModelList, ReloadOutcome};
 use serde_json::{Value, json};
@@ -93,7 +93,7 @@ fn describe(model: &Model) -> Value {
 
 pub fn check(case: &Case, got: &Value) -> Result<(), String> {
     let Expect::Ok(expected) = &case.expect else {
-        return Err(format!("answered {got}, where an error is expected"));
+        return Err(format!("the call returned {got}, expected an error"));
     };
     for (key, wanted) in expected {
         match (key.as_str(), wanted) {
@@ -118,9 +118,11 @@ pub fn check(case: &Case, got: &Value) -> Result<(), String> {
     Ok(())
 }
 
-/// Compares the fields of a model that are expected, and no others.
+/// Compares only the expected fields of a model.
 fn given(name: &str, got: &Value, expected: &Value) -> Result<(), String> {
-    let fields = expected.as_object().ok_or("the case expects no model")?;
+    let fields = expected
+        .as_object()
+        .ok_or("the expected model is not an object")?;
     for (key, wanted) in fields {
         let value = got
             .get(key)
@@ -132,7 +134,7 @@ fn given(name: &str, got: &Value, expected: &Value) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether two values are equal, whether a number is written as 1 or as 1.0.
+/// Whether two values are equal; the numbers 1 and 1.0 are.
 fn same(got: &Value, wanted: &Value) -> bool {
     match (got, wanted) {
         (Value::Number(got), Value::Number(wanted)) => {

@@ -9,7 +9,7 @@ import io.grpc.SecurityLevel;
 import io.grpc.Status;
 import java.util.concurrent.Executor;
 
-/** Sends a bearer token with each call, over an encrypted connection unless told otherwise. */
+/** Call credentials that send a bearer token, by default only over an encrypted connection. */
 final class BearerToken extends CallCredentials {
   private static final Metadata.Key<String> AUTHORIZATION =
       Metadata.Key.of("authorization", Metadata.ASCII_STRING_MARSHALLER);
@@ -25,7 +25,9 @@ final class BearerToken extends CallCredentials {
   @Override
   public void applyRequestMetadata(RequestInfo call, Executor executor, MetadataApplier applier) {
     if (!inPlainText && call.getSecurityLevel() != SecurityLevel.PRIVACY_AND_INTEGRITY) {
-      applier.fail(Status.UNAUTHENTICATED.withDescription("a token is not sent in plain text"));
+      applier.fail(
+          Status.UNAUTHENTICATED.withDescription(
+              "the token is not sent over a plaintext connection"));
       return;
     }
     Metadata headers = new Metadata();

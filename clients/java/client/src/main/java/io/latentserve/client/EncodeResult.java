@@ -10,11 +10,11 @@ import java.util.OptionalLong;
 /**
  * Latents of images, in their order.
  *
- * @param latents FLOAT32 [n, dim]: the mean of q(z|x), or a draw where there was a seed
- * @param logVariance FLOAT32 [n, dim]: ln of the variance, where the model has one
- * @param seed of the draw
- * @param servedBy which model answered
- * @param timings where the time went
+ * @param latents FLOAT32 [n, dim]: the mean of q(z|x), or a sample if the request had a seed
+ * @param logVariance FLOAT32 [n, dim]: natural logarithm of the variance, if the model has one
+ * @param seed of the sample; absent if the latents are the mean
+ * @param servedBy the model version that served the call
+ * @param timings durations on the server
  */
 public record EncodeResult(
     Tensor latents,

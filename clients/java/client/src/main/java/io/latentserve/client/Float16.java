@@ -3,11 +3,11 @@
 
 package io.latentserve.client;
 
-/** IEEE 754 binary16, which Java 17 does not know. */
+/** Conversion of IEEE 754 binary16, which Java 17 lacks. */
 final class Float16 {
   private Float16() {}
 
-  /** Returns the value of these bits. */
+  /** Converts the bits to a float. */
   static float toFloat(short bits) {
     int sign = (bits & 0x8000) << 16;
     int exponent = (bits >> 10) & 0x1f;

@@ -5,9 +5,9 @@ package io.latentserve.client;
 
 import io.latentserve.v1.ImageFormat;
 
-/** The form in which images come back. */
+/** Format of the images in a reply. */
 public enum Format {
-  /** Floats in [0, 1]; what comes unless something else is asked for. */
+  /** Floats in [0, 1]; the default. */
   FLOAT32(ImageFormat.IMAGE_FORMAT_FLOAT32),
   /** The bits of IEEE 754 binary16, in [0, 1]. */
   FLOAT16(ImageFormat.IMAGE_FORMAT_FLOAT16),

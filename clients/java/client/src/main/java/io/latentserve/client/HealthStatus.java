@@ -5,15 +5,15 @@ package io.latentserve.client;
 
 import io.grpc.health.v1.HealthCheckResponse;
 
-/** The health of the server, a service or a model. */
+/** Health status of the server, a service or a model. */
 public enum HealthStatus {
-  /** It says nothing that this client knows. */
+  /** A status that this client does not know. */
   UNKNOWN,
-  /** Calls are answered. */
+  /** It accepts calls. */
   SERVING,
   /** It is starting, loading or draining. */
   NOT_SERVING,
-  /** There is no such service; only from {@link LatentserveClient#watchHealth}. */
+  /** It is unknown; only {@link LatentserveClient#watchHealth} returns this status. */
   SERVICE_UNKNOWN;
 
   static HealthStatus from(HealthCheckResponse reply) {

@@ -14,7 +14,7 @@ import javax.imageio.ImageIO;
 import javax.imageio.stream.MemoryCacheImageInputStream;
 import javax.imageio.stream.MemoryCacheImageOutputStream;
 
-/** PNG and JPEG files to and from pictures and levels, in memory alone. */
+/** In-memory conversion between PNG and JPEG files, BufferedImage and levels. */
 final class ImageFiles {
   private ImageFiles() {}
 
@@ -35,7 +35,7 @@ final class ImageFiles {
     ByteArrayOutputStream file = new ByteArrayOutputStream();
     try (MemoryCacheImageOutputStream out = new MemoryCacheImageOutputStream(file)) {
       if (!ImageIO.write(picture, "png", out)) {
-        throw new IllegalArgumentException("an image that no PNG file can hold: " + picture);
+        throw new IllegalArgumentException("the image cannot be encoded as PNG: " + picture);
       }
     } catch (IOException impossible) {
       throw new UncheckedIOException(impossible);
@@ -43,7 +43,7 @@ final class ImageFiles {
     return file.toByteArray();
   }
 
-  /** Returns a picture of these levels, [channels, height, width]. */
+  /** Creates a BufferedImage from levels, [channels, height, width]. */
   static BufferedImage picture(byte[] levels, int channels, int height, int width) {
     if (channels == 1) {
       BufferedImage picture = new BufferedImage(width, height, BufferedImage.TYPE_BYTE_GRAY);
@@ -51,7 +51,7 @@ final class ImageFiles {
       return picture;
     }
     if (channels != 3) {
-      throw new IllegalStateException("images of " + channels + " channels; expected 1 or 3");
+      throw new IllegalStateException("images have " + channels + " channels; expected 1 or 3");
     }
     BufferedImage picture = new BufferedImage(width, height, BufferedImage.TYPE_INT_RGB);
     int plane = height * width;
@@ -64,12 +64,12 @@ final class ImageFiles {
     return picture;
   }
 
-  /** Returns the levels of a picture, [1 or 3, height, width]. */
+  /** Returns the levels of a BufferedImage, [1 or 3, height, width]. */
   static byte[] levels(BufferedImage picture) {
     int width = picture.getWidth();
     int plane = picture.getHeight() * width;
     if (isGrey(picture)) {
-      // Not getRGB: that would take the values of a grey picture for linear light.
+      // getRGB would treat the values of a greyscale image as linear light.
       byte[] levels = new byte[plane];
       for (int i = 0; i < plane; i++) {
         levels[i] = (byte) picture.getRaster().getSample(i % width, i / width, 0);

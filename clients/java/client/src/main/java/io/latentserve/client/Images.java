@@ -14,10 +14,7 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 
-/**
- * Images, as pixels or as files. Whichever was given or came, the other form is made when it is
- * asked for.
- */
+/** Images as pixels or as encoded files. Each form is converted to the other on demand. */
 public final class Images {
   private static final String FIELD = "images.tensor";
 
@@ -29,38 +26,38 @@ public final class Images {
     this.files = files;
   }
 
-  /** Returns images of intensities in [0, 1]; for {@code denoise}, of -10 to 10. */
+  /** Creates images from intensities in [0, 1]; for {@code denoise}, from -10 to 10. */
   public static Images ofFloats(float[] values, Shape shape) {
     return new Images(Tensor.ofFloats(FIELD, values, shape.toArray()), null);
   }
 
-  /** The same of IEEE 754 binary16, given by its bits. */
+  /** Creates images from the bits of IEEE 754 binary16 values. */
   public static Images ofHalves(short[] bits, Shape shape) {
     return new Images(Tensor.ofHalves(FIELD, bits, shape.toArray()), null);
   }
 
-  /** Returns images of levels from 0 to 255. */
+  /** Creates images from levels from 0 to 255. */
   public static Images ofLevels(byte[] levels, Shape shape) {
     return new Images(Tensor.ofLevels(FIELD, levels, shape.toArray()), null);
   }
 
   /**
-   * Returns images as the bytes of PNG or JPEG files, which travel as they are. The server converts
-   * grey to colour and back as the model needs, but never resizes.
+   * Creates images from the bytes of PNG or JPEG files, which are sent unchanged. The server
+   * converts between greyscale and colour as the model requires, but never resizes.
    */
   public static Images ofFiles(byte[]... files) {
     return ofFiles(Arrays.asList(files));
   }
 
-  /** The same, as a list. */
+  /** Creates images from a list of PNG or JPEG files. */
   public static Images ofFiles(List<byte[]> files) {
     if (files.isEmpty()) {
-      throw LatentserveException.invalid("images.encoded.files", "none; expected at least one");
+      throw LatentserveException.invalid("images.encoded.files", "no files; expected at least one");
     }
     return new Images(null, files.stream().map(ByteString::copyFrom).toList());
   }
 
-  /** The same, read from disk. */
+  /** Creates images from PNG or JPEG files on disk. */
   public static Images ofFiles(Path... paths) throws IOException {
     List<byte[]> files = new ArrayList<>();
     for (Path path : paths) {
@@ -69,7 +66,7 @@ public final class Images {
     return ofFiles(files);
   }
 
-  /** Returns pictures of Java's own kind, to be sent as PNG files. */
+  /** Encodes BufferedImages as PNG files. */
   public static Images ofPictures(BufferedImage... pictures) {
     return ofFiles(Arrays.stream(pictures).map(ImageFiles::write).toList());
   }
@@ -78,7 +75,7 @@ public final class Images {
     return switch (message.getFormCase()) {
       case TENSOR -> new Images(Tensor.from(message.getTensor(), 4), null);
       case ENCODED -> new Images(null, message.getEncoded().getFilesList());
-      case FORM_NOT_SET -> throw LatentserveException.badReply("no images");
+      case FORM_NOT_SET -> throw LatentserveException.badReply("the reply has no images");
     };
   }
 
@@ -95,17 +92,17 @@ public final class Images {
     return pixels != null ? pixels.rows() : files.size();
   }
 
-  /** Whether they are files; in replies, PNG files. */
+  /** Whether the images are files; files in replies are PNG. */
   public boolean isFiles() {
     return files != null;
   }
 
   /**
-   * The pixels, [n, channels, height, width]: FLOAT32 and FLOAT16 in [0, 1], or UINT8, which files
-   * are decoded to.
+   * The pixels, [n, channels, height, width]: FLOAT32 or FLOAT16 in [0, 1], or UINT8. Files are
+   * decoded to UINT8.
    *
-   * @throws java.io.UncheckedIOException for a file that Java cannot read
-   * @throws IllegalStateException for files of different sizes
+   * @throws java.io.UncheckedIOException if a file cannot be decoded
+   * @throws IllegalStateException if the files have different sizes
    */
   public Tensor pixels() {
     return pixels != null ? pixels : decoded();
@@ -127,12 +124,12 @@ public final class Images {
     return pixels().levels();
   }
 
-  /** Returns image {@code k} as a file: the one that was given or came, or a PNG made here. */
+  /** Returns image {@code k} as a file: the original file, or pixels encoded as PNG. */
   public byte[] file(int k) {
     return files != null ? files.get(k).toByteArray() : ImageFiles.write(picture(k));
   }
 
-  /** Returns image {@code k} as a picture of Java's own kind. */
+  /** Returns image {@code k} as a BufferedImage. */
   public BufferedImage picture(int k) {
     if (files != null) {
       return ImageFiles.read(files.get(k).toByteArray());
@@ -153,13 +150,13 @@ public final class Images {
       Shape shape =
           new Shape(files.size(), own.length / plane, picture.getHeight(), picture.getWidth());
       if (first != null && !first.equals(shape)) {
-        throw new IllegalStateException("files of the shapes " + first + " and " + shape);
+        throw new IllegalStateException("the files have the shapes " + first + " and " + shape);
       }
       first = shape;
       levels.writeBytes(own);
     }
     if (first == null) {
-      throw new IllegalStateException("no files");
+      throw new IllegalStateException("there are no files");
     }
     return Tensor.ofLevels(FIELD, levels.toByteArray(), first.toArray());
   }

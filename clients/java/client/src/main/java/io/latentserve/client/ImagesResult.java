@@ -9,9 +9,9 @@ import io.latentserve.v1.DenoiseResponse;
 /**
  * Images, in the order of the request.
  *
- * @param images the images, in the form that was asked for
- * @param servedBy which model answered
- * @param timings where the time went
+ * @param images the images, in the requested format
+ * @param servedBy the model version that served the call
+ * @param timings durations on the server
  */
 public record ImagesResult(Images images, ServedBy servedBy, Timings timings) {
   static ImagesResult from(DecodeResponse reply) {

@@ -31,21 +31,21 @@ import java.util.concurrent.TimeUnit;
 import java.util.function.Function;
 
 /**
- * Calls a latentserve server. Safe for use by many threads, and meant to be kept for many calls.
+ * Client of a latentserve server. It is thread-safe; reuse it for many calls.
  *
- * <p>Calls that fail with UNAVAILABLE, with CANCELLED by the server, or with a full queue are tried
- * again up to three times within their timeout, as gRPC's retry policy and the server's advice say.
- * Every call throws a {@link LatentserveException}.
+ * <p>Calls that fail with UNAVAILABLE, with CANCELLED by the server, or because the queue is full
+ * are retried up to three times within their timeout, by gRPC's retry policy and after the delay
+ * that the server requests. A call that fails throws a {@link LatentserveException}.
  *
- * <p>Calls block. One ends early, with the code CANCELLED, when its thread is interrupted or the
- * {@link io.grpc.Context} that it was made in is cancelled, and with DEADLINE_EXCEEDED at the
- * earlier of its timeout and the deadline of that context.
+ * <p>Calls block. A call fails with CANCELLED when its thread is interrupted or its {@link
+ * io.grpc.Context} is cancelled, and with DEADLINE_EXCEEDED at the earlier of its timeout and the
+ * deadline of the context.
  */
 public final class LatentserveClient implements AutoCloseable {
-  /** What a reload, where models are loaded and checked, may take at least. */
+  /** Minimum timeout of a reload, because the server loads and checks models. */
   public static final Duration RELOAD_TIMEOUT = Duration.ofMinutes(2);
 
-  /** What calls have in common. */
+  /** Settings that calls share. */
   record Settings(
       String model,
       Duration timeout,
@@ -68,14 +68,14 @@ public final class LatentserveClient implements AutoCloseable {
   }
 
   /**
-   * Starts to set up a client of the server at {@code HOST:PORT}, or at {@code dns:///NAME:PORT} to
-   * spread the calls over all addresses of the name.
+   * Returns a builder of a client for the server at {@code HOST:PORT}, or at {@code
+   * dns:///NAME:PORT} to balance calls over all addresses of the name.
    */
   public static LatentserveClientBuilder builder(String address) {
     return new LatentserveClientBuilder(address);
   }
 
-  /** Returns a view of this client whose calls go to another model. */
+  /** Returns a view of this client with another model. */
   public LatentserveClient withModel(String model) {
     ref(model);
     return view(
@@ -88,7 +88,7 @@ public final class LatentserveClient implements AutoCloseable {
             settings.credentials));
   }
 
-  /** Returns a view of this client whose calls have another timeout. */
+  /** Returns a view of this client with another timeout. */
   public LatentserveClient withTimeout(Duration timeout) {
     return view(
         channel,
@@ -100,7 +100,7 @@ public final class LatentserveClient implements AutoCloseable {
             settings.credentials));
   }
 
-  /** Returns a view of this client whose calls pass through interceptors, the last one first. */
+  /** Returns a view of this client with interceptors, of which the last runs first. */
   public LatentserveClient withInterceptors(ClientInterceptor... interceptors) {
     return view(ClientInterceptors.intercept(channel, interceptors), settings);
   }
@@ -109,7 +109,7 @@ public final class LatentserveClient implements AutoCloseable {
     return new LatentserveClient(null, channel, settings);
   }
 
-  /** The channel, for the generated stubs in {@code io.latentserve.v1}. */
+  /** The channel, for use with the generated stubs in {@code io.latentserve.v1}. */
   public Channel channel() {
     return channel;
   }
@@ -122,12 +122,12 @@ public final class LatentserveClient implements AutoCloseable {
     }
   }
 
-  /** Maps images to latents: the mean of q(z|x). */
+  /** Encodes images to latents: the mean of q(z|x). */
   public EncodeResult encode(Images images) {
     return encode(EncodeRequest.newBuilder(), images);
   }
 
-  /** Maps images to latents: a draw from q(z|x), by a seed of 64 bits without a sign. */
+  /** Encodes images to latents: a sample from q(z|x). The seed is an unsigned 64-bit integer. */
   public EncodeResult encode(Images images, long seed) {
     return encode(EncodeRequest.newBuilder().setSeed(seed), images);
   }
@@ -139,7 +139,7 @@ public final class LatentserveClient implements AutoCloseable {
         EncodeResult::from);
   }
 
-  /** Maps latents, [n, dim], to images: the mean of p(x|z). */
+  /** Decodes latents, [n, dim], to images: the mean of p(x|z). */
   public ImagesResult decode(Tensor latents) {
     return decode(latents, Format.FLOAT32);
   }
@@ -158,7 +158,7 @@ public final class LatentserveClient implements AutoCloseable {
     return unary(generative()::decode, request, ImagesResult::from);
   }
 
-  /** Encodes images to the mean latent and decodes it. */
+  /** Encodes images to their mean latents and decodes these. */
   public ReconstructResult reconstruct(Images images) {
     return reconstruct(images, Format.FLOAT32);
   }
@@ -174,7 +174,7 @@ public final class LatentserveClient implements AutoCloseable {
     return unary(generative()::reconstruct, request, ReconstructResult::from);
   }
 
-  /** Removes the noise from images; floats may be from -10 to 10 here. */
+  /** Removes the noise from images; floats may range from -10 to 10. */
   public ImagesResult denoise(Images images) {
     return denoise(images, Format.FLOAT32);
   }
@@ -190,21 +190,21 @@ public final class LatentserveClient implements AutoCloseable {
     return unary(generative()::denoise, request, ImagesResult::from);
   }
 
-  /** Draws images from the model, at most its {@code maxRequestRows}. */
+  /** Samples images, at most {@code maxRequestRows} of the model. */
   public SampleResult sample(SampleRequest request) {
     return unary(generative()::sample, request.toMessage(ref()), SampleResult::from);
   }
 
   /**
-   * Draws many images and returns them in chunks, the same that {@link #sample} gives. The timeout
-   * is for the whole stream. After a break, go on with {@link SampleRequest#after}.
+   * Samples many images and returns them in chunks. The images are those of {@link #sample}. The
+   * timeout covers the whole stream. After an error, resume with {@link SampleRequest#after}.
    */
   public ReplyStream<SampleChunk> sampleStream(SampleRequest request) {
     return ReplyStream.of(
         generative()::sampleStream, request.toStreamMessage(ref()), SampleChunk::from);
   }
 
-  /** Lists every version of every model, the refused ones too. */
+  /** Lists every version of every model, including refused ones. */
   public ModelList models() {
     return unary(
         modelService(settings.timeout)::listModels,
@@ -226,8 +226,8 @@ public final class LatentserveClient implements AutoCloseable {
   }
 
   /**
-   * Has the server look at its model folder again, for these names or, without any, for all. May
-   * take {@link #RELOAD_TIMEOUT}, or this client's timeout where that is longer.
+   * Makes the server rescan its model folder for these names or, without names, for all models. The
+   * timeout is {@link #RELOAD_TIMEOUT}, or that of this client if it is longer.
    */
   public List<ReloadOutcome> reloadModels(String... names) {
     Duration timeout =
@@ -239,19 +239,19 @@ public final class LatentserveClient implements AutoCloseable {
   }
 
   /**
-   * Returns the health of the server (for an empty name), or of a model by its name. Never tried
-   * again. NOT_FOUND for what the server does not know.
+   * Returns the health of the server (an empty name), or of a service or model by name. The call is
+   * never retried. It fails with NOT_FOUND if the server does not know the name.
    */
   public HealthStatus health(String service) {
     HealthCheckRequest request = HealthCheckRequest.newBuilder().setService(service).build();
     try {
       return HealthStatus.from(bounded(HealthGrpc.newBlockingStub(channel)).check(request));
     } catch (StatusRuntimeException failure) {
-      throw LatentserveException.from(failure, "there is no service or model \"" + service + "\"");
+      throw LatentserveException.from(failure, "unknown service or model \"" + service + "\"");
     }
   }
 
-  /** Returns the health now and after every change, until the stream is closed. */
+  /** Streams the current health and every change, until the stream is closed. */
   public ReplyStream<HealthStatus> watchHealth(String service) {
     return ReplyStream.of(
         configured(HealthGrpc.newBlockingStub(channel))::watch,
@@ -299,14 +299,14 @@ public final class LatentserveClient implements AutoCloseable {
     return ref(settings.model);
   }
 
-  /** Returns the message of "NAME", "NAME:VERSION" or "", the server's default model. */
+  /** Parses "NAME" or "NAME:VERSION"; "" means the server's default model. */
   static ModelRef ref(String model) {
     int colon = model.indexOf(':');
     if (colon < 0) {
       return ModelRef.newBuilder().setName(model).build();
     }
     String version = model.substring(colon + 1);
-    // parseInt takes a sign too.
+    // parseInt accepts a sign too.
     if (version.matches("[0-9]{1,10}")) {
       long number = Long.parseLong(version);
       if (number >= 1 && number <= Integer.MAX_VALUE) {
@@ -317,12 +317,12 @@ public final class LatentserveClient implements AutoCloseable {
       }
     }
     throw LatentserveException.invalid(
-        "model", "\"" + model + "\"; expected NAME or NAME:VERSION, the version 1 or higher");
+        "model", "\"" + model + "\"; expected NAME or NAME:VERSION with a version of at least 1");
   }
 
   static Duration positive(Duration timeout) {
     if (timeout.isZero() || timeout.isNegative()) {
-      throw LatentserveException.invalid("timeout", timeout + "; expected more than nothing");
+      throw LatentserveException.invalid("timeout", timeout + "; expected more than 0");
     }
     return timeout;
   }

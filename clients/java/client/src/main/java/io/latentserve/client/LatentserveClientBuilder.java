@@ -17,12 +17,12 @@ import java.util.Objects;
 import java.util.concurrent.TimeUnit;
 import java.util.function.Consumer;
 
-/** Sets up a {@link LatentserveClient}. */
+/** Builder of a {@link LatentserveClient}. */
 public final class LatentserveClientBuilder {
-  /** Bounds one request and one reply, unless set. */
+  /** Default maximum size of a request or reply in bytes. */
   public static final int DEFAULT_MAX_MESSAGE_BYTES = 64 << 20;
 
-  /** What a call may take, unless set. */
+  /** Default timeout of a call. */
   public static final Duration DEFAULT_TIMEOUT = Duration.ofSeconds(10);
 
   private final String address;
@@ -40,28 +40,28 @@ public final class LatentserveClientBuilder {
   }
 
   /**
-   * The model of calls that name none: {@code NAME} or {@code NAME:VERSION}. Without it they go to
-   * the server's default model.
+   * Sets the model of calls that name none: {@code NAME} or {@code NAME:VERSION}. If unset, they
+   * use the server's default model.
    */
   public LatentserveClientBuilder model(String model) {
-    LatentserveClient.ref(model); // a wrong one fails here rather than in the first call
+    LatentserveClient.ref(model); // fail here, not in the first call
     this.model = model;
     return this;
   }
 
-  /** What a call may take, attempts and waiting included; of a stream, the whole of it. 10 s. */
+  /** Sets the timeout of calls, including retries, and of whole streams. Default: 10 s. */
   public LatentserveClientBuilder timeout(Duration timeout) {
     this.timeout = LatentserveClient.positive(timeout);
     return this;
   }
 
-  /** Makes calls wait, within their timeout, for a server that cannot be reached yet. */
+  /** Makes calls wait until their deadline for a server that cannot be reached. */
   public LatentserveClientBuilder waitForReady() {
     this.waitForReady = true;
     return this;
   }
 
-  /** Bounds one request and one reply; 64 MiB unless set. */
+  /** Sets the maximum size of a request or reply in bytes. Default: 64 MiB. */
   public LatentserveClientBuilder maxMessageBytes(int bytes) {
     if (bytes < 1) {
       throw LatentserveException.invalid("max_message_bytes", bytes + "; expected at least 1");
@@ -70,15 +70,15 @@ public final class LatentserveClientBuilder {
     return this;
   }
 
-  /** Encrypts the connection, and trusts the authorities that this machine trusts. */
+  /** Encrypts the connection and trusts the certificate authorities of the system. */
   public LatentserveClientBuilder tls() {
     return credentials(TlsChannelCredentials.create());
   }
 
   /**
-   * Encrypts the connection, and trusts the authority of a PEM file.
+   * Encrypts the connection and trusts the certificate authority of a PEM file.
    *
-   * @throws UncheckedIOException for a file that cannot be read
+   * @throws UncheckedIOException if a file cannot be read
    */
   public LatentserveClientBuilder tls(Path authority) {
     try {
@@ -90,9 +90,9 @@ public final class LatentserveClientBuilder {
   }
 
   /**
-   * The same, with this client's own certificate and its key, in PEM files, the key as PKCS #8.
+   * As above, with a client certificate and its key in PEM files; the key is PKCS #8.
    *
-   * @throws UncheckedIOException for a file that cannot be read
+   * @throws UncheckedIOException if a file cannot be read
    */
   public LatentserveClientBuilder tls(Path authority, Path certificate, Path key) {
     try {
@@ -106,14 +106,15 @@ public final class LatentserveClientBuilder {
     }
   }
 
-  /** The credentials of the connection, for what {@code tls} does not cover. */
+  /** Sets the channel credentials, for settings that {@code tls} does not cover. */
   public LatentserveClientBuilder credentials(ChannelCredentials credentials) {
     this.credentials = Objects.requireNonNull(credentials, "credentials");
     return this;
   }
 
   /**
-   * Sends a bearer token with each call. Needs TLS: in plain text, whoever is on the way reads it.
+   * Sends a bearer token with each call. Requires TLS, because a token on a plaintext connection
+   * can be intercepted.
    */
   public LatentserveClientBuilder token(String token) {
     this.token = notEmpty(token);
@@ -122,8 +123,8 @@ public final class LatentserveClientBuilder {
   }
 
   /**
-   * Sends a bearer token also without TLS: for a connection that something else protects, such as a
-   * sidecar on the same machine.
+   * Sends a bearer token with or without TLS, for a connection that something else protects, such
+   * as a sidecar on the same machine.
    */
   public LatentserveClientBuilder insecureToken(String token) {
     this.token = notEmpty(token);
@@ -132,7 +133,7 @@ public final class LatentserveClientBuilder {
   }
 
   /**
-   * Changes the channel behind all that is set here: interceptors, an executor, {@code
+   * Changes the channel after all other settings: interceptors, an executor, {@code
    * disableRetry()}, {@code overrideAuthority(...)}.
    */
   public LatentserveClientBuilder configureChannel(
@@ -142,15 +143,15 @@ public final class LatentserveClientBuilder {
   }
 
   /**
-   * Returns the client, which connects in its first call.
+   * Returns the client, which connects on its first call.
    *
    * @throws IllegalStateException for a token without TLS
    */
   public LatentserveClient build() {
     if (token != null && !tokenInPlainText && credentials instanceof InsecureChannelCredentials) {
       throw new IllegalStateException(
-          "a token in plain text can be read on the way; use tls(...), or insecureToken(...) where"
-              + " something else protects the connection");
+          "a token on a plaintext connection can be intercepted; use tls(...), or"
+              + " insecureToken(...) if something else protects the connection");
     }
     return new LatentserveClient(
         channel(),
@@ -162,23 +163,23 @@ public final class LatentserveClientBuilder {
             token == null ? null : new BearerToken(token, tokenInPlainText)));
   }
 
-  /** Sizes, keepalive, retries, load balancing: those of every latentserve client. */
+  /** Message sizes, keepalive, retries and load balancing, as in all latentserve clients. */
   private ManagedChannel channel() {
     ManagedChannelBuilder<?> builder =
         Grpc.newChannelBuilder(address, credentials)
-            // gRPC would refuse replies above 4 MiB: some 1,300 MNIST images.
+            // The default of gRPC is 4 MiB: about 1,300 MNIST images.
             .maxInboundMessageSize(maxMessageBytes)
-            // It would not try a request above 1 MiB again, nor any once 16 MiB are in flight.
+            // By default, it does not retry requests above 1 MiB, or with 16 MiB in flight.
             .perRpcBufferLimit(2L * maxMessageBytes)
             .retryBufferSize(16L * maxMessageBytes)
-            // Notice a dead peer within 40 s while a call is open; idle channels stay silent.
+            // Detect a dead peer within 40 s while a call is open; no pings on idle channels.
             .keepAliveTime(30, TimeUnit.SECONDS)
             .keepAliveTimeout(10, TimeUnit.SECONDS)
             .keepAliveWithoutCalls(false)
             .disableServiceConfigLookUp()
             .defaultServiceConfig(ServiceConfig.toMap());
     if (address.startsWith("dns:///")) {
-      // One name for several servers: use all of them.
+      // One name may resolve to several servers: use all of them.
       builder.defaultLoadBalancingPolicy("round_robin");
     }
     configuration.accept(builder);

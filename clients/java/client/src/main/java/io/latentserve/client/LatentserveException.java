@@ -17,28 +17,28 @@ import java.util.Map;
 import java.util.Optional;
 
 /**
- * What can go wrong in a call: by the server's answer, on the way to it, or before anything was
- * sent, and then with the code {@code INVALID_ARGUMENT}.
+ * Error of a call: returned by the server, raised by the transport, or found before anything was
+ * sent (the code is then {@code INVALID_ARGUMENT}).
  */
 public final class LatentserveException extends RuntimeException {
   private static final long serialVersionUID = 1L;
 
-  /** What a failure is, where the code alone does not say it. */
+  /** Kind of an error, more specific than its code. */
   public enum Kind {
-    /** Too many rows wait for the model; {@link #retryDelay} says how long to wait. */
+    /** The queue of the model is full; retry after {@link #retryDelay}. */
     QUEUE_FULL,
     /**
-     * The request or the reply exceeds a limit. Trying again does not help: send fewer images, ask
-     * for {@link Format#UINT8} or {@link Format#PNG}, or raise {@code maxMessageBytes}.
+     * The request or the reply exceeds a size limit. A retry fails again: send fewer images,
+     * request {@link Format#UINT8} or {@link Format#PNG}, or raise {@code maxMessageBytes}.
      */
     MESSAGE_TOO_LARGE,
-    /** The model lacks the operation; {@code metadata().get("operations")} has its own. */
+    /** The model lacks the operation; {@code metadata().get("operations")} lists the supported. */
     OPERATION_NOT_SUPPORTED,
-    /** No such model or version; {@code metadata().get("models")} lists what there is. */
+    /** Unknown model or version; {@code metadata().get("models")} lists the available models. */
     MODEL_NOT_FOUND,
-    /** The reply breaks the wire contract: server and client differ in version. */
+    /** The reply violates the protocol; the versions of server and client differ. */
     BAD_REPLY,
-    /** Anything else; the code says it. */
+    /** Any other error; see its code. */
     OTHER
   }
 
@@ -47,7 +47,7 @@ public final class LatentserveException extends RuntimeException {
   private final String description;
   private final String reason;
   private final String domain;
-  // Both are of the immutable collections, which are serializable.
+  // Both are immutable collections of java.util, which are serializable.
   private final Map<String, String> metadata;
   private final List<Violation> violations;
   private final Duration retryDelay;
@@ -65,20 +65,20 @@ public final class LatentserveException extends RuntimeException {
     this.retryDelay = details.retryDelay;
   }
 
-  /** Returns the exception of any failed gRPC call, also of one made with the generated stubs. */
+  /** Converts the error of any gRPC call, including calls made with the generated stubs. */
   public static LatentserveException from(Throwable failure) {
-    return from(failure, "the server gave no reason");
+    return from(failure, "the server sent no message");
   }
 
-  /** The same, with the words for a method whose server side sends none. */
-  static LatentserveException from(Throwable failure, String unsaid) {
+  /** As above, with a default message for methods whose server sends none. */
+  static LatentserveException from(Throwable failure, String defaultDescription) {
     if (failure instanceof LatentserveException already) {
       return already;
     }
     Status status = Status.fromThrowable(failure);
     String description = described(status);
     if (description.isEmpty()) {
-      description = unsaid;
+      description = defaultDescription;
     }
     Details details = Details.of(failure);
     Kind kind = kindOf(status.getCode(), details.reason, description);
@@ -88,9 +88,9 @@ public final class LatentserveException extends RuntimeException {
   private static String described(Status status) {
     String description = status.getDescription() == null ? "" : status.getDescription();
     if (status.getCause() == null) {
-      return description; // the server's own words
+      return description; // the message of the server
     }
-    // "io exception" and how gRPC is built inside help nobody; what lies below does.
+    // Replace "io exception" and gRPC internals with the messages of the causes.
     StringBuilder text = new StringBuilder(description.split("\nChannel Pipeline", 2)[0]);
     for (Throwable cause = status.getCause(); cause != null; cause = cause.getCause()) {
       if (cause.getMessage() != null && text.indexOf(cause.getMessage()) < 0) {
@@ -100,7 +100,7 @@ public final class LatentserveException extends RuntimeException {
     return text.toString();
   }
 
-  /** For an argument that is refused before anything is sent. */
+  /** Returns the error for an argument that is invalid before anything is sent. */
   static LatentserveException invalid(String field, String description) {
     Details details = new Details();
     details.violations.add(new Violation(field, description));
@@ -112,7 +112,7 @@ public final class LatentserveException extends RuntimeException {
     return new LatentserveException(
         Status.Code.RESOURCE_EXHAUSTED,
         Kind.MESSAGE_TOO_LARGE,
-        "a request of " + bytes + " bytes, larger than max (maxMessageBytes is " + maxBytes + ")",
+        "the request has " + bytes + " bytes; maxMessageBytes is " + maxBytes,
         new Details(),
         null);
   }
@@ -121,7 +121,7 @@ public final class LatentserveException extends RuntimeException {
     return new LatentserveException(
         Status.Code.INTERNAL,
         Kind.BAD_REPLY,
-        description + "; the server and this client are of different versions: update the older",
+        description + "; the versions of the server and this client differ: update the older one",
         new Details(),
         null);
   }
@@ -136,7 +136,7 @@ public final class LatentserveException extends RuntimeException {
   }
 
   private static boolean isTooLarge(Status.Code code, String description) {
-    // gRPC itself answers here, with a text and nothing else: the server's, then this side's.
+    // These errors come from gRPC itself, without details: from the server, then the client.
     return code == Status.Code.RESOURCE_EXHAUSTED
         && (description.contains("larger than max")
             || description.contains("exceeds maximum size"));
@@ -147,37 +147,37 @@ public final class LatentserveException extends RuntimeException {
     return code;
   }
 
-  /** What it is, where the code alone does not say it. */
+  /** The kind of the error, more specific than its code. */
   public Kind kind() {
     return kind;
   }
 
-  /** What was wrong, what is expected and what to do; without the details. */
+  /** The cause, the expected value, and a remedy; without the details. */
   public String description() {
     return description;
   }
 
-  /** The server's own name for the error, for example {@code QUEUE_FULL}; empty without one. */
+  /** The server's name of the error, for example {@code QUEUE_FULL}; empty if it sent none. */
   public String reason() {
     return reason;
   }
 
-  /** {@code latentserve} where the server gave a reason; else empty. */
+  /** {@code latentserve} if the server sent a reason; otherwise empty. */
   public String domain() {
     return domain;
   }
 
-  /** What belongs to the reason; {@code request_id} finds the call in the server's log. */
+  /** Details of the reason; {@code request_id} identifies the call in the server's log. */
   public Map<String, String> metadata() {
     return metadata;
   }
 
-  /** The fields of the request that are wrong. */
+  /** The invalid fields of the request. */
   public List<Violation> violations() {
     return violations;
   }
 
-  /** How long the server asks to wait before another attempt. */
+  /** The delay before a retry that the server requests, if any. */
   public Optional<Duration> retryDelay() {
     return Optional.ofNullable(retryDelay);
   }
@@ -185,7 +185,7 @@ public final class LatentserveException extends RuntimeException {
   private static String text(Status.Code code, String description, Details details) {
     StringBuilder text = new StringBuilder().append(code).append(": ").append(description);
     for (Violation violation : details.violations) {
-      // A server often repeats its only violation as the message.
+      // The server often uses its only violation as the message.
       if (!description.contains(violation.description())) {
         text.append("; ").append(violation.field()).append(": ").append(violation.description());
       }
@@ -193,15 +193,15 @@ public final class LatentserveException extends RuntimeException {
     for (String key : List.of("models", "operations")) {
       String have = details.metadata.getOrDefault(key, "");
       if (!description.contains(have)) {
-        text.append("; there are: ").append(have);
+        text.append("; available: ").append(have);
       }
     }
     String id = details.metadata.getOrDefault("request_id", "");
     if (code == Status.Code.INTERNAL && !description.contains(id)) {
-      text.append("; the server's log says why, under request id ").append(id);
+      text.append("; for the cause, search the server's log for request id ").append(id);
     }
     if (details.retryDelay != null) {
-      text.append("; try again in ").append(details.retryDelay.toMillis()).append(" ms");
+      text.append("; retry after ").append(details.retryDelay.toMillis()).append(" ms");
     }
     return text.toString();
   }
@@ -225,7 +225,7 @@ public final class LatentserveException extends RuntimeException {
         }
         return details;
       } catch (IllegalArgumentException | InvalidProtocolBufferException rewritten) {
-        // A proxy on the way rewrote the status: the details no longer belong to it.
+        // A proxy rewrote the status, so the details belong to another one.
         return new Details();
       }
     }

@@ -8,22 +8,23 @@ import java.util.Optional;
 import java.util.OptionalDouble;
 
 /**
- * One version of one model.
+ * Description of one version of a model.
  *
  * @param name at most 63 characters of a-z, 0-9 and '-'
  * @param version 1 or higher
- * @param state whether it can be used
- * @param reason why it was refused; empty otherwise
- * @param digest SHA-256 of its manifest
- * @param kind for example {@code autoencoder}, {@code denoising} or {@code vae}
- * @param description one sentence
- * @param image the images it takes and gives
- * @param latent its latents
- * @param operations what it can do
- * @param likelihood p(x|z), where it was trained as one
- * @param limits how much one call may ask of it
- * @param provider ONNX Runtime execution provider; empty until it is loaded
- * @param metrics what was measured when it was exported
+ * @param state the state of the version
+ * @param reason why the version was refused; empty otherwise
+ * @param digest SHA-256 of the manifest
+ * @param kind the kind of the model, for example {@code autoencoder}, {@code denoising} or {@code
+ *     vae}
+ * @param description in one sentence
+ * @param image the image shape
+ * @param latent the latent space
+ * @param operations the supported operations
+ * @param likelihood p(x|z), if the model was trained with one
+ * @param limits the limits of one call
+ * @param provider ONNX Runtime execution provider; empty until the model is loaded
+ * @param metrics the metrics measured at export
  */
 public record Model(
     String name,
@@ -41,15 +42,15 @@ public record Model(
     String provider,
     List<Metric> metrics) {
 
-  /** Whether a model can be used. */
+  /** State of a model version. */
   public enum State {
-    /** Being checked and warmed up. */
+    /** It is being checked and warmed up. */
     LOADING,
-    /** Serving. */
+    /** It serves calls. */
     READY,
-    /** Failed its checks; the reason says which. */
+    /** It failed its checks; see the reason. */
     REFUSED,
-    /** Something that a newer server tells of. */
+    /** A value of a newer server. */
     UNKNOWN;
 
     private static State from(io.latentserve.v1.Model.State message) {
@@ -63,52 +64,52 @@ public record Model(
   }
 
   /**
-   * The images of a model.
+   * Image shape of a model.
    *
-   * @param channels 1 (grey) or 3 (RGB)
-   * @param height pixels
-   * @param width pixels
+   * @param channels 1 (greyscale) or 3 (RGB)
+   * @param height in pixels
+   * @param width in pixels
    */
   public record ImageSpec(int channels, int height, int width) {}
 
   /**
-   * The latents of a model.
+   * Latent space of a model.
    *
-   * @param dim values per image
-   * @param prior {@code standard_normal}, {@code gaussian_mixture}, or {@code none} where the model
+   * @param dim number of latents per image
+   * @param prior {@code standard_normal}, {@code gaussian_mixture}, or {@code none} if the model
    *     cannot sample
-   * @param hasLogVariance whether encoding returns one and takes a seed
-   * @param mixtureComponents of a gaussian_mixture; 0 with another prior
+   * @param hasLogVariance whether encode returns a log variance and accepts a seed
+   * @param mixtureComponents number of components of a gaussian_mixture; 0 for other priors
    */
   public record LatentSpec(int dim, String prior, boolean hasLogVariance, int mixtureComponents) {}
 
   /**
-   * p(x|z), with the decoded image as its mean.
+   * Likelihood p(x|z), whose mean is the decoded image.
    *
    * @param family {@code gaussian} or {@code bernoulli}
-   * @param sigma standard deviation per pixel of [0, 1] images; 0 unless gaussian
+   * @param sigma standard deviation per pixel of images in [0, 1]; 0 unless gaussian
    */
   public record Likelihood(String family, double sigma) {}
 
   /**
-   * How much one call may ask of a model.
+   * Limits of one call to a model.
    *
-   * @param maxRequestRows images or latents in one request
-   * @param maxStreamRows images in one stream
-   * @param maxBatchRows rows of one batch of the engine; larger requests run in several
+   * @param maxRequestRows maximum images or latent vectors in one request
+   * @param maxStreamRows maximum images in one stream
+   * @param maxBatchRows maximum batch size in rows; larger requests run in several batches
    */
   public record Limits(int maxRequestRows, long maxStreamRows, int maxBatchRows) {}
 
   /**
-   * One figure that was measured when the model was exported.
+   * Metric of a model, measured at export.
    *
    * @param name for example {@code test_mse}
    * @param value in {@code unit}
    * @param unit for example {@code dB}
-   * @param baseline what the value is to be compared with
-   * @param baselineName for example {@code PCA-32}; empty where there is no baseline
-   * @param samples images it was measured on
-   * @param estimator how it was computed
+   * @param baseline the comparison value, if any
+   * @param baselineName for example {@code PCA-32}; empty if there is no baseline
+   * @param samples number of images in the evaluation
+   * @param estimator the method of computation
    */
   public record Metric(
       String name,
@@ -130,7 +131,7 @@ public record Model(
     }
   }
 
-  /** What names exactly this version: {@code NAME:VERSION}. */
+  /** Returns {@code NAME:VERSION}, which selects exactly this version. */
   public String ref() {
     return name + ":" + version;
   }

@@ -7,10 +7,10 @@ import io.latentserve.v1.ListModelsResponse;
 import java.util.List;
 
 /**
- * All versions of all models, by name, then by version from high to low.
+ * All versions of all models, sorted by name, then by version in descending order.
  *
  * @param models one per version
- * @param defaultModel the name that a call without a model uses; empty where there is none
+ * @param defaultModel the model of calls that name none; empty if the server has no default
  */
 public record ModelList(List<Model> models, String defaultModel) {
   static ModelList from(ListModelsResponse reply) {

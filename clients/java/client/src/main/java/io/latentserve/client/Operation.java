@@ -3,7 +3,7 @@
 
 package io.latentserve.client;
 
-/** Something that a model can do. */
+/** Operation of a model. */
 public enum Operation {
   /** Images to latents. */
   ENCODE,
@@ -13,9 +13,9 @@ public enum Operation {
   RECONSTRUCT,
   /** Noisy images to clean ones. */
   DENOISE,
-  /** Draws images. */
+  /** Images from the prior. */
   SAMPLE,
-  /** Something that a newer server tells of. */
+  /** A value of a newer server. */
   UNKNOWN;
 
   static Operation from(io.latentserve.v1.Operation message) {

@@ -9,10 +9,10 @@ import java.util.List;
 /**
  * Reconstructions, in the order of the images.
  *
- * @param images the reconstructions, in the form that was asked for
- * @param squaredError of each image: summed over channels and pixels of [0, 1] images
- * @param servedBy which model answered
- * @param timings where the time went
+ * @param images the reconstructions, in the requested format
+ * @param squaredError of each image, summed over channels and pixels of images in [0, 1]
+ * @param servedBy the model version that served the call
+ * @param timings durations on the server
  */
 public record ReconstructResult(
     Images images, List<Float> squaredError, ServedBy servedBy, Timings timings) {

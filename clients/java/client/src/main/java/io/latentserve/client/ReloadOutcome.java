@@ -4,25 +4,25 @@
 package io.latentserve.client;
 
 /**
- * What became of one version in a reload.
+ * Result of a reload for one version.
  *
  * @param name the model's name
  * @param version the version
- * @param action what was done
- * @param reason why it was refused; empty otherwise
+ * @param action the action taken
+ * @param reason why the version was refused; empty otherwise
  */
 public record ReloadOutcome(String name, int version, Action action, String reason) {
-  /** What was done. */
+  /** Action of a reload. */
   public enum Action {
-    /** Served before and unchanged. */
+    /** It was served before and has not changed. */
     UNCHANGED,
-    /** Checked, warmed up and now served. */
+    /** It was checked and warmed up, and is served now. */
     LOADED,
-    /** Failed its checks. */
+    /** It failed its checks. */
     REFUSED,
-    /** Its folder is gone; it is served no more. */
+    /** Its folder was removed; it is no longer served. */
     REMOVED,
-    /** Something that a newer server tells of. */
+    /** A value of a newer server. */
     UNKNOWN
   }
 

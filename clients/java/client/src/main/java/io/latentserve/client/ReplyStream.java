@@ -11,8 +11,8 @@ import java.util.stream.Stream;
 import java.util.stream.StreamSupport;
 
 /**
- * The replies of one streaming call, as they come. Use it in a try statement: leaving it cancels
- * what is left of the call.
+ * Replies of one streaming call. Use it in a try-with-resources statement, whose end cancels the
+ * call.
  *
  * <pre>{@code
  * try (ReplyStream<SampleChunk> chunks = client.sampleStream(request)) {
@@ -20,10 +20,10 @@ import java.util.stream.StreamSupport;
  * }
  * }</pre>
  *
- * <p>Waiting for a reply ends early, with the code CANCELLED, when the waiting thread is
- * interrupted or another one closes the stream. No more is fetched than is read.
+ * <p>Waiting for a reply fails with CANCELLED when the thread is interrupted or another thread
+ * closes the stream. Replies are fetched only as they are read.
  *
- * @param <T> what one reply is
+ * @param <T> the type of a reply
  */
 public final class ReplyStream<T> implements Iterable<T>, AutoCloseable {
   private final Context.CancellableContext context;
@@ -35,7 +35,7 @@ public final class ReplyStream<T> implements Iterable<T>, AutoCloseable {
     this.replies = replies;
   }
 
-  /** Makes a call, whose replies are converted. */
+  /** Starts a call and converts its replies. */
   static <Q, P, T> ReplyStream<T> of(
       Function<Q, Iterator<P>> method, Q request, Function<P, T> convert) {
     Context.CancellableContext context = Context.current().withCancellation();
@@ -49,26 +49,26 @@ public final class ReplyStream<T> implements Iterable<T>, AutoCloseable {
   }
 
   /**
-   * The replies; there is one iterator of a stream. It throws a {@link LatentserveException} where
-   * the call fails.
+   * Returns the only iterator of the stream. It throws a {@link LatentserveException} if the call
+   * fails.
    *
-   * @throws IllegalStateException the second time
+   * @throws IllegalStateException on the second call
    */
   @Override
   public Iterator<T> iterator() {
     if (taken) {
-      throw new IllegalStateException("the replies are read once; make another call");
+      throw new IllegalStateException("the replies can be read only once; start another call");
     }
     taken = true;
     return replies;
   }
 
-  /** The same as a stream; closing that closes this one. */
+  /** Returns the replies as a Java stream; closing it closes this stream. */
   public Stream<T> stream() {
     return StreamSupport.stream(spliterator(), false).onClose(this::close);
   }
 
-  /** Cancels the call, unless it has ended. */
+  /** Cancels the call if it has not ended. */
   @Override
   public void close() {
     context.cancel(null);
@@ -90,7 +90,7 @@ public final class ReplyStream<T> implements Iterable<T>, AutoCloseable {
       try {
         boolean more = replies.hasNext();
         if (!more) {
-          context.cancel(null); // it has ended; what the context holds goes
+          context.cancel(null); // the call has ended; release the context
         }
         return more;
       } catch (StatusRuntimeException failure) {

@@ -7,14 +7,14 @@ import io.latentserve.v1.SampleStreamResponse;
 import java.util.Optional;
 
 /**
- * Some consecutive images of a stream.
+ * Consecutive images of a stream.
  *
- * @param images the images, in the form that was asked for
- * @param latents FLOAT32 [n, dim], what they were decoded from, where it was asked for
- * @param seed 64 bits without a sign: the request's, or the one that the server drew
- * @param offset the row of the seed's stream that the first image is
- * @param servedBy which model answered
- * @param timings where the time of this chunk went
+ * @param images the images, in the requested format
+ * @param latents of the images, FLOAT32 [n, dim], if requested
+ * @param seed unsigned 64-bit: the request's seed, or the one that the server chose
+ * @param offset row of the first image in the seed's sequence of samples
+ * @param servedBy the model version that served the call
+ * @param timings durations of this chunk on the server
  */
 public record SampleChunk(
     Images images,
@@ -33,7 +33,7 @@ public record SampleChunk(
         Timings.from(reply.getTimings()));
   }
 
-  /** Where to resume after this chunk; {@link SampleRequest#after} makes the request. */
+  /** Returns the offset that resumes after this chunk; see {@link SampleRequest#after}. */
   public long nextOffset() {
     return offset + images.count();
   }

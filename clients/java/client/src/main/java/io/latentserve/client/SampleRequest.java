@@ -10,18 +10,18 @@ import java.util.Optional;
 import java.util.OptionalLong;
 
 /**
- * Asks for images drawn from the model. The latent of image k depends on the seed, {@code offset +
- * k} and the temperature alone.
+ * Request to sample images. The latents of image k depend only on the seed, {@code offset + k} and
+ * the temperature.
  *
  * <pre>{@code SampleRequest.of(8).withSeed(7).withFormat(Format.PNG)}</pre>
  *
- * @param count how many images, at least 1
- * @param seed 64 bits without a sign; without it the server draws one and returns it
- * @param offset the first row of the seed's stream, 0 to 2^62
- * @param temperature 0 to 10; below 1 draws nearer the mode. Without it: 1
- * @param format the form of the images
- * @param includeLatents whether the latents come back too
- * @param chunkRows images per chunk of a stream; 0: the server chooses
+ * @param count number of images, at least 1
+ * @param seed unsigned 64-bit; if absent, the server chooses one, which the reply contains
+ * @param offset first row of the seed's sequence of samples, 0 to 2^62
+ * @param temperature 0 to 10; values below 1 sample closer to the mode; absent means 1
+ * @param format the format of the images
+ * @param includeLatents whether the reply contains the latents
+ * @param chunkRows images per chunk of a stream; 0 lets the server choose
  */
 public record SampleRequest(
     long count,
@@ -33,7 +33,7 @@ public record SampleRequest(
     int chunkRows) {
   private static final long MAX_OFFSET = 1L << 62;
 
-  /** Checks what can be judged here. */
+  /** Refuses values that are invalid for every model. */
   public SampleRequest {
     Objects.requireNonNull(seed, "seed");
     Objects.requireNonNull(format, "format");
@@ -43,7 +43,7 @@ public record SampleRequest(
     if (offset < 0 || offset > MAX_OFFSET) {
       throw LatentserveException.invalid("offset", offset + "; expected 0 to 2^62");
     }
-    // Not the opposite: NaN fails this too.
+    // Written so that NaN fails too.
     if (!temperature.map(t -> t >= 0 && t <= 10).orElse(true)) {
       throw LatentserveException.invalid("temperature", temperature.get() + "; expected 0 to 10");
     }
@@ -52,19 +52,19 @@ public record SampleRequest(
     }
   }
 
-  /** Returns a request for so many images, and all else as it is by default. */
+  /** Returns a request for {@code count} images with default settings. */
   public static SampleRequest of(long count) {
     return new SampleRequest(
         count, OptionalLong.empty(), 0, Optional.empty(), Format.FLOAT32, false, 0);
   }
 
-  /** Returns the request with a seed: 64 bits without a sign. */
+  /** Returns the request with a seed, an unsigned 64-bit integer. */
   public SampleRequest withSeed(long seed) {
     return new SampleRequest(
         count, OptionalLong.of(seed), offset, temperature, format, includeLatents, chunkRows);
   }
 
-  /** Returns the request with the first row of the seed's stream. */
+  /** Returns the request with an offset in the seed's sequence of samples. */
   public SampleRequest withOffset(long offset) {
     return new SampleRequest(count, seed, offset, temperature, format, includeLatents, chunkRows);
   }
@@ -75,24 +75,24 @@ public record SampleRequest(
         count, seed, offset, Optional.of(temperature), format, includeLatents, chunkRows);
   }
 
-  /** Returns the request with the form of the images. */
+  /** Returns the request with a format of the images. */
   public SampleRequest withFormat(Format format) {
     return new SampleRequest(count, seed, offset, temperature, format, includeLatents, chunkRows);
   }
 
-  /** Returns the request for the latents too. */
+  /** Returns the request with the latents in the reply. */
   public SampleRequest withLatents() {
     return new SampleRequest(count, seed, offset, temperature, format, true, chunkRows);
   }
 
-  /** Returns the request with the images per chunk of a stream. */
+  /** Returns the request with a number of images per chunk. */
   public SampleRequest withChunkRows(int chunkRows) {
     return new SampleRequest(count, seed, offset, temperature, format, includeLatents, chunkRows);
   }
 
   /**
-   * Returns the request for what is missing after a chunk of this one, with the chunk's seed; none
-   * where that was the last.
+   * Returns the request for the images after a chunk of this request, with the seed of the chunk;
+   * empty if the chunk was the last.
    */
   public Optional<SampleRequest> after(SampleChunk chunk) {
     long done = chunk.nextOffset() - offset;
@@ -113,7 +113,7 @@ public record SampleRequest(
   io.latentserve.v1.SampleRequest toMessage(ModelRef model) {
     if (count > Integer.MAX_VALUE) {
       throw LatentserveException.invalid(
-          "count", count + "; expected 1 to " + Integer.MAX_VALUE + ", or a stream");
+          "count", count + "; expected 1 to " + Integer.MAX_VALUE + "; use a stream for more");
     }
     io.latentserve.v1.SampleRequest.Builder message =
         io.latentserve.v1.SampleRequest.newBuilder()

@@ -7,13 +7,13 @@ import io.latentserve.v1.SampleResponse;
 import java.util.Optional;
 
 /**
- * Images drawn from the model.
+ * Sampled images.
  *
- * @param images the images, in the form that was asked for
- * @param latents FLOAT32 [n, dim], what they were decoded from, where it was asked for
- * @param seed 64 bits without a sign: the request's, or the one that the server drew
- * @param servedBy which model answered
- * @param timings where the time went
+ * @param images the images, in the requested format
+ * @param latents of the images, FLOAT32 [n, dim], if requested
+ * @param seed unsigned 64-bit: the request's seed, or the one that the server chose
+ * @param servedBy the model version that served the call
+ * @param timings durations on the server
  */
 public record SampleResult(
     Images images, Optional<Tensor> latents, long seed, ServedBy servedBy, Timings timings) {

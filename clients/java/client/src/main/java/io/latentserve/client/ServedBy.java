@@ -4,11 +4,11 @@
 package io.latentserve.client;
 
 /**
- * Which model answered, and on what.
+ * Model version that served a call, and its execution provider.
  *
  * @param name the model's name
- * @param version its version
- * @param digest SHA-256 of its manifest, which identifies the weights
+ * @param version the model's version
+ * @param digest SHA-256 of the manifest, which identifies the weights
  * @param provider ONNX Runtime execution provider, for example {@code CPUExecutionProvider}
  */
 public record ServedBy(String name, int version, String digest, String provider) {

@@ -7,16 +7,16 @@ import java.util.List;
 import java.util.Map;
 
 /**
- * The retry rules, as gRPC wants them: JSON as maps, lists and doubles.
+ * Service config with the retry policy, as JSON in maps, lists and doubles.
  *
- * <p>RESOURCE_EXHAUSTED means a full queue, where the server says how long to wait by {@code
- * grpc-retry-pushback-ms}, but also a message that is too large, where trying again is useless:
- * hence few attempts and the throttle. CANCELLED comes from a server that was closing its port as
- * the call arrived; a call that its caller cancels is not tried again. Health checks are not
- * either: they report what is.
+ * <p>RESOURCE_EXHAUSTED means a full queue, for which the server sends a delay in {@code
+ * grpc-retry-pushback-ms}, or a message that is too large, for which a retry fails again; the
+ * number of attempts and the throttle bound these retries. CANCELLED comes from a server that
+ * closed its port while the call arrived; a call cancelled by the client is not retried. Health
+ * checks are not retried, because they report the current state.
  */
 final class ServiceConfig {
-  /** Of one call, the first one included. */
+  /** Maximum attempts of one call, including the first. */
   private static final double MAX_ATTEMPTS = 4;
 
   private ServiceConfig() {}
@@ -29,8 +29,8 @@ final class ServiceConfig {
                 "latentserve.v1.GenerativeService",
                 List.of("UNAVAILABLE", "CANCELLED", "RESOURCE_EXHAUSTED")),
             retried("latentserve.v1.ModelService", List.of("UNAVAILABLE", "CANCELLED"))),
-        // No more retries once half of the tokens are gone: a server in trouble is left alone. A
-        // worker that dies fails all calls in flight at once, and these must fit into the half.
+        // Retries stop when half of the tokens are used, to relieve a failing server. A worker that
+        // crashes fails all calls in flight at once; half of the tokens must cover these.
         "retryThrottling",
         Map.of("maxTokens", 200.0, "tokenRatio", 0.1));
   }

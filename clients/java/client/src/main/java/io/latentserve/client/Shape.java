@@ -4,12 +4,12 @@
 package io.latentserve.client;
 
 /**
- * The shape of a batch of images, outermost first.
+ * Shape of a batch of images, outermost dimension first.
  *
- * @param n images
- * @param channels 1 (grey) or 3 (RGB)
- * @param height pixels from top to bottom
- * @param width pixels from left to right
+ * @param n number of images
+ * @param channels 1 (greyscale) or 3 (RGB)
+ * @param height in pixels
+ * @param width in pixels
  */
 public record Shape(int n, int channels, int height, int width) {
   int[] toArray() {

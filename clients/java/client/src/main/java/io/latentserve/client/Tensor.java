@@ -10,15 +10,15 @@ import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.util.Arrays;
 
-/** A dense array, its values row-major. Immutable; every array that it returns is a new one. */
+/** Dense array in row-major order. Immutable; methods return new arrays. */
 public final class Tensor {
-  /** The type of one element. */
+  /** Data type of the elements. */
   public enum ElementType {
     /** IEEE 754 binary32. */
     FLOAT32(DataType.DATA_TYPE_FLOAT32, 4),
     /** IEEE 754 binary16. */
     FLOAT16(DataType.DATA_TYPE_FLOAT16, 2),
-    /** A byte from 0 to 255; of images, they stand for 0 to 1. */
+    /** Bytes from 0 to 255; in images, they represent 0 to 1. */
     UINT8(DataType.DATA_TYPE_UINT8, 1);
 
     private final DataType message;
@@ -32,7 +32,7 @@ public final class Tensor {
 
   private final ElementType type;
   private final int[] shape;
-  private final ByteString data; // little-endian, as the wire has it
+  private final ByteString data; // little-endian, as in the protocol
 
   private Tensor(ElementType type, int[] shape, ByteString data) {
     this.type = type;
@@ -41,14 +41,14 @@ public final class Tensor {
   }
 
   /**
-   * Returns latents for {@link LatentserveClient#decode}: {@code rows} rows of {@code values.length
+   * Creates latents for {@link LatentserveClient#decode}: {@code rows} rows of {@code values.length
    * / rows} values each.
    */
   public static Tensor latents(float[] values, int rows) {
     return ofFloats("latents", values, rows, dim(values.length, rows));
   }
 
-  /** The same of IEEE 754 binary16, given by its bits. */
+  /** Creates latents from the bits of IEEE 754 binary16 values. */
   public static Tensor halfLatents(short[] bits, int rows) {
     return ofHalves("latents", bits, rows, dim(bits.length, rows));
   }
@@ -88,7 +88,7 @@ public final class Tensor {
     }
   }
 
-  /** Returns the product of a shape, -1 where it can be none. */
+  /** Returns the product of the dimensions, or -1 if a dimension is invalid or it overflows. */
   private static long elements(int[] shape) {
     long product = 1;
     for (int n : shape) {
@@ -110,7 +110,7 @@ public final class Tensor {
     }
     if (type == null) {
       throw LatentserveException.badReply(
-          "a tensor of the unknown type " + message.getDataTypeValue());
+          "the reply has a tensor of unknown data type " + message.getDataTypeValue());
     }
     int[] shape = new int[message.getShapeCount()];
     for (int i = 0; i < shape.length; i++) {
@@ -120,7 +120,11 @@ public final class Tensor {
     long size = elements(shape);
     if (shape.length != rank || size < 0) {
       throw LatentserveException.badReply(
-          "a tensor of shape " + message.getShapeList() + ", expected " + rank + " dimensions");
+          "the reply has a tensor of shape "
+              + message.getShapeList()
+              + "; expected "
+              + rank
+              + " dimensions");
     }
     if (size * type.bytes != message.getData().size()) {
       throw LatentserveException.badReply(
@@ -139,17 +143,17 @@ public final class Tensor {
     return message.build();
   }
 
-  /** The type of the elements. */
+  /** The data type of the elements. */
   public ElementType type() {
     return type;
   }
 
-  /** The length of each dimension, outermost first. */
+  /** The size of each dimension, outermost first. */
   public int[] shape() {
     return shape.clone();
   }
 
-  /** The length of the first dimension. */
+  /** The size of the first dimension. */
   public int rows() {
     return shape[0];
   }
@@ -182,8 +186,8 @@ public final class Tensor {
   }
 
   /**
-   * The values of images as 0 to 255, in bytes that Java takes for -128 to 127: those of UINT8
-   * themselves, others clamped and rounded half to even, as the server does it.
+   * The values of images as 0 to 255, in bytes that Java treats as -128 to 127. Values other than
+   * UINT8 are clamped and rounded half to even as the server does.
    */
   public byte[] levels() {
     if (type == ElementType.UINT8) {

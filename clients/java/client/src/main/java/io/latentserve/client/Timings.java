@@ -6,11 +6,11 @@ package io.latentserve.client;
 import java.time.Duration;
 
 /**
- * Where the time of one call went on the server.
+ * Durations of one call on the server.
  *
- * @param queue until the first batch with rows of this call began
+ * @param queue until the first batch with rows of this call started
  * @param compute in ONNX Runtime
- * @param batchRows rows of the largest of its batches, other callers' included
+ * @param batchRows rows of the largest batch of this call, including rows of other calls
  */
 public record Timings(Duration queue, Duration compute, int batchRows) {
   static Timings from(io.latentserve.v1.Timings message) {

@@ -6,9 +6,9 @@ package io.latentserve.client;
 import java.io.Serializable;
 
 /**
- * One field of a request that is wrong.
+ * An invalid field of a request.
  *
- * @param field a dotted path in the request, for example {@code images.tensor.shape}
- * @param description what was sent and what is expected
+ * @param field dotted path in the request, for example {@code images.tensor.shape}
+ * @param description the value received and the value expected
  */
 public record Violation(String field, String description) implements Serializable {}

@@ -2,9 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /**
- * Calls a latentserve server: images to latents, latents to images, and back.
+ * Client of latentserve, a gRPC server for generative models of images.
  *
- * <p>{@link io.latentserve.client.LatentserveClient} is where to start; every failure is a {@link
+ * <p>Start with {@link io.latentserve.client.LatentserveClient}; every error is a {@link
  * io.latentserve.client.LatentserveException}.
  */
 package io.latentserve.client;

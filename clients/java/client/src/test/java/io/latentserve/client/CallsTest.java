@@ -42,7 +42,7 @@ import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
 
-/** What every call sends, and what it makes of the reply. */
+/** Tests of the request and the result of every call. */
 final class CallsTest {
   private static final io.latentserve.v1.ServedBy BY =
       io.latentserve.v1.ServedBy.newBuilder()
@@ -93,10 +93,10 @@ final class CallsTest {
     assertEquals(Optional.empty(), mean.logVariance());
     checkSignature(mean.servedBy(), mean.timings());
 
-    EncodeResult drawn = client.encode(TestServer.image(7), -1);
+    EncodeResult sampled = client.encode(TestServer.image(7), -1);
     assertEquals(-1, ((EncodeRequest) got.take()).getSeed());
-    assertEquals(OptionalLong.of(-1), drawn.seed());
-    assertArrayEquals(new float[] {1, 2}, drawn.logVariance().orElseThrow().floats());
+    assertEquals(OptionalLong.of(-1), sampled.seed());
+    assertArrayEquals(new float[] {1, 2}, sampled.logVariance().orElseThrow().floats());
   }
 
   @Test
@@ -163,7 +163,7 @@ final class CallsTest {
   }
 
   @Test
-  void aViewLeavesTheConnectionOpen() {
+  void closingAViewKeepsTheConnection() {
     client.withTimeout(Duration.ofSeconds(5)).close();
     assertEquals(HealthStatus.SERVING, client.health(""));
     client.close();

@@ -37,7 +37,7 @@ final class CancellationTest {
 
   @BeforeEach
   void start() throws IOException {
-    // Answers nothing until the caller gives up.
+    // Never replies.
     GenerativeServiceImplBase held =
         new GenerativeServiceImplBase() {
           @Override
@@ -100,7 +100,7 @@ final class CancellationTest {
     arrived.await();
     thread.interrupt();
     assertEquals(Status.Code.CANCELLED, code.get());
-    assertTrue(flag.get(), "the thread no longer knows that it was interrupted");
+    assertTrue(flag.get(), "the interrupt flag of the thread was lost");
     assertTrue(cancelled.await(10, TimeUnit.SECONDS));
   }
 
@@ -110,7 +110,7 @@ final class CancellationTest {
   }
 
   @Test
-  void theServerLearnsTheDeadline() throws InterruptedException, ExecutionException {
+  void theServerReceivesTheDeadline() throws InterruptedException, ExecutionException {
     Context.CancellableContext context = Context.current().withCancellation();
     new Thread(context.wrap((Runnable) () -> codeOf(client.withTimeout(Duration.ofHours(1)))))
         .start();
@@ -120,13 +120,13 @@ final class CancellationTest {
   }
 
   @Test
-  void aReloadHasLongerThanOtherCalls() throws InterruptedException, ExecutionException {
+  void aReloadHasALongerTimeout() throws InterruptedException, ExecutionException {
     client.reloadModels();
     assertTrue(leftMs.get() > Duration.ofSeconds(60).toMillis());
   }
 
   @Test
-  void noTimeoutIsRefused() {
+  void aZeroTimeoutIsRefused() {
     for (Duration none : new Duration[] {Duration.ZERO, Duration.ofSeconds(-1)}) {
       assertThrows(LatentserveException.class, () -> client.withTimeout(none));
       assertThrows(LatentserveException.class, () -> LatentserveClient.builder("x").timeout(none));

@@ -15,7 +15,7 @@ import java.util.ArrayList;
 import java.util.Base64;
 import java.util.List;
 
-/** An authority and what it signs, as PEM files, by the keytool of this Java. */
+/** Certificate authority and the certificates that it signs, as PEM files made by keytool. */
 final class Certificates {
   private static final String PASSWORD = "password";
 
@@ -29,7 +29,7 @@ final class Certificates {
     write("ca");
   }
 
-  /** Makes a certificate with an extension, in the words of keytool. */
+  /** Creates a certificate with an extension in the syntax of keytool. */
   void sign(String alias, String extension) throws IOException, InterruptedException {
     keytool(alias, "-ext", extension, "-signer", "ca");
     write(alias);
@@ -59,9 +59,9 @@ final class Certificates {
     command.addAll(List.of("-keystore", store().toString(), "-storepass", PASSWORD));
     command.addAll(List.of(more));
     Process process = new ProcessBuilder(command).redirectErrorStream(true).start();
-    String said = new String(process.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
+    String output = new String(process.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
     if (process.waitFor() != 0) {
-      throw new IOException(command + ": " + said);
+      throw new IOException(command + ": " + output);
     }
   }
 

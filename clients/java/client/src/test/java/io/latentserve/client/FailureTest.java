@@ -116,15 +116,15 @@ final class FailureTest {
                     .build()));
     assertEquals(Kind.QUEUE_FULL, failure.kind());
     assertEquals(Optional.of(Duration.ofMillis(1005)), failure.retryDelay());
-    assertTrue(failure.getMessage().endsWith("; try again in 1005 ms"), failure.getMessage());
+    assertTrue(failure.getMessage().endsWith("; retry after 1005 ms"), failure.getMessage());
   }
 
   @Test
-  void theKinds() throws IOException {
+  void theReasonDeterminesTheKind() throws IOException {
     LatentserveException failure =
         failure(status(Status.Code.NOT_FOUND, "no", info("MODEL_NOT_FOUND", "models", "a, b")));
     assertEquals(Kind.MODEL_NOT_FOUND, failure.kind());
-    assertTrue(failure.getMessage().contains("there are: a, b"), failure.getMessage());
+    assertTrue(failure.getMessage().contains("available: a, b"), failure.getMessage());
     failure =
         failure(
             status(
@@ -143,13 +143,13 @@ final class FailureTest {
   }
 
   @Test
-  void withoutAMessageItSaysSo() throws IOException {
+  void anEmptyMessageIsReplaced() throws IOException {
     assertEquals(
-        "the server gave no reason", failure(Status.INTERNAL.asRuntimeException()).description());
+        "the server sent no message", failure(Status.INTERNAL.asRuntimeException()).description());
   }
 
   @Test
-  void detailsThatAProxyBroke() throws IOException {
+  void detailsOfAnotherStatusAreIgnored() throws IOException {
     Metadata trailers = new Metadata();
     trailers.put(
         Metadata.Key.of("grpc-status-details-bin", Metadata.BINARY_BYTE_MARSHALLER),
@@ -181,7 +181,7 @@ final class FailureTest {
   }
 
   @Test
-  void aReplyAboveTheLimit() throws IOException {
+  void aReplyAboveTheLimitIsAnError() throws IOException {
     GenerativeServiceImplBase service =
         new GenerativeServiceImplBase() {
           @Override
@@ -195,7 +195,7 @@ final class FailureTest {
     try (TestServer server = TestServer.start(service);
         LatentserveClient small =
             LatentserveClient.builder(server.address()).maxMessageBytes(5 << 20).build()) {
-      // Above gRPC's own 4 MiB.
+      // Above gRPC's default of 4 MiB.
       assertEquals(
           new Shape(1, 1, 2100, 2100),
           small.sample(io.latentserve.client.SampleRequest.of(2100)).images().shape());
@@ -208,7 +208,7 @@ final class FailureTest {
   }
 
   @Test
-  void aServerThatIsNotThere() {
+  void anUnreachableServerIsUnavailable() {
     try (LatentserveClient client = LatentserveClient.builder("127.0.0.1:1").build()) {
       LatentserveException failure =
           assertThrows(LatentserveException.class, () -> client.health(""));
@@ -218,7 +218,7 @@ final class FailureTest {
   }
 
   @Test
-  void aHealthServiceThatThereIsNot() throws IOException {
+  void anUnknownHealthServiceIsNotFound() throws IOException {
     HealthImplBase service =
         new HealthImplBase() {
           @Override
@@ -231,7 +231,7 @@ final class FailureTest {
         LatentserveClient client = server.client()) {
       LatentserveException failure =
           assertThrows(LatentserveException.class, () -> client.health("mnist-vea"));
-      assertEquals("NOT_FOUND: there is no service or model \"mnist-vea\"", failure.getMessage());
+      assertEquals("NOT_FOUND: unknown service or model \"mnist-vea\"", failure.getMessage());
     }
   }
 
@@ -251,7 +251,7 @@ final class FailureTest {
   }
 
   @Test
-  void modelsThatAreNone() {
+  void invalidModelNamesAreRefused() {
     for (String model : List.of("a:", "a:0", "a:x", "a:-1", "a:+1", "a:2147483648", "a:1:2")) {
       LatentserveException failure =
           assertThrows(LatentserveException.class, () -> LatentserveClient.ref(model), model);

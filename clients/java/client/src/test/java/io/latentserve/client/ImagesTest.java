@@ -41,7 +41,7 @@ final class ImagesTest {
   }
 
   @Test
-  void aPaletteIsColour() throws IOException {
+  void palettesAreDecodedAsColour() throws IOException {
     BufferedImage picture = new BufferedImage(1, 1, BufferedImage.TYPE_BYTE_INDEXED);
     picture.setRGB(0, 0, 0xff0000);
     ByteArrayOutputStream file = new ByteArrayOutputStream();
@@ -51,7 +51,7 @@ final class ImagesTest {
   }
 
   @Test
-  void filesTravelAsTheyAre(@TempDir Path folder) throws IOException {
+  void filesAreSentUnchanged(@TempDir Path folder) throws IOException {
     Path path = folder.resolve("x.jpg");
     Files.write(path, new byte[] {1, 2, 3});
     io.latentserve.v1.Images message = Images.ofFiles(path).toMessage();
@@ -60,7 +60,7 @@ final class ImagesTest {
   }
 
   @Test
-  void picturesTravelAsPng() {
+  void bufferedImagesAreSentAsPng() {
     BufferedImage picture = Images.ofLevels(GREY, new Shape(1, 1, 2, 3)).picture(0);
     Images images = Images.ofPictures(picture, picture);
     assertEquals(2, images.count());
@@ -69,7 +69,7 @@ final class ImagesTest {
   }
 
   @Test
-  void oneOfSeveralPictures() {
+  void oneOfSeveralImages() {
     Images images = Images.ofFloats(new float[] {0f, 1f}, new Shape(2, 1, 1, 1));
     assertFalse(images.isFiles());
     assertEquals(0, images.picture(0).getRaster().getSample(0, 0, 0));
@@ -77,7 +77,7 @@ final class ImagesTest {
   }
 
   @Test
-  void whatCannotBeAnImage() {
+  void invalidImagesAreRefused() {
     LatentserveException failure =
         assertThrows(
             LatentserveException.class, () -> Images.ofFloats(new float[3], new Shape(1, 1, 2, 2)));
@@ -96,7 +96,7 @@ final class ImagesTest {
   }
 
   @Test
-  void aReplyWithoutImages() {
+  void aReplyWithoutImagesIsAnError() {
     LatentserveException failure =
         assertThrows(
             LatentserveException.class,

@@ -10,7 +10,7 @@ import io.grpc.ServerInterceptor;
 import io.grpc.Status;
 import java.util.concurrent.atomic.AtomicInteger;
 
-/** Fails the first attempts with a code, lets the others through, and counts all. */
+/** Interceptor that fails the first attempts with a code and counts attempts. */
 final class Refusing implements ServerInterceptor {
   private static final Metadata.Key<String> PUSHBACK =
       Metadata.Key.of("grpc-retry-pushback-ms", Metadata.ASCII_STRING_MARSHALLER);
@@ -37,7 +37,7 @@ final class Refusing implements ServerInterceptor {
       return next.startCall(call, headers);
     }
     Metadata trailers = new Metadata();
-    // gRPC's Java takes it for an order to try again, whatever the code.
+    // grpc-java retries after any status with this trailer, whatever the code.
     if (!pushbackMs.isEmpty()) {
       trailers.put(PUSHBACK, pushbackMs);
     }

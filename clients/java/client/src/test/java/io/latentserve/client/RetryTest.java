@@ -52,7 +52,7 @@ final class RetryTest {
 
   @ParameterizedTest
   @CsvSource({"RECONSTRUCT", "STREAM", "MODELS"})
-  void canBeSwitchedOff(Call call) throws IOException {
+  void canBeDisabled(Call call) throws IOException {
     check(call, Status.Code.UNAVAILABLE, 1, "1", 1, true, channel -> channel.disableRetry());
   }
 
@@ -97,7 +97,7 @@ final class RetryTest {
         client.reconstruct(TestServer.image(1));
       }
     },
-    LARGE { // above what gRPC would keep for another attempt
+    LARGE { // above the default retry buffer of gRPC
       @Override
       void make(LatentserveClient client) {
         client.reconstruct(Images.ofLevels(new byte[2 << 20], new Shape(2, 1, 1024, 1024)));

@@ -24,7 +24,7 @@ final class SampleRequestTest {
   }
 
   @Test
-  void whatIsAbsentIsNotSent() {
+  void absentFieldsAreNotSent() {
     io.latentserve.v1.SampleRequest message = SampleRequest.of(3).toMessage(REF);
     assertEquals(3, message.getCount());
     assertFalse(message.hasSeed());
@@ -40,7 +40,7 @@ final class SampleRequestTest {
   }
 
   @Test
-  void whatIsRefusedBeforeItIsSent() {
+  void invalidValuesAreRefused() {
     refused("count", () -> SampleRequest.of(0));
     refused("offset", () -> SampleRequest.of(1).withOffset(-1));
     refused("offset", () -> SampleRequest.of(1).withOffset((1L << 62) + 1));
@@ -54,7 +54,7 @@ final class SampleRequestTest {
   }
 
   @Test
-  void whatIsMissingAfterAChunk() {
+  void afterReturnsTheRemainingImages() {
     SampleRequest request = SampleRequest.of(5).withOffset(10).withFormat(Format.PNG).withLatents();
     SampleRequest rest = request.after(chunk(12)).orElseThrow();
     assertEquals(2, rest.count());

@@ -56,17 +56,17 @@ final class SecurityTest {
   }
 
   @Test
-  void anOwnAuthorityAClientCertificateAndAToken(@TempDir Path folder)
+  void customAuthorityClientCertificateAndToken(@TempDir Path folder)
       throws IOException, InterruptedException {
-    Certificates ours = new Certificates(folder, "ours");
+    Certificates trusted = new Certificates(folder, "trusted");
     Certificates strangers = new Certificates(folder, "strangers");
-    ours.sign("server", "san=ip:127.0.0.1");
-    ours.sign("client", "eku=clientAuth");
+    trusted.sign("server", "san=ip:127.0.0.1");
+    trusted.sign("client", "eku=clientAuth");
     try (TestServer server =
         TestServer.start(
             TlsServerCredentials.newBuilder()
-                .keyManager(ours.certificate("server").toFile(), ours.key("server").toFile())
-                .trustManager(ours.authority().toFile())
+                .keyManager(trusted.certificate("server").toFile(), trusted.key("server").toFile())
+                .trustManager(trusted.authority().toFile())
                 .clientAuth(TlsServerCredentials.ClientAuth.REQUIRE)
                 .build(),
             List.of(new Listening()),
@@ -75,14 +75,14 @@ final class SecurityTest {
           HealthStatus.UNKNOWN,
           health(
               LatentserveClient.builder(server.address())
-                  .tls(ours.authority(), ours.certificate("client"), ours.key("client"))
+                  .tls(trusted.authority(), trusted.certificate("client"), trusted.key("client"))
                   .token("secret")));
       assertEquals("Bearer secret", token.get());
 
       LatentserveException failure =
           assertThrows(
               LatentserveException.class,
-              () -> health(LatentserveClient.builder(server.address()).tls(ours.authority())));
+              () -> health(LatentserveClient.builder(server.address()).tls(trusted.authority())));
       assertEquals(Status.Code.UNAVAILABLE, failure.code());
       failure =
           assertThrows(
@@ -92,8 +92,8 @@ final class SecurityTest {
                       LatentserveClient.builder(server.address())
                           .tls(
                               strangers.authority(),
-                              ours.certificate("client"),
-                              ours.key("client"))));
+                              trusted.certificate("client"),
+                              trusted.key("client"))));
       assertEquals(Status.Code.UNAVAILABLE, failure.code());
       assertTrue(failure.getMessage().contains("certif"), failure.getMessage());
       failure =
@@ -105,7 +105,7 @@ final class SecurityTest {
   }
 
   @Test
-  void aTokenWantsTls() throws IOException {
+  void aTokenRequiresTls() throws IOException {
     LatentserveClientBuilder careless = LatentserveClient.builder("127.0.0.1:1").token("secret");
     IllegalStateException refused = assertThrows(IllegalStateException.class, careless::build);
     assertTrue(refused.getMessage().contains("insecureToken"), refused.getMessage());
@@ -118,7 +118,7 @@ final class SecurityTest {
   }
 
   @Test
-  void aTokenIsNotSentWhereTheChannelTurnsOutToBePlain() throws IOException {
+  void aTokenIsNotSentOverAPlaintextChannel() throws IOException {
     ChannelCredentials plain =
         CompositeChannelCredentials.create(
             InsecureChannelCredentials.create(), new BearerToken("other", true));
@@ -139,7 +139,7 @@ final class SecurityTest {
   }
 
   @Test
-  void settingsThatAreRefused(@TempDir Path folder) {
+  void invalidSettingsAreRefused(@TempDir Path folder) {
     Path missing = folder.resolve("missing.pem");
     LatentserveClientBuilder builder = LatentserveClient.builder("127.0.0.1:1");
     assertThrows(UncheckedIOException.class, () -> builder.tls(missing));
@@ -151,7 +151,7 @@ final class SecurityTest {
   }
 
   @Test
-  void oneNameForSeveralServers() throws IOException {
+  void aDnsNameIsBalancedOverItsServers() throws IOException {
     try (TestServer server = TestServer.start(new Health())) {
       String port = server.address().substring(server.address().indexOf(':'));
       assertEquals(

@@ -26,7 +26,7 @@ import org.junit.jupiter.api.Timeout;
 
 @Timeout(20)
 final class StreamTest {
-  /** Sends one image per row of the seed's stream, no faster than they are taken. */
+  /** Streams one image per row of the seed's sequence of samples, with flow control. */
   private static final class Rows extends GenerativeServiceImplBase {
     private final CountDownLatch cancelled = new CountDownLatch(1);
     private final AtomicLong sent = new AtomicLong();
@@ -113,7 +113,7 @@ final class StreamTest {
   }
 
   @Test
-  void isReadOnce() throws IOException {
+  void canBeReadOnlyOnce() throws IOException {
     try (TestServer server = TestServer.start(new Rows());
         LatentserveClient client = server.client();
         ReplyStream<SampleChunk> chunks = client.sampleStream(SampleRequest.of(1))) {
@@ -125,7 +125,7 @@ final class StreamTest {
   }
 
   @Test
-  void anErrorAfterAChunk() throws IOException {
+  void anErrorAfterAChunkIsThrown() throws IOException {
     GenerativeServiceImplBase service =
         new GenerativeServiceImplBase() {
           @Override
@@ -148,7 +148,7 @@ final class StreamTest {
   }
 
   @Test
-  void aBadReplyCancelsTheCall() throws IOException, InterruptedException {
+  void anInvalidReplyCancelsTheCall() throws IOException, InterruptedException {
     CountDownLatch cancelled = new CountDownLatch(1);
     GenerativeServiceImplBase service =
         new GenerativeServiceImplBase() {

@@ -26,7 +26,7 @@ final class TensorTest {
   }
 
   @Test
-  void floatsTravelLittleEndian() {
+  void floatsAreSentLittleEndian() {
     io.latentserve.v1.Tensor message = Tensor.latents(new float[] {1f, -2f}, 1).toMessage();
     assertEquals(DataType.DATA_TYPE_FLOAT32, message.getDataType());
     assertEquals(List.of(1L, 2L), message.getShapeList());
@@ -36,14 +36,14 @@ final class TensorTest {
   }
 
   @Test
-  void halvesTravelLittleEndian() {
+  void halvesAreSentLittleEndian() {
     io.latentserve.v1.Tensor message = Tensor.halfLatents(new short[] {0x3c00}, 1).toMessage();
     assertEquals(DataType.DATA_TYPE_FLOAT16, message.getDataType());
     assertArrayEquals(new byte[] {0, 0x3c}, message.getData().toByteArray());
   }
 
   @Test
-  void comesBackAsItWent() {
+  void survivesARoundTrip() {
     Tensor tensor = Tensor.from(Tensor.latents(new float[] {1, 2, 3, 4}, 2).toMessage(), 2);
     assertArrayEquals(new int[] {2, 2}, tensor.shape());
     assertArrayEquals(new float[] {3, 4}, tensor.row(1));
@@ -81,13 +81,13 @@ final class TensorTest {
   }
 
   @Test
-  void bytesStandForZeroToOne() {
+  void bytesRepresentZeroToOne() {
     Tensor tensor = Tensor.ofLevels("x", new byte[] {0, 51, (byte) 255}, 1, 3);
     assertArrayEquals(new float[] {0f, 0.2f, 1f}, tensor.floats());
   }
 
   @Test
-  void whatDoesNotFitIsRefusedWithItsField() {
+  void mismatchedValuesAreRefusedWithTheirField() {
     LatentserveException failure =
         assertThrows(LatentserveException.class, () -> Tensor.latents(new float[] {1, 2, 3}, 2));
     assertEquals("latents", failure.violations().get(0).field());
@@ -96,7 +96,7 @@ final class TensorTest {
   }
 
   @Test
-  void aReplyThatBreaksTheContract() {
+  void aReplyThatViolatesTheProtocolIsAnError() {
     for (io.latentserve.v1.Tensor bad :
         List.of(
             message(77, List.of(1L, 1L), 4),
@@ -114,7 +114,7 @@ final class TensorTest {
 
   @ParameterizedTest
   @ValueSource(ints = {1, 2, 3})
-  void everyTypeOfTheWireIsKnown(int type) {
+  void everyDataTypeOfTheProtocolIsKnown(int type) {
     assertTrue(Tensor.from(message(type, List.of(0L, 3L), 0), 2).floats().length == 0);
   }
 }

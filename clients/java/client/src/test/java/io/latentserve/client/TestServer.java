@@ -16,7 +16,7 @@ import java.io.IOException;
 import java.time.Duration;
 import java.util.List;
 
-/** A server on a real connection, whose answers a test chooses. */
+/** Fake server on a TCP connection, whose replies a test configures. */
 final class TestServer implements AutoCloseable {
   private final Server server;
 
@@ -46,7 +46,7 @@ final class TestServer implements AutoCloseable {
     return "127.0.0.1:" + server.getPort();
   }
 
-  /** A client whose timeout ends no call before the test does. */
+  /** Returns a client whose timeout is longer than the test. */
   LatentserveClient client() {
     return LatentserveClient.builder(address()).timeout(Duration.ofHours(1)).build();
   }
@@ -56,7 +56,7 @@ final class TestServer implements AutoCloseable {
     server.shutdownNow();
   }
 
-  /** One image of one pixel. */
+  /** Returns the message of one image with one pixel. */
   static io.latentserve.v1.Images pixel(int level) {
     return io.latentserve.v1.Images.newBuilder()
         .setTensor(
@@ -67,7 +67,7 @@ final class TestServer implements AutoCloseable {
         .build();
   }
 
-  /** The same, of the client. */
+  /** Returns one image with one pixel for the client. */
   static Images image(int level) {
     return Images.ofLevels(new byte[] {(byte) level}, new Shape(1, 1, 1, 1));
   }

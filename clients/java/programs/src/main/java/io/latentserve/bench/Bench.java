@@ -20,26 +20,27 @@ import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
 
 /**
- * Measures single-image Reconstruct through the client: the median of one call at a time, then
- * calls per second with 32 in flight. Prints one line of JSON.
+ * Benchmark of single-image Reconstruct through the client: the median latency with one call in
+ * flight, then calls per second with 32 in flight. Prints one line of JSON.
  *
  * <pre>{@code --address 127.0.0.1:50051 --model mnist-vae --seconds 5}</pre>
  */
 public final class Bench {
   private static final int IN_FLIGHT = 32;
-  // So many that the compiler of the virtual machine has done its work.
+  // Enough calls for the JIT compiler to finish.
   private static final int WARM_UP_CALLS = 5_000;
 
   private Bench() {}
 
-  /** Runs it. */
+  /** Runs the benchmark. */
   public static void main(String[] arguments) throws InterruptedException, ExecutionException {
     Map<String, String> options = new HashMap<>();
     for (int i = 0; i < arguments.length; i += 2) {
       if (!Set.of("--address", "--model", "--seconds").contains(arguments[i])
           || i + 1 == arguments.length) {
         throw new IllegalArgumentException(
-            "usage: --address HOST:PORT --model NAME --seconds S; not " + arguments[i]);
+            "usage: --address HOST:PORT --model NAME --seconds S; unknown argument "
+                + arguments[i]);
       }
       options.put(arguments[i], arguments[i + 1]);
     }
@@ -65,7 +66,7 @@ public final class Bench {
     }
   }
 
-  /** Returns one image, bright towards its end. */
+  /** Returns one image with linearly increasing intensities. */
   private static Images ramp(Model.ImageSpec spec) {
     float[] values = new float[spec.channels() * spec.height() * spec.width()];
     for (int i = 0; i < values.length; i++) {

@@ -28,7 +28,7 @@ import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
 import java.util.concurrent.ScheduledExecutorService;
 
-/** Makes the calls of cases, by one client for each server, with retries and without. */
+/** Executes the calls of cases; holds one client per server, with and without retries. */
 final class Caller implements AutoCloseable {
   private final Map<String, String> addresses;
   private final CaseFolder folder;
@@ -46,8 +46,8 @@ final class Caller implements AutoCloseable {
     timer.shutdownNow();
   }
 
-  /** Returns what a good call gave; throws what the client throws. */
-  Answer call(TestCase test) {
+  /** Executes the call of a case. Throws the exceptions of the client. */
+  CallResult call(TestCase test) {
     Context.CancellableContext context = Context.current().withCancellation();
     Optional<Future<?>> cancelling =
         test.cancelAfter()
@@ -92,35 +92,36 @@ final class Caller implements AutoCloseable {
     return builder.build();
   }
 
-  private Answer throughClient(LatentserveClient shared, TestCase test) {
+  private CallResult throughClient(LatentserveClient shared, TestCase test) {
     CaseRequest request = test.request();
     LatentserveClient client = request.hasModel() ? shared.withModel(request.model()) : shared;
     return switch (test.method()) {
-      case "ListModels" -> Answer.of(Said.models(client.models()));
-      case "GetModel" -> Answer.of(Said.model(client.model()));
+      case "ListModels" -> CallResult.of(JsonReplies.models(client.models()));
+      case "GetModel" -> CallResult.of(JsonReplies.model(client.model()));
       case "ReloadModels" ->
-          Answer.of(Said.outcomes(client.reloadModels(request.names().toArray(String[]::new))));
-      case "Check" -> Answer.of(Said.status(client.health(request.service())));
-      case "Watch" -> Answer.of(firstStatus(client, request.service()));
+          CallResult.of(
+              JsonReplies.outcomes(client.reloadModels(request.names().toArray(String[]::new))));
+      case "Check" -> CallResult.of(JsonReplies.status(client.health(request.service())));
+      case "Watch" -> CallResult.of(firstStatus(client, request.service()));
       case "Encode" ->
-          Answer.of(
+          CallResult.of(
               Part.of(
                   request.seed().isPresent()
                       ? client.encode(images(request), request.seed().getAsLong())
                       : client.encode(images(request))));
-      case "Decode" -> Answer.of(Part.of(client.decode(latents(request), request.format())));
+      case "Decode" -> CallResult.of(Part.of(client.decode(latents(request), request.format())));
       case "Reconstruct" ->
-          Answer.of(Part.of(client.reconstruct(images(request), request.format())));
-      case "Denoise" -> Answer.of(Part.of(client.denoise(images(request), request.format())));
-      case "Sample" -> Answer.of(Part.of(client.sample(request.sample())));
-      case "SampleStream" -> Answer.of(stream(client, test));
-      default -> throw new Mismatch("the client has no " + test.rpc());
+          CallResult.of(Part.of(client.reconstruct(images(request), request.format())));
+      case "Denoise" -> CallResult.of(Part.of(client.denoise(images(request), request.format())));
+      case "Sample" -> CallResult.of(Part.of(client.sample(request.sample())));
+      case "SampleStream" -> CallResult.of(stream(client, test));
+      default -> throw new Mismatch("the client has no method " + test.rpc());
     };
   }
 
   private static JsonObject firstStatus(LatentserveClient client, String service) {
     try (ReplyStream<HealthStatus> statuses = client.watchHealth(service)) {
-      return Said.status(statuses.iterator().next());
+      return JsonReplies.status(statuses.iterator().next());
     }
   }
 
@@ -136,7 +137,7 @@ final class Caller implements AutoCloseable {
       case "FLOAT32" -> Images.ofFloats(Values.floats(bytes), known);
       case "FLOAT16" -> Images.ofHalves(Values.halves(bytes), known);
       case "UINT8" -> Images.ofLevels(bytes, known);
-      default -> throw new Mismatch("the client has no images of " + tensor.dtype());
+      default -> throw new Mismatch("the client has no images of data type " + tensor.dtype());
     };
   }
 
@@ -159,7 +160,7 @@ final class Caller implements AutoCloseable {
     return chunks.stream().map(Part::of).toList();
   }
 
-  /** Reads a stream to its end, or cancels it after so many chunks. */
+  /** Reads a stream to its end, or cancels it after a number of chunks. */
   private static List<SampleChunk> chunks(
       LatentserveClient client, SampleRequest request, int limit) {
     List<SampleChunk> chunks = new ArrayList<>();
@@ -173,7 +174,8 @@ final class Caller implements AutoCloseable {
       }
     }
     if (limit > 0) {
-      throw new Mismatch("the stream ended after " + chunks.size() + " chunks, before the cut");
+      throw new Mismatch(
+          "the stream ended after " + chunks.size() + " chunks, before the cancellation");
     }
     return chunks;
   }

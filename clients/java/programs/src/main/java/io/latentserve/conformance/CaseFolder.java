@@ -14,9 +14,9 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
 
-/** The folder of all cases, with the files that they name. */
+/** Folder of cases and their files. */
 record CaseFolder(Path path) {
-  /** Returns the cases of all groups, or of these. */
+  /** Returns the cases of these groups, or of all groups if none is given. */
   List<JsonObject> cases(List<String> groups) throws IOException {
     List<String> known = new ArrayList<>();
     List<JsonObject> cases = new ArrayList<>();
@@ -30,7 +30,7 @@ record CaseFolder(Path path) {
     }
     for (String group : groups) {
       if (!known.contains(group)) {
-        throw new IOException("no group \"" + group + "\"; there are " + known);
+        throw new IOException("unknown group \"" + group + "\"; available: " + known);
       }
     }
     return cases;
@@ -48,7 +48,7 @@ record CaseFolder(Path path) {
     }
   }
 
-  /** Returns {"file": PATH} or {"zeros": N}. */
+  /** Returns the bytes of {"file": PATH} or {"zeros": N}. */
   byte[] bytes(JsonObject data) {
     return data.has("file")
         ? file(data.get("file").getAsString())

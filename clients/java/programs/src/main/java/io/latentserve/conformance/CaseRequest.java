@@ -13,7 +13,7 @@ import java.util.Optional;
 import java.util.OptionalLong;
 import java.util.Set;
 
-/** What a case gives of a request. */
+/** Request of a case. */
 record CaseRequest(JsonObject json) {
   private static final Set<String> KNOWN =
       Set.of(
@@ -31,10 +31,10 @@ record CaseRequest(JsonObject json) {
           "names");
 
   CaseRequest {
-    TestCase.onlyKnown(json, KNOWN);
+    KnownFields.check(json, KNOWN);
   }
 
-  /** The model as a client takes it: "", NAME or NAME:VERSION. */
+  /** The model as an argument of the client: "", NAME or NAME:VERSION. */
   String model() {
     return modelVersion() == 0 ? modelName() : modelName() + ":" + modelVersion();
   }
@@ -57,7 +57,7 @@ record CaseRequest(JsonObject json) {
         .map(CaseTensor::new);
   }
 
-  /** The image files, empty also where images are no files. */
+  /** The image files; empty if the images are not files. */
   List<String> imageFiles() {
     return json.has("images") ? texts(json.getAsJsonObject("images"), "encoded") : List.of();
   }
@@ -94,7 +94,7 @@ record CaseRequest(JsonObject json) {
   }
 
   Optional<Float> temperature() {
-    // "NaN" is a text, which parseFloat takes as well.
+    // parseFloat also accepts the string "NaN".
     return Optional.ofNullable(json.get("temperature"))
         .map(JsonElement::getAsString)
         .map(Float::parseFloat);

@@ -9,10 +9,10 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Set;
 
-/** A tensor of a request, or an expected one with its tolerance. */
+/** Tensor of a request, or an expected tensor with its tolerance. */
 record CaseTensor(JsonObject json) {
   CaseTensor {
-    TestCase.onlyKnown(json, Set.of("dtype", "shape", "data", "repeat", "atol", "rtol"));
+    KnownFields.check(json, Set.of("dtype", "shape", "data", "repeat", "atol", "rtol"));
   }
 
   String dtype() {

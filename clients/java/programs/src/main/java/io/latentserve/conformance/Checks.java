@@ -17,22 +17,23 @@ import java.util.OptionalLong;
 import java.util.Set;
 import java.util.function.Function;
 
-/** Whether an answer is as a case expects it. */
+/** Checks of the result of a call against its case. */
 record Checks(CaseFolder folder) {
   private static final int MAX_BATCH_ROWS = 64;
   private static final Set<String> OF_PARTS =
       Set.of("images", "latents", "log_variance", "squared_error", "seed", "served_by", "chunks");
 
-  void check(TestCase test, Answer answer) {
+  void check(TestCase test, CallResult result) {
     JsonObject expected =
         test.ok()
-            .orElseThrow(() -> new Mismatch("answered, expected " + test.error().orElse(null)));
-    if (answer.said() != null) {
-      Said.check(test.method(), answer.said(), expected);
+            .orElseThrow(
+                () -> new Mismatch("the call succeeded, expected " + test.error().orElse(null)));
+    if (result.value() != null) {
+      JsonReplies.check(test.method(), result.value(), expected);
       return;
     }
-    TestCase.onlyKnown(expected, OF_PARTS);
-    List<Part> parts = answer.parts();
+    KnownFields.check(expected, OF_PARTS);
+    List<Part> parts = result.parts();
     if (parts.isEmpty()) {
       throw new Mismatch("no reply");
     }
@@ -58,7 +59,7 @@ record Checks(CaseFolder folder) {
       have.addProperty("name", got.name());
       have.addProperty("version", got.version());
       have.addProperty("digest", got.digest());
-      Said.check("served_by", have, expected.get("served_by"));
+      JsonReplies.check("served_by", have, expected.get("served_by"));
     }
     if (got.provider().isEmpty()) {
       throw new Mismatch("served_by.provider is empty");
@@ -103,7 +104,7 @@ record Checks(CaseFolder folder) {
       }
       long rows = part.rows();
       if (part.latents().isPresent() && part.latents().get().rows() != rows) {
-        throw new Mismatch("latents and images of a chunk differ in number");
+        throw new Mismatch("a chunk has different numbers of images and latent vectors");
       }
       JsonObject chunk = new JsonObject();
       chunk.addProperty("offset", Long.toString(part.offset()));
@@ -112,12 +113,13 @@ record Checks(CaseFolder folder) {
       next += rows;
     }
     if (expected.has("chunks")) {
-      Said.check("chunks", got, expected.get("chunks"));
+      JsonReplies.check("chunks", got, expected.get("chunks"));
     }
     long rows = next - test.request().offset();
     boolean whole = test.cancelAfterChunks() == 0 || test.resume();
     if (whole && rows != test.request().count()) {
-      throw new Mismatch(rows + " rows in all chunks, expected " + test.request().count());
+      throw new Mismatch(
+          "the chunks have " + rows + " rows in total, expected " + test.request().count());
     }
   }
 
@@ -131,7 +133,7 @@ record Checks(CaseFolder folder) {
     for (Part part : parts) {
       Optional<Values> one = choose.apply(part);
       if (one.isPresent() != wanted) {
-        throw new Mismatch(name + (wanted ? " is missing" : " is there, expected none"));
+        throw new Mismatch(name + (wanted ? " is missing" : " is present, expected none"));
       }
       one.ifPresent(values::add);
     }
@@ -141,18 +143,18 @@ record Checks(CaseFolder folder) {
   }
 
   private void images(List<Part> parts, JsonObject expected) {
-    TestCase.onlyKnown(expected, Set.of("tensor", "png"));
+    KnownFields.check(expected, Set.of("tensor", "png"));
     boolean png = expected.has("png");
     List<Values> values = new ArrayList<>();
     for (Part part : parts) {
       Images images = part.images().orElseThrow(() -> new Mismatch("the images are missing"));
       if (images.isFiles() != png) {
-        throw new Mismatch("images came as " + images + ", expected " + expected);
+        throw new Mismatch("images are " + images + ", expected " + expected);
       }
       for (int k = 0; png && k < images.count(); k++) {
         byte[] file = images.file(k);
         if (file.length < 4 || file[0] != (byte) 0x89 || file[1] != 'P' || file[3] != 'G') {
-          throw new Mismatch("file " + k + " is no PNG file");
+          throw new Mismatch("file " + k + " is not a PNG file");
         }
       }
       values.add(Values.of(images.pixels()));

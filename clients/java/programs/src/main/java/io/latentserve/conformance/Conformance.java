@@ -23,7 +23,7 @@ import java.util.concurrent.TimeUnit;
 import java.util.concurrent.TimeoutException;
 
 /**
- * Runs the cases of clients/conformance through the Java client.
+ * Conformance runner of the Java client; see clients/conformance/README.md.
  *
  * <pre>{@code --cases DIR --servers FILE [--groups encode,errors] [--report FILE]}</pre>
  */
@@ -32,7 +32,7 @@ public final class Conformance {
 
   private Conformance() {}
 
-  /** Exits with 0 where all passed, 1 where one failed, 2 where nothing could be run. */
+  /** Exits with 0 if all cases passed, 1 if one failed, 2 if the runner could not run. */
   public static void main(String[] arguments) {
     int status = 2;
     try {
@@ -40,7 +40,7 @@ public final class Conformance {
     } catch (IOException | JsonParseException | IllegalArgumentException problem) {
       System.err.println(problem);
     }
-    System.exit(status); // a case that was given up may still hold a thread
+    System.exit(status); // a case that timed out may still block a thread
   }
 
   private static Map<String, String> options(String[] arguments) {
@@ -51,13 +51,13 @@ public final class Conformance {
           || i + 1 == arguments.length) {
         throw new IllegalArgumentException(
             "usage: --cases DIR --servers FILE"
-                + " [--groups NAME,...] [--report FILE]; not "
+                + " [--groups NAME,...] [--report FILE]; unknown argument "
                 + name);
       }
       options.put(name, arguments[i + 1]);
     }
     if (!options.containsKey("--cases") || !options.containsKey("--servers")) {
-      throw new IllegalArgumentException("--cases and --servers are needed");
+      throw new IllegalArgumentException("--cases and --servers are required");
     }
     return options;
   }
@@ -95,21 +95,21 @@ public final class Conformance {
   }
 
   private static void check(Caller caller, CaseFolder folder, TestCase test) {
-    Answer answer;
+    CallResult result;
     try {
-      answer = caller.call(test);
+      result = caller.call(test);
     } catch (LatentserveException failure) {
       Failures.check(test, failure);
       return;
     } catch (StatusRuntimeException failure) {
-      // Of a stub, which this runner calls itself.
+      // The error of a stub call.
       Failures.check(test, LatentserveException.from(failure));
       return;
     }
-    new Checks(folder).check(test, answer);
+    new Checks(folder).check(test, result);
   }
 
-  /** Returns why a case failed, null where it passed; nothing reaches the next case. */
+  /** Returns why a case failed, null if it passed. An error or a hang fails only this case. */
   private static String guarded(ExecutorService executor, Runnable test) {
     Future<?> outcome = executor.submit(test);
     try {
@@ -117,7 +117,7 @@ public final class Conformance {
       return null;
     } catch (TimeoutException late) {
       outcome.cancel(true);
-      return "not done after " + CASE_LIMIT_S + " s";
+      return "the case did not finish within " + CASE_LIMIT_S + " s";
     } catch (ExecutionException failure) {
       Throwable cause = failure.getCause();
       return cause instanceof Mismatch ? cause.getMessage() : cause.toString();

@@ -13,7 +13,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Set;
 
-/** Whether a failure is as a case expects it. */
+/** Checks of the error of a call against its case. */
 final class Failures {
   private static final Metadata.Key<String> PUSHBACK =
       Metadata.Key.of("grpc-retry-pushback-ms", Metadata.ASCII_STRING_MARSHALLER);
@@ -34,7 +34,7 @@ final class Failures {
   static void check(TestCase test, LatentserveException failure) {
     JsonObject expected =
         test.error().orElseThrow(() -> new Mismatch("failed with " + failure.getMessage()));
-    TestCase.onlyKnown(expected, KNOWN);
+    KnownFields.check(expected, KNOWN);
     List<String> codes =
         expected.has("codes")
             ? CaseRequest.texts(expected, "codes")
@@ -50,16 +50,16 @@ final class Failures {
   }
 
   private static void message(TestCase test, LatentserveException failure) {
-    // The client puts words of its own in the place of an empty message.
-    String said =
+    // The client replaces an empty message, so check the message of the status.
+    String text =
         failure.getCause() == null
             ? failure.description()
             : Status.fromThrowable(failure.getCause()).getDescription();
-    boolean silent =
+    boolean mayBeEmpty =
         failure.code() == Status.Code.CANCELLED
             || failure.code() == Status.Code.DEADLINE_EXCEEDED
             || test.rpc().startsWith("grpc.health.");
-    if ((said == null || said.isEmpty()) && !silent) {
+    if ((text == null || text.isEmpty()) && !mayBeEmpty) {
       throw new Mismatch("the error has no message");
     }
   }
@@ -88,7 +88,7 @@ final class Failures {
     }
     for (String text : CaseRequest.texts(expected, "message_lacks")) {
       if (failure.getMessage().contains(text)) {
-        throw new Mismatch("the message says \"" + text + "\": " + failure.getMessage());
+        throw new Mismatch("the message contains \"" + text + "\": " + failure.getMessage());
       }
     }
   }
@@ -97,7 +97,8 @@ final class Failures {
     boolean has =
         failure.retryDelay().filter(delay -> delay.compareTo(Duration.ZERO) > 0).isPresent();
     if (has != wanted || failure.retryDelay().isPresent() != wanted) {
-      throw new Mismatch("the retry delay is " + failure.retryDelay() + ", wanted: " + wanted);
+      throw new Mismatch(
+          "the retry delay is " + failure.retryDelay() + ", expected a delay: " + wanted);
     }
     if (!test.through().equals("stub")) {
       return;

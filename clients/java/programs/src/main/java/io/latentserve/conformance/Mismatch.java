@@ -3,7 +3,7 @@
 
 package io.latentserve.conformance;
 
-/** Something is not as the case expects it. */
+/** The result differs from the expectation of the case. */
 final class Mismatch extends RuntimeException {
   private static final long serialVersionUID = 1L;
 

@@ -21,7 +21,7 @@ import java.util.List;
 import java.util.Optional;
 import java.util.OptionalLong;
 
-/** One reply of GenerativeService: whole, or a message of a stream. */
+/** Reply of GenerativeService, or one message of a stream. */
 record Part(
     Optional<Images> images,
     Optional<Values> latents,
@@ -137,7 +137,7 @@ record Part(
   private static Images imagesOf(io.latentserve.v1.Images message) {
     Tensor tensor = message.getTensor();
     if (tensor.getDataType() != DataType.DATA_TYPE_FLOAT32 || tensor.getShapeCount() != 4) {
-      throw new Mismatch("images in another form than FLOAT32 of 4 dimensions");
+      throw new Mismatch("the images are not FLOAT32 of 4 dimensions");
     }
     List<Integer> shape = tensor.getShapeList().stream().map(Math::toIntExact).toList();
     return Images.ofFloats(

@@ -10,7 +10,7 @@ import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 
-/** How the cases went. */
+/** Report of the results of all cases. */
 final class Report {
   private static final String PASSED = "passed";
   private static final String FAILED = "failed";
@@ -26,7 +26,7 @@ final class Report {
     return counts;
   }
 
-  /** Adds a case that passed, or that failed for a reason. */
+  /** Adds a case that passed (reason is null) or failed. */
   void add(String name, String reason) {
     String group = name.substring(0, name.indexOf('/'));
     if (!groups.has(group)) {

@@ -35,13 +35,13 @@ import java.util.Iterator;
 import java.util.List;
 import java.util.concurrent.TimeUnit;
 
-/** Calls with requests that a good client would not send: by the generated stub, or as bytes. */
+/** Calls that bypass the client: through the generated stub, or with raw bytes. */
 record StubCalls(Channel channel, CaseFolder folder) {
-  Answer call(TestCase test) {
+  CallResult call(TestCase test) {
     return test.through().equals("bytes") ? asBytes(test) : byStub(test);
   }
 
-  private Answer byStub(TestCase test) {
+  private CallResult byStub(TestCase test) {
     GenerativeServiceBlockingStub stub =
         GenerativeServiceGrpc.newBlockingStub(channel)
             .withDeadlineAfter(test.deadline().toMillis(), TimeUnit.MILLISECONDS);
@@ -54,33 +54,33 @@ record StubCalls(Channel channel, CaseFolder folder) {
           case "Denoise" -> stub.denoise(denoise(request));
           case "Sample" -> stub.sample(sample(request));
           case "SampleStream" -> parts(stub.sampleStream(sampleStream(request)));
-          default -> throw new Mismatch("this runner has no stub of " + test.rpc());
+          default -> throw new Mismatch("this runner has no stub for " + test.rpc());
         };
-    return answer(test, reply);
+    return checkReply(test, reply);
   }
 
-  private Answer asBytes(TestCase test) {
+  private CallResult asBytes(TestCase test) {
     byte[] body = folder.bytes(test.body());
     CallOptions options =
         CallOptions.DEFAULT.withDeadlineAfter(test.deadline().toMillis(), TimeUnit.MILLISECONDS);
     if (test.method().equals("SampleStream")) {
       MethodDescriptor<byte[], SampleStreamResponse> method =
           MethodDescriptor.newBuilder(
-                  new AsItIs(), ProtoUtils.marshaller(SampleStreamResponse.getDefaultInstance()))
+                  new RawBytes(), ProtoUtils.marshaller(SampleStreamResponse.getDefaultInstance()))
               .setType(MethodDescriptor.MethodType.SERVER_STREAMING)
               .setFullMethodName(test.rpc())
               .build();
-      return answer(
+      return checkReply(
           test, parts(ClientCalls.blockingServerStreamingCall(channel, method, options, body)));
     }
-    // A request that is none, or a method that there is not: only Sample's reply is looked at.
+    // Invalid messages and unknown methods; only the reply of Sample is parsed.
     MethodDescriptor<byte[], SampleResponse> method =
         MethodDescriptor.newBuilder(
-                new AsItIs(), ProtoUtils.marshaller(SampleResponse.getDefaultInstance()))
+                new RawBytes(), ProtoUtils.marshaller(SampleResponse.getDefaultInstance()))
             .setType(MethodDescriptor.MethodType.UNARY)
             .setFullMethodName(test.rpc())
             .build();
-    return answer(test, ClientCalls.blockingUnaryCall(channel, method, options, body));
+    return checkReply(test, ClientCalls.blockingUnaryCall(channel, method, options, body));
   }
 
   private static List<Part> parts(Iterator<SampleStreamResponse> replies) {
@@ -89,14 +89,14 @@ record StubCalls(Channel channel, CaseFolder folder) {
     return parts;
   }
 
-  private static Answer answer(TestCase test, Object reply) {
+  private static CallResult checkReply(TestCase test, Object reply) {
     if (reply instanceof SampleResponse sampled && test.method().equals("Sample")) {
-      return Answer.of(Part.of(sampled));
+      return CallResult.of(Part.of(sampled));
     }
     if (reply instanceof List<?> parts) {
-      return Answer.of(parts.stream().map(Part.class::cast).toList());
+      return CallResult.of(parts.stream().map(Part.class::cast).toList());
     }
-    throw new Mismatch(test.rpc() + " was answered, which this runner does not look at");
+    throw new Mismatch(test.rpc() + " succeeded, but this runner checks only its errors");
   }
 
   private EncodeRequest encode(CaseRequest request) {
@@ -208,19 +208,19 @@ record StubCalls(Channel channel, CaseFolder folder) {
         : number("IMAGE_FORMAT_", request.outputFormat(), ImageFormat.getDescriptor());
   }
 
-  /** Returns an enum's number by its name without prefix, or a number that it lacks. */
+  /** Returns an enum value by its name without prefix, or an unknown value by its number. */
   private static int number(String prefix, String name, EnumDescriptor known) {
     if (name.matches("-?[0-9]+")) {
       return Integer.parseInt(name);
     }
     if (known.findValueByName(prefix + name) == null) {
-      throw new Mismatch("no " + prefix + name);
+      throw new Mismatch("unknown enum value " + prefix + name);
     }
     return known.findValueByName(prefix + name).getNumber();
   }
 
-  /** Changes nothing. */
-  private static final class AsItIs implements MethodDescriptor.Marshaller<byte[]> {
+  /** Marshaller of raw bytes. */
+  private static final class RawBytes implements MethodDescriptor.Marshaller<byte[]> {
     @Override
     public InputStream stream(byte[] bytes) {
       return new ByteArrayInputStream(bytes);

@@ -9,7 +9,7 @@ import java.time.Duration;
 import java.util.Optional;
 import java.util.Set;
 
-/** One case, as clients/conformance/README.md describes it. */
+/** One case in the format of clients/conformance/README.md. */
 record TestCase(JsonObject json) {
   private static final long DEFAULT_DEADLINE_MS = 20_000;
   private static final Set<String> KNOWN =
@@ -28,17 +28,8 @@ record TestCase(JsonObject json) {
           "expect");
 
   TestCase {
-    onlyKnown(json, KNOWN);
-    onlyKnown(json.getAsJsonObject("expect"), Set.of("ok", "error"));
-  }
-
-  /** What this runner does not know, it would not check. */
-  static void onlyKnown(JsonObject object, Set<String> known) {
-    for (String key : object.keySet()) {
-      if (!known.contains(key)) {
-        throw new Mismatch("this runner does not know \"" + key + "\"");
-      }
-    }
+    KnownFields.check(json, KNOWN);
+    KnownFields.check(json.getAsJsonObject("expect"), Set.of("ok", "error"));
   }
 
   String name() {
@@ -94,12 +85,12 @@ record TestCase(JsonObject json) {
         .map(Duration::ofMillis);
   }
 
-  /** After how many chunks the stream is cancelled; 0: it is not. */
+  /** Number of chunks after which the stream is cancelled; 0 means never. */
   int cancelAfterChunks() {
     return json.has("stream") ? json.getAsJsonObject("stream").get("cancel_after").getAsInt() : 0;
   }
 
-  /** Whether a cancelled stream goes on with a second call. */
+  /** Whether a second call resumes the cancelled stream. */
   boolean resume() {
     return json.has("stream") && json.getAsJsonObject("stream").get("resume").getAsBoolean();
   }

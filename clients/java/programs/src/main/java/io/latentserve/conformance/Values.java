@@ -12,7 +12,7 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 
-/** A tensor as numbers, whatever its type; those of UINT8 as 0 to 255. */
+/** Values of a tensor as doubles, for every data type; UINT8 values are 0 to 255. */
 final class Values {
   private final String dtype;
   private final List<Long> shape;
@@ -24,7 +24,7 @@ final class Values {
     this.numbers = numbers;
   }
 
-  /** Returns what the client gave. */
+  /** Converts a tensor of the client. */
   static Values of(Tensor tensor) {
     List<Long> shape = Arrays.stream(tensor.shape()).mapToObj(n -> (long) n).toList();
     if (tensor.type() == Tensor.ElementType.UINT8) {
@@ -33,23 +33,23 @@ final class Values {
     return new Values(tensor.type().name(), shape, doubles(tensor.floats()));
   }
 
-  /** Returns bytes as the wire and the files have them; of FLOAT32 or UINT8, or FLOAT16. */
+  /** Converts bytes in the format of the protocol and the case files. */
   static Values of(String dtype, List<Long> shape, byte[] bytes) {
     return switch (dtype) {
       case "FLOAT32" -> new Values(dtype, shape, doubles(floats(bytes)));
       case "FLOAT16" ->
-          // The client's own reading of them, which its unit tests prove.
+          // Uses the conversion of the client, which its unit tests verify.
           new Values(
               dtype,
               shape,
               doubles(
                   Images.ofHalves(halves(bytes), new Shape(1, 1, 1, bytes.length / 2)).floats()));
       case "UINT8" -> new Values(dtype, shape, unsigned(bytes));
-      default -> throw new Mismatch("a tensor of type " + dtype);
+      default -> throw new Mismatch("a tensor has data type " + dtype);
     };
   }
 
-  /** Returns the rows of all tensors, one behind the other. */
+  /** Concatenates the rows of all tensors. */
   static Values joined(List<Values> parts) {
     Values first = parts.get(0);
     List<Long> rest = first.shape.subList(1, first.shape.size());
@@ -58,7 +58,7 @@ final class Values {
     for (Values part : parts) {
       if (!part.dtype.equals(first.dtype)
           || !part.shape.subList(1, part.shape.size()).equals(rest)) {
-        throw new Mismatch(first.described() + " and " + part.described() + " in one answer");
+        throw new Mismatch("one reply has " + first.described() + " and " + part.described());
       }
       rows += part.shape.get(0);
       numbers.add(part.numbers);
@@ -82,7 +82,7 @@ final class Values {
     }
     for (int i = 0; i < wanted.length; i++) {
       double tolerance = expected.atol() + expected.rtol() * Math.abs(wanted[i]);
-      // Not the opposite: NaN is wrong too.
+      // Written so that NaN fails too.
       if (!(Math.abs(numbers[i] - wanted[i]) <= tolerance)) {
         throw new Mismatch("value " + i + " is " + numbers[i] + ", expected " + wanted[i]);
       }

@@ -23,8 +23,8 @@ import java.util.Set;
 import javax.imageio.ImageIO;
 
 /**
- * Samples eight digits, writes them to a PNG file, reconstructs the picture of one, and shows what
- * a bad call is answered with.
+ * Example: samples eight digits into a PNG file, reconstructs one, and prints the error of an
+ * invalid request.
  *
  * <pre>{@code --address 127.0.0.1:50051 --model mnist-vae --out .}</pre>
  */
@@ -34,14 +34,15 @@ public final class Digits {
 
   private Digits() {}
 
-  /** Runs it. */
+  /** Runs the example. */
   public static void main(String[] arguments) throws IOException {
     Map<String, String> options = new HashMap<>();
     for (int i = 0; i < arguments.length; i += 2) {
       if (!Set.of("--address", "--model", "--out").contains(arguments[i])
           || i + 1 == arguments.length) {
         throw new IllegalArgumentException(
-            "usage: --address HOST:PORT --model NAME --out FOLDER; not " + arguments[i]);
+            "usage: --address HOST:PORT --model NAME --out FOLDER; unknown argument "
+                + arguments[i]);
       }
       options.put(arguments[i], arguments[i + 1]);
     }
@@ -66,7 +67,7 @@ public final class Digits {
         sampled.servedBy().version(),
         Long.toUnsignedString(sampled.seed()));
 
-    // Any PNG or JPEG file of the model's size will do; this one has just been drawn.
+    // Any PNG or JPEG file of the model's size works; this one was sampled above.
     byte[] file = sampled.images().file(0);
     ReconstructResult again = client.reconstruct(Images.ofFiles(file));
     Path reconstructed = folder.resolve("reconstructed.png");
@@ -78,16 +79,16 @@ public final class Digits {
     Images tooTall = Images.ofFloats(new float[32 * 28], new Shape(1, 1, 32, 28));
     try {
       client.encode(tooTall);
-      throw new IllegalStateException("an image that is too tall was taken");
+      throw new IllegalStateException("the server accepted an image that is too tall");
     } catch (LatentserveException failure) {
-      out.println("as expected: " + failure.getMessage());
+      out.println("expected error: " + failure.getMessage());
       for (Violation violation : failure.violations()) {
         out.println("  " + violation.field() + ": " + violation.description());
       }
     }
   }
 
-  /** Writes a PNG file of the images, four in a row. */
+  /** Writes the images to a PNG file, four per row. */
   private static void writeGrid(Path path, Images images) throws IOException {
     Shape shape = images.shape();
     int columns = Math.min(COLUMNS, images.count());

@@ -34,8 +34,8 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
 final class DigitsTest {
-  /** Draws pictures of 28 by 28 pixels, each brighter than the one before. */
-  private static final class Drawing extends GenerativeServiceImplBase {
+  /** Fake service that returns images of 28 by 28 pixels with increasing brightness. */
+  private static final class FakeService extends GenerativeServiceImplBase {
     @Override
     public void sample(SampleRequest request, StreamObserver<SampleResponse> replies) {
       EncodedImages.Builder files = EncodedImages.newBuilder();
@@ -75,7 +75,7 @@ final class DigitsTest {
   void writesAGridAndAReconstruction(@TempDir Path folder) throws IOException {
     Server server =
         Grpc.newServerBuilderForPort(0, InsecureServerCredentials.create())
-            .addService(new Drawing())
+            .addService(new FakeService())
             .build()
             .start();
     ByteArrayOutputStream out = new ByteArrayOutputStream();
@@ -85,11 +85,11 @@ final class DigitsTest {
     } finally {
       server.shutdownNow();
     }
-    String said = out.toString(StandardCharsets.UTF_8);
-    assertTrue(said.contains("8 digits"), said);
-    assertTrue(said.contains("seed 7"), said);
-    assertTrue(said.contains("squared error 2.500 over [1, 1, 28, 28]"), said);
-    assertTrue(said.contains("INVALID_ARGUMENT: too tall"), said);
+    String output = out.toString(StandardCharsets.UTF_8);
+    assertTrue(output.contains("8 digits"), output);
+    assertTrue(output.contains("seed 7"), output);
+    assertTrue(output.contains("squared error 2.500 over [1, 1, 28, 28]"), output);
+    assertTrue(output.contains("INVALID_ARGUMENT: too tall"), output);
 
     BufferedImage grid = ImageIO.read(folder.resolve("samples.png").toFile());
     assertEquals(4 * 32 - 4, grid.getWidth());

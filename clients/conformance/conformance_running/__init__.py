@@ -1,1 +1,0 @@
-"""`make conformance`: all languages against the fixture, one table."""

@@ -1,0 +1,6 @@
+"""Reports a load test as text, JSON, CSV and HTML, and compares it with a baseline.
+
+Comes in: the results of `drive` and the statistics of `measure`. Goes out: one object of plain
+values (`data`), which is the JSON report, and the other forms made from it. Knows `drive`,
+`measure` and `plan`.
+"""
