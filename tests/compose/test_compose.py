@@ -95,7 +95,8 @@ def test_grpc_web_from_a_page_of_this_machine_alone(stack: Stack) -> None:
             with urllib.request.urlopen(question, timeout=10) as reply:  # noqa: S310
                 told = reply.headers["access-control-allow-origin"]
         except urllib.error.HTTPError as error:
-            told = error.headers["access-control-allow-origin"]
+            with error:
+                told = error.headers["access-control-allow-origin"]
         assert (told == origin) is allowed, origin
 
 

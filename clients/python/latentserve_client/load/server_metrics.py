@@ -46,6 +46,9 @@ def scrape(url: str) -> Samples:
         # The scheme was checked: no file is opened.
         with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as reply:  # noqa: S310
             text = reply.read(_MAX_BYTES).decode("utf-8", "replace")
+    except urllib.error.HTTPError as error:
+        error.close()  # it holds the connection
+        raise NoMetrics(f"{url}: {error.reason}") from None
     except (urllib.error.URLError, OSError, ValueError) as error:
         raise NoMetrics(f"{url}: {getattr(error, 'reason', error)}") from None
     samples = parse(text)
