@@ -100,8 +100,8 @@ def _require_compiler(device: torch.device) -> None:
     except Exception as error:  # of a class that differs from back end to back end
         first_line = str(error).strip().partition("\n")[0]
         raise ConfigError(
-            f"training.compile found no working compiler ({first_line}); install g++ (and, for a "
-            "GPU, triton), or set training.compile = false"
+            f"training.compile found no working compiler ({first_line}); install g++ and "
+            "Python's headers (and, for a GPU, triton), or set training.compile = false"
         ) from error
 
 

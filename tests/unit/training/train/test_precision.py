@@ -1,4 +1,6 @@
 import shutil
+import sysconfig
+from pathlib import Path
 
 import pytest
 import torch
@@ -112,7 +114,10 @@ def test_a_gradient_in_the_loss_is_explained():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs g++")
+@pytest.mark.skipif(
+    not (shutil.which("g++") and Path(sysconfig.get_path("include"), "Python.h").exists()),
+    reason="torch.compile needs g++ and Python's headers (Debian: python3-dev)",
+)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, in its compiler
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # that, too
 def test_a_compiled_model_has_the_same_names_and_takes_nearly_the_same_step(
