@@ -108,7 +108,7 @@ def test_too_few_images_are_refused(write):
     ("labels", "message"),
     [
         (np.zeros(39, int), "labels holds 39 labels for 40 images"),
-        (np.zeros(40), "labels is float64 .*whole number"),
+        (np.zeros(40), "labels is float64 .*one integer"),
         (np.zeros((40, 10), int), r"shape \[40, 10\].*argmax"),
         (np.full(40, -1), "labels from -1 to -1; number the classes from 0"),
         (np.full(40, 2**40), "number the classes from 0"),

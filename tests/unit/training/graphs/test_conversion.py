@@ -99,7 +99,7 @@ def test_parity_refuses_nan(encoder):
 def test_parity_refuses_other_names(encoder):
     graph, model = encoder
     renamed = Graph(graph.file, graph.module, "images", ("latents",), ("encode",))
-    with pytest.raises(ParityError, match=r"gives \['mean'\], not \['latents'\]"):
+    with pytest.raises(ParityError, match=r"has the outputs \['mean'\], not \['latents'\]"):
         check_parity(model, renamed, SHAPE, LATENT_DIM)
 
 
@@ -128,7 +128,7 @@ class Noisy(Encoder):
 
 
 def test_a_module_that_draws_random_numbers_is_refused():
-    with pytest.raises(ExportError, match=r"draws random numbers .*make the noise an input"):
+    with pytest.raises(ExportError, match=r"generates random numbers .*make the noise an input"):
         convert(graph_of(Noisy()), SHAPE, LATENT_DIM)
 
 
@@ -184,7 +184,7 @@ def test_notes_are_refused_and_stripped(where):
         helper.set_model_props(model, {"trace": note})
     else:
         model.graph.node[0].doc_string = note
-    with pytest.raises(ExportError, match="notes of the exporting machine"):
+    with pytest.raises(ExportError, match="metadata of the exporting machine"):
         inspect(model, "encode.onnx")
     strip_local_information(model)
     inspect(model, "encode.onnx")

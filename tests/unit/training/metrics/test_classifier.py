@@ -43,7 +43,7 @@ def test_an_altered_graph_is_refused(copied):
     content = bytearray(copied.read_bytes())
     content[len(content) // 2] ^= 1
     copied.write_bytes(content)
-    with pytest.raises(EvaluationError, match=r"its card says [0-9a-f]{64}: figures would not"):
+    with pytest.raises(EvaluationError, match=r"its card says [0-9a-f]{64}: metrics would not"):
         load_classifier(copied)
 
 

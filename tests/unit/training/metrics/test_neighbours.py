@@ -74,7 +74,7 @@ def test_twins_are_neighbours_at_distance_0():
 
 
 def test_too_few_points_are_refused():
-    with pytest.raises(ValueError, match="3 points have no 3 neighbours each"):
+    with pytest.raises(ValueError, match="3 points have fewer than 3 neighbours each"):
         own_radii(points(3, 0), 3)
 
 

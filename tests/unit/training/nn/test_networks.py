@@ -27,7 +27,7 @@ NETWORKS = [
 
 @pytest.mark.parametrize("fields", NETWORKS)
 @pytest.mark.parametrize("image_shape", [(1, 12, 12), (3, 8, 4)])
-def test_images_become_codes_and_codes_images(fields, image_shape):
+def test_images_become_latents_and_latents_images(fields, image_shape):
     config = NetworkConfig(**fields)
     code = build_encoder(image_shape, config, 7)(torch.rand(5, *image_shape))
     assert code.shape == (5, 7)
