@@ -20,7 +20,7 @@ from latentserve_training.metrics.classifier import load_classifier
             "error: the folder absent does not exist",
         ),
         (["train", "--config", "mnist-ae", "--data", "mnits"], "did you mean 'mnist'?"),
-        (["export", "absent"], "error: there is no checkpoint"),
+        (["export", "absent"], "error: the checkpoint absent/best.pt does not exist"),
         (["evaluate", "absent"], "error: absent is neither a run"),
         (["evaluate", ".", "--classifier", "absent.onnx"], "error: . is neither a run"),
         (["results", "absent"], "error: absent has no readable evaluation.json"),

@@ -59,7 +59,7 @@ def gradient_penalty(real_logits: Tensor, images: Tensor) -> Tensor:
     return 0.5 * slopes.flatten(1).square().sum(1).mean()
 
 
-def equilibrium_gate(real: float, fake: float, margin: float) -> tuple[bool, bool]:
+def equilibrium_rule(real: float, fake: float, margin: float) -> tuple[bool, bool]:
     """Whether to train the discriminator and the decoder in this step.
 
     From the published code of Larsen et al. 2016 (1512.09300): at the equilibrium each of the two

@@ -282,7 +282,7 @@ def test_a_name_that_the_server_would_refuse_is_refused_first(tmp_path, own_run)
 
 
 def test_a_run_must_be_there_and_finished(tmp_path, own_run):
-    with pytest.raises(CheckpointError, match="no checkpoint"):
+    with pytest.raises(CheckpointError, match="does not exist; train the model first"):
         export_run(RunFolder(tmp_path / "absent"), tmp_path / "exports")
     own_run.evaluation.unlink()
     with pytest.raises(CheckpointError, match=r"no readable evaluation\.json"):

@@ -40,7 +40,7 @@ def test_one_image_for_ever_is_a_collapse(monitor, image_data, caplog):
     assert quality.coverage < 0.3
     with caplog.at_level(logging.WARNING):
         quality.warn()
-    assert "the samples have collapsed: they vary 0.00 times" in caplog.text
+    assert "the samples have collapsed: their variance is 0.00 times" in caplog.text
 
 
 def test_a_class_that_is_missing_is_a_collapse(classifying, image_data, caplog):

@@ -255,7 +255,7 @@ def test_the_title_says_what_is_special():
         ({"binarisation": "static"}, "binarisation"),
         ({"likelihood": "bernoulli", "output": "linear"}, "output"),
         ({"samples": 0}, "samples"),
-        ({"objective": "iwae"}, "raise samples"),
+        ({"objective": "iwae"}, "set samples above 1"),
         ({"objective": "iwae", "samples": 2, "free_bits": 0.1}, "free_bits"),
         ({"kl_warmup_steps": -1}, "kl_warmup_steps"),
         ({"one_sample_steps": -1}, "one_sample_steps"),

@@ -7,7 +7,7 @@ from latentserve_training.errors import NonFiniteLossError
 from latentserve_training.graphs.conversion import check_parity, convert
 from latentserve_training.models.registry import KINDS, kind_of
 from latentserve_training.models.vae_gan import VAEGAN, Terms, VAEGANConfig, relative_error
-from latentserve_training.nn.adversarial_losses import discriminator_loss, equilibrium_gate
+from latentserve_training.nn.adversarial_losses import discriminator_loss, equilibrium_rule
 from latentserve_training.optim.optimizer import OptimizerConfig
 
 SHAPE = (1, 4, 8)
@@ -178,7 +178,7 @@ def test_the_gate_looks_at_this_batch(real, fake):
     zero = torch.zeros(())
     terms = Terms(zero, zero, torch.tensor(real), torch.tensor(fake), zero, zero)
     assert build().networks_to_update(terms) == (True, True)  # the gate is off
-    assert build(equilibrium_margin=0.3).networks_to_update(terms) == equilibrium_gate(
+    assert build(equilibrium_margin=0.3).networks_to_update(terms) == equilibrium_rule(
         real, fake, 0.3
     )
 

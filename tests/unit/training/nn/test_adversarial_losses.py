@@ -5,7 +5,7 @@ import torch
 
 from latentserve_training.nn.adversarial_losses import (
     discriminator_loss,
-    equilibrium_gate,
+    equilibrium_rule,
     fake_cost,
     generator_loss,
     gradient_penalty,
@@ -128,4 +128,4 @@ def test_the_slope_penalty_trains_the_weights():
     ],
 )
 def test_who_is_ahead_waits(real, fake, expected):
-    assert equilibrium_gate(real, fake, margin=0.35) == expected
+    assert equilibrium_rule(real, fake, margin=0.35) == expected

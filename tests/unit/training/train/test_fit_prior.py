@@ -93,7 +93,7 @@ def test_latents_that_never_change_get_a_narrow_gaussian(codes):
 
 
 def test_codes_that_are_all_the_same_are_refused():
-    with pytest.raises(ConfigError, match="all images have the same code"):
+    with pytest.raises(ConfigError, match="all images have the same latents"):
         fit_mixture(np.ones((10, 2)), 2, "full", seed=0)
 
 
@@ -150,7 +150,7 @@ def test_deterministic_kinds_may_have_a_sampler(kind, make_config, image_data):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("vae", "a model of kind vae has a prior already"),
+        ("vae", "a model of kind vae already has a prior"),
         ("sparse", "a model of kind sparse cannot have one: nearly all its latents are zero"),
     ],
 )
@@ -168,7 +168,7 @@ def test_kinds_without_a_use_for_it_say_so_before_any_training(
     [
         (SamplerConfig(components=161), 3, "161, more than the 160 codes"),
         (SamplerConfig(components=60, max_fit_images=50), 3, "60, more than the 50 codes"),
-        (SamplerConfig(components=100), 300, "makes 9,000,000 numbers; 4,194,304 at most"),
+        (SamplerConfig(components=100), 300, "needs 9,000,000 parameters; the limit is 4,194,304"),
     ],
 )
 def test_too_few_images_and_too_many_numbers_are_refused(
