@@ -48,7 +48,7 @@ def test_what_is_no_run_or_no_record_is_refused(tmp_path, finished_run):
         record_of(RunFolder(tmp_path))
     run = RunFolder(shutil.copytree(finished_run("sparse").path, tmp_path / "run"))
     run.metrics.unlink()
-    with pytest.raises(CheckpointError, match="is no run"):
+    with pytest.raises(CheckpointError, match="is not a run folder"):
         record_of(run)
     (tmp_path / "broken.json").write_text("{", encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"broken\.json cannot be read"):
