@@ -65,7 +65,7 @@ def test_a_run_is_measured_again_and_printed(
     assert main([*command, "--images", "20", "--verbose"]) == 0
     output = capsys.readouterr().out
     assert "test_knn_accuracy: 20 samples; vote of the 5 training images" in output
-    assert "test_mse: stored is one of 60 samples" in output
+    assert "test_mse: the stored value is from 60 samples" in output
     assert f"measured now: test_knn_accuracy; stored in {run}" in output
     assert main([*command, "--dry-run"]) == 0
     assert "nothing was stored" in capsys.readouterr().out

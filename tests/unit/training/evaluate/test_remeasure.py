@@ -71,7 +71,7 @@ def test_an_export_is_measured_through_its_graphs(exported_run, tmp_path):
     for name, stored in before["metrics"].items():
         if name in answer.measured and name != "decode_latency_us":
             assert after["metrics"][name]["value"] == pytest.approx(stored["value"], rel=1e-3)
-    assert answer.omitted["test_classes_covered"].startswith("there is nothing to measure it with")
+    assert answer.omitted["test_classes_covered"].startswith("not measured: it needs labels")
 
 
 def test_a_dry_run_stores_nothing(run):
@@ -82,7 +82,7 @@ def test_a_dry_run_stores_nothing(run):
     assert (folder / "evaluation.json").read_bytes() == before
 
 
-def test_fewer_images_replace_no_figure_of_more(run):
+def test_a_metric_from_fewer_images_does_not_replace_one_from_more(run):
     folder = run("sparse").path
     before = stored_in(folder)["metrics"]
     answer = evaluate_folder(folder, None, Request(["test_mse", "test_knn_accuracy"], images=20))
@@ -91,7 +91,7 @@ def test_fewer_images_replace_no_figure_of_more(run):
     assert after["test_knn_accuracy"]["samples"] == 20
     assert answer.measured == ("test_knn_accuracy",)
     assert answer.omitted == {
-        "test_mse": "stored is one of 60 samples, this one had 20; it stays as it was"
+        "test_mse": "the stored value is from 60 samples, the new one from 20; kept as stored"
     }
 
 
@@ -108,7 +108,7 @@ def test_a_contractive_run_has_its_twin_and_its_export_keeps_what_was_measured(
     answer = evaluate_folder(export, None, Request(wanted))
     assert answer.measured == ()
     assert "needs more than the exported graphs" in answer.omitted["test_jacobian"]
-    assert "with a baseline" in answer.omitted["test_mse_beside_plain"]
+    assert "has a baseline" in answer.omitted["test_mse_beside_plain"]
     assert stored_in(export)["metrics"] == before
 
 
@@ -138,17 +138,19 @@ def test_a_log_likelihood_that_is_stored_is_not_measured_again_unasked(run):
 
 def test_importance_samples_are_for_models_with_a_likelihood(finished_run):
     request = Request(["test_mse"], importance_samples=5)
-    with pytest.raises(EvaluationError, match="test_log_likelihood_nats is no figure of a model"):
+    with pytest.raises(
+        EvaluationError, match="test_log_likelihood_nats is not a metric of a model"
+    ):
         evaluate_folder(finished_run("sparse").path, None, request)
 
 
 @pytest.mark.parametrize(
     ("metrics", "message"),
     [
-        (["test_msee"], "there is no metric 'test_msee'; did you mean 'test_mse'"),
+        (["test_msee"], "unknown metric 'test_msee'; did you mean 'test_mse'"),
         (["coverage"], "did you mean 'test_coverage'"),
-        (["test_jacobian"], "test_jacobian is no figure of a model of kind sparse, which has: "),
-        (["test_coverage"], "test_coverage is no figure of a model of kind sparse"),
+        (["test_jacobian"], "test_jacobian is not a metric of a model of kind sparse, which has: "),
+        (["test_coverage"], "test_coverage is not a metric of a model of kind sparse"),
     ],
 )
 def test_a_metric_that_it_cannot_have_is_refused(metrics, message, finished_run):

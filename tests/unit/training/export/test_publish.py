@@ -180,7 +180,9 @@ def test_the_same_run_gives_the_same_files(tmp_path, finished_run, exported):
 def test_a_version_is_replaced_only_by_force(tmp_path, finished_run, converted_once):
     run, exports = finished_run("autoencoder"), tmp_path / "exports"
     folder = export_run(run, exports, revision="old").folder
-    with pytest.raises(ExportError, match=r"1 exists; leave out --version for 2, or .*--force"):
+    with pytest.raises(
+        ExportError, match=r"1 exists; omit --version to export version 2, or .*--force"
+    ):
         export_run(run, exports, version=1)
     (folder / "stray.txt").write_text("left behind")
     export_run(run, exports, version=1, force=True, revision="new")

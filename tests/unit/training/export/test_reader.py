@@ -75,7 +75,7 @@ def test_an_export_with_a_mixture_draws_from_it(exported_run, finished_run, make
     assert {"test_coverage", "test_code_log_likelihood_nats"} <= {*applicable(model)}
     folder = shutil.copytree(exported, tmp_path / "1")
     (folder / "prior.npz").write_bytes(b"something else")
-    with pytest.raises(EvaluationError, match=r"prior\.npz is not the file"):
+    with pytest.raises(EvaluationError, match=r"prior\.npz does not have the sha256"):
         load_export(folder)
 
 
@@ -106,11 +106,11 @@ def test_a_figure_that_is_none_is_not_stored(exported_run, tmp_path):
 def test_an_altered_or_missing_file_is_refused(exported_run, tmp_path):
     folder = shutil.copytree(exported_run("vae"), tmp_path / "1")
     (folder / "decode.onnx").write_bytes(b"something else")
-    with pytest.raises(EvaluationError, match=r"decode\.onnx is not the file"):
+    with pytest.raises(EvaluationError, match=r"decode\.onnx does not have the sha256"):
         load_export(folder)
     (folder / "decode.onnx").unlink()
     with pytest.raises(EvaluationError, match=r"decode\.onnx cannot be read"):
         load_export(folder)
     (folder / "manifest.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(EvaluationError, match="is no export of this version"):
+    with pytest.raises(EvaluationError, match="is not a valid export"):
         load_export(folder)

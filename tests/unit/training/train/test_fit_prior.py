@@ -151,7 +151,7 @@ def test_deterministic_kinds_may_have_a_sampler(kind, make_config, image_data):
     ("kind", "message"),
     [
         ("vae", "a model of kind vae already has a prior"),
-        ("sparse", "a model of kind sparse cannot have one: nearly all its latents are zero"),
+        ("sparse", "a model of kind sparse cannot have one: most of its latents are exactly zero"),
     ],
 )
 def test_kinds_without_a_use_for_it_say_so_before_any_training(
@@ -166,8 +166,8 @@ def test_kinds_without_a_use_for_it_say_so_before_any_training(
 @pytest.mark.parametrize(
     ("config", "latents", "message"),
     [
-        (SamplerConfig(components=161), 3, "161, more than the 160 codes"),
-        (SamplerConfig(components=60, max_fit_images=50), 3, "60, more than the 50 codes"),
+        (SamplerConfig(components=161), 3, "161, more than the 160 latent vectors"),
+        (SamplerConfig(components=60, max_fit_images=50), 3, "60, more than the 50 latent vectors"),
         (SamplerConfig(components=100), 300, "needs 9,000,000 parameters; the limit is 4,194,304"),
     ],
 )
