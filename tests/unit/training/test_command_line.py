@@ -31,7 +31,7 @@ from latentserve_training.metrics.classifier import load_classifier
         (["train-classifier", "--set", "epochs=1"], "did you mean 'training.epochs'?"),
     ],
 )
-def test_a_users_error_is_one_line(arguments, message, capsys):
+def test_a_user_error_is_one_line(arguments, message, capsys):
     assert main(arguments) == 1
     output = capsys.readouterr()
     assert message in output.err
@@ -110,7 +110,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
         main(["train", "--config", "mnist-ae"])
 
 
-def test_an_interruption_says_how_to_go_on(monkeypatch, capsys):
+def test_an_interruption_prints_how_to_resume(monkeypatch, capsys):
     from latentserve_training import config
 
     def interrupt(*_):

@@ -26,7 +26,7 @@ def test_classes_that_overlap_are_found_as_often_as_is_possible():
     ) == pytest.approx(0.841, abs=0.01)
 
 
-def test_the_scale_of_a_code_does_not_matter():
+def test_the_scale_of_features_does_not_matter():
     features, labels = clusters(200, 0, spread=2.0)
 
     def accuracy(scale):
@@ -37,13 +37,13 @@ def test_the_scale_of_a_code_does_not_matter():
     assert accuracy(1e4) == accuracy(1.0)
 
 
-def test_it_is_fitted_while_measuring():
+def test_the_probe_is_fitted_in_inference_mode():
     with torch.inference_mode():
         features, labels = clusters(200, 0)
         assert fit_probe(features, labels, features, labels).accuracy(features, labels) == 1.0
 
 
-def test_the_weight_decay_is_chosen_on_the_held_out_codes():
+def test_the_weight_decay_is_selected_on_held_out_features():
     train, held_out = clusters(40, 0, spread=3.0), clusters(300, 3, spread=3.0)
     chosen = fit_probe(*train, *held_out).accuracy(*held_out)
     # Chosen on the training features themselves, the decay is one of the others.

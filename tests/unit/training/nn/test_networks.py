@@ -67,7 +67,7 @@ def test_a_residual_block_starts_as_the_identity():
     assert torch.equal(ResidualBlock(4)(features), features)
 
 
-def test_fewer_channels_for_the_code_shrink_the_dense_layer():
+def test_code_channels_shrink_the_dense_layer():
     config = NetworkConfig(network="residual", channels=(4, 6), code_channels=2)
     encoder, decoder = build_encoder((1, 12, 12), config, 7), build_decoder((1, 12, 12), config, 7)
     assert encoder.project.in_features == decoder.expand.out_features == 2 * 3 * 3

@@ -44,7 +44,7 @@ def test_the_targets_of_this_repository_are_of_existing_kinds():
     assert {target.where["kind"] for target in targets} <= {*KINDS, "gan", "vae-gan"}
 
 
-def test_one_run_beside_its_anchor(record):
+def test_one_run_with_its_target_and_anchor(record):
     page = render([with_value(record, 0.25, 0)], [target()])
     row = next(line for line in page.splitlines() if line.startswith("| sparse error"))
     assert row == (

@@ -23,7 +23,7 @@ def checkpoint():
     )
 
 
-def test_what_is_saved_is_loaded(tmp_path, checkpoint):
+def test_a_saved_checkpoint_is_loaded_unchanged(tmp_path, checkpoint):
     save_checkpoint(checkpoint, tmp_path / "last.pt")
     loaded = load_checkpoint(tmp_path / "last.pt")
     for field in dataclasses.fields(Checkpoint):

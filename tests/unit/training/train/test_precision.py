@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 
 class Recorder(nn.Module):
-    """A network that remembers in which type it computed."""
+    """A network that records the dtype of its computation."""
 
     def __init__(self):
         super().__init__()
