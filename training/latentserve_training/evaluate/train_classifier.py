@@ -126,7 +126,7 @@ def load_classifier_config(preset: str, overrides: Iterable[str] = ()) -> Classi
 
 
 def train_classifier(config: ClassifierConfig, data: ImageData, out: Path) -> Classifier:
-    """Train, export to ``out`` and write the card beside it; the test images are used once.
+    """Train, export to ``out`` and write the card next to it; the test images are used once.
 
     Raises:
         DataError: If there are no labels.

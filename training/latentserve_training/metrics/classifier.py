@@ -82,7 +82,7 @@ class Classifier:
 
 
 def load_classifier(path: Path = SHIPPED) -> Classifier:
-    """Load a classifier and its card, ``<name>.json`` beside ``<name>.onnx``.
+    """Load a classifier and its card, ``<name>.json`` next to ``<name>.onnx``.
 
     Raises:
         EvaluationError: If a file is missing or damaged, or the graph does not match the card.
