@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 
 
 class Recorder(nn.Module):
-    """A network that remembers in which type it computed."""
+    """A network that records the dtype of its computation."""
 
     def __init__(self):
         super().__init__()
@@ -85,7 +85,7 @@ def test_a_run_in_bfloat16_ends_close_to_one_in_float32_with_float32_weights(
 def test_a_kind_without_a_network_is_refused(setting, make_config, image_data):
     config = make_config("sparse", training=setting)
     model = build_model(config, image_data.image_shape)
-    with pytest.raises(ConfigError, match="without a network of its own"):
+    with pytest.raises(ConfigError, match="has no separate network"):
         prepare_networks(model, config.training, CPU)
 
 
