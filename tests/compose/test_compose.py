@@ -96,8 +96,8 @@ def test_grpc_web_is_allowed_for_local_pages_only(stack: Stack) -> None:
                 returned = reply.headers["access-control-allow-origin"]
         except urllib.error.HTTPError as error:
             with error:
-                told = error.headers["access-control-allow-origin"]
-        assert (told == origin) is allowed, origin
+                returned = error.headers["access-control-allow-origin"]
+        assert (returned == origin) is allowed, origin
 
 
 def test_the_image_is_minimal_and_the_container_is_restricted(stack: Stack) -> None:

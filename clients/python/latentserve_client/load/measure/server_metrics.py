@@ -48,7 +48,7 @@ def scrape(url: str) -> MetricsSnapshot:
             text = reply.read(_MAX_BYTES).decode("utf-8", "replace")
     except urllib.error.HTTPError as error:
         error.close()  # it holds the connection
-        raise NoMetrics(f"{url}: {error.reason}") from None
+        raise MetricsUnavailable(f"{url}: {error.reason}") from None
     except (urllib.error.URLError, OSError, ValueError) as error:
         raise MetricsUnavailable(f"{url}: {getattr(error, 'reason', error)}") from None
     samples = parse(text)
