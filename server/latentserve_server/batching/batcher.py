@@ -34,6 +34,7 @@ from latentserve_server.batching.quota import QueueQuota
 from latentserve_server.batching.request import NEVER_NS, Completion, Done, QueuedRequest, Rows
 from latentserve_server.batching.service_rate import ServiceRate
 from latentserve_server.errors import CallError, DeadlineExceeded, Unavailable
+from latentserve_server.vital_thread import VitalThread
 
 __all__ = ["Backlog", "Batcher", "BatcherCallbacks", "Runner"]
 
@@ -167,7 +168,7 @@ class Batcher:
 
     def start(self) -> None:
         """Start the thread that runs the batches that are not executed inline."""
-        self._thread = threading.Thread(target=self._loop, name=f"engine-{self._name}", daemon=True)
+        self._thread = VitalThread(self._loop, name=f"engine-{self._name}")
         self._thread.start()
 
     def submit(

@@ -340,6 +340,8 @@ def supervise(
             make_restarts=make_restarts,
         )
         return supervisor.run(events)
+    except Exception as error:  # noqa: BLE001 - workers drain and end when this process has ended
+        exit_status.end_failed("the supervisor", error)
     finally:
         aggregated.close()
         port.close()

@@ -34,6 +34,7 @@ from latentserve_server.supervisor.messages import (
     Serving,
     Stop,
 )
+from latentserve_server.vital_thread import VitalThread
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ class _SupervisorCommands:
             lambda: log.warning("SIGHUP ignored: send it to the supervisor to reload"),
         )
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
-        threading.Thread(target=self._listen, args=(app,), name="commands", daemon=True).start()
+        VitalThread(self._listen, args=(app,), name="commands").start()
 
     def report_serving(self) -> None:
         """Tell the supervisor that this worker is serving."""
@@ -137,14 +138,23 @@ class _SupervisorCommands:
             if isinstance(message, Stop):
                 stops += 1
                 self._call_in_loop(self._stop, app, stops)
-            elif isinstance(message, IpcRequest) and isinstance(message.body, ReportMetrics):
-                self._channel.reply(message, list(app.metrics.registry.collect()))
-            elif isinstance(message, IpcRequest) and isinstance(message.body, Ping):
-                self._channel.reply(message, True)
-            elif isinstance(message, IpcRequest) and isinstance(message.body, Reload):
-                threading.Thread(
-                    target=self._reload, args=(app, message, message.body.names), daemon=True
-                ).start()
+            elif isinstance(message, IpcRequest):
+                try:
+                    self._handle(app, message)
+                except Exception as error:  # the next command must be received all the same
+                    log.exception("a command of the supervisor failed")
+                    failure = f"a command failed in the worker: {type(error).__name__}"
+                    self._channel.reply(message, LatentserveError(failure))
+
+    def _handle(self, app: App, request: IpcRequest) -> None:
+        if isinstance(request.body, ReportMetrics):
+            self._channel.reply(request, list(app.metrics.registry.collect()))
+        elif isinstance(request.body, Ping):
+            self._channel.reply(request, True)
+        elif isinstance(request.body, Reload):
+            threading.Thread(
+                target=self._reload, args=(app, request, request.body.names), daemon=True
+            ).start()
 
     def _reload(self, app: App, request: IpcRequest, names: frozenset[str]) -> None:
         # A worker that still starts may have read the folder before the change.

@@ -8,7 +8,6 @@ this is private to grpcio: `server.find_incompatibility` tests it at every start
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from types import MethodType
 from typing import Any
@@ -17,11 +16,12 @@ from grpc import _server
 from grpc._cython import cygrpc
 
 from latentserve_server.transport.completion_queue.inline_execution import InlineExecution
+from latentserve_server.vital_thread import VitalThread
 
 log = logging.getLogger(__name__)
 
 _NO_WAIT = 0.0  # a past deadline: poll returns an event that has arrived, or times out at once
-_MAX_POLL_S = 60.0
+_MAX_POLL_S = 0.25  # several signs of life within any --watchdog-s of at least one second
 _REQUIRED = (
     "_ServerStage",
     "_process_event_and_continue",
@@ -36,24 +36,45 @@ def missing() -> list[str]:
     return [f"grpc._server.{name}" for name in _REQUIRED if not hasattr(_server, name)]
 
 
-def start(server: Any, inline: InlineExecution) -> None:
-    """Start a `grpc.server` whose port is bound, as `grpc._server._start` does."""
-    state = server._state
-    with state.lock:
-        state.server.start()
-        state.stage = _server._ServerStage.STARTED
-        for method in state.registered_method_handlers:
-            _server._request_registered_call(state, method)
-        _server._request_call(state)
-    threading.Thread(target=_poll, args=(state, inline), name="polling", daemon=True).start()
+class Poller:
+    """Polls the completion queue of a `grpc.server` whose port is bound.
 
+    If its thread fails, the process ends: no call would be received, refused or cancelled any more.
 
-def _poll(state: Any, inline: InlineExecution) -> None:
-    poll = state.completion_queue.poll
-    timed_out = cygrpc.CompletionType.queue_timeout
-    inline.begin()
-    try:
+    Args:
+        server: the server.
+        inline: inline execution on the polling thread.
+    """
+
+    def __init__(self, server: Any, inline: InlineExecution) -> None:
+        self._state = server._state
+        self._inline = inline
+        self._turns = 0
+        self._ended = False
+
+    @property
+    def turns(self) -> int | None:
+        """Number that changes several times a second while the thread polls; None at the end."""
+        return None if self._ended else self._turns
+
+    def start(self) -> None:
+        """Start the server and the polling thread, as `grpc._server._start` does."""
+        state = self._state
+        with state.lock:
+            state.server.start()
+            state.stage = _server._ServerStage.STARTED
+            for method in state.registered_method_handlers:
+                _server._request_registered_call(state, method)
+            _server._request_call(state)
+        VitalThread(self._poll, name="polling").start()
+
+    def _poll(self) -> None:
+        state, inline = self._state, self._inline
+        poll = state.completion_queue.poll
+        timed_out = cygrpc.CompletionType.queue_timeout
+        inline.begin()
         while True:
+            self._turns += 1
             event = poll(_NO_WAIT if inline else time.time() + _MAX_POLL_S)
             if event.completion_type == timed_out:
                 if inline:
@@ -61,14 +82,16 @@ def _poll(state: Any, inline: InlineExecution) -> None:
                 continue
             try:
                 if not _dispatch(state, event):
-                    return
+                    break
             except Exception:  # of one call, which must not affect other calls
                 log.exception("an event could not be handled")
+                if not state.due and state.stage is _server._ServerStage.STARTED:
+                    raise  # grpc.server has not requested the next call, so none would arrive
             # The event may hold a reference to an ended call, which must be freed now.
             event = None
             if inline and inline.due:
                 inline.run()
-    finally:
+        self._ended = True
         inline.end()
 
 

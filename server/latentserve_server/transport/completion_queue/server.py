@@ -37,6 +37,7 @@ from latentserve_server.transport.completion_queue import poller
 from latentserve_server.transport.completion_queue.acceptor import Acceptor
 from latentserve_server.transport.completion_queue.calls import Method
 from latentserve_server.transport.completion_queue.inline_execution import InlineExecution
+from latentserve_server.transport.completion_queue.poller import Poller
 from latentserve_server.transport.drain import DrainGate
 from latentserve_server.transport.interceptors import Interceptors
 
@@ -90,6 +91,12 @@ class CompletionQueueServer:
         pool = ThreadPoolExecutor(_REFLECTION_THREADS, thread_name_prefix="reflection")
         self._server: Any = grpc.server(pool, options=list(endpoint.options))
         self._acceptors: list[Acceptor] = []
+        self._poller = Poller(self._server, self._inline)
+
+    @property
+    def turns(self) -> int | None:
+        """Number that changes while the polling thread is alive; see `Poller.turns`."""
+        return self._poller.turns
 
     def add(self, service: Service) -> None:
         """Register the methods of a service. Must be called before `start`."""
@@ -116,7 +123,7 @@ class CompletionQueueServer:
     def start(self) -> int:
         """Serve and return the port. Raises SettingsError if the port cannot be bound."""
         port = bind(self._server, self._endpoint)
-        poller.start(self._server, self._inline)
+        self._poller.start()
         for acceptor in self._acceptors:
             # The polling thread runs until this set is empty; the last event removes the acceptor.
             self._server._state.rpc_states.add(acceptor)
@@ -157,6 +164,11 @@ class CompletionQueueTransport:
     def in_flight(self) -> int:
         """Number of calls that were admitted and whose last byte is not written."""
         return self._gate.in_flight
+
+    @property
+    def turns(self) -> int | None:
+        """Sign of life of the polling thread; see `Transport`."""
+        return None if self._server is None else self._server.turns
 
     async def start(self, endpoint: Endpoint, services: Sequence[Service]) -> int:
         """Serve and return the port. Raises SettingsError if the port cannot be bound."""
