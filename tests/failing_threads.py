@@ -1,6 +1,7 @@
 """Server with a part that fails: `failing_threads.py PART FILE [flags]`.
 
-The part fails with a MemoryError, or hangs, as soon as FILE exists. With --workers, it is started
+The part fails with a MemoryError, or hangs, as soon as FILE exists; the batches of the part
+"batch-hangs" hang if a latent is above 100, until FILE exists. With --workers, it is started
 again for each worker, as `... --worker FD NUMBER`.
 """
 
@@ -50,6 +51,17 @@ def hanging(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def hanging_batch(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the `run` of an engine, which hangs for some inputs until the file exists."""
+
+    def run(engine: OnnxEngine, operation: str, inputs: Any) -> Any:
+        while (inputs[0] > 100).any() and not FILE.exists():
+            time.sleep(0.01)
+        return function(engine, operation, inputs)
+
+    return run
+
+
 async def fail_main_loop() -> None:
     """Raise an error in the loop of grpc.aio that accepts calls."""
     while True:
@@ -77,7 +89,7 @@ def inject() -> None:
     elif PART == "engine":
         Batcher.run_next = failing(Batcher.run_next)  # type: ignore[method-assign]
     elif PART == "batch-hangs":
-        OnnxEngine.run = hanging(OnnxEngine.run)  # type: ignore[method-assign]
+        OnnxEngine.run = hanging_batch(OnnxEngine.run)  # type: ignore[method-assign]
     elif PART == "main-loop":
         started = App.start
 

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+import tiny_models
 from latentserve.v1 import generative_service_pb2 as pb
+from latentserve.v1 import tensor_pb2
 from latentserve_server import exit_status
-from served import EITHER_TRANSPORT, Server, served
+from served import EITHER_TRANSPORT, Server, ref, served
 from vitals import eventually
 
 PROGRAM = Path(__file__).parents[1] / "failing_threads.py"
@@ -120,3 +123,37 @@ def test_a_process_without_signs_of_life_ends_where_that_is_wanted(
         switch.touch()
         assert server.process.wait(LIMIT_S) == exit_status.STUCK
         assert "has shown no sign of life" in server.log
+
+
+def test_a_batch_that_hangs_stops_neither_other_models_nor_health(
+    transport: str, exports: Path, tmp_path: Path
+) -> None:
+    tiny_models.write_model(exports, "tiny-ae", kind="autoencoder")
+    flags = ("--watchdog-s", "1", "--default-model", "tiny-vae")
+    with (
+        failing("batch-hangs", exports, tmp_path, *flags) as (server, switch),
+        server.generative() as stub,
+    ):
+
+        def decode(model: str, latent: float, timeout_s: float = LIMIT_S) -> Any:
+            data = np.full((1, tiny_models.DIM), latent, dtype=np.float32).tobytes()
+            shape = [1, tiny_models.DIM]
+            tensor = tensor_pb2.Tensor(
+                data_type=tensor_pb2.DATA_TYPE_FLOAT32, shape=shape, data=data
+            )
+            request = pb.DecodeRequest(model=ref(model), latents=tensor)
+            return stub.Decode.future(request, timeout=timeout_s)
+
+        hanging = decode("tiny-vae", 1000.0, timeout_s=2.0)
+        decode("tiny-ae", 1.0).result()
+        assert hanging.exception().code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        eventually(lambda: health(server) == health_pb2.HealthCheckResponse.NOT_SERVING)
+        decode("tiny-ae", 1.0).result()
+        queued = decode("tiny-vae", 1.0)  # behind the batch that hangs
+        decode("tiny-ae", 1.0).result()
+        switch.touch()
+        queued.result()
+        eventually(lambda: health(server) == health_pb2.HealthCheckResponse.SERVING)
+        decode("tiny-vae", 1.0).result()
+        assert ("another thread polls" in server.log) == (transport == "cq")
+        assert server.stop() == 0

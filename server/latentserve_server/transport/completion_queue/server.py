@@ -135,6 +135,13 @@ class CompletionQueueServer:
         stopped: Event = self._server.stop(grace_s)
         return stopped
 
+    def stop_and_wait(self, grace_s: float, timeout_s: float) -> bool:
+        """Stop, and wait for the threads; return False if the server did not stop in time."""
+        stopped = self.stop(grace_s).wait(timeout_s)
+        if stopped:
+            self._poller.join(timeout_s)
+        return stopped
+
 
 class CompletionQueueTransport:
     """Implements `transport.base.Transport`. Check with `find_incompatibility` before use.
@@ -218,10 +225,10 @@ class CompletionQueueTransport:
     async def stop(self, grace_s: float) -> None:
         """Cut off the calls that are in flight after `grace_s`, and close the port."""
         if self._server is not None:
-            stopped = self._server.stop(grace_s)
+            server, timeout_s = self._server, grace_s + _STOP_TIMEOUT_S
             loop = asyncio.get_running_loop()
-            if not await loop.run_in_executor(None, stopped.wait, grace_s + _STOP_TIMEOUT_S):
-                log.error("grpc.server did not stop within %g s", grace_s + _STOP_TIMEOUT_S)
+            if not await loop.run_in_executor(None, server.stop_and_wait, grace_s, timeout_s):
+                log.error("grpc.server did not stop within %g s", timeout_s)
 
 
 def find_incompatibility() -> str | None:
@@ -262,7 +269,7 @@ def _test_server() -> str | None:
                 reply = call(b"hello", timeout=_TEST_TIMEOUT_S)
         finally:
             # With a grace: gRPC core writes a line to stderr for a connection that is cut off.
-            stopped = server.stop(_TEST_TIMEOUT_S).wait(_TEST_TIMEOUT_S)
+            stopped = server.stop_and_wait(_TEST_TIMEOUT_S, _TEST_TIMEOUT_S)
     if reply != b"hello" or None in deadlines:
         return f"grpcio {grpc.__version__}: the reply of the test call differs from the request"
     if not stopped or gate.in_flight:
