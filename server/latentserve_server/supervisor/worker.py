@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Collection
 from multiprocessing.connection import Connection
+from typing import NoReturn
 
 from latentserve_server import exit_status
 from latentserve_server.app import App
@@ -55,14 +56,22 @@ def run_worker(descriptor: int, number: int, engine_factory: EngineFactory = onn
         log_requests=settings.log_requests == "yes",
     )
     try:
-        asyncio.run(_serve(settings, channel, engine_factory))
-    except EngineStuck as error:
-        exit_status.end_stuck(error)
+        asyncio.run(_serve_and_end(settings, channel, engine_factory))
     except StartupError as error:
         log.error("%s", error)
         channel.send(CannotStart(str(error)))
         return exit_status.status_of(error)
-    return exit_status.STOPPED
+
+
+async def _serve_and_end(
+    settings: Settings, channel: IpcChannel, engine_factory: EngineFactory
+) -> NoReturn:
+    """Serve, then end the process, whatever its other threads do (see `exit_status.end`)."""
+    try:
+        await _serve(settings, channel, engine_factory)
+    except EngineStuck as error:
+        exit_status.end_stuck(error)
+    exit_status.end(exit_status.STOPPED)
 
 
 async def _serve(settings: Settings, channel: IpcChannel, engine_factory: EngineFactory) -> None:

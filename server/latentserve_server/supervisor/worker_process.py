@@ -88,9 +88,10 @@ class WorkerProcess:
             except OSError:
                 ours.close()
                 raise
-        self._channel = IpcChannel(Connection(ours.detach()))
-        self._channel.send(settings)
         try:
+            # Queued: the supervisor must not wait for a worker that is frozen and does not read.
+            self._channel = IpcChannel(Connection(ours.detach()), queued=True)
+            self._channel.send(settings)
             VitalThread(self._watch, name=f"worker-{number}").start()
         except RuntimeError as error:  # no more threads
             self._process.kill()
