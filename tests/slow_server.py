@@ -16,11 +16,9 @@ from numpy.typing import NDArray
 from latentserve_server.config import read_settings
 from latentserve_server.engine.device import Device
 from latentserve_server.engine.onnx import OnnxEngine
-from latentserve_server.errors import EngineStuck
-from latentserve_server.exit_status import end_stuck
 from latentserve_server.manifest.reader import Manifest
 from latentserve_server.observability import log_format
-from latentserve_server.process import serve
+from latentserve_server.process import serve_and_end
 from latentserve_server.supervisor.control_loop import supervise
 from latentserve_server.supervisor.worker import run_worker
 
@@ -64,11 +62,7 @@ def main(arguments: list[str]) -> int:
     if settings.workers > 1:
         program = [sys.executable, *sys.argv[:3], "--worker"]
         return supervise(settings, program)
-    try:
-        asyncio.run(serve(settings, slow_engine))
-    except EngineStuck as error:
-        end_stuck(error)
-    return 0
+    asyncio.run(serve_and_end(settings, slow_engine))
 
 
 if __name__ == "__main__":

@@ -1,58 +1,38 @@
-"""Command line of the server: `latentserve-server` or `python -m latentserve_server`."""
+"""Entry point of the server: `latentserve-server` or `python -m latentserve_server`.
+
+The signal handlers are installed before anything else is imported, which takes a few tenths of a
+second. Process 1 of a container ignores a signal without a handler, so a SIGTERM meanwhile would be
+lost; every other process would be killed by it, and by SIGHUP.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
+import signal
 import sys
-
-from latentserve_server import __version__, exit_status, grpc_environment
-from latentserve_server.config import Settings, read_settings
-from latentserve_server.errors import EngineStuck, SettingsError, StartupError
-from latentserve_server.observability import log_format
-
-log = logging.getLogger("latentserve_server")
 
 
 def main() -> int:
     """Serve until a signal arrives, and return the exit status (see `exit_status`)."""
-    log_format.ignore_write_errors_at_exit()
-    try:
-        settings = read_settings(sys.argv[1:])
-    except SettingsError as error:
-        with contextlib.suppress(OSError):  # stderr may be closed; the exit status is enough
-            print(f"latentserve-server: {error}", file=sys.stderr)
-        return exit_status.SETTINGS
-    log_format.configure(
-        settings.log_format,
-        settings.log_level,
-        worker=log_format.SUPERVISOR if settings.workers > 1 else None,
-        log_requests=settings.log_requests == "yes",
-    )
-    log.info("latentserve %s: %s", __version__, settings.describe())
-    try:
-        return _serve(settings)
-    except EngineStuck as error:
-        exit_status.end_stuck(error)
-    except StartupError as error:
-        log.error("latentserve-server: %s", error)
-        return exit_status.status_of(error)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end)
+    signal.signal(signal.SIGHUP, _ignore)
+    from latentserve_server.command_line import run
+
+    return run()
 
 
-def _serve(settings: Settings) -> int:
-    grpc_environment.prepare(settings.transport, os.environ)
-    # Imported here, because a supervisor needs neither gRPC nor ONNX Runtime.
-    if settings.workers > 1:
-        from latentserve_server.supervisor.control_loop import supervise
+def _end(number: int, frame: object) -> None:
+    """End the process at once, because nothing has been started yet."""
+    line = f"latentserve-server: stopped by {signal.Signals(number).name} before the start\n"
+    with contextlib.suppress(OSError):
+        os.write(2, line.encode())
+    os._exit(0)
 
-        return supervise(settings)
-    import asyncio
 
-    from latentserve_server.process import serve
-
-    asyncio.run(serve(settings))
-    return exit_status.STOPPED
+def _ignore(number: int, frame: object) -> None:
+    """Ignore a request to reload, because no model has been loaded yet."""
 
 
 if __name__ == "__main__":

@@ -12,13 +12,14 @@ from typing import Any
 from grpc_health.v1 import health_pb2
 
 from latentserve.v1 import generative_service_pb2, model_service_pb2  # noqa: F401 - for reflection
-from latentserve_server import __version__
+from latentserve_server import __version__, exit_status
 from latentserve_server.config import Settings
 from latentserve_server.engine import device
 from latentserve_server.engine.factory import EngineFactory, onnx_engine
 from latentserve_server.engine.interface import Engine
 from latentserve_server.engine.io_binding import IoBindingEngine
 from latentserve_server.errors import DeviceUnavailable, EngineStuck, NoModels, SettingsError
+from latentserve_server.liveness import watch_process
 from latentserve_server.manifest.reader import Manifest
 from latentserve_server.model_limits import warn_of_unknown
 from latentserve_server.observability.metrics import Metrics
@@ -109,6 +110,11 @@ class App:
         )
         self._folder = FolderWatcher(self.repository, settings.exports)
         self._watchdog = Watchdog(self.repository.versions, limit_s=settings.watchdog_s)
+        self._liveness = watch_process(
+            lambda: self._transport.turns,
+            limit_s=settings.watchdog_s,
+            exit_if_silent=settings.watchdog_exit == "yes",
+        )
         self._stuck = False
         self.cut_off = False
         self._threads = settings.threads
@@ -165,7 +171,8 @@ class App:
         if settings.poll_s:
             self._spawn(self._folder.poll(settings.poll_s))
         if settings.watchdog_s:
-            self._spawn(self._watch())
+            self._spawn(self._watch(), vital="the watchdog")
+            self._liveness.start()
 
     @property
     def address(self) -> str:
@@ -204,10 +211,11 @@ class App:
         On a shared port, new calls go to the other processes and are not refused. Raises
         EngineStuck if the watchdog asked for the stop.
         """
+        loop = asyncio.get_running_loop()
         for task in self._tasks:
             task.cancel()
+        await loop.run_in_executor(None, self._liveness.stop)
         drained = await self._drain() if self.port else True
-        loop = asyncio.get_running_loop()
         timeout_s = 0.0 if self._stuck else _CLOSE_TIMEOUT_S
         await loop.run_in_executor(None, lambda: self.repository.close(timeout_s=timeout_s))
         self._executor.shutdown(wait=False, cancel_futures=True)
@@ -323,8 +331,19 @@ class App:
         for name in (GENERATIVE_SERVICE, ""):
             await self._health.set(name, status)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run a coroutine as a task, and keep a reference to it, which the loop does not."""
+    def _spawn(self, work: Coroutine[Any, Any, None], *, vital: str = "") -> None:
+        """Run a coroutine as a task, and keep a reference to it, which the loop does not.
+
+        If a task with a name in `vital` fails, the process ends.
+        """
         task = self._loop.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda task: self._on_task_end(task, vital))
+
+    def _on_task_end(self, task: asyncio.Task[None], vital: str) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and vital:
+            exit_status.end_failed(vital, error)
+        elif error is not None:
+            log.error("a background task failed", exc_info=error)

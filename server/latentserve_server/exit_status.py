@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
+import sys
 from typing import NoReturn
 
 from latentserve_server.errors import EngineStuck, SettingsError, StartupError
@@ -22,6 +24,8 @@ UNCLEAN_STOP = 5
 """A worker died during the stop, or was killed, so calls were cut off."""
 STUCK = 6
 """The watchdog ended the process because of --watchdog-exit."""
+THREAD_FAILED = 7
+"""A thread failed without which the process cannot serve; the log has the stack trace."""
 
 
 def describe(status: int) -> str:
@@ -39,8 +43,33 @@ def status_of(error: StartupError) -> int:
     return SETTINGS if isinstance(error, SettingsError) else STARTUP
 
 
+def end(status: int) -> NoReturn:
+    """End the process at once, without the exit handlers of Python and of the libraries.
+
+    They join threads and destroy objects that a thread in an engine or in a codec may still use:
+    a hanging thread would block the exit, or abort the process with SIGABRT.
+    """
+    try:
+        logging.shutdown()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+    finally:
+        os._exit(status)
+
+
 def end_stuck(error: EngineStuck) -> NoReturn:
-    """End the process immediately: a thread that hangs in a driver may block a graceful exit."""
-    log.error("the process ends: %s", error)
-    logging.shutdown()
-    os._exit(STUCK)
+    """End the process because of --watchdog-exit."""
+    try:
+        log.error("the process ends: %s", error)
+    finally:
+        end(STUCK)
+
+
+def end_failed(part: str, error: BaseException) -> NoReturn:
+    """End the process because a part of it failed without which it cannot serve."""
+    try:
+        log.critical("%s has failed, so the process ends", part, exc_info=error)
+    finally:
+        # The memory may not even suffice for the log line.
+        end(THREAD_FAILED)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable
+from typing import NoReturn
 
+from latentserve_server import exit_status
 from latentserve_server.app import App
 from latentserve_server.config import Settings
 from latentserve_server.engine.factory import EngineFactory, onnx_engine
+from latentserve_server.errors import EngineStuck
 
 
 async def run(app: App, on_serving: Callable[[], None] = lambda: None) -> None:
@@ -43,3 +46,17 @@ async def serve(settings: Settings, engine_factory: EngineFactory = onnx_engine)
     loop.add_signal_handler(signal.SIGHUP, lambda: app.reload())
     app = App(settings, engine_factory)
     await run(app)
+
+
+async def serve_and_end(
+    settings: Settings, engine_factory: EngineFactory = onnx_engine
+) -> NoReturn:
+    """Run `serve`, then end the process, whatever its other threads do (see `exit_status.end`).
+
+    Raises StartupError if the server cannot start.
+    """
+    try:
+        await serve(settings, engine_factory)
+    except EngineStuck as error:
+        exit_status.end_stuck(error)
+    exit_status.end(exit_status.STOPPED)

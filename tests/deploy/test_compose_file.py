@@ -30,6 +30,11 @@ def test_env_example_has_every_variable_with_its_default() -> None:
 
 
 @pytest.mark.parametrize("service", SERVERS)
+def test_an_init_process_passes_on_signals_before_the_server_handles_them(service: str) -> None:
+    assert COMPOSE["services"][service]["init"] is True
+
+
+@pytest.mark.parametrize("service", SERVERS)
 def test_environment_variables_are_settings_of_the_server(service: str) -> None:
     environment = {
         name: re.sub(r"\$\{\w+:?-([^}]*)\}", r"\1", value)

@@ -34,6 +34,7 @@ from latentserve_server.batching.quota import QueueQuota
 from latentserve_server.batching.request import NEVER_NS, Completion, Done, QueuedRequest, Rows
 from latentserve_server.batching.service_rate import ServiceRate
 from latentserve_server.errors import CallError, DeadlineExceeded, Unavailable
+from latentserve_server.vital_thread import VitalThread
 
 __all__ = ["Backlog", "Batcher", "BatcherCallbacks", "Runner"]
 
@@ -72,10 +73,10 @@ class Batcher:
         clock_ns: Callable[[], int] = time.monotonic_ns,
         inline_hook: Callable[[Batcher], bool] | None = None,
     ) -> None:
-        self._name = name
+        self.name = name
         self._max_batch_rows = max_batch_rows
         self._delay_ns = int(max_delay_s * 1e9)
-        self._inline_hook = None if self._delay_ns else inline_hook
+        self.inline_hook = None if self._delay_ns else inline_hook
         self._callbacks = callbacks or BatcherCallbacks()
         self._clock_ns = clock_ns
         self._model_quota = (queue_quota or QueueQuota()).model_quota(
@@ -114,8 +115,7 @@ class Batcher:
     def estimate_next_batch(self) -> tuple[float, int]:
         """Return the expected seconds of the next batch, and about how many requests it holds.
 
-        The seconds are rather too high; infinity if no batch of the operation has run. Safe from
-        any thread.
+        The seconds are rather too high; infinity if no batch has run. Safe from any thread.
         """
         with self._lock:
             operation, rows, calls = self._queue.peek()
@@ -167,7 +167,7 @@ class Batcher:
 
     def start(self) -> None:
         """Start the thread that runs the batches that are not executed inline."""
-        self._thread = threading.Thread(target=self._loop, name=f"engine-{self._name}", daemon=True)
+        self._thread = VitalThread(self._loop, name=f"engine-{self.name}")
         self._thread.start()
 
     def submit(
@@ -204,7 +204,8 @@ class Batcher:
             idle, self._claimed = not self._claimed, True
             if self._delay_ns and not idle and self._is_due_earlier():
                 self._wakeup.put(None)
-        if idle and not (self._inline_hook is not None and self._inline_hook(self)):
+        hook = self.inline_hook  # another thread may set it to None
+        if idle and not (hook is not None and hook(self)):
             self.wake_thread()
         return request
 
@@ -335,7 +336,7 @@ class Batcher:
             try:
                 request.done(completion)
             except Exception:  # the other requests must complete all the same
-                log.exception("%s: a completion callback failed", self._name)
+                log.exception("%s: a completion callback failed", self.name)
 
     def _check_deadline(self, request: QueuedRequest) -> None:
         try:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import functools
 import queue
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
+
+from latentserve_server.vital_thread import VitalThread
 
 Result = TypeVar("Result")
 
@@ -23,7 +24,7 @@ class CudaThread:
     def __init__(self, name: str) -> None:
         self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
         # A daemon thread, so that a call that hangs in a driver does not block the process exit.
-        threading.Thread(target=self._loop, name=name, daemon=True).start()
+        VitalThread(self._loop, name=name).start()
 
     def call(self, function: Callable[[], Result]) -> Result:
         """Run `function` on the thread; return what it returns, or raise what it raises."""

@@ -24,9 +24,26 @@ class FolderWatcher:
     def __init__(self, repository: Repository, root: Path) -> None:
         self._repository = repository
         self._root = root
+        self._running = self._waiting = False
 
     async def reload(self) -> None:
-        """Reload and log the result; a failed reload does not change the served versions."""
+        """Reload and log the result; a failed reload does not change the served versions.
+
+        Requests during a reload share one further reload, and return at once.
+        """
+        if self._running:
+            self._waiting = True
+            return
+        self._running = True
+        try:
+            await self._reload()
+            while self._waiting:
+                self._waiting = False
+                await self._reload()
+        finally:
+            self._running = False
+
+    async def _reload(self) -> None:
         try:
             await asyncio.get_running_loop().run_in_executor(None, self._repository.reload)
         except ModelFolderUnreadable:

@@ -24,7 +24,7 @@ from latentserve_server.repository.lifecycle import Outcome
 from latentserve_server.supervisor.ipc import IpcRequest
 from latentserve_server.supervisor.messages import CannotStart, Reload, Serving
 from latentserve_server.supervisor.metrics_aggregation import AggregatedCollector
-from latentserve_server.supervisor.reload import reload_workers
+from latentserve_server.supervisor.reload import SharedReload, reload_workers
 from latentserve_server.supervisor.restart_policy import RestartPolicy
 from latentserve_server.supervisor.reuse_port import ReservedPort
 from latentserve_server.supervisor.worker_metrics import WorkerMetrics
@@ -95,6 +95,7 @@ class Supervisor:
         self._failure = ""
         self._unclean_exits: list[str] = []  # workers that failed in the stop
         self._cut_off = False
+        self._reload_by_signal = SharedReload(lambda: self._reload_all(frozenset()))
 
     # --- the loop -----------------------------------------------------------------------------
 
@@ -171,9 +172,8 @@ class Supervisor:
     def _on_signal(self, number: int) -> None:
         name = signal.Signals(number).name
         if number == signal.SIGHUP:
-            if not self._stops:
+            if not self._stops and self._reload_by_signal.request():
                 log.info("SIGHUP: all workers reload")
-                threading.Thread(target=self._reload_by_signal, daemon=True).start()
             return
         if self._stops:
             log.warning("%s received again: all workers stop at once", name)
@@ -187,11 +187,14 @@ class Supervisor:
         timeout_s = _STOP_NOW_TIMEOUT_S
         if self._stops == 1:
             timeout_s = self._settings.drain_delay_s + self._settings.grace_s + _STOP_MARGIN_S
-        self._kill_at = self._clock() + timeout_s
+        kill_at = self._clock() + timeout_s
+        # Further signals must not postpone it.
+        self._kill_at = kill_at if self._kill_at is None else min(self._kill_at, kill_at)
         for worker in self.workers:
             worker.start_at = None
-        for process in self._processes():
-            process.stop()
+        if self._stops <= 2:
+            for process in self._processes():
+                process.stop()
 
     def _on_message(self, process: WorkerProcess, message: object) -> None:
         worker = self._worker_of(process)
@@ -210,11 +213,11 @@ class Supervisor:
         elif isinstance(message, CannotStart):
             worker.reason = message.reason
         elif isinstance(message, IpcRequest) and isinstance(message.body, Reload):
-            threading.Thread(
-                target=self._reply_to_reload,
-                args=(process, message, message.body.names),
-                daemon=True,
-            ).start()
+            arguments = (process, message, message.body.names)
+            try:
+                threading.Thread(target=self._reply_to_reload, args=arguments, daemon=True).start()
+            except RuntimeError as error:  # no more threads
+                process.reply(message, LatentserveError(f"the reload failed: {error}"))
 
     def _start(self, worker: WorkerSlot) -> None:
         worker.start_at = worker.pinged_at = worker.ping = None
@@ -299,12 +302,6 @@ class Supervisor:
             reply = error
         process.reply(request, reply)
 
-    def _reload_by_signal(self) -> None:
-        try:
-            self._reload_all(frozenset())
-        except LatentserveError as error:
-            log.error("the reload failed: %s", error)
-
     def _reload_all(self, names: frozenset[str]) -> list[Outcome]:
         return reload_workers(self._processes(), names)
 
@@ -340,6 +337,8 @@ def supervise(
             make_restarts=make_restarts,
         )
         return supervisor.run(events)
+    except Exception as error:  # noqa: BLE001 - workers drain and end when this process has ended
+        exit_status.end_failed("the supervisor", error)
     finally:
         aggregated.close()
         port.close()

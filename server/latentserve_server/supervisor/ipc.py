@@ -7,11 +7,15 @@ pickled, which is safe because the supervisor started the process at the other e
 from __future__ import annotations
 
 import itertools
+import pickle
+import queue
 import threading
 from concurrent.futures import Future
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
+
+from latentserve_server.vital_thread import VitalThread
 
 
 class IpcClosed(Exception):
@@ -35,21 +39,43 @@ class _IpcReply:
 
 
 class IpcChannel:
-    """One end of a channel. Any thread may send, request and reply; one thread receives."""
+    """One end of a channel. Any thread may send, request and reply; one thread receives.
 
-    def __init__(self, connection: Connection) -> None:
+    Args:
+        connection: the end of the socket pair.
+        queued: whether a separate thread writes the messages, so that no caller blocks while the
+            other process does not read. The caller must then bound the number of messages.
+    """
+
+    def __init__(self, connection: Connection, *, queued: bool = False) -> None:
         self._connection = connection
+        self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._sender: threading.Thread | None = None
         self._sending = threading.Lock()
         self._lock = threading.Lock()
         self._numbers = itertools.count()
         self._requested: dict[int, Future[Any]] = {}
         self._closed = False
+        if queued:
+            self._sender = VitalThread(self._send_queued, name="ipc-sender")
+            self._sender.start()
 
     def send(self, message: object) -> None:
         """Send a message; it is lost without an error if the other end is closed."""
+        data = pickle.dumps(message)
+        if self._sender is not None:
+            self._queue.put(data)
+        else:
+            self._write(data)
+
+    def _send_queued(self) -> None:
+        while (data := self._queue.get()) is not None:
+            self._write(data)
+
+    def _write(self, data: bytes) -> None:
         try:
             with self._sending:
-                self._connection.send(message)
+                self._connection.send_bytes(data)
         except OSError:
             pass  # `receive` raises IpcClosed
 
@@ -89,11 +115,14 @@ class IpcChannel:
                 _resolve(future, message.body)
 
     def _close(self) -> None:
+        self._queue.put(None)
         with self._lock:
             self._closed = True
             unanswered, self._requested = list(self._requested.values()), {}
         for future in unanswered:
             _resolve(future, IpcClosed("the other process has closed the channel"))
+        if self._sender is not None:
+            self._sender.join()  # a blocked write fails, because the other end is closed
 
 
 def _resolve(future: Future[Any], body: object) -> None:

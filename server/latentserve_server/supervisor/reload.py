@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol
 
@@ -50,6 +51,46 @@ def reload_workers(workers: Sequence[Reloader], names: frozenset[str]) -> list[O
     changes = [f"{o.name} version {o.version} {o.action.value}" for o in joined]
     log.info("reloaded by %d workers: %s", len(outcomes), ", ".join(changes) or "no versions")
     return joined
+
+
+class SharedReload:
+    """Runs reloads on a separate thread; requests during a reload share one further reload.
+
+    Args:
+        reload: the reload, which may take minutes.
+    """
+
+    def __init__(self, reload: Callable[[], object]) -> None:
+        self._reload = reload
+        self._lock = threading.Lock()
+        self._running = self._waiting = False
+
+    def request(self) -> bool:
+        """Request a reload that begins from now on; return False if one is already waiting."""
+        with self._lock:
+            if self._running:
+                added, self._waiting = not self._waiting, True
+                return added
+            self._running = True
+        try:
+            threading.Thread(target=self._run, name="reload", daemon=True).start()
+        except RuntimeError as error:  # no more threads
+            log.error("the reload failed: %s", error)
+            self._running = False
+        return True
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self._reload()
+            except LatentserveError as error:
+                log.error("the reload failed: %s", error)
+            except Exception:
+                log.exception("the reload failed")
+            with self._lock:
+                self._running, self._waiting = self._waiting, False
+                if not self._running:
+                    return
 
 
 # The first that any worker reports is used, because the client must learn of an action that only

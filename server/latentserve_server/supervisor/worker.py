@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Collection
 from multiprocessing.connection import Connection
+from typing import NoReturn
 
 from latentserve_server import exit_status
 from latentserve_server.app import App
@@ -34,6 +35,7 @@ from latentserve_server.supervisor.messages import (
     Serving,
     Stop,
 )
+from latentserve_server.vital_thread import VitalThread
 
 log = logging.getLogger(__name__)
 
@@ -54,14 +56,22 @@ def run_worker(descriptor: int, number: int, engine_factory: EngineFactory = onn
         log_requests=settings.log_requests == "yes",
     )
     try:
-        asyncio.run(_serve(settings, channel, engine_factory))
-    except EngineStuck as error:
-        exit_status.end_stuck(error)
+        asyncio.run(_serve_and_end(settings, channel, engine_factory))
     except StartupError as error:
         log.error("%s", error)
         channel.send(CannotStart(str(error)))
         return exit_status.status_of(error)
-    return exit_status.STOPPED
+
+
+async def _serve_and_end(
+    settings: Settings, channel: IpcChannel, engine_factory: EngineFactory
+) -> NoReturn:
+    """Serve, then end the process, whatever its other threads do (see `exit_status.end`)."""
+    try:
+        await _serve(settings, channel, engine_factory)
+    except EngineStuck as error:
+        exit_status.end_stuck(error)
+    exit_status.end(exit_status.STOPPED)
 
 
 async def _serve(settings: Settings, channel: IpcChannel, engine_factory: EngineFactory) -> None:
@@ -92,7 +102,7 @@ class _SupervisorCommands:
             lambda: log.warning("SIGHUP ignored: send it to the supervisor to reload"),
         )
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
-        threading.Thread(target=self._listen, args=(app,), name="commands", daemon=True).start()
+        VitalThread(self._listen, args=(app,), name="commands").start()
 
     def report_serving(self) -> None:
         """Tell the supervisor that this worker is serving."""
@@ -137,14 +147,23 @@ class _SupervisorCommands:
             if isinstance(message, Stop):
                 stops += 1
                 self._call_in_loop(self._stop, app, stops)
-            elif isinstance(message, IpcRequest) and isinstance(message.body, ReportMetrics):
-                self._channel.reply(message, list(app.metrics.registry.collect()))
-            elif isinstance(message, IpcRequest) and isinstance(message.body, Ping):
-                self._channel.reply(message, True)
-            elif isinstance(message, IpcRequest) and isinstance(message.body, Reload):
-                threading.Thread(
-                    target=self._reload, args=(app, message, message.body.names), daemon=True
-                ).start()
+            elif isinstance(message, IpcRequest):
+                try:
+                    self._handle(app, message)
+                except Exception as error:  # the next command must be received all the same
+                    log.exception("a command of the supervisor failed")
+                    failure = f"a command failed in the worker: {type(error).__name__}"
+                    self._channel.reply(message, LatentserveError(failure))
+
+    def _handle(self, app: App, request: IpcRequest) -> None:
+        if isinstance(request.body, ReportMetrics):
+            self._channel.reply(request, list(app.metrics.registry.collect()))
+        elif isinstance(request.body, Ping):
+            self._channel.reply(request, True)
+        elif isinstance(request.body, Reload):
+            threading.Thread(
+                target=self._reload, args=(app, request, request.body.names), daemon=True
+            ).start()
 
     def _reload(self, app: App, request: IpcRequest, names: frozenset[str]) -> None:
         # A worker that still starts may have read the folder before the change.

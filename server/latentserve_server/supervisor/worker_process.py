@@ -26,6 +26,7 @@ from latentserve_server.supervisor.messages import (
     ReportMetrics,
     Stop,
 )
+from latentserve_server.vital_thread import VitalThread
 
 log = logging.getLogger(__name__)
 
@@ -87,9 +88,15 @@ class WorkerProcess:
             except OSError:
                 ours.close()
                 raise
-        self._channel = IpcChannel(Connection(ours.detach()))
-        self._channel.send(settings)
-        threading.Thread(target=self._watch, name=f"worker-{number}", daemon=True).start()
+        try:
+            # Queued: the supervisor must not wait for a worker that is frozen and does not read.
+            self._channel = IpcChannel(Connection(ours.detach()), queued=True)
+            self._channel.send(settings)
+            VitalThread(self._watch, name=f"worker-{number}").start()
+        except RuntimeError as error:  # no more threads
+            self._process.kill()
+            self._process.wait()
+            raise OSError(str(error)) from error
 
     @property
     def pid(self) -> int:

@@ -72,6 +72,13 @@ class Transport(Protocol):
     def in_flight(self) -> int:
         """Number of calls that were admitted and have not ended, without health's."""
 
+    @property
+    def turns(self) -> int | None:
+        """Number that changes several times a second while the transport's thread is alive.
+
+        None if the transport has no thread of its own, or has been stopped.
+        """
+
     def take(self, batcher: Batcher) -> bool:
         """Accept or decline to run the batches of a batcher (see `Batcher`)."""
 

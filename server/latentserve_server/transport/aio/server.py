@@ -28,6 +28,7 @@ from latentserve_server.services.call import Call, Done, Reply, UnaryMethod
 from latentserve_server.status import WireStatus, explain
 from latentserve_server.transport.aio.drain import DrainGate
 from latentserve_server.transport.aio.log_filter import drop_cancellation
+from latentserve_server.transport.aio.termination import Termination
 from latentserve_server.transport.base import (
     CUT_OFF_MARGIN_S,
     HOLD_AFTER_S,
@@ -182,6 +183,8 @@ class AioTransport:
         tracing: traces the calls; None for no traces.
     """
 
+    turns = None  # no thread of its own: it runs on the application's event loop
+
     def __init__(
         self, executor: Executor, metrics: Metrics, tracing: Tracing | None = None
     ) -> None:
@@ -192,6 +195,7 @@ class AioTransport:
         self._handlers = AioHandlers(self._gate, executor)
         self._server: grpc.aio.Server | None = None
         self._stopping: asyncio.Future[None] | None = None  # the loop keeps no reference
+        self._termination = Termination()
 
     @property
     def in_flight(self) -> int:
@@ -208,8 +212,7 @@ class AioTransport:
         names = [service.name for service in services]
         for service in services:
             for method in (*service.unary, *service.streams):  # creates all metric series
-                name = f"/{service.name}/{method}"
-                self._metrics.rpc(name, streaming=method in service.streams)
+                self._metrics.rpc(f"/{service.name}/{method}", streaming=method in service.streams)
         interceptor = CallInterceptor(
             frozenset(names), self._metrics, endpoint.guard, self._gate, self._tracing
         )
@@ -225,7 +228,7 @@ class AioTransport:
             (*names, health.SERVICE_NAME, reflection.SERVICE_NAME), server
         )
         port = bind(server, endpoint)
-        await server.start()
+        await self._termination.start(server)
         self._server = server
         return port
 
@@ -233,6 +236,7 @@ class AioTransport:
         """Close the port and wait for the calls in flight; see `Transport`."""
         if self._server is None:
             return True
+        self._termination.expect()
         self._gate.hold()
         try:
             await asyncio.sleep(HOLD_BEFORE_S)
@@ -254,6 +258,7 @@ class AioTransport:
     async def stop(self, grace_s: float) -> None:
         """Cut off the calls that are in flight after `grace_s`, and close the port."""
         if self._server is not None:
+            self._termination.expect()
             await self._server.stop(grace_s)
 
 

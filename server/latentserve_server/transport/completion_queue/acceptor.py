@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from latentserve_server import exit_status
 from latentserve_server.transport.completion_queue.calls import Method, StreamCall, UnaryCall
 
 log = logging.getLogger(__name__)
@@ -31,9 +32,10 @@ class Acceptor:
         ended: object = None
         try:
             self.request_next()
-        except Exception as error:  # a tag must not raise
+        except Exception as error:  # noqa: BLE001 - a tag must not raise
             if not isinstance(error, ValueError):
-                log.exception("%s accepts no more calls", self._method.name)
+                # No call of this method would be accepted any more.
+                exit_status.end_failed(f"the acceptor of {self._method.name}", error)
             ended = self
         call = self._make(event, self._method)
         self._state.rpc_states.add(call)

@@ -37,6 +37,7 @@ from latentserve_server.transport.completion_queue import poller
 from latentserve_server.transport.completion_queue.acceptor import Acceptor
 from latentserve_server.transport.completion_queue.calls import Method
 from latentserve_server.transport.completion_queue.inline_execution import InlineExecution
+from latentserve_server.transport.completion_queue.poller import Poller
 from latentserve_server.transport.drain import DrainGate
 from latentserve_server.transport.interceptors import Interceptors
 
@@ -90,6 +91,12 @@ class CompletionQueueServer:
         pool = ThreadPoolExecutor(_REFLECTION_THREADS, thread_name_prefix="reflection")
         self._server: Any = grpc.server(pool, options=list(endpoint.options))
         self._acceptors: list[Acceptor] = []
+        self._poller = Poller(self._server, self._inline)
+
+    @property
+    def turns(self) -> int | None:
+        """Number that changes while the polling thread is alive; see `Poller.turns`."""
+        return self._poller.turns
 
     def add(self, service: Service) -> None:
         """Register the methods of a service. Must be called before `start`."""
@@ -116,7 +123,7 @@ class CompletionQueueServer:
     def start(self) -> int:
         """Serve and return the port. Raises SettingsError if the port cannot be bound."""
         port = bind(self._server, self._endpoint)
-        poller.start(self._server, self._inline)
+        self._poller.start()
         for acceptor in self._acceptors:
             # The polling thread runs until this set is empty; the last event removes the acceptor.
             self._server._state.rpc_states.add(acceptor)
@@ -126,6 +133,13 @@ class CompletionQueueServer:
     def stop(self, grace_s: float) -> Event:
         """Accept no more calls, cut off calls after `grace_s`; return an event set at the end."""
         stopped: Event = self._server.stop(grace_s)
+        return stopped
+
+    def stop_and_wait(self, grace_s: float, timeout_s: float) -> bool:
+        """Stop, and wait for the threads; return False if the server did not stop in time."""
+        stopped = self.stop(grace_s).wait(timeout_s)
+        if stopped:
+            self._poller.join(timeout_s)
         return stopped
 
 
@@ -157,6 +171,11 @@ class CompletionQueueTransport:
     def in_flight(self) -> int:
         """Number of calls that were admitted and whose last byte is not written."""
         return self._gate.in_flight
+
+    @property
+    def turns(self) -> int | None:
+        """Sign of life of the polling thread; see `Transport`."""
+        return None if self._server is None else self._server.turns
 
     async def start(self, endpoint: Endpoint, services: Sequence[Service]) -> int:
         """Serve and return the port. Raises SettingsError if the port cannot be bound."""
@@ -206,10 +225,10 @@ class CompletionQueueTransport:
     async def stop(self, grace_s: float) -> None:
         """Cut off the calls that are in flight after `grace_s`, and close the port."""
         if self._server is not None:
-            stopped = self._server.stop(grace_s)
+            server, timeout_s = self._server, grace_s + _STOP_TIMEOUT_S
             loop = asyncio.get_running_loop()
-            if not await loop.run_in_executor(None, stopped.wait, grace_s + _STOP_TIMEOUT_S):
-                log.error("grpc.server did not stop within %g s", grace_s + _STOP_TIMEOUT_S)
+            if not await loop.run_in_executor(None, server.stop_and_wait, grace_s, timeout_s):
+                log.error("grpc.server did not stop within %g s", timeout_s)
 
 
 def find_incompatibility() -> str | None:
@@ -250,7 +269,7 @@ def _test_server() -> str | None:
                 reply = call(b"hello", timeout=_TEST_TIMEOUT_S)
         finally:
             # With a grace: gRPC core writes a line to stderr for a connection that is cut off.
-            stopped = server.stop(_TEST_TIMEOUT_S).wait(_TEST_TIMEOUT_S)
+            stopped = server.stop_and_wait(_TEST_TIMEOUT_S, _TEST_TIMEOUT_S)
     if reply != b"hello" or None in deadlines:
         return f"grpcio {grpc.__version__}: the reply of the test call differs from the request"
     if not stopped or gate.in_flight:

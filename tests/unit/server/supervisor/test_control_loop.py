@@ -290,6 +290,15 @@ def test_a_second_signal_is_passed_on(bench: Bench, caplog: pytest.LogCaptureFix
     assert "calls were cut off by a second signal" in caplog.records[-1].getMessage()
 
 
+def test_further_signals_neither_postpone_the_kill_nor_send_more_messages(bench: Bench) -> None:
+    bench.serve(1, 2)
+    for _ in range(30):
+        bench.supervisor.step(TERM)
+        bench.run_s(1.0)
+    assert [bench.process(number).stops for number in (1, 2)] == [2, 2]
+    assert [bench.process(number).killed for number in (1, 2)] == [True, True]
+
+
 def test_calls_cut_off_at_the_end_of_the_grace_are_logged(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:

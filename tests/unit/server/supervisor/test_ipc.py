@@ -92,3 +92,26 @@ def test_many_threads_may_send(ends: tuple[IpcChannel, IpcChannel]) -> None:
     assert {message[:2] for message in received} == {  # type: ignore[index]
         (n, k) for n in range(4) for k in range(50)
     }
+
+
+def test_a_queued_channel_does_not_wait_for_a_process_that_does_not_read(
+    connections: tuple[Connection, Connection],
+) -> None:
+    one, other = IpcChannel(connections[0], queued=True), IpcChannel(connections[1])
+    for number in range(100):
+        one.send((number, bytes(100_000)))  # much more than a socket pair buffers
+    assert [other.receive() for _ in range(100)] == [(n, bytes(100_000)) for n in range(100)]
+    connections[1].close()
+    with pytest.raises(IpcClosed):
+        one.receive()
+
+
+def test_the_sender_of_a_queued_channel_ends_with_the_other_process(
+    connections: tuple[Connection, Connection],
+) -> None:
+    one = IpcChannel(connections[0], queued=True)
+    one.send(bytes(10_000_000))
+    connections[1].close()
+    with pytest.raises(IpcClosed):
+        one.receive()
+    assert "ipc-sender" not in {thread.name for thread in threading.enumerate()}

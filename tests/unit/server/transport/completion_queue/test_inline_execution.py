@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -177,3 +179,72 @@ def test_at_the_end_the_engines_threads_run_accepted_requests(bench: Bench) -> N
     bench.submit("a")
     bench.wait(1)
     assert threading.get_ident() not in {thread for _, _, thread in bench.runs}
+
+
+class HangingEngine:
+    """Hangs in its first run until it is released."""
+
+    def __init__(self) -> None:
+        self.started, self.released = threading.Event(), threading.Event()
+        self.threads: list[int] = []
+
+    def run(self, operation: str, inputs: Sequence[Floats]) -> list[Floats]:
+        self.threads.append(threading.get_ident())
+        self.started.set()
+        assert self.released.wait(TIMEOUT_S)
+        return list(inputs)
+
+
+def test_an_overdue_batch_is_left_to_its_thread_and_another_one_takes_over() -> None:
+    bench = Bench()
+    engine = HangingEngine()
+    bench.models["a"]._executor._runner = engine
+    continues: list[bool] = []
+
+    def poll() -> None:
+        bench.inline.begin()
+        bench.submit("a")
+        bench.submit("b")
+        continues.append(bench.inline.run())
+
+    first = threading.Thread(target=poll)
+    first.start()
+    assert engine.started.wait(TIMEOUT_S)
+    assert [bench.inline.give_up_overdue(3) for _ in range(4)] == [
+        None,
+        None,
+        bench.models["a"],
+        None,
+    ]
+    bench.inline.begin()  # this thread is the successor, and runs the batch of the other model
+    bench.submit("a")  # queued behind the batch that hangs
+    assert bench.inline.run()
+    assert bench.runs == [("b", 1, threading.get_ident())]
+    assert not bench.inline
+    engine.released.set()
+    first.join(TIMEOUT_S)
+    assert continues == [False]
+    bench.wait(3)
+    assert engine.threads[0] != threading.get_ident()
+    assert len(set(engine.threads)) == 2  # the queued request ran on the thread of the model
+    bench.submit("a")
+    assert not bench.inline  # this model is not executed inline again
+    bench.wait(1)
+
+
+def test_a_batch_that_finishes_between_the_checks_is_not_overdue(bench: Bench) -> None:
+    checked: list[object] = []
+    for runner in (bench.models[name]._executor for name in "ab"):
+        run = runner._runner.run
+
+        def checked_run(*arguments: Any, run: Any = run) -> Any:
+            checked.append(bench.inline.give_up_overdue(2))
+            return run(*arguments)
+
+        runner._runner = SimpleNamespace(run=checked_run)
+    for _ in range(5):
+        bench.submit("a")
+        bench.submit("b")
+        assert bench.inline.run()
+        assert bench.inline.run()
+    assert checked == [None] * 10
