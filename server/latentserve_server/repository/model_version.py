@@ -42,7 +42,8 @@ class LoadedModel:
 class ModelVersion:
     """One version; `reason` says why it, or a newer state of its folder, was refused.
 
-    `max_batch_rows` is the limit for the version, set before it is loaded; 0 without a manifest.
+    `description` is the serialised description of the manifest for clients. `max_batch_rows` is the
+    limit for the version. Both are set before it is loaded; empty and 0 without a manifest.
     """
 
     name: str
@@ -51,4 +52,5 @@ class ModelVersion:
     reason: str = ""
     manifest: Manifest | None = None
     model: LoadedModel | None = None
+    description: bytes = b""
     max_batch_rows: int = 0

@@ -107,7 +107,7 @@ def read_prior(manifest: Manifest) -> Prior | None:
     if manifest.mixture is None:
         return StandardNormal(manifest.latent_dim)
     components, dim = manifest.mixture.components, manifest.latent_dim
-    with opened_arrays(manifest.folder, manifest.mixture.file) as arrays:
+    with opened_arrays(manifest, manifest.mixture.file) as arrays:
         weights = read_array(arrays, "weights", np.float64, (components,))
         means = read_array(arrays, "means", np.float32, (components, dim))
         factors = read_array(arrays, "factors", np.float32, (components, dim, dim))
@@ -126,7 +126,7 @@ def check_golden_samples(manifest: Manifest, prior: Prior | None) -> float:
     if golden.sample_seed is None or prior is None:
         return 0.0
     (name,) = golden.inputs["sample"].values()
-    with opened_arrays(manifest.folder, golden.file) as arrays:
+    with opened_arrays(manifest, golden.file) as arrays:
         expected = arrays[name]
         latents = prior.sample(golden.sample_seed, offset=0, rows=len(expected))
         if latents.shape != expected.shape:
