@@ -10,6 +10,8 @@ from latentserve_server.batching.batcher import Batcher
 from latentserve_server.manifest.reader import Manifest
 from latentserve_server.sampling.prior import Prior
 
+_MAX_FLOAT32 = 3.4028234663852886e38
+
 
 class State(enum.Enum):
     """The state of a model version."""
@@ -33,6 +35,8 @@ class LoadedModel:
         self.provider = provider
         self.prior = prior
         self.batcher = batcher
+        largest = _MAX_FLOAT32 if prior is None else min(prior.largest_latent, _MAX_FLOAT32)
+        self.latent_range = (-largest, largest)
         # The serialised ServedBy message by its field number in the reply.
         self.served_by: dict[int, bytes] = {}
         weakref.finalize(self, batcher.shutdown).atexit = False
