@@ -20,8 +20,9 @@ import numpy as np
 from latentserve_server.engine.device import CPU
 from latentserve_server.engine.onnx import OnnxEngine
 from latentserve_server.model_limits import Limits
+from latentserve_server.repository.folders import fingerprint
 from latentserve_server.repository.lifecycle import Repository
-from latentserve_server.repository.loader import Loader, fingerprint
+from latentserve_server.repository.loader import Loader
 
 IN_OPEN, IN_NONBLOCK = 0x20, 0o4000
 OPENING = ("open", "os.listdir", "os.scandir", "ctypes.dlopen", "import")

@@ -32,7 +32,7 @@ from latentserve_server.repository.model_version import State
 from latentserve_server.repository.watchdog import Watchdog
 from latentserve_server.repository.watcher import FolderWatcher
 from latentserve_server.services.generative import GENERATIVE_SERVICE, GenerativeService
-from latentserve_server.services.models import MODEL_SERVICE, ModelService
+from latentserve_server.services.models import MODEL_SERVICE, ModelService, describe
 from latentserve_server.transport.aio.server import AioTransport
 from latentserve_server.transport.base import Service, Transport
 from latentserve_server.transport.completion_queue.server import (
@@ -101,6 +101,7 @@ class App:
                 queue_quota=settings.queue_quota(),
                 callbacks=self.metrics.callbacks,
                 inline_hook=self._transport.take,
+                describe=describe,
             ),
             default_model=settings.default_model,
             max_versions=settings.max_versions,

@@ -17,6 +17,7 @@
         ├── DeadlineExceeded    DEADLINE_EXCEEDED
         ├── Unavailable         UNAVAILABLE
         ├── Unauthenticated     UNAUTHENTICATED
+        ├── OutputNotFinite     INTERNAL
         └── EngineFailure       INTERNAL; the text goes to the log only
             └── OutOfMemory     the batch may fit in halves
 
@@ -165,6 +166,21 @@ class Unauthenticated(CallError):
 
     code = "UNAUTHENTICATED"
     reason = "TOKEN_REQUIRED"
+
+
+class OutputNotFinite(CallError):
+    """The model gave NaN or infinite values for a valid input.
+
+    Attributes:
+        row: the first such row, counted from the first row of the request.
+    """
+
+    code = "INTERNAL"
+    reason = "OUTPUT_NOT_FINITE"
+
+    def __init__(self, row: int) -> None:
+        super().__init__(f"the model gave NaN or infinite values for row {row} of the request")
+        self.row = row
 
 
 class EngineFailure(CallError):

@@ -267,6 +267,12 @@ ROWS = {
         "TOKEN_REQUIRED",
     ),
     "no such method": Row(sent("Dream", b""), "UNIMPLEMENTED"),
+    "output not finite": Row(
+        sent("Reconstruct", pb.ReconstructRequest(images=images(with_value(0.25)))),
+        "INTERNAL",
+        "OUTPUT_NOT_FINITE",
+        metadata="request_id",
+    ),
     "anything else": Row(failing_engine, "INTERNAL", "ENGINE_FAILURE", metadata="request_id"),
 }
 

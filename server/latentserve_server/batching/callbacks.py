@@ -32,6 +32,9 @@ class BatcherCallbacks:
     def failed(self, operation: str) -> None:
         """The engine failed for one request."""
 
+    def not_finite(self, operation: str) -> None:
+        """The model gave NaN or infinite values for one request, which failed."""
+
     def refused(self, operation: str, reason: str) -> None:
         """A request was refused; `reason` is one of `REFUSED`."""
 

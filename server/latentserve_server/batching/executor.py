@@ -9,10 +9,11 @@ from typing import Protocol
 import numpy as np
 
 from latentserve_server.batching.callbacks import BatcherCallbacks
+from latentserve_server.batching.finite import all_finite
 from latentserve_server.batching.queue import Batch
 from latentserve_server.batching.request import Floats, QueuedRequest
 from latentserve_server.batching.splitting import split_halves, split_requests, without_completed
-from latentserve_server.errors import CallError, EngineFailure, OutOfMemory
+from latentserve_server.errors import CallError, EngineFailure, OutOfMemory, OutputNotFinite
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ class BatchExecutor:
         self, batch: Batch, started_ns: int, complete: Complete, *, halved: bool
     ) -> int | None:
         try:
-            outputs = self._run_engine(batch)
+            outputs, finite = self._run_engine(batch)
         except Exception as error:  # noqa: BLE001 - every error must complete the requests
             self.progress_ns = self._clock_ns()
             self._recover(batch, error, complete, halved=halved)
@@ -84,10 +85,11 @@ class BatchExecutor:
         self.progress_ns = self._clock_ns()
         elapsed_ns = self.progress_ns - started_ns
         self._callbacks.ran(batch.operation, batch.rows, elapsed_ns / 1e9)
-        self._deliver(batch, outputs, elapsed_ns, complete)
+        self._deliver(batch, outputs, finite, elapsed_ns, complete)
         return elapsed_ns
 
-    def _run_engine(self, batch: Batch) -> Sequence[Floats]:
+    def _run_engine(self, batch: Batch) -> tuple[Sequence[Floats], bool]:
+        """Return the outputs of a batch, and whether all their values are finite."""
         operation, slices, batch_rows = batch
         buffers = self._buffers.get(operation) or self._make_buffers(batch)
         offset = 0
@@ -97,10 +99,13 @@ class BatchExecutor:
                 rows.write(buffer[offset:end], start, stop)
             offset = end
         outputs = self._runner.run(operation, [buffer[:batch_rows] for buffer in buffers])
+        finite = True
         for output in outputs:
             if len(output) != batch_rows:
                 raise RuntimeError(f"the graph gave {len(output)} rows for {batch_rows}")
-        return outputs
+            if not all_finite(output):
+                finite = False
+        return outputs, finite
 
     def _make_buffers(self, batch: Batch) -> tuple[Floats, ...]:
         """Return new input buffers for the operation; one set is enough for one batch at a time."""
@@ -111,7 +116,12 @@ class BatchExecutor:
         return buffers
 
     def _deliver(
-        self, batch: Batch, outputs: Sequence[Floats], elapsed_ns: int, complete: Complete
+        self,
+        batch: Batch,
+        outputs: Sequence[Floats],
+        finite: bool,
+        elapsed_ns: int,
+        complete: Complete,
     ) -> None:
         finished: list[QueuedRequest] = []
         offset = 0
@@ -123,10 +133,15 @@ class BatchExecutor:
                     request.batch_rows = batch.rows
                 request.finished_rows += stop - start
                 try:
+                    if not finite:
+                        _check_rows(start, [output[offset:end] for output in outputs])
                     if stop - start == request.rows:  # the common case: no copy, see Completion
                         request.outputs = tuple([output[offset:end] for output in outputs])
                     else:
                         _copy_rows(request, start, stop, [output[offset:end] for output in outputs])
+                except OutputNotFinite as error:
+                    self._callbacks.not_finite(batch.operation)
+                    complete([request], error)
                 except Exception as error:  # for example MemoryError while rows are joined
                     log.exception("%s: the outputs of a request could not be joined", self._name)
                     complete([request], _failure(error))
@@ -177,6 +192,14 @@ def _copy_rows(request: QueuedRequest, start: int, stop: int, outputs: Sequence[
         )
     for whole, output in zip(request.outputs, outputs, strict=True):
         whole[start:stop] = output
+
+
+def _check_rows(start: int, outputs: Sequence[Floats]) -> None:
+    """Raise OutputNotFinite if the outputs of one request, from its row `start`, are not finite."""
+    for output in outputs:
+        for row, values in enumerate(output):
+            if not all_finite(values):
+                raise OutputNotFinite(start + row)
 
 
 def _failure(error: Exception) -> EngineFailure:

@@ -79,10 +79,12 @@ def image_rows(layout: Layout, data: bytes, start: int, *, allowed: tuple[float,
     return Rows(array)
 
 
-def latent_rows(layout: Layout, data: bytes, start: int) -> Rows:
+def latent_rows(
+    layout: Layout, data: bytes, start: int, *, allowed: tuple[float, float] = FINITE_RANGE
+) -> Rows:
     """Return the latents at byte `start` of `data` as rows. Raises InvalidRequest."""
     array = layout.view(data, start)
-    _check_values(array, "latents.data", FINITE_RANGE)
+    _check_values(array, "latents.data", allowed)
     return Rows(array)
 
 
@@ -194,7 +196,7 @@ def _check_values(array: NDArray[Any], field: str, allowed: tuple[float, float])
             "expected finite values",
         )
     hint = ""
-    if allowed != FINITE_RANGE and high > 1.5:
+    if allowed in (UNIT_RANGE, NOISY_RANGE) and high > 1.5:
         hint = "; divide by 255, or send DATA_TYPE_UINT8"
     raise InvalidRequest.field(
         field,

@@ -109,7 +109,7 @@ class OnnxEngine:
         golden = self._manifest.golden
         largest = 0.0
         try:
-            with opened_arrays(self._manifest.folder, golden.file) as arrays:
+            with opened_arrays(self._manifest, golden.file) as arrays:
                 for operation, spec in self._manifest.operations.items():
                     inputs = [arrays[golden.inputs[operation][name]] for name in spec.inputs]
                     outputs = self.run(operation, inputs)

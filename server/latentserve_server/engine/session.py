@@ -22,8 +22,9 @@ RUNTIME_FAILURES: tuple[type[Exception], ...] = tuple(
 def open_session(manifest: Manifest, spec: OperationSpec, device: Device, threads: int) -> Any:
     """Return an InferenceSession of a graph, on `device`.
 
-    Raises ManifestError if the graph cannot be loaded, DeviceUnavailable if it would not run on
-    `device`.
+    ONNX Runtime gets the content of the files, whose SHA-256 was checked, and opens no file. It
+    copies the tensors, so that later changes of the files have no effect. Raises ManifestError if
+    the graph cannot be loaded, DeviceUnavailable if it would not run on `device`.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -32,14 +33,23 @@ def open_session(manifest: Manifest, spec: OperationSpec, device: Device, thread
     # Spinning threads would take CPU time from gRPC.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    path = str(manifest.folder / spec.file)
+    # Content in the ORT format, which `graph_check` cannot read, is refused.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    graph = manifest.read_file(spec.file)
+    names = manifest.external_files.get(spec.file, ())
+    weights = [manifest.read_file(name) for name in names]
+    if names:
+        sizes = [len(content) for content in weights]
+        options.add_external_initializers_from_files_in_memory(names, weights, sizes)
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=device.providers)
+        session = onnxruntime.InferenceSession(graph, options, providers=device.providers)
     except RUNTIME_FAILURES as error:
         advice = ". CUDA graphs need every node on the GPU: --cuda-graphs no" * device.cuda_graphs
         raise ManifestError(f"{spec.file} cannot be loaded: {first_line(error)}{advice}") from error
     # Otherwise ONNX Runtime silently replaces the session with a CPU session when a GPU fails.
     session.disable_fallback()
+    # Only the fallback would need the content again; InferenceSession keeps it otherwise.
+    session._model_bytes = None
     check_session(session, device)
     return session
 

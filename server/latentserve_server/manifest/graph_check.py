@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -18,7 +17,6 @@ from google.protobuf.message import DecodeError
 
 from latentserve_server.errors import ManifestError
 
-# ONNX Runtime chooses the file format by the suffix.
 _SUFFIX = ".onnx"
 _DOMAINS = (b"", b"ai.onnx", b"ai.onnx.ml")
 # The metadata key with which a graph sets session options.
@@ -56,30 +54,30 @@ _FORMAT: dict[str, dict[str, tuple[int, str]]] = {
 }
 
 
-def check_graph_file(folder: Path, file: str, listed: Collection[str]) -> None:
-    """Check the graph `file` of a model folder.
+def check_graph(file: str, content: bytes, listed: Collection[str]) -> tuple[str, ...]:
+    """Check the content of the graph `file` of a model folder.
 
-    `listed` are the files with a verified SHA-256: only these may hold its tensors. Raises
-    ManifestError that names the file and the violation.
+    `listed` are the files that the manifest lists: only these may hold its tensors. Return those
+    that do. Raises ManifestError that names the file and the violation.
     """
     if not file.endswith(_SUFFIX):
         raise ManifestError(f"{file} is not a graph file, expected the suffix {_SUFFIX}")
     try:
-        model = _model_class().FromString((folder / file).read_bytes())
-    except OSError as error:
-        raise ManifestError(f"{file} cannot be read: {error.strerror}") from error
+        model = _model_class().FromString(content)
     except (DecodeError, MemoryError) as error:
         raise ManifestError(f"{file} cannot be loaded: it is not an ONNX model") from error
+    external: set[str] = set()
     for kind, message in _messages(model):
         if kind == "Node":
             _check_operator(file, message)
         elif kind == "Tensor" and (message.external_data or _EXTERNAL in message.locations):
-            _check_location(file, message.external_data, listed)
+            external |= _check_location(file, message.external_data, listed)
     if any(_SESSION_OPTIONS in entry.keys for entry in model.metadata):
         raise ManifestError(
             f"{file} sets options of ONNX Runtime in its metadata {_SESSION_OPTIONS.decode()}; "
             "only the server may set them"
         )
+    return tuple(sorted(external))
 
 
 def _check_operator(file: str, node: Any) -> None:
@@ -91,8 +89,8 @@ def _check_operator(file: str, node: Any) -> None:
             )
 
 
-def _check_location(file: str, entries: Any, listed: Collection[str]) -> None:
-    allowed = {name.encode() for name in listed}
+def _check_location(file: str, entries: Any, listed: Collection[str]) -> set[str]:
+    allowed = {name.encode(): name for name in listed}
     locations = [value for entry in entries if b"location" in entry.keys for value in entry.values]
     for location in locations or [b""]:
         if location not in allowed:
@@ -100,6 +98,7 @@ def _check_location(file: str, entries: Any, listed: Collection[str]) -> None:
                 f"{file} has a tensor outside of it, in {_brief([location])}, which is not listed "
                 "in files"
             )
+    return {allowed[location] for location in locations}
 
 
 def _brief(texts: Sequence[bytes]) -> str:

@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import zipfile
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from latentserve_server.errors import ManifestError
+from latentserve_server.manifest.reader import Manifest
 
 
 @contextlib.contextmanager
-def opened_arrays(folder: Path, file: str) -> Iterator[Any]:
-    """Open `file` and yield its arrays by name; each is read on access.
+def opened_arrays(manifest: Manifest, file: str) -> Iterator[Any]:
+    """Read `file` and yield its arrays by name; each is decompressed on access.
 
     Raises ManifestError, which names the file, if it or one of its arrays cannot be read.
     """
+    content = io.BytesIO(manifest.read_file(file))
     try:
-        with (
-            # Opened here, because np.load does not close a file that it cannot read.
-            (folder / file).open("rb") as opened,
-            np.load(opened, allow_pickle=False) as arrays,
-        ):
+        with np.load(content, allow_pickle=False) as arrays:
             yield arrays
     except (
         *(OSError, KeyError, ValueError, TypeError, EOFError, MemoryError),

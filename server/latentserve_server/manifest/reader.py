@@ -6,21 +6,16 @@ that need ONNX Runtime (graph inputs and outputs, golden outputs).
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import json
-import stat
-from dataclasses import dataclass
-from importlib import resources
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jsonschema import Draft202012Validator
-
 from latentserve_server.errors import ManifestError
-from latentserve_server.manifest.graph_check import check_graph_file
+from latentserve_server.manifest.document import MANIFEST_NAME, parse_document
+from latentserve_server.manifest.files import FileEntry, check_file, open_file, read_file
+from latentserve_server.manifest.graph_check import check_graph
 
-MANIFEST_NAME = "manifest.json"
 MAX_MIXTURE_VALUES = 2**22
 """Maximum number of values in all covariance factors of a mixture: 16 MB."""
 _MAX_MANIFEST_BYTES = 4 * 2**20
@@ -109,6 +104,16 @@ class Manifest:
     metrics: tuple[Metric, ...]
     digest: str
     folder: Path
+    files: dict[str, FileEntry]
+    external_files: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Graph file -> the other files that hold tensors of it."""
+
+    def read_file(self, name: str) -> bytes:
+        """Return the content of a file of the folder, after a check of its SHA-256.
+
+        Raises ManifestError.
+        """
+        return read_file(self.folder, name, self.files[name])
 
     @property
     def has_log_variance(self) -> bool:
@@ -125,13 +130,6 @@ class Manifest:
         return (self.latent_dim,) if operation == "encode" else self.image.shape
 
 
-@functools.cache
-def schema_validator() -> Draft202012Validator:
-    """Return the validator of manifest.schema.json."""
-    text = (resources.files("latentserve_server") / "manifest.schema.json").read_text("utf-8")
-    return Draft202012Validator(json.loads(text))
-
-
 def read_manifest(folder: Path) -> Manifest:
     """Read and check the manifest of `folder`, <root>/<name>/<version>.
 
@@ -139,36 +137,38 @@ def read_manifest(folder: Path) -> Manifest:
     contradicts its folder, or lists a file that is missing or differs, or if a graph contains
     something that `graph_check` does not allow.
     """
-    raw = read_manifest_bytes(folder)
-    try:
-        document = json.loads(raw, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise ManifestError(f"{MANIFEST_NAME} is not JSON: {error}") from error
-    if problems := sorted(schema_validator().iter_errors(document), key=lambda e: e.json_path):
-        first = problems[0]
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise ManifestError(f"{MANIFEST_NAME}: {first.json_path}: {first.message[:300]}{more}")
+    manifest = parse_manifest(read_manifest_bytes(folder), folder)
+    graphs = {spec.file for spec in manifest.operations.values()}
+    for name, entry in manifest.files.items():
+        if name not in graphs:
+            check_file(folder, name, entry)
+    for file in sorted(graphs):
+        content = manifest.read_file(file)
+        manifest.external_files[file] = check_graph(file, content, manifest.files)
+    return manifest
+
+
+def parse_manifest(raw: bytes, folder: Path) -> Manifest:
+    """Return the manifest with the content `raw`, without a check of the files that it lists.
+
+    Raises ManifestError.
+    """
+    document = parse_document(raw)
     manifest = _parse(document, hashlib.sha256(raw).hexdigest(), folder)
-    _check_names(manifest, document)
-    for name, entry in document["files"].items():
-        _check_file(folder, name, entry["sha256"], entry["bytes"])
-    for file in sorted({spec.file for spec in manifest.operations.values()}):
-        check_graph_file(folder, file, document["files"])
+    _check_names(manifest)
     return manifest
 
 
 def read_manifest_bytes(folder: Path) -> bytes:
     """Return the content of the manifest of `folder`; raises ManifestError if it is unreadable."""
     try:
-        if _size(folder, MANIFEST_NAME) > _MAX_MANIFEST_BYTES:
-            raise ManifestError(f"{MANIFEST_NAME} is larger than {_MAX_MANIFEST_BYTES} bytes")
-        return (folder / MANIFEST_NAME).read_bytes()
+        file, size = open_file(folder, MANIFEST_NAME)
+        with file:
+            if size > _MAX_MANIFEST_BYTES:
+                raise ManifestError(f"{MANIFEST_NAME} is larger than {_MAX_MANIFEST_BYTES} bytes")
+            return file.read(_MAX_MANIFEST_BYTES)
     except OSError as error:
         raise ManifestError(f"{MANIFEST_NAME} cannot be read: {error.strerror}") from error
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a JSON number")
 
 
 def _parse(document: dict[str, Any], digest: str, folder: Path) -> Manifest:
@@ -201,6 +201,10 @@ def _parse(document: dict[str, Any], digest: str, folder: Path) -> Manifest:
         metrics=tuple(_parse_metric(name, entry) for name, entry in document["metrics"].items()),
         digest=digest,
         folder=folder,
+        files={
+            name: FileEntry(entry["sha256"], entry["bytes"])
+            for name, entry in document["files"].items()
+        },
     )
 
 
@@ -217,7 +221,7 @@ def _parse_metric(name: str, entry: dict[str, Any]) -> Metric:
     )
 
 
-def _check_names(manifest: Manifest, document: dict[str, Any]) -> None:
+def _check_names(manifest: Manifest) -> None:
     """Check the names that must agree with each other, which a schema cannot express."""
     name, version = manifest.folder.parent.name, manifest.folder.name
     if (manifest.name, str(manifest.version)) != (name, version):
@@ -229,7 +233,6 @@ def _check_names(manifest: Manifest, document: dict[str, Any]) -> None:
         raise ManifestError("the operation sample needs a prior, but latent.prior is none")
     if manifest.golden.sample_seed is not None and "sample" not in manifest.operations:
         raise ManifestError("golden.sample_seed is given, but there is no operation sample")
-    listed = document["files"]
     wanted = {f"operations.{op}": spec.file for op, spec in manifest.operations.items()}
     wanted["golden"] = manifest.golden.file
     if manifest.mixture:
@@ -241,7 +244,7 @@ def _check_names(manifest: Manifest, document: dict[str, Any]) -> None:
                 f"the maximum is {MAX_MIXTURE_VALUES}"
             )
     for owner, file in wanted.items():
-        if file not in listed:
+        if file not in manifest.files:
             raise ManifestError(f"{owner} names {file}, which is not listed in files")
     for operation, spec in manifest.operations.items():
         inputs = set(manifest.golden.inputs.get(operation, {}))
@@ -251,35 +254,3 @@ def _check_names(manifest: Manifest, document: dict[str, Any]) -> None:
                 f"golden must have every input and output of {operation}: "
                 f"{[*spec.inputs, *spec.outputs]}, but it has {sorted(inputs | outputs)}"
             )
-
-
-def _check_file(folder: Path, name: str, sha256: str, size: int) -> None:
-    try:
-        found = _size(folder, name)
-        if found != size:
-            raise ManifestError(f"{name} has {found} bytes, the manifest says {size}")
-        with (folder / name).open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ManifestError(f"{name} cannot be read: {error.strerror}") from error
-    if digest != sha256:
-        raise ManifestError(f"{name} has SHA-256 {digest}, the manifest says {sha256}")
-
-
-def _size(folder: Path, name: str) -> int:
-    """Return the size of a file in bytes, without opening it.
-
-    Raises OSError, and ManifestError if it is not a regular file inside the folder.
-    """
-    path = folder / name
-    try:
-        # A symbolic link may point anywhere; its target must be inside the folder.
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise ManifestError(f"{name} leads out of the model's folder")
-    except RuntimeError as error:  # raised by resolve for a link to itself before Python 3.13
-        raise ManifestError(f"{name} cannot be read: it is a link to itself") from error
-    found = path.stat()
-    # Reading a pipe would block forever.
-    if not stat.S_ISREG(found.st_mode):
-        raise ManifestError(f"{name} cannot be read: it is not a regular file")
-    return found.st_size

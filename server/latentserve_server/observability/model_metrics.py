@@ -37,6 +37,7 @@ class ModelMetrics(BatcherCallbacks):
         self.drops = LabelledCounter()
         self.failures = LabelledCounter()
         self.halves = LabelledCounter()
+        self.not_finite_outputs = LabelledCounter()
 
     def waited(self, operation: str, seconds: float) -> None:
         """Record the queue time of a request, when its first rows leave the queue."""
@@ -59,6 +60,10 @@ class ModelMetrics(BatcherCallbacks):
     def failed(self, operation: str) -> None:
         """Count a request that the engine failed."""
         self.failures.add(operation)
+
+    def not_finite(self, operation: str) -> None:
+        """Count a request that failed because the model gave NaN or infinite values."""
+        self.not_finite_outputs.add(operation)
 
     def refused(self, operation: str, reason: str) -> None:
         """Count a request that was refused at admission."""
@@ -112,6 +117,11 @@ def collect_versions(
         "Batches run in two halves, because the device was out of memory.",
         labels=_OPERATION,
     )
+    not_finite = CounterMetricFamily(
+        "latentserve_not_finite_outputs",
+        "Requests that failed because the model gave NaN or infinite values for them.",
+        labels=_OPERATION,
+    )
     for labels, version in versions:
         for operation, found in list(version.operations.items()):
             add_histogram(queue_seconds, (*labels, operation), SECONDS, found.queue_seconds)
@@ -123,11 +133,12 @@ def collect_versions(
             (dropped, version.drops),
             (failures, version.failures),
             (halves, version.halves),
+            (not_finite, version.not_finite_outputs),
         ):
             for more, count in counts.read().items():
                 family.add_metric((*labels, *more), count)
     yield from (queue_seconds, engine_seconds, batch_rows, padding_rows)
-    yield from (rejected, dropped, failures, halves)
+    yield from (rejected, dropped, failures, halves, not_finite)
 
 
 def _listed(reasons: Sequence[str]) -> str:

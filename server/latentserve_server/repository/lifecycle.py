@@ -21,10 +21,13 @@ from latentserve_server.errors import (
     Unavailable,
 )
 from latentserve_server.manifest.reader import Manifest
-from latentserve_server.repository.loader import Loader, version_folders
+from latentserve_server.repository.folders import FolderScan, scan_folders
+from latentserve_server.repository.loader import Loader
 from latentserve_server.repository.model_version import LoadedModel, ModelVersion, State
 
 log = logging.getLogger(__name__)
+
+_MAX_PASSED_OVER = 20  # log lines of one scan
 
 
 class Action(enum.Enum):
@@ -81,6 +84,7 @@ class Repository:
         # Both are replaced, never changed in place, so readers need no lock.
         self._versions: tuple[ModelVersion, ...] = ()
         self._by_name: dict[str, tuple[ModelVersion, ...]] = {}
+        self._passed_over: list[str] = []
 
     def versions(self) -> tuple[ModelVersion, ...]:
         """Return all versions, sorted by name, then from the highest version to the lowest."""
@@ -107,9 +111,7 @@ class Repository:
 
     def scan(self) -> None:
         """Find the version folders and read their manifests, without loading the models."""
-        self._publish(
-            [self._loader.read(name, version, folder) for name, version, folder in self._folders()]
-        )
+        self._publish([self._loader.read(*found) for found in self._scan_folders().versions])
 
     def load_all(self) -> None:
         """Load, check and warm up every version found by `scan`.
@@ -131,7 +133,7 @@ class Repository:
         not a request to remove all models.
         """
         with self._reloading:
-            folders = self._find_folders()
+            folders, unreadable = self._find_folders()
             served = {
                 (model_version.name, model_version.version): model_version
                 for model_version in self._versions
@@ -146,6 +148,8 @@ class Repository:
             outcomes = [
                 self._load_changed(*key, folders[key], served.get(key))
                 if key in folders
+                else self._keep(served[key], unreadable[key[0]])
+                if key[0] in unreadable
                 else self._remove(served[key], replaceable=key[0] in {name for name, _ in folders})
                 for key in keys
             ]
@@ -207,35 +211,46 @@ class Repository:
             if model_version.model is not None:
                 model_version.model.batcher.close(timeout_s=timeout_s)
 
-    def _find_folders(self) -> dict[tuple[str, int], Path]:
-        """Return the version folders; raises ModelFolderUnreadable."""
+    def _find_folders(self) -> tuple[dict[tuple[str, int], Path], dict[str, str]]:
+        """Return the version folders, and why folders of models cannot be read.
+
+        Raises ModelFolderUnreadable.
+        """
         path, problem = self._root, "it is empty"
         try:
-            folders = {(name, version): folder for name, version, folder in self._folders()}
+            scan = self._scan_folders()
         except OSError as error:
-            folders = {}
+            scan = FolderScan()
             path, problem = Path(error.filename or self._root), error.strerror or "unknown error"
         # After a volume was unmounted, its empty mount point remains.
-        if not folders and any(model_version.model is not None for model_version in self._versions):
+        empty = not scan.versions and not scan.unreadable
+        if empty and any(model_version.model is not None for model_version in self._versions):
             log.error("reload: %s cannot be used: %s; no version was removed", path, problem)
             self._on_failure()
             raise ModelFolderUnreadable(
                 f"the model folder cannot be used: {problem}. All versions are served as before; "
                 "the server's log has the path"
             )
-        return folders
+        return {found[:2]: found[2] for found in scan.versions}, scan.unreadable
 
-    def _folders(self) -> list[tuple[str, int, Path]]:
-        folders = version_folders(self._root)
-        if excess := folders[self._max_versions :]:
-            name, version, _ = excess[0]
+    def _scan_folders(self) -> FolderScan:
+        """Scan the folder; log what is passed over, but not what the last scan passed over."""
+        scan = scan_folders(self._root)
+        new = [text for text in scan.passed_over if text not in self._passed_over]
+        for text in new[:_MAX_PASSED_OVER]:
+            log.warning("%s", text)
+        if excess := len(new[_MAX_PASSED_OVER:]):
+            log.warning("%d more folders are passed over", excess)
+        self._passed_over = scan.passed_over
+        if excess_versions := scan.versions[self._max_versions :]:
+            name, version, _ = excess_versions[0]
             log.error(
                 "at most %d versions are served; %s version %d and all after it are ignored",
                 self._max_versions,
                 name,
                 version,
             )
-        return folders[: self._max_versions]
+        return replace(scan, versions=scan.versions[: self._max_versions])
 
     def _load_changed(
         self, name: str, version: int, folder: Path, served: ModelVersion | None
@@ -261,6 +276,12 @@ class Repository:
             return Outcome(name, version, Action.REFUSED, model_version.reason)
         self._put(model_version)
         return Outcome(name, version, Action.LOADED)
+
+    def _keep(self, kept: ModelVersion, problem: str) -> Outcome:
+        """Keep a version whose model folder cannot be read, because it may still be there."""
+        reason = f"the folder of its model cannot be read: {problem}"
+        self._put(replace(kept, reason=reason))
+        return Outcome(kept.name, kept.version, Action.REFUSED, reason)
 
     def _remove(self, removed: ModelVersion, *, replaceable: bool) -> Outcome:
         """Stop serving a version, unless all other versions of its model were refused."""

@@ -10,6 +10,8 @@ from latentserve_server.batching.batcher import Batcher
 from latentserve_server.manifest.reader import Manifest
 from latentserve_server.sampling.prior import Prior
 
+_MAX_FLOAT32 = 3.4028234663852886e38
+
 
 class State(enum.Enum):
     """The state of a model version."""
@@ -33,6 +35,8 @@ class LoadedModel:
         self.provider = provider
         self.prior = prior
         self.batcher = batcher
+        largest = _MAX_FLOAT32 if prior is None else min(prior.largest_latent, _MAX_FLOAT32)
+        self.latent_range = (-largest, largest)
         # The serialised ServedBy message by its field number in the reply.
         self.served_by: dict[int, bytes] = {}
         weakref.finalize(self, batcher.shutdown).atexit = False
@@ -42,7 +46,8 @@ class LoadedModel:
 class ModelVersion:
     """One version; `reason` says why it, or a newer state of its folder, was refused.
 
-    `max_batch_rows` is the limit for the version, set before it is loaded; 0 without a manifest.
+    `description` is the serialised description of the manifest for clients. `max_batch_rows` is the
+    limit for the version. Both are set before it is loaded; empty and 0 without a manifest.
     """
 
     name: str
@@ -51,4 +56,5 @@ class ModelVersion:
     reason: str = ""
     manifest: Manifest | None = None
     model: LoadedModel | None = None
+    description: bytes = b""
     max_batch_rows: int = 0

@@ -7,8 +7,8 @@ import logging
 from pathlib import Path
 
 from latentserve_server.errors import ModelFolderUnreadable
+from latentserve_server.repository.folders import fingerprint
 from latentserve_server.repository.lifecycle import Repository
-from latentserve_server.repository.loader import fingerprint
 
 log = logging.getLogger(__name__)
 

@@ -26,9 +26,21 @@ from latentserve_server.sampling import philox
 _MAX_MAGNITUDE = 1e30
 _WEIGHT_SUM_TOLERANCE = 1e-6
 
+LARGEST_LATENT = 10_000.0
+"""Largest magnitude of a latent that clients may send, in standard deviations of the prior.
+
+Samples at temperature 10 reach 70. Latents of 1e38 overflow in the decoder, and give NaN.
+"""
+
 
 class Prior(Protocol):
-    """A distribution of latents with random access to the rows of a seed."""
+    """A distribution of latents with random access to the rows of a seed.
+
+    Attributes:
+        largest_latent: largest magnitude of a latent that clients may send.
+    """
+
+    largest_latent: float
 
     def sample(
         self, seed: int, *, offset: int, rows: int, temperature: float = 1.0
@@ -41,6 +53,7 @@ class StandardNormal:
 
     def __init__(self, dim: int) -> None:
         self._dim = dim
+        self.largest_latent = LARGEST_LATENT
 
     def sample(
         self, seed: int, *, offset: int, rows: int, temperature: float = 1.0
@@ -73,6 +86,10 @@ class GaussianMixture:
     ) -> None:
         self._cumulative = np.cumsum(weights)
         self._means = means.astype(np.float64)
+        # The standard deviation of a latent is the norm of its row of the factor.
+        deviations = np.linalg.norm(factors.astype(np.float64), axis=2)
+        scale = float(np.max(np.abs(self._means) + deviations))
+        self.largest_latent = LARGEST_LATENT * scale
         # [column, component, row]: each step of `sample` reads contiguous memory.
         self._columns = np.ascontiguousarray(factors.transpose(2, 0, 1))
 
@@ -107,7 +124,7 @@ def read_prior(manifest: Manifest) -> Prior | None:
     if manifest.mixture is None:
         return StandardNormal(manifest.latent_dim)
     components, dim = manifest.mixture.components, manifest.latent_dim
-    with opened_arrays(manifest.folder, manifest.mixture.file) as arrays:
+    with opened_arrays(manifest, manifest.mixture.file) as arrays:
         weights = read_array(arrays, "weights", np.float64, (components,))
         means = read_array(arrays, "means", np.float32, (components, dim))
         factors = read_array(arrays, "factors", np.float32, (components, dim, dim))
@@ -126,7 +143,7 @@ def check_golden_samples(manifest: Manifest, prior: Prior | None) -> float:
     if golden.sample_seed is None or prior is None:
         return 0.0
     (name,) = golden.inputs["sample"].values()
-    with opened_arrays(manifest.folder, golden.file) as arrays:
+    with opened_arrays(manifest, golden.file) as arrays:
         expected = arrays[name]
         latents = prior.sample(golden.sample_seed, offset=0, rows=len(expected))
         if latents.shape != expected.shape:

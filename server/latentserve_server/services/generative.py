@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentserve.v1 import generative_service_pb2 as pb
+from latentserve_server.batching.finite import all_finite
 from latentserve_server.batching.request import Completion, Rows
 from latentserve_server.codec import tensors
 from latentserve_server.codec.reply_writer import Piece, floats_field
 from latentserve_server.codec.request_parser import ParsedRequest, RequestParser, parse
-from latentserve_server.errors import InvalidRequest, OperationNotSupported
+from latentserve_server.errors import InvalidRequest, OperationNotSupported, OutputNotFinite
 from latentserve_server.manifest.reader import Manifest
 from latentserve_server.repository.lifecycle import Repository
 from latentserve_server.repository.model_version import LoadedModel
@@ -194,6 +195,7 @@ class GenerativeService:
     def _latents(self, parsed: ParsedRequest, request: bytes, model: LoadedModel) -> Rows:
         """Return the latents of a request. The layout is checked once per cached request."""
         dim, latents = model.manifest.latent_dim, parsed.message.latents
+        allowed = model.latent_range
         if parsed.layout is None or parsed.layout_of != dim:
             length = len(latents.data) if parsed.start < 0 else parsed.length
             parsed.layout = tensors.latent_layout(
@@ -201,8 +203,8 @@ class GenerativeService:
             )
             parsed.layout_of = dim
         if parsed.start >= 0:
-            return tensors.latent_rows(parsed.layout, request, parsed.start)
-        return tensors.latent_rows(parsed.layout, latents.data, 0)
+            return tensors.latent_rows(parsed.layout, request, parsed.start, allowed=allowed)
+        return tensors.latent_rows(parsed.layout, latents.data, 0, allowed=allowed)
 
 
 def _images_reply(image_format: int) -> ReplyBuilder:
@@ -221,8 +223,11 @@ def _sample_posterior(
     noise = philox.standard_normal(
         seed, philox.POSTERIOR, offset=0, rows=len(mean), dim=mean.shape[1]
     )
-    deviation: NDArray[np.float32] = np.exp(log_variance * np.float32(0.5))
-    latents: NDArray[np.float32] = mean + deviation * noise
+    with np.errstate(over="ignore", invalid="ignore"):
+        deviation: NDArray[np.float32] = np.exp(log_variance * np.float32(0.5))
+        latents: NDArray[np.float32] = mean + deviation * noise
+    if not all_finite(latents):  # the variance of a row is beyond float32
+        raise OutputNotFinite(int(np.argmin(np.isfinite(latents).all(axis=1))))
     return latents
 
 

@@ -9,6 +9,7 @@ from google.protobuf.message import Message
 
 from latentserve.v1 import model_service_pb2 as pb
 from latentserve_server.codec.request_parser import parse
+from latentserve_server.manifest.reader import Manifest
 from latentserve_server.repository.lifecycle import Action, Outcome, Repository
 from latentserve_server.repository.model_version import ModelVersion, State
 from latentserve_server.services.call import Call, Done, Reply, UnaryMethod
@@ -126,33 +127,40 @@ class ModelService:
         return call
 
     def _describe(self, entry: ModelVersion) -> pb.Model:
-        model = pb.Model(
-            name=entry.name,
-            version=entry.version,
-            state=_STATES[entry.state],
-            reason=entry.reason,
-            provider=entry.model.provider if entry.model else "",
-        )
-        manifest = entry.manifest
-        if manifest is None:
-            return model
-        model.digest = manifest.digest
-        model.kind = manifest.kind
-        model.description = manifest.description
-        model.image.channels = manifest.image.channels
-        model.image.height = manifest.image.height
-        model.image.width = manifest.image.width
-        model.latent.dim = manifest.latent_dim
-        model.latent.prior = manifest.prior
-        model.latent.has_log_variance = manifest.has_log_variance
-        model.latent.mixture_components = manifest.mixture.components if manifest.mixture else 0
-        model.operations.extend(sorted(_OPERATIONS[name] for name in manifest.operations))
-        if manifest.likelihood_family:
-            model.likelihood.family = manifest.likelihood_family
-            model.likelihood.sigma = manifest.likelihood_sigma
-        model.limits.CopyFrom(self._limits)
-        model.limits.max_batch_rows = entry.max_batch_rows
-        model.metrics.extend(
+        model = pb.Model.FromString(entry.description)
+        model.name = entry.name
+        model.version = entry.version
+        model.state = _STATES[entry.state]
+        model.reason = entry.reason
+        model.provider = entry.model.provider if entry.model else ""
+        if entry.manifest is not None:
+            model.limits.CopyFrom(self._limits)
+            model.limits.max_batch_rows = entry.max_batch_rows
+        return model
+
+
+def describe(manifest: Manifest) -> bytes:
+    """Return the part of a serialised Model that a manifest determines.
+
+    Raises ValueError or TypeError for a manifest with a value that the message cannot hold.
+    """
+    model = pb.Model(
+        digest=manifest.digest,
+        kind=manifest.kind,
+        description=manifest.description,
+        image=pb.ImageSpec(
+            channels=manifest.image.channels,
+            height=manifest.image.height,
+            width=manifest.image.width,
+        ),
+        latent=pb.LatentSpec(
+            dim=manifest.latent_dim,
+            prior=manifest.prior,
+            has_log_variance=manifest.has_log_variance,
+            mixture_components=manifest.mixture.components if manifest.mixture else 0,
+        ),
+        operations=sorted(_OPERATIONS[name] for name in manifest.operations),
+        metrics=[
             pb.Metric(
                 name=metric.name,
                 value=metric.value,
@@ -163,8 +171,12 @@ class ModelService:
                 estimator=metric.estimator,
             )
             for metric in manifest.metrics
-        )
-        return model
+        ],
+    )
+    if manifest.likelihood_family:
+        model.likelihood.family = manifest.likelihood_family
+        model.likelihood.sigma = manifest.likelihood_sigma
+    return model.SerializeToString()
 
 
 def _reload_reply(outcomes: Iterable[Outcome]) -> bytes:

@@ -8,6 +8,7 @@ from typing import Any
 from latentserve.v1 import tensor_pb2
 from latentserve_server.batching.request import Completion, Rows
 from latentserve_server.codec.reply_writer import Piece, message_field
+from latentserve_server.errors import CallError, InvalidRequest, OutputNotFinite
 from latentserve_server.repository.model_version import LoadedModel
 from latentserve_server.services.call import Call, Done, Reply
 
@@ -58,7 +59,7 @@ def submit(
     def completed(completion: Completion) -> None:
         def build() -> bytes:
             if completion.error is not None:
-                raise completion.error
+                raise _explain(completion.error, operation)
             number = builder.served_by
             pieces: list[Any] = [*builder.build(completion), _served_by(model, number)]
             pieces.append(_timings(completion, number + 1))
@@ -67,6 +68,17 @@ def submit(
         done(Reply(build, slow, (model, operation, count, completion)))
 
     return model.batcher.submit(operation, (rows,), deadline, completed)
+
+
+def _explain(error: CallError, operation: str) -> CallError:
+    """Return the error for the client: latents, unlike images, may be too far from the prior."""
+    if isinstance(error, OutputNotFinite) and operation == "decode":
+        return InvalidRequest.field(
+            "latents.data",
+            f"row {error.row} gives an image with NaN or infinite values, expected latents in the "
+            "range of the model's prior or of its encoder",
+        )
+    return error
 
 
 def _served_by(model: LoadedModel, number: int) -> bytes:

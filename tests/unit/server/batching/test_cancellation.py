@@ -144,6 +144,8 @@ class Intrusive:
     def __init__(self, outputs: Floats, during: Callable[[slice], None]) -> None:
         self._outputs = outputs
         self._during = during
+        self.dtype = outputs.dtype
+        self.view = outputs.view
 
     def __len__(self) -> int:
         return len(self._outputs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 
 import tiny_models
+from latentserve_server.engine.device import CPU
+from latentserve_server.engine.onnx import OnnxEngine
 from latentserve_server.errors import ManifestError
 from latentserve_server.manifest.reader import Metric, MixtureSpec, read_manifest
 
@@ -413,3 +416,31 @@ def test_a_manifest_is_plain_json(folder: Path) -> None:
     document["metrics"]["test_mse"]["value"] = float("nan")
     path.write_text(json.dumps(document), "utf-8")
     assert "NaN" in refusal(folder)
+
+
+def test_a_file_is_used_only_with_the_checked_content(folder: Path) -> None:
+    """A file that changes after the check of its SHA-256 is refused when it is loaded."""
+    manifest = read_manifest(folder)
+    content = (folder / "decode.onnx").read_bytes()
+    assert manifest.read_file("decode.onnx") == content
+    (folder / "decode.onnx").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(ManifestError, match=r"decode\.onnx has SHA-256"):
+        OnnxEngine(manifest, CPU, threads=1)
+    (folder / "decode.onnx").write_bytes(content)
+    golden = (folder / "golden.npz").read_bytes()
+    (folder / "golden.npz").write_bytes(golden[::-1])
+    engine = OnnxEngine(manifest, CPU, threads=1)
+    with pytest.raises(ManifestError, match=r"golden\.npz has SHA-256"):
+        engine.check_golden()
+
+
+def test_a_file_that_turns_into_a_pipe_blocks_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the check of its type, and before it is opened."""
+    regular = (folder / "manifest.json").stat()
+    (folder / "manifest.json").unlink()
+    os.mkfifo(folder / "manifest.json")
+    monkeypatch.setattr(Path, "stat", lambda path, **options: regular)
+    with pytest.raises(ManifestError, match="not a regular file"):
+        read_manifest(folder)

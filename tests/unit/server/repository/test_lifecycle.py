@@ -25,8 +25,9 @@ from latentserve_server.errors import (
 )
 from latentserve_server.manifest.reader import Manifest
 from latentserve_server.model_limits import Limits
+from latentserve_server.repository.folders import fingerprint
 from latentserve_server.repository.lifecycle import Outcome, Repository
-from latentserve_server.repository.loader import Loader, fingerprint
+from latentserve_server.repository.loader import Loader
 from latentserve_server.repository.model_version import State
 
 

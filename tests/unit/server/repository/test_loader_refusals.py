@@ -13,7 +13,8 @@ from latentserve_server.engine.device import CPU
 from latentserve_server.engine.onnx import OnnxEngine
 from latentserve_server.errors import ManifestError
 from latentserve_server.model_limits import Limits
-from latentserve_server.repository.loader import Loader, refused, version_folders
+from latentserve_server.repository.folders import scan_folders
+from latentserve_server.repository.loader import Loader, refused
 from latentserve_server.repository.model_version import ModelVersion, State
 
 LOADER = Loader(
@@ -39,12 +40,13 @@ def test_a_version_that_turns_into_a_link_out_of_the_root_is_refused(
 
 
 def test_a_model_folder_that_leads_out_of_the_root_is_not_read(
-    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    folder: Path, tmp_path: Path
 ) -> None:
     tiny_models.write_model(tmp_path / "elsewhere", "other", kind="gan")
     (folder.parents[1] / "other").symlink_to(tmp_path / "elsewhere" / "other")
-    assert [name for name, _, _ in version_folders(folder.parents[1])] == ["tiny-gan"]
-    assert "other is ignored: it is a link that leads out of --exports" in caplog.text
+    scan = scan_folders(folder.parents[1])
+    assert [name for name, _, _ in scan.versions] == ["tiny-gan"]
+    assert scan.passed_over == ["other is ignored: it is a link that leads out of --exports"]
 
 
 @pytest.mark.parametrize(

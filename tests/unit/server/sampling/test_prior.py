@@ -196,6 +196,7 @@ def test_a_standard_normal_prior_can_have_golden_samples(tmp_path: Path) -> None
     golden["sample.latents"] = StandardNormal(tiny_models.DIM).sample(5, offset=0, rows=2)
     np.savez(folder / "golden.npz", **golden)
     tiny_models.write_manifest(folder, document)
+    manifest = read_manifest(folder)
     assert check_golden_samples(manifest, read_prior(manifest)) == 0.0
 
 

@@ -23,7 +23,7 @@ from latentserve_server.model_limits import Limits
 from latentserve_server.repository.lifecycle import Outcome, Repository
 from latentserve_server.repository.loader import Loader
 from latentserve_server.services.call import Reply
-from latentserve_server.services.models import ModelService
+from latentserve_server.services.models import ModelService, describe
 
 R = TypeVar("R", bound=Message)
 TIMEOUT_S = 10.0
@@ -52,6 +52,7 @@ def serve(root: Path) -> Iterator[Serve]:
             Loader(
                 lambda manifest: OnnxEngine(manifest, CPU, threads=1),
                 limits=lambda name: Limits(16 if name == "a" else 8, queue_rows=64),
+                describe=describe,
             ),
             default_model=default_model,
             max_versions=10,
