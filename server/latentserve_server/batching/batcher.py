@@ -31,7 +31,7 @@ from latentserve_server.batching.executor import BatchExecutor, Runner
 from latentserve_server.batching.latency_model import LatencyModel
 from latentserve_server.batching.queue import Batch, RequestQueue
 from latentserve_server.batching.quota import QueueQuota
-from latentserve_server.batching.request import NEVER_NS, Completion, Done, QueuedRequest, Rows
+from latentserve_server.batching.request import NEVER_NS, Done, QueuedRequest, Rows
 from latentserve_server.batching.service_rate import ServiceRate
 from latentserve_server.errors import CallError, DeadlineExceeded, Unavailable
 
@@ -324,16 +324,8 @@ class Batcher:
                 if request.dequeued_rows < request.rows:
                     self._queue.remove(request)
         for request in requests:
-            completion = Completion(
-                request.outputs if error is None else (),
-                error,
-                request.submitted_ns,
-                request.queue_ns,
-                request.compute_ns,
-                request.batch_rows,
-            )
             try:
-                request.done(completion)
+                request.complete(error)
             except Exception:  # the other requests must complete all the same
                 log.exception("%s: a completion callback failed", self._name)
 

@@ -62,9 +62,11 @@ def submit(
             number = builder.served_by
             pieces: list[Any] = [*builder.build(completion), _served_by(model, number)]
             pieces.append(_timings(completion, number + 1))
+            completion.outputs = ()  # they may be kept until the reply is written, otherwise
             return b"".join(pieces)
 
-        done(Reply(build, slow, (model, operation, count, completion)))
+        held_bytes = sum([output.nbytes for output in completion.outputs]) if slow else 0
+        done(Reply(build, slow, (model, operation, count, completion), held_bytes))
 
     return model.batcher.submit(operation, (rows,), deadline, completed)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from latentserve_server.transport.completion_queue.calls import Method, StreamCall, UnaryCall
+from latentserve_server.transport.completion_queue.calls import Method, UnaryCall
+from latentserve_server.transport.completion_queue.stream_call import StreamCall
 
 log = logging.getLogger(__name__)
 

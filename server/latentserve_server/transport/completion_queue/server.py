@@ -35,10 +35,12 @@ from latentserve_server.transport.base import (
 )
 from latentserve_server.transport.completion_queue import poller
 from latentserve_server.transport.completion_queue.acceptor import Acceptor
-from latentserve_server.transport.completion_queue.calls import Method
+from latentserve_server.transport.completion_queue.calls import Method, UnaryCall
 from latentserve_server.transport.completion_queue.inline_execution import InlineExecution
 from latentserve_server.transport.drain import DrainGate
+from latentserve_server.transport.expiry import end_overdue_calls
 from latentserve_server.transport.interceptors import Interceptors
+from latentserve_server.transport.reply_quota import ReplyLimits, ReplyQuota
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +65,7 @@ class CompletionQueueServer:
         executor: runs the work for large requests and slow replies.
         endpoint: address, credentials and options.
         gate, metrics: count the calls of the services that drain.
+        limits: limits on the unwritten replies of these calls.
         logged: whether these calls are logged.
         inline: inline execution of batches on the polling thread.
         tracing: traces the calls; None for no traces.
@@ -78,7 +81,11 @@ class CompletionQueueServer:
         logged: bool = True,
         inline: InlineExecution | None = None,
         tracing: Tracing | None = None,
+        limits: ReplyLimits | None = None,
     ) -> None:
+        self._limits = limits or ReplyLimits()
+        self._replies = ReplyQuota(self._limits, metrics.unread_refused)
+        metrics.unwritten_bytes = lambda: self._replies.nbytes
         self._logged = logged
         self._inline = InlineExecution(lambda: gate.in_flight) if inline is None else inline
         self._tracing = tracing
@@ -104,7 +111,9 @@ class CompletionQueueServer:
                     logged=self._logged,
                     tracing=self._tracing,
                 )
-                interceptors = Interceptors(self._gate, self._endpoint.guard, rpc)
+                interceptors = Interceptors(
+                    self._gate, self._endpoint.guard, rpc, self._replies, self._limits.max_call_s
+                )
             method = Method(name, self._executor, interceptors, service.unary.get(short), stream)
             self._server._state.server.register_method(method.name)
             self._acceptors.append(Acceptor(method, self._server))
@@ -123,6 +132,12 @@ class CompletionQueueServer:
             acceptor.request_next()
         return port
 
+    def calls(self) -> list[UnaryCall]:
+        """Return the calls in flight, without those of reflection."""
+        return [
+            state for state in self._server._state.rpc_states.copy() if isinstance(state, UnaryCall)
+        ]
+
     def stop(self, grace_s: float) -> Event:
         """Accept no more calls, cut off calls after `grace_s`; return an event set at the end."""
         stopped: Event = self._server.stop(grace_s)
@@ -136,12 +151,19 @@ class CompletionQueueTransport:
         executor: runs the work for large requests and slow replies.
         metrics: counts the calls of the services.
         tracing: traces the calls; None for no traces.
+        limits: limits on unwritten replies and on the duration of calls.
     """
 
     def __init__(
-        self, executor: Executor, metrics: Metrics, tracing: Tracing | None = None
+        self,
+        executor: Executor,
+        metrics: Metrics,
+        tracing: Tracing | None = None,
+        limits: ReplyLimits | None = None,
     ) -> None:
         self._tracing = tracing
+        self._limits = limits or ReplyLimits()
+        self._expiry: asyncio.Task[None] | None = None
         self.health = HealthService()
         self._executor = executor
         self._metrics = metrics
@@ -164,6 +186,7 @@ class CompletionQueueTransport:
             *(self._executor, endpoint, self._gate, self._metrics),
             inline=self._inline,
             tracing=self._tracing,
+            limits=self._limits,
         )
         checks, watches = {"Check": self.health.check}, {"Watch": self.health.watch}
         health_service = Service(health.SERVICE_NAME, checks, watches, drains=False)
@@ -173,6 +196,14 @@ class CompletionQueueTransport:
         server.enable_reflection([*names, reflection.SERVICE_NAME])
         port = server.start()
         self._server = server
+        self._expiry = asyncio.ensure_future(
+            end_overdue_calls(
+                server.calls,
+                reader_idle_s=self._limits.reader_idle_s,
+                max_call_s=self._limits.max_call_s,
+                on_ended=self._metrics.overdue_ended,
+            )
+        )
         return port
 
     async def hand_over(self, *, timeout_s: float) -> bool:
@@ -205,6 +236,8 @@ class CompletionQueueTransport:
 
     async def stop(self, grace_s: float) -> None:
         """Cut off the calls that are in flight after `grace_s`, and close the port."""
+        if self._expiry is not None:
+            self._expiry.cancel()
         if self._server is not None:
             stopped = self._server.stop(grace_s)
             loop = asyncio.get_running_loop()
