@@ -48,6 +48,10 @@ class Rows:
         return out
 
 
+Inputs = tuple[Rows, ...]
+"""The inputs of one request, with one number of rows."""
+
+
 class Completion:
     """Result of a request: `outputs`, arrays of shape [n, ...], or else `error`.
 
@@ -111,7 +115,7 @@ class QueuedRequest:
         self,
         owner: RequestOwner,
         operation: str,
-        inputs: tuple[Rows, ...],
+        inputs: Inputs,
         deadline_ns: float,
         done: Done,
         now_ns: int,

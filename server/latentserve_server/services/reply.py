@@ -46,8 +46,13 @@ def submit(
     deadline: float | None,
     done: Done,
     builder: ReplyBuilder,
+    *,
+    waited: bool = False,
 ) -> Call:
-    """Queue rows; when they are complete, call `done` with a Reply."""
+    """Queue rows; when they are complete, call `done` with a Reply.
+
+    `waited` is for rows that waited for room (see `batching.room`).
+    """
     count = len(rows.array)
     slow = (
         count > _MANY_FILES
@@ -68,7 +73,7 @@ def submit(
         held_bytes = sum([output.nbytes for output in completion.outputs]) if slow else 0
         done(Reply(build, slow, (model, operation, count, completion), held_bytes))
 
-    return model.batcher.submit(operation, (rows,), deadline, completed)
+    return model.batcher.submit(operation, (rows,), deadline, completed, waited=waited)
 
 
 def _served_by(model: LoadedModel, number: int) -> bytes:
