@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from io import BufferedReader
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY = 1, 3, 4, 6, 7
-ACK, END_HEADERS = 1, 4
+DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
+ACK, END_STREAM, END_HEADERS = 1, 1, 4
+_INITIAL_WINDOW = b"\x00\x04"
 REFUSED_STREAM, ENHANCE_YOUR_CALM = 7, 11
 
 
@@ -36,9 +37,13 @@ class Connection:
         self.socket = opened
         self._stream = stream
 
-    def handshake(self) -> None:
-        """Send the preface with empty settings, and acknowledge the server's settings."""
-        self.socket.sendall(PREFACE + _frame(SETTINGS) + _frame(SETTINGS, ACK))
+    def handshake(self, window: int | None = None) -> None:
+        """Send the preface and settings, and acknowledge the server's settings.
+
+        `window` is how many bytes of a reply the server may send; None for HTTP/2's default.
+        """
+        settings = b"" if window is None else _INITIAL_WINDOW + window.to_bytes(4)
+        self.socket.sendall(PREFACE + _frame(SETTINGS, 0, 0, settings) + _frame(SETTINGS, ACK))
 
     def ping(self, times: int) -> None:
         """Send PINGs without a pause."""
@@ -54,6 +59,19 @@ class Connection:
             + b"\x00\x02te\x08trailers"
         )
         self.socket.sendall(_frame(HEADERS, END_HEADERS, number, block))
+
+    def call(self, number: int, path: str, message: bytes) -> None:
+        """Send a gRPC call with one message."""
+        self.open_stream(number, path)
+        body = b"\x00" + len(message).to_bytes(4) + message
+        self.socket.sendall(_frame(DATA, END_STREAM, number, body))
+
+    def open_windows(self) -> None:
+        """Let the server send up to 1 GiB on every stream and on the connection."""
+        window = (2**30).to_bytes(4)
+        self.socket.sendall(
+            _frame(SETTINGS, 0, 0, _INITIAL_WINDOW + window) + _frame(WINDOW_UPDATE, 0, 0, window)
+        )
 
     def frames(self) -> Iterator[Frame]:
         """Yield the server's frames until it closes the connection."""

@@ -39,7 +39,8 @@ from latentserve_server.transport.completion_queue.server import (
     CompletionQueueTransport,
     find_incompatibility,
 )
-from latentserve_server.transport.server_options import endpoint, host
+from latentserve_server.transport.reply_quota import ReplyLimits
+from latentserve_server.transport.server_options import endpoint, host, reply_limits
 
 log = logging.getLogger(__name__)
 
@@ -51,15 +52,19 @@ _TRACING_CLOSE_TIMEOUT_S = 3.0
 
 
 def choose_transport(
-    name: str, executor: ThreadPoolExecutor, metrics: Metrics, tracing: Tracing | None = None
+    name: str,
+    executor: ThreadPoolExecutor,
+    metrics: Metrics,
+    tracing: Tracing | None = None,
+    limits: ReplyLimits | None = None,
 ) -> Transport:
     """Return the transport `aio` or `cq`. If cq cannot work, log a warning and return aio."""
     if name == "cq":
         reason = find_incompatibility()
         if reason is None:
-            return CompletionQueueTransport(executor, metrics, tracing)
+            return CompletionQueueTransport(executor, metrics, tracing, limits)
         log.warning("--transport cq: falling back to grpc.aio: %s", reason)
-    return AioTransport(executor, metrics, tracing)
+    return AioTransport(executor, metrics, tracing, limits)
 
 
 class App:
@@ -87,7 +92,11 @@ class App:
         self._executor = ThreadPoolExecutor(max_workers=2, thread_name_prefix="codec")
         self._tracing = open_tracing(settings.otlp_endpoint)
         self._transport = choose_transport(
-            settings.transport, self._executor, self.metrics, self._tracing
+            settings.transport,
+            self._executor,
+            self.metrics,
+            self._tracing,
+            reply_limits(settings),
         )
         self._health = self._transport.health
         self._device = device.choose_device(

@@ -92,6 +92,16 @@ class Settings:
     max_concurrent_streams: Annotated[
         int, "largest number of calls in flight on one connection"
     ] = 1024
+    reply_bytes: Annotated[
+        int, "largest size of the unwritten replies of one connection in bytes"
+    ] = 2**26
+    total_reply_bytes: Annotated[
+        int, "largest size of the unwritten replies of all connections in bytes"
+    ] = 2**28
+    reader_idle_s: Annotated[
+        float, "longest time that a reply may wait for its client to read it in seconds"
+    ] = 120.0
+    max_call_s: Annotated[float, "longest duration of a call without a deadline in seconds"] = 600.0
     handshake_timeout_s: Annotated[
         float, "timeout of the TLS and HTTP/2 handshake of a new connection in seconds"
     ] = 20.0
@@ -149,6 +159,10 @@ class Settings:
             ("max_versions", 1, 10_000),
             ("max_connections", 1, _INT32),
             ("max_concurrent_streams", 1, _INT32),
+            ("reply_bytes", 1, _INT64),
+            ("total_reply_bytes", 1, _INT64),
+            ("reader_idle_s", 0.1, 86_400),
+            ("max_call_s", 0.1, 30 * 86_400),
             ("handshake_timeout_s", 0.1, 3600),
             ("poll_s", 0, 86_400),
             ("drain_delay_s", 0, 3600),

@@ -14,6 +14,7 @@
         ├── OperationNotSupported   FAILED_PRECONDITION
         ├── ModelFolderUnreadable   FAILED_PRECONDITION
         ├── QueueFull           RESOURCE_EXHAUSTED
+        ├── RepliesUnread       RESOURCE_EXHAUSTED
         ├── DeadlineExceeded    DEADLINE_EXCEEDED
         ├── Unavailable         UNAVAILABLE
         ├── Unauthenticated     UNAUTHENTICATED
@@ -145,6 +146,13 @@ class QueueFull(CallError):
 
     code = "RESOURCE_EXHAUSTED"
     reason = "QUEUE_FULL"
+
+
+class RepliesUnread(CallError):
+    """Too many bytes of earlier replies are not read by their clients."""
+
+    code = "RESOURCE_EXHAUSTED"
+    reason = "REPLIES_UNREAD"
 
 
 class DeadlineExceeded(CallError):

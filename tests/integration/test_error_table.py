@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import re
 import socket
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 from google.protobuf.message import Message
@@ -115,6 +117,29 @@ def of_type(data_type: int) -> pb.EncodeRequest:
 def of_files(*files: bytes) -> pb.EncodeRequest:
     encoded = tensor_pb2.EncodedImages(files=files)
     return pb.EncodeRequest(images=tensor_pb2.Images(encoded=encoded))
+
+
+def unread_replies(_: FailingServer) -> Refusal:
+    """Return the refusal of a call on a connection with a stream that is not read."""
+    options = (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 0))
+    rows = 1024  # more bytes than the connection's window
+    stream = pb.SampleStreamRequest(count=9 * rows, chunk_rows=rows)
+    with tempfile.TemporaryDirectory() as folder:
+        tiny_models.write_model(Path(folder), "tiny-vae")
+        flags = ("--reply-bytes", "1", "--metrics-listen", "127.0.0.1:0")
+        with (
+            served(Path(folder), Path(folder) / "log", *flags) as server,
+            grpc.insecure_channel(server.address, options=options) as channel,
+        ):
+            data = stream.SerializeToString()
+            unread = channel.unary_stream(GENERATIVE + "SampleStream")(data, timeout=TIMEOUT_S)
+            wait_for(lambda: value(server, "latentserve_unwritten_reply_bytes") > 0)
+            request = pb.SampleRequest(count=1).SerializeToString()
+            refusal = refused(
+                channel.unary_unary(GENERATIVE + "Sample"), request, timeout=TIMEOUT_S
+            )
+            unread.cancel()
+    return refusal
 
 
 def full_queue(at: FailingServer) -> Refusal:
@@ -254,6 +279,7 @@ ROWS = {
         metadata="operations",
     ),
     "queue full": Row(full_queue, "RESOURCE_EXHAUSTED", "QUEUE_FULL", retry=True),
+    "unread replies": Row(unread_replies, "RESOURCE_EXHAUSTED", "REPLIES_UNREAD", retry=True),
     # Sent by gRPC itself, without details.
     "message too large": Row(
         sent("Encode", encode(np.zeros((70_000, 1, 4, 4), "<f4"))), "RESOURCE_EXHAUSTED"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from grpc_status import rpc_status
 import tiny_models
 from latentserve.v1 import generative_service_pb2 as pb
 from latentserve.v1 import model_service_pb2 as models_pb
-from served import ref, served
+from served import Server, ref, served
 
 TIMEOUT_S = 20.0
 
@@ -93,3 +94,33 @@ def test_an_overloaded_server_names_the_limit_and_refuses_late_requests(
         codes = [call.code() for call in begun]
         assert codes.count(grpc.StatusCode.OK) >= 6
         assert set(codes) == {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
+
+
+def test_a_stream_that_runs_waits_for_room_in_a_full_queue(exports: Path, tmp_path: Path) -> None:
+    streams, chunks, rows = 8, 6, 4
+    flags = ("--max-batch-rows", "4", "--max-request-rows", "4", "--queue-rows", "8")
+    request = pb.SampleStreamRequest(
+        model=ref("tiny-vae"), count=chunks * rows, chunk_rows=rows, seed=1
+    )
+
+    def run(server: Server) -> list[int]:
+        """Return the offsets of the chunks; a stream is refused only before its first chunk."""
+        with server.generative() as stub:
+            while True:
+                offsets = []
+                try:
+                    for chunk in stub.SampleStream(request, timeout=TIMEOUT_S):
+                        offsets.append(chunk.offset)
+                except grpc.RpcError as error:
+                    if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED or offsets:
+                        raise
+                else:
+                    return offsets
+
+    with (
+        served(exports, tmp_path / "log", *flags, delay_s=0.02) as server,
+        ThreadPoolExecutor(streams) as pool,
+    ):
+        found = list(pool.map(run, [server] * streams))
+        assert found == [[rows * number for number in range(chunks)]] * streams
+        assert server.stop() == 0

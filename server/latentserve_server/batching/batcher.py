@@ -31,7 +31,8 @@ from latentserve_server.batching.executor import BatchExecutor, Runner
 from latentserve_server.batching.latency_model import LatencyModel
 from latentserve_server.batching.queue import Batch, RequestQueue
 from latentserve_server.batching.quota import QueueQuota
-from latentserve_server.batching.request import NEVER_NS, Completion, Done, QueuedRequest, Rows
+from latentserve_server.batching.request import NEVER_NS, Done, Inputs, QueuedRequest
+from latentserve_server.batching.room import RoomWaiter
 from latentserve_server.batching.service_rate import ServiceRate
 from latentserve_server.errors import CallError, DeadlineExceeded, Unavailable
 from latentserve_server.vital_thread import VitalThread
@@ -79,16 +80,14 @@ class Batcher:
         self.inline_hook = None if self._delay_ns else inline_hook
         self._callbacks = callbacks or BatcherCallbacks()
         self._clock_ns = clock_ns
-        self._model_quota = (queue_quota or QueueQuota()).model_quota(
-            max_rows=queue_rows, max_bytes=queue_bytes
-        )
+        queue_quota = queue_quota or QueueQuota()
+        self.room = queue_quota.room
+        self._model_quota = queue_quota.model_quota(max_rows=queue_rows, max_bytes=queue_bytes)
         self._queue = RequestQueue(self._model_quota)
         self._service_rate = ServiceRate(max_batch_rows)
         self._latency: dict[str, LatencyModel] = {}
         self._admission = Admission(
-            name,
-            self._queue,
-            self._service_rate,
+            *(name, self._queue, self._service_rate),
             max_batch_rows=max_batch_rows,
             delay_ns=self._delay_ns,
         )
@@ -171,13 +170,18 @@ class Batcher:
         self._thread.start()
 
     def submit(
-        self, operation: str, inputs: tuple[Rows, ...], deadline: float | None, done: Done
+        self,
+        operation: str,
+        inputs: Inputs,
+        deadline: float | None,
+        done: Done,
+        waited: bool = False,
     ) -> QueuedRequest:
         """Queue a request of at least one row.
 
-        `deadline` is in seconds on the monotonic clock, or None. `done` is called once, from any
-        thread, unless the request is cancelled. Raises QueueFull, DeadlineExceeded or Unavailable
-        if the request is refused; then `done` is never called.
+        `deadline` is in monotonic seconds, or None. `done` is called once, from any thread, unless
+        the request is cancelled. `waited`: it waited for room. Raises QueueFull, DeadlineExceeded
+        or Unavailable if the request is refused; then `done` is never called.
         """
         now_ns = self._clock_ns()
         deadline_ns = NEVER_NS if deadline is None else deadline * 1e9
@@ -195,10 +199,10 @@ class Batcher:
                 self._check_deadline(request)
             if self._delay_ns:
                 request.due_ns = self._admission.due_ns(request)
-            excess = self._queue.add(request)
+            excess = self._queue.add(request, waited=waited)
             if excess is not None:
-                reason = "total_full" if excess.is_total else "queue_full"
-                self._callbacks.refused(operation, reason)
+                if not waited:
+                    self._callbacks.refused(operation, excess.reason)
                 elapsed_s = (now_ns - self._started_ns) / 1e9
                 raise self._admission.queue_full_error(excess, self._running, elapsed_s)
             idle, self._claimed = not self._claimed, True
@@ -208,6 +212,10 @@ class Batcher:
         if idle and not (hook is not None and hook(self)):
             self.wake_thread()
         return request
+
+    def wait_for_room(self, rows: int, nbytes: int, admit: Callable[[], bool]) -> RoomWaiter:
+        """Call `admit`, from any thread, when a request of this size fits; see `room`."""
+        return self.room.wait(RoomWaiter(self._model_quota, rows, nbytes, admit))
 
     def wake_thread(self) -> None:
         """Let the batcher's own thread run the queued requests, after the inline hook agreed to."""
@@ -261,6 +269,8 @@ class Batcher:
             self._running, self._started_ns = batch, started_ns
             if batch is None:
                 self._release_if_idle()
+        if self.room.waiting:
+            self.room.admit()
         for request in expired:
             self._callbacks.dropped(request.operation, "expired")
             self._complete([request], deadline_error(request.dequeued_rows, request.rows))
@@ -287,10 +297,9 @@ class Batcher:
 
     def _record_batch(self, batch: Batch, engine_ns: int, total_ns: int) -> None:
         operation, _, rows = batch
-        latency = self._latency.get(operation)
-        if latency is None:
-            latency = self._latency[operation] = LatencyModel()
-        latency.learn(rows, engine_ns / 1e9)
+        if operation not in self._latency:
+            self._latency[operation] = LatencyModel()
+        self._latency[operation].learn(rows, engine_ns / 1e9)
         # The callbacks are included, because the next batch waits for them, too.
         self._service_rate.learn(operation, rows, total_ns / 1e9)
         self._model_quota.rows_per_s = self._service_rate.rows_per_s
@@ -325,16 +334,8 @@ class Batcher:
                 if request.dequeued_rows < request.rows:
                     self._queue.remove(request)
         for request in requests:
-            completion = Completion(
-                request.outputs if error is None else (),
-                error,
-                request.submitted_ns,
-                request.queue_ns,
-                request.compute_ns,
-                request.batch_rows,
-            )
             try:
-                request.done(completion)
+                request.complete(error)
             except Exception:  # the other requests must complete all the same
                 log.exception("%s: a completion callback failed", self.name)
 

@@ -98,9 +98,10 @@ class RequestQueue:
                     oldest_ns, chosen, found = head_ns, operation, queue
         return (chosen, found.rows, len(found.requests)) if found is not None else ("", 0, 0)
 
-    def add(self, request: QueuedRequest) -> QuotaExcess | None:
+    def add(self, request: QueuedRequest, *, waited: bool = False) -> QuotaExcess | None:
         """Append a request, or return the quota that it would exceed."""
-        excess = self.model_quota.acquire(request.rows, request.rows * request.row_bytes)
+        nbytes = request.rows * request.row_bytes
+        excess = self.model_quota.acquire(request.rows, nbytes, waited=waited)
         if excess is not None:
             return excess
         queue = self.queues.get(request.operation)

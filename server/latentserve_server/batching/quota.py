@@ -16,6 +16,7 @@ from __future__ import annotations
 import threading
 from typing import NamedTuple
 
+from latentserve_server.batching.room import Room
 from latentserve_server.errors import QueueFull
 
 _UNBOUNDED = 2**62
@@ -50,6 +51,11 @@ class QuotaExcess(NamedTuple):
     def is_total(self) -> bool:
         """Whether the limit is the total of all models."""
         return self.limit_name.startswith("total")
+
+    @property
+    def reason(self) -> str:
+        """The reason for a refusal, one of `callbacks.REFUSED`."""
+        return "total_full" if self.is_total else "queue_full"
 
     @property
     def in_bytes(self) -> bool:
@@ -94,6 +100,8 @@ class QueueQuota:
 
     Args:
         max_rows, max_bytes: limits on queued rows and bytes.
+
+    `room` has the requests that wait outside the queues.
     """
 
     def __init__(self, *, max_rows: int = _UNBOUNDED, max_bytes: int = _UNBOUNDED) -> None:
@@ -105,6 +113,7 @@ class QueueQuota:
         self.rows = 0
         self.nbytes = 0
         self.lock = threading.RLock()
+        self.room = Room()
         self._model_quotas: list[ModelQuota] = []
 
     def model_quota(self, *, max_rows: int, max_bytes: int = _UNBOUNDED) -> ModelQuota:
@@ -160,11 +169,12 @@ class ModelQuota:
 
     `rows_per_s` is the measured service rate, read by the other versions; 0 if unknown. `ended` is
     set when the version accepts no more requests: then no part is reserved for it.
+    `promised_rows` is the room that is kept for the first request that waits outside the queue.
     """
 
     __slots__ = (
         *("__weakref__", "_queue_quota", "ended", "max_bytes", "max_rows", "nbytes", "rows"),
-        "rows_per_s",
+        *("promised_rows", "rows_per_s"),
     )
 
     def __init__(self, queue_quota: QueueQuota, max_rows: int, max_bytes: int) -> None:
@@ -174,27 +184,22 @@ class ModelQuota:
         self.rows = 0
         self.nbytes = 0
         self.rows_per_s = 0.0
+        self.promised_rows = 0
         self.ended = False
 
     def waiting(self, *, in_bytes: bool) -> int:
         """Return the size of the queue, in rows or in bytes."""
         return self.nbytes if in_bytes else self.rows
 
-    def acquire(self, rows: int, nbytes: int) -> QuotaExcess | None:
-        """Count a request as queued, or return the limit that it would exceed."""
-        exceeded_by = self.rows + rows - self.max_rows
-        if exceeded_by > 0:
-            fits = rows <= self.max_rows
-            return QuotaExcess(
-                "queue_rows", self.rows, rows, self.max_rows, exceeded_by, fits_empty_queue=fits
-            )
-        exceeded_by = self.nbytes + nbytes - self.max_bytes
-        if exceeded_by > 0:
-            fits = nbytes <= self.max_bytes
-            return QuotaExcess(
-                *("queue_bytes", self.nbytes, nbytes, self.max_bytes, exceeded_by),
-                fits_empty_queue=fits,
-            )
+    def acquire(self, rows: int, nbytes: int, *, waited: bool = False) -> QuotaExcess | None:
+        """Count a request as queued, or return the limit that it would exceed.
+
+        A request that `waited` may use the promised rows.
+        """
+        promised = 0 if waited else self.promised_rows
+        fits = self.rows + promised + rows <= self.max_rows
+        if not fits or self.nbytes + nbytes > self.max_bytes:
+            return self._own_excess(rows, nbytes, promised)
         queue_quota = self._queue_quota
         with queue_quota.lock:
             total_rows, total_bytes = queue_quota.rows + rows, queue_quota.nbytes + nbytes
@@ -205,6 +210,31 @@ class ModelQuota:
             queue_quota.rows, queue_quota.nbytes = total_rows, total_bytes
             self.rows += rows
             self.nbytes += nbytes
+        return None
+
+    def excess(self, rows: int, nbytes: int) -> QuotaExcess | None:
+        """Return the limit that a request which waited would exceed now, None if it fits."""
+        excess = self._own_excess(rows, nbytes, 0)
+        if excess is not None:
+            return excess
+        with self._queue_quota.lock:
+            return self._queue_quota.excess(self, rows, nbytes)
+
+    def _own_excess(self, rows: int, nbytes: int, promised: int) -> QuotaExcess | None:
+        exceeded_by = self.rows + promised + rows - self.max_rows
+        if exceeded_by > 0:
+            fits = rows <= self.max_rows
+            waiting = self.rows + promised
+            return QuotaExcess(
+                "queue_rows", waiting, rows, self.max_rows, exceeded_by, fits_empty_queue=fits
+            )
+        exceeded_by = self.nbytes + nbytes - self.max_bytes
+        if exceeded_by > 0:
+            fits = nbytes <= self.max_bytes
+            return QuotaExcess(
+                *("queue_bytes", self.nbytes, nbytes, self.max_bytes, exceeded_by),
+                fits_empty_queue=fits,
+            )
         return None
 
     def release(self, rows: int, nbytes: int) -> None:

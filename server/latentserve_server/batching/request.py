@@ -48,6 +48,10 @@ class Rows:
         return out
 
 
+Inputs = tuple[Rows, ...]
+"""The inputs of one request, with one number of rows."""
+
+
 class Completion:
     """Result of a request: `outputs`, arrays of shape [n, ...], or else `error`.
 
@@ -82,6 +86,10 @@ class Completion:
 Done = Callable[[Completion], None]
 
 
+def _ignore(completion: Completion) -> None:
+    """Callback of a completed request."""
+
+
 class RequestOwner(Protocol):
     """The interface of a batcher that its requests use; implemented by `batcher.Batcher`."""
 
@@ -107,7 +115,7 @@ class QueuedRequest:
         self,
         owner: RequestOwner,
         operation: str,
-        inputs: tuple[Rows, ...],
+        inputs: Inputs,
         deadline_ns: float,
         done: Done,
         now_ns: int,
@@ -132,6 +140,29 @@ class QueuedRequest:
         self.compute_ns = 0
         self.batch_rows = 0
         self.completed = False
+
+    def complete(self, error: CallError | None) -> None:
+        """Call the callback with the outputs, or with an error. Called once, by the batcher.
+
+        A transport may keep this object until its reply is written, so the callback, the outputs
+        and the inputs are released; the inputs only if no batch can still read them.
+        """
+        outputs, self.outputs = self.outputs, ()
+        done, self.done = self.done, _ignore
+        if error is None:
+            self.inputs = ()
+        else:
+            outputs = ()
+        done(
+            Completion(
+                outputs,
+                error,
+                self.submitted_ns,
+                self.queue_ns,
+                self.compute_ns,
+                self.batch_rows,
+            )
+        )
 
     def cancel(self) -> None:
         """Drop the request, without a call of its callback. Safe from any thread.

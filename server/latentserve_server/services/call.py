@@ -17,13 +17,15 @@ Work = tuple[LoadedModel, str, int, Completion]
 class Reply:
     """A finished call. `build` returns the reply's bytes or raises the CallError.
 
-    `slow` is True if building takes milliseconds and should not run on an event loop. `work` is
-    for traces; None if no engine was needed.
+    `build` is called at most once: it releases the outputs of the engine. `slow` is True if it
+    takes milliseconds and should not run on an event loop; then `held_bytes` is the size of the
+    outputs, which stay in memory until then. `work` is for traces; None if no engine was needed.
     """
 
     build: Callable[[], bytes]
     slow: bool = False
     work: Work | None = None
+    held_bytes: int = 0
 
 
 Done = Callable[[Reply], None]

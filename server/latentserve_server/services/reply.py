@@ -47,8 +47,13 @@ def submit(
     deadline: float | None,
     done: Done,
     builder: ReplyBuilder,
+    *,
+    waited: bool = False,
 ) -> Call:
-    """Queue rows; when they are complete, call `done` with a Reply."""
+    """Queue rows; when they are complete, call `done` with a Reply.
+
+    `waited` is for rows that waited for room (see `batching.room`).
+    """
     count = len(rows.array)
     slow = (
         count > _MANY_FILES
@@ -63,11 +68,13 @@ def submit(
             number = builder.served_by
             pieces: list[Any] = [*builder.build(completion), _served_by(model, number)]
             pieces.append(_timings(completion, number + 1))
+            completion.outputs = ()  # they may be kept until the reply is written, otherwise
             return b"".join(pieces)
 
-        done(Reply(build, slow, (model, operation, count, completion)))
+        held_bytes = sum([output.nbytes for output in completion.outputs]) if slow else 0
+        done(Reply(build, slow, (model, operation, count, completion), held_bytes))
 
-    return model.batcher.submit(operation, (rows,), deadline, completed)
+    return model.batcher.submit(operation, (rows,), deadline, completed, waited=waited)
 
 
 def _explain(error: CallError, operation: str) -> CallError:

@@ -1,4 +1,4 @@
-"""Address, credentials and gRPC options of the server."""
+"""Address, credentials, gRPC options and reply limits of the server."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from latentserve_server.config import Settings
 from latentserve_server.manifest.reader import Manifest
 from latentserve_server.transport.base import Endpoint
+from latentserve_server.transport.reply_quota import ReplyLimits
 from latentserve_server.transport.security import server_credentials, token_guard
 
 _MIN_MESSAGE_BYTES = 4 * 2**20
@@ -44,6 +45,16 @@ def endpoint(settings: Settings, manifests: Iterable[Manifest]) -> Endpoint:
             ("grpc.http2.max_ping_strikes", _MAX_PING_STRIKES),
             ("grpc.keepalive_permit_without_calls", 1),
         ),
+    )
+
+
+def reply_limits(settings: Settings) -> ReplyLimits:
+    """Return the limits on unwritten replies and on the duration of calls."""
+    return ReplyLimits(
+        connection_bytes=settings.reply_bytes,
+        total_bytes=settings.total_reply_bytes,
+        reader_idle_s=settings.reader_idle_s,
+        max_call_s=settings.max_call_s,
     )
 
 

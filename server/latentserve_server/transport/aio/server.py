@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import grpc
@@ -20,13 +18,13 @@ from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from latentserve_server.batching.batcher import Batcher
-from latentserve_server.observability.access_log import HEAD_BYTES
-from latentserve_server.observability.metrics import Metrics, cancellation_code
-from latentserve_server.observability.rpc_recorder import RpcRecorder
-from latentserve_server.observability.tracing import CallTrace, Tracing
+from latentserve_server.errors import CallError
+from latentserve_server.observability.metrics import Metrics
+from latentserve_server.observability.tracing import Tracing
 from latentserve_server.services.call import Call, Done, Reply, UnaryMethod
-from latentserve_server.status import WireStatus, explain
 from latentserve_server.transport.aio.drain import DrainGate
+from latentserve_server.transport.aio.in_flight import CallInFlight, CallsInFlight
+from latentserve_server.transport.aio.interceptor import TRACE, CallInterceptor
 from latentserve_server.transport.aio.log_filter import drop_cancellation
 from latentserve_server.transport.aio.termination import Termination
 from latentserve_server.transport.base import (
@@ -40,71 +38,21 @@ from latentserve_server.transport.base import (
     bind,
 )
 from latentserve_server.transport.deadline import WallClock
-from latentserve_server.transport.security import TokenGuard
+from latentserve_server.transport.expiry import end_overdue_calls
+from latentserve_server.transport.reply_quota import ReplyLimits, ReplyQuota
 
 _LAST_WRITES_S = 0.5
 _CLOCK = WallClock()
 
-# Trace of the current task's call; grpc.aio serves each call in a separate task.
-_TRACE: ContextVar[CallTrace | None] = ContextVar("trace", default=None)
-
 T = TypeVar("T")
-
-
-class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc is untyped
-    """Converts every error of a call to a status (see `status`), and counts calls."""
-
-    def __init__(
-        self,
-        services: frozenset[str],
-        metrics: Metrics,
-        guard: TokenGuard,
-        gate: DrainGate,
-        tracing: Tracing | None = None,
-    ) -> None:
-        self._tracing = tracing
-        self._services = services
-        self._guard = guard
-        self._gate = gate
-        self._metrics = metrics
-        self._handlers: dict[str, Any] = {}
-
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Any:
-        """Wrap the handlers of the services; return those of health and reflection unchanged."""
-        method = handler_call_details.method
-        if method in self._handlers:
-            return self._handlers[method]
-        handler = await continuation(handler_call_details)
-        if handler is None or method.strip("/").partition("/")[0] not in self._services:
-            return handler
-        rpc = RpcRecorder(
-            self._metrics,
-            method,
-            streaming=bool(handler.response_streaming),
-            tracing=self._tracing,
-        )
-        if handler.response_streaming:
-            wrapped = grpc.unary_stream_rpc_method_handler(
-                _guard_stream(handler.unary_stream, method, rpc, self._guard, self._gate)
-            )
-        else:
-            wrapped = grpc.unary_unary_rpc_method_handler(
-                _guard_unary(handler.unary_unary, method, rpc, self._guard, self._gate)
-            )
-        # One entry for each method of the contract, so that calls do not pay for the wrapping.
-        self._handlers[method] = wrapped
-        return wrapped
 
 
 class AioHandlers:
     """Adapts the services' methods to grpc.aio handlers."""
 
-    def __init__(self, gate: DrainGate, executor: Executor) -> None:
+    def __init__(self, gate: DrainGate, executor: Executor, calls: CallsInFlight) -> None:
         self._gate = gate
+        self._calls = calls
         self._executor = executor
 
     def generic_handler(
@@ -124,10 +72,11 @@ class AioHandlers:
 
     def _unary(self, method: UnaryMethod) -> Callable[[bytes, Any], Awaitable[bytes]]:
         async def handle(request: bytes, context: Any) -> bytes:
-            deadline = _deadline(context)
+            call = self._calls.enter(context, _deadline(context))
             with self._gate:
                 return await self._call(
-                    lambda done: method(request, deadline, done),
+                    call,
+                    lambda done: method(request, call.deadline, done),
                     offload=len(request) > LARGE_REQUEST_BYTES,
                 )
 
@@ -137,18 +86,25 @@ class AioHandlers:
         """Return a handler that requests the next chunk after the previous one is written."""
 
         async def handle(request: bytes, context: Any) -> AsyncIterator[bytes]:
+            call = self._calls.enter(context, _deadline(context))
             with self._gate:
                 stream = method(request)
-                deadline = _deadline(context)
                 while not stream.exhausted:
-                    yield await self._call(lambda done: stream.next_chunk(deadline, done))
+                    await call.wait_for_room()
+                    yield await self._call(
+                        call, lambda done: stream.next_chunk(call.deadline, done)
+                    )
+                    call.written()
 
         return handle
 
-    async def _call(self, begin: Callable[[Done], Call], *, offload: bool = False) -> bytes:
+    async def _call(
+        self, known: CallInFlight, begin: Callable[[Done], Call], *, offload: bool = False
+    ) -> bytes:
         """Begin a call and wait for its reply; cancel it when the task is cancelled."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Reply] = loop.create_future()
+        known.waiting = future
 
         def done(reply: Reply) -> None:  # called on the engine's thread
             loop.call_soon_threadsafe(_resolve, future, reply)
@@ -164,14 +120,19 @@ class AioHandlers:
             call = begin(done)
         try:
             reply = await future
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, CallError):  # the call was ended
             call.cancel()
             raise
-        if (trace := _TRACE.get()) is not None:
+        if (trace := TRACE.get()) is not None:
             trace.record_work(reply.work)
         if reply.slow:
-            return await loop.run_in_executor(self._executor, reply.build)
-        return reply.build()
+            known.hold(reply.held_bytes)
+            body = await loop.run_in_executor(self._executor, reply.build)
+        else:
+            body = reply.build()
+        known.hold(len(body))
+        known.writing()
+        return body
 
 
 class AioTransport:
@@ -181,18 +142,28 @@ class AioTransport:
         executor: runs the work for large requests and slow replies.
         metrics: counts the calls of the services.
         tracing: traces the calls; None for no traces.
+        limits: limits on unwritten replies and on the duration of calls.
     """
 
     turns = None  # no thread of its own: it runs on the application's event loop
 
     def __init__(
-        self, executor: Executor, metrics: Metrics, tracing: Tracing | None = None
+        self,
+        executor: Executor,
+        metrics: Metrics,
+        tracing: Tracing | None = None,
+        limits: ReplyLimits | None = None,
     ) -> None:
         self._tracing = tracing
+        self._limits = limits or ReplyLimits()
+        replies = ReplyQuota(self._limits, metrics.unread_refused)
+        metrics.unwritten_bytes = lambda: replies.nbytes
+        self._calls = CallsInFlight(replies, self._limits.max_call_s)
+        self._expiry: asyncio.Task[None] | None = None
         self.health = health.aio.HealthServicer()
         self._metrics = metrics
         self._gate = DrainGate()
-        self._handlers = AioHandlers(self._gate, executor)
+        self._handlers = AioHandlers(self._gate, executor, self._calls)
         self._server: grpc.aio.Server | None = None
         self._stopping: asyncio.Future[None] | None = None  # the loop keeps no reference
         self._termination = Termination()
@@ -230,6 +201,14 @@ class AioTransport:
         port = bind(server, endpoint)
         await self._termination.start(server)
         self._server = server
+        self._expiry = asyncio.ensure_future(
+            end_overdue_calls(
+                self._calls.copy,
+                reader_idle_s=self._limits.reader_idle_s,
+                max_call_s=self._limits.max_call_s,
+                on_ended=self._metrics.overdue_ended,
+            )
+        )
         return port
 
     async def hand_over(self, *, timeout_s: float) -> bool:
@@ -257,6 +236,8 @@ class AioTransport:
 
     async def stop(self, grace_s: float) -> None:
         """Cut off the calls that are in flight after `grace_s`, and close the port."""
+        if self._expiry is not None:
+            self._expiry.cancel()
         if self._server is not None:
             self._termination.expect()
             await self._server.stop(grace_s)
@@ -276,73 +257,3 @@ def _cancel_begun(beginning: asyncio.Future[Call]) -> None:
 def _deadline(context: Any) -> float | None:
     """Return the call's deadline on the monotonic clock."""
     return _CLOCK.deadline_in(context.time_remaining())
-
-
-def _guard_unary(
-    behavior: Any, method: str, rpc: RpcRecorder, guard: TokenGuard, gate: DrainGate
-) -> Any:
-    async def guarded(request: bytes, context: Any) -> Any:
-        started = time.perf_counter()
-        rpc.begin()
-        metadata, trace = context.invocation_metadata(), None
-        if rpc.tracer is not None:
-            trace = rpc.tracer.begin(metadata)
-            _TRACE.set(trace)
-        code, status = "CANCELLED", None
-        try:
-            guard.check(method, metadata)
-            response = await behavior(request, context)
-            await gate.wait_for_release()
-            code = "OK"
-            return response
-        except asyncio.CancelledError:
-            code = cancellation_code(context.time_remaining())
-            raise
-        except Exception as error:  # noqa: BLE001 - every error becomes a status
-            status = explain(error)
-            code = status.code_name
-            await gate.wait_for_release()
-            await _abort(context, status)
-        finally:
-            seconds = time.perf_counter() - started
-            rpc.end(code, seconds, request[:HEAD_BYTES], status, trace, metadata)
-
-    return guarded
-
-
-def _guard_stream(
-    behavior: Any, method: str, rpc: RpcRecorder, guard: TokenGuard, gate: DrainGate
-) -> Any:
-    async def guarded(request: bytes, context: Any) -> AsyncIterator[Any]:
-        started = time.perf_counter()
-        rpc.begin()
-        metadata, trace = context.invocation_metadata(), None
-        if rpc.tracer is not None:
-            trace = rpc.tracer.begin(metadata)
-            _TRACE.set(trace)
-        code, status = "CANCELLED", None
-        try:
-            guard.check(method, metadata)
-            async for response in behavior(request, context):
-                rpc.sent()
-                yield response
-            await gate.wait_for_release()
-            code = "OK"
-        except asyncio.CancelledError:
-            code = cancellation_code(context.time_remaining())
-            raise
-        except Exception as error:  # noqa: BLE001 - every error becomes a status
-            status = explain(error)
-            code = status.code_name
-            await gate.wait_for_release()
-            await _abort(context, status)
-        finally:
-            seconds = time.perf_counter() - started
-            rpc.end(code, seconds, request[:HEAD_BYTES], status, trace, metadata)
-
-    return guarded
-
-
-async def _abort(context: Any, status: WireStatus) -> None:
-    """End a call with a status. This raises grpc's AbortError, which must not be caught."""
-    await context.abort(getattr(grpc.StatusCode, status.code_name), status.message, status.trailers)

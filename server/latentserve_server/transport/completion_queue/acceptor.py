@@ -6,7 +6,8 @@ import logging
 from typing import Any
 
 from latentserve_server import exit_status
-from latentserve_server.transport.completion_queue.calls import Method, StreamCall, UnaryCall
+from latentserve_server.transport.completion_queue.calls import Method, UnaryCall
+from latentserve_server.transport.completion_queue.stream_call import StreamCall
 
 log = logging.getLogger(__name__)
 

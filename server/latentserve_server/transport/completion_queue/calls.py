@@ -25,20 +25,22 @@ from typing import Any
 import grpc
 from grpc._cython import cygrpc
 
-from latentserve_server.errors import InvalidRequest
+from latentserve_server.errors import DeadlineExceeded, InvalidRequest
 from latentserve_server.observability.access_log import HEAD_BYTES
 from latentserve_server.observability.metrics import cancellation_code
 from latentserve_server.observability.tracing import CallTrace
-from latentserve_server.services.call import Call, ChunkStream, Reply, UnaryMethod
+from latentserve_server.services.call import Call, Reply, UnaryMethod
 from latentserve_server.status import WireStatus, explain
 from latentserve_server.transport.base import LARGE_REQUEST_BYTES, StreamMethod
+from latentserve_server.transport.completion_queue import operations
 from latentserve_server.transport.deadline import WallClock
+from latentserve_server.transport.expiry import MARGIN_S
 from latentserve_server.transport.interceptors import Interceptors
+from latentserve_server.transport.reply_quota import COUNTED_BYTES, ReplyHold
 
 log = logging.getLogger(__name__)
 
-
-_OK = grpc.StatusCode.OK.value[0]
+_DEADLINE_EXCEEDED = grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,10 @@ class UnaryCall:
         "_closed",
         "_code",
         "_deadline",
+        "_ended_early",
         "_failure",
         "_head",
+        "_hold",
         "_lock",
         "_metadata",
         "_method",
@@ -75,16 +79,20 @@ class UnaryCall:
         "_started_s",
         "_trace",
         "_work",
+        "_writing_s",
     )
 
     def __init__(self, event: Any, method: Method) -> None:
         self._call = event.call
         self._metadata = event.invocation_metadata
         self._deadline = _monotonic(event.call_details.deadline)
+        if self._deadline is None and (interceptors := method.interceptors) is not None:
+            self._deadline = interceptors.latest_end_s()
         self._method = method
         self._lock = threading.Lock()
         self._pending_batches = 0
         self._closed = False
+        self._ended_early = False
         self._started_s: float | None = None
         self._admitted = False
         self._code = ""  # code of the sent status
@@ -92,6 +100,8 @@ class UnaryCall:
         self._head = b""
         self._trace: CallTrace | None = None
         self._work: Call | None = None
+        self._hold: ReplyHold | None = None  # counts the bytes of a large reply
+        self._writing_s = 0.0  # when gRPC core got the reply that is not written yet
 
     def start(self) -> None:
         """Request the close event and the request message from gRPC core.
@@ -116,6 +126,7 @@ class UnaryCall:
         with self._lock:
             self._closed = True
             work = self._work
+        self._stop_waiting()
         if work is not None and event.batch_operations[0].cancelled():
             try:
                 work.cancel()
@@ -140,6 +151,8 @@ class UnaryCall:
                 )
             self._head = request[:HEAD_BYTES]
             if interceptors is not None:
+                if interceptors.replies.tight:
+                    interceptors.replies.check(self._call.peer())
                 interceptors.gate.enter()
                 self._admitted = True
             if len(request) > LARGE_REQUEST_BYTES:
@@ -162,6 +175,7 @@ class UnaryCall:
             if self._pending_batches:
                 return None
             self._work = None  # breaks a reference cycle, which only the collector would free
+        self._release_hold()
         try:
             self._record_end()
         except Exception:
@@ -173,7 +187,9 @@ class UnaryCall:
         if interceptors is None:
             return
         if self._started_s is not None:
-            code = self._code or cancellation_code(self._remaining_s())
+            code = self._code or (
+                "DEADLINE_EXCEEDED" if self._ended_early else cancellation_code(self._remaining_s())
+            )
             failure = self._failure if self._code else None
             seconds = time.perf_counter() - self._started_s
             interceptors.rpc.end(code, seconds, self._head, failure, self._trace, self._metadata)
@@ -204,123 +220,123 @@ class UnaryCall:
         work.cancel()
 
     def _done(self, reply: Reply) -> None:
+        if self._ended_early:
+            return
         if self._trace is not None:
             self._trace.record_work(reply.work)
         if reply.slow:
+            self._hold_bytes(reply.held_bytes)
             self._method.executor.submit(self._build_and_send, reply)
         else:
             self._build_and_send(reply)
 
     def _build_and_send(self, reply: Reply) -> None:
-        if self._closed:
+        if self._closed or self._ended_early:
             return
         try:
-            self._send_reply(reply.build())
+            body = reply.build()
+            if self._hold is not None or len(body) >= COUNTED_BYTES:
+                self._hold_bytes(len(body))
+            self._send_reply(body)
         except Exception as error:  # noqa: BLE001 - every error becomes a status
             self._fail(error)
 
+    def _hold_bytes(self, nbytes: int) -> None:
+        """Count the bytes of a reply, until `_release_hold`."""
+        if (interceptors := self._method.interceptors) is None:
+            return
+        if self._hold is not None:
+            self._hold.resize(nbytes)
+            return
+        hold = interceptors.replies.acquire(self._call.peer, nbytes)
+        with self._lock:
+            if not self._closed:
+                self._hold = hold
+                return
+        hold.release()
+
+    def _stop_waiting(self) -> None:
+        """Stop waiting to build a reply; a unary call does not wait."""
+
+    def _is_closed(self) -> bool:
+        return self._closed
+
+    def end_if_overdue(self, now_s: float, reader_idle_s: float) -> str:
+        """End the call if it is overdue; return the reason, one of `expiry.ENDED`, or "".
+
+        gRPC core ends a call at its deadline; this ends one without a deadline.
+        """
+        writing_s = self._writing_s
+        if writing_s and now_s - writing_s > reader_idle_s:
+            reason, message = "reader_idle", "the reply was not read in time (--reader-idle-s)"
+        elif self._deadline is not None and now_s > self._deadline + MARGIN_S:
+            reason, message = (
+                "max_call",
+                "the call has no deadline and took too long (--max-call-s)",
+            )
+        else:
+            return ""
+        with self._lock:
+            if self._closed or self._ended_early:
+                return ""
+            self._ended_early, work = True, self._work
+            if writing_s:  # the status would have to wait until the reply is read
+                self._call.cancel(_DEADLINE_EXCEEDED, message)
+                return reason
+        if work is not None:
+            work.cancel()
+        self._fail(DeadlineExceeded(message))
+        return reason
+
+    def _release_hold(self) -> None:
+        if self._hold is not None:
+            self._hold.release()
+            self._hold = None
+
     def _send_reply(self, body: bytes) -> None:
-        self._finish((*_initial_metadata(), *_message(body), *_status(_OK)), "OK")
+        self._finish(
+            (
+                *operations.initial_metadata(),
+                *operations.message(body),
+                *operations.status(operations.OK),
+            ),
+            "OK",
+        )
 
     def _fail(self, error: Exception) -> None:
         """End the call with the status of an error, unless the call is closed."""
         if not self._closed:
             status = self._failure = explain(error)
             code = grpc.StatusCode[status.code_name].value[0]
-            closing = _status(code, status.message.encode(), status.trailers)
+            closing = operations.status(code, status.message.encode(), status.trailers)
             self._finish((*self._unsent_metadata(), *closing), status.code_name)
 
-    def _finish(self, operations: tuple[Any, ...], code: str) -> None:
+    def _finish(self, batch: tuple[Any, ...], code: str) -> None:
         """Send the last batch of a call, or hold it while replies are held."""
         interceptors = self._method.interceptors
         if interceptors is None or not interceptors.gate.is_holding:
-            self._send(operations, self._on_sent, code)
+            self._send(batch, self._on_sent, code)
         else:
-            interceptors.gate.send_or_hold(lambda: self._send(operations, self._on_sent, code))
+            interceptors.gate.send_or_hold(lambda: self._send(batch, self._on_sent, code))
 
     def _unsent_metadata(self) -> tuple[Any, ...]:
         """Return the initial metadata if it has not been sent."""
-        return _initial_metadata()
+        return operations.initial_metadata()
 
-    def _send(
-        self, operations: tuple[Any, ...], tag: Callable[[Any], object], code: str = ""
-    ) -> None:
+    def _send(self, batch: tuple[Any, ...], tag: Callable[[Any], object], code: str = "") -> None:
         """Start a batch with the event handler `tag`; `code` is its status code, if any."""
         with self._lock:
             if self._closed:
                 return
             self._pending_batches += 1
             self._code = code
+            self._writing_s = time.monotonic()
             try:
-                self._call.start_server_batch(operations, tag)
+                self._call.start_server_batch(batch, tag)
             except Exception:  # no event will come for this batch
                 self._pending_batches -= 1
                 log.exception("a call of %s could not be continued", self._method.name)
                 self._call.cancel(grpc.StatusCode.INTERNAL.value[0], "internal error")
-
-
-class StreamCall(UnaryCall):
-    """A call with many replies, which requests the next one after the previous is written."""
-
-    __slots__ = ("_metadata_sent", "_stream")
-
-    def __init__(self, event: Any, method: Method) -> None:
-        super().__init__(event, method)
-        self._stream: ChunkStream | None = None
-        self._metadata_sent = False
-
-    def _begin(self, request: bytes) -> None:
-        method = self._method.stream
-        assert method is not None  # noqa: S101 - Acceptor creates no other call
-        try:
-            self._stream = method(request)
-        except Exception as error:  # noqa: BLE001 - every error becomes a status
-            self._fail(error)
-            return
-        self._next()
-
-    def _next(self) -> None:
-        stream = self._stream
-        if stream is None or self._closed:
-            return
-        try:
-            work = stream.next_chunk(self._deadline, self._done)
-        except Exception as error:  # noqa: BLE001 - every error becomes a status
-            self._fail(error)
-            return
-        self._set_work(work)
-
-    def _send_reply(self, body: bytes) -> None:
-        operations = (*self._unsent_metadata(), *_message(body))
-        self._metadata_sent = True
-        if (interceptors := self._method.interceptors) is not None:
-            interceptors.rpc.sent()
-        if self._stream is None or self._stream.exhausted:
-            self._finish((*operations, *_status(_OK)), "OK")
-        else:
-            self._send(operations, self._on_written)
-
-    def _on_written(self, event: Any) -> object:
-        """Handle the end of a write: request the next chunk."""
-        self._next()
-        return self._batch_ended()
-
-    def _unsent_metadata(self) -> tuple[Any, ...]:
-        return () if self._metadata_sent else _initial_metadata()
-
-
-def _initial_metadata() -> tuple[Any, ...]:
-    return (cygrpc.SendInitialMetadataOperation((), 0),)
-
-
-def _message(body: bytes) -> tuple[Any, ...]:
-    return (cygrpc.SendMessageOperation(body, 0),)
-
-
-def _status(
-    code: int, message: bytes = b"", trailers: tuple[tuple[str, str | bytes], ...] = ()
-) -> tuple[Any, ...]:
-    return (cygrpc.SendStatusFromServerOperation(trailers, code, message, 0),)
 
 
 _monotonic = WallClock().deadline

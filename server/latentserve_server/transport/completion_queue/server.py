@@ -35,11 +35,13 @@ from latentserve_server.transport.base import (
 )
 from latentserve_server.transport.completion_queue import poller
 from latentserve_server.transport.completion_queue.acceptor import Acceptor
-from latentserve_server.transport.completion_queue.calls import Method
+from latentserve_server.transport.completion_queue.calls import Method, UnaryCall
 from latentserve_server.transport.completion_queue.inline_execution import InlineExecution
 from latentserve_server.transport.completion_queue.poller import Poller
 from latentserve_server.transport.drain import DrainGate
+from latentserve_server.transport.expiry import end_overdue_calls
 from latentserve_server.transport.interceptors import Interceptors
+from latentserve_server.transport.reply_quota import ReplyLimits, ReplyQuota
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +66,7 @@ class CompletionQueueServer:
         executor: runs the work for large requests and slow replies.
         endpoint: address, credentials and options.
         gate, metrics: count the calls of the services that drain.
+        limits: limits on the unwritten replies of these calls.
         logged: whether these calls are logged.
         inline: inline execution of batches on the polling thread.
         tracing: traces the calls; None for no traces.
@@ -79,7 +82,11 @@ class CompletionQueueServer:
         logged: bool = True,
         inline: InlineExecution | None = None,
         tracing: Tracing | None = None,
+        limits: ReplyLimits | None = None,
     ) -> None:
+        self._limits = limits or ReplyLimits()
+        self._replies = ReplyQuota(self._limits, metrics.unread_refused)
+        metrics.unwritten_bytes = lambda: self._replies.nbytes
         self._logged = logged
         self._inline = InlineExecution(lambda: gate.in_flight) if inline is None else inline
         self._tracing = tracing
@@ -111,7 +118,9 @@ class CompletionQueueServer:
                     logged=self._logged,
                     tracing=self._tracing,
                 )
-                interceptors = Interceptors(self._gate, self._endpoint.guard, rpc)
+                interceptors = Interceptors(
+                    self._gate, self._endpoint.guard, rpc, self._replies, self._limits.max_call_s
+                )
             method = Method(name, self._executor, interceptors, service.unary.get(short), stream)
             self._server._state.server.register_method(method.name)
             self._acceptors.append(Acceptor(method, self._server))
@@ -129,6 +138,12 @@ class CompletionQueueServer:
             self._server._state.rpc_states.add(acceptor)
             acceptor.request_next()
         return port
+
+    def calls(self) -> list[UnaryCall]:
+        """Return the calls in flight, without those of reflection."""
+        return [
+            state for state in self._server._state.rpc_states.copy() if isinstance(state, UnaryCall)
+        ]
 
     def stop(self, grace_s: float) -> Event:
         """Accept no more calls, cut off calls after `grace_s`; return an event set at the end."""
@@ -150,12 +165,19 @@ class CompletionQueueTransport:
         executor: runs the work for large requests and slow replies.
         metrics: counts the calls of the services.
         tracing: traces the calls; None for no traces.
+        limits: limits on unwritten replies and on the duration of calls.
     """
 
     def __init__(
-        self, executor: Executor, metrics: Metrics, tracing: Tracing | None = None
+        self,
+        executor: Executor,
+        metrics: Metrics,
+        tracing: Tracing | None = None,
+        limits: ReplyLimits | None = None,
     ) -> None:
         self._tracing = tracing
+        self._limits = limits or ReplyLimits()
+        self._expiry: asyncio.Task[None] | None = None
         self.health = HealthService()
         self._executor = executor
         self._metrics = metrics
@@ -183,6 +205,7 @@ class CompletionQueueTransport:
             *(self._executor, endpoint, self._gate, self._metrics),
             inline=self._inline,
             tracing=self._tracing,
+            limits=self._limits,
         )
         checks, watches = {"Check": self.health.check}, {"Watch": self.health.watch}
         health_service = Service(health.SERVICE_NAME, checks, watches, drains=False)
@@ -192,6 +215,14 @@ class CompletionQueueTransport:
         server.enable_reflection([*names, reflection.SERVICE_NAME])
         port = server.start()
         self._server = server
+        self._expiry = asyncio.ensure_future(
+            end_overdue_calls(
+                server.calls,
+                reader_idle_s=self._limits.reader_idle_s,
+                max_call_s=self._limits.max_call_s,
+                on_ended=self._metrics.overdue_ended,
+            )
+        )
         return port
 
     async def hand_over(self, *, timeout_s: float) -> bool:
@@ -224,6 +255,8 @@ class CompletionQueueTransport:
 
     async def stop(self, grace_s: float) -> None:
         """Cut off the calls that are in flight after `grace_s`, and close the port."""
+        if self._expiry is not None:
+            self._expiry.cancel()
         if self._server is not None:
             server, timeout_s = self._server, grace_s + _STOP_TIMEOUT_S
             loop = asyncio.get_running_loop()

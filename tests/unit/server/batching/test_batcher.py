@@ -76,6 +76,18 @@ def test_a_request_larger_than_a_batch_runs_in_several_and_is_joined() -> None:
     assert bench.values(after) == [400.0]
 
 
+def test_a_completed_request_releases_its_arrays_and_its_callback() -> None:
+    """A transport keeps the request until the reply is written, which may take minutes."""
+    bench = Bench()
+    number, request = bench.submit(1.0)
+    done = request.done
+    bench.run_all()
+    assert bench.values(number) == [2.0]
+    assert not request.inputs
+    assert not request.outputs
+    assert request.done is not done
+
+
 def test_a_full_queue_refuses_at_once_and_says_when_to_try_again() -> None:
     bench = Bench(queue_rows=4)
     waiting, _ = bench.submit(1.0, 2.0, 3.0)

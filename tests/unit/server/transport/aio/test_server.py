@@ -16,8 +16,10 @@ from latentserve_server.errors import Unavailable
 from latentserve_server.observability.metrics import cancellation_code
 from latentserve_server.services.call import Call, Done, Reply
 from latentserve_server.transport.aio.drain import DrainGate
+from latentserve_server.transport.aio.in_flight import CallsInFlight
 from latentserve_server.transport.aio.log_filter import drop_cancellation
 from latentserve_server.transport.aio.server import AioHandlers
+from latentserve_server.transport.reply_quota import ReplyQuota
 
 
 def test_only_stack_traces_of_cancelled_calls_are_dropped(
@@ -66,7 +68,9 @@ class Context:
 
 
 def handler(method: Any, executor: ThreadPoolExecutor) -> Any:
-    generic = AioHandlers(DrainGate(), executor).generic_handler("s", {"M": method})
+    generic = AioHandlers(DrainGate(), executor, CallsInFlight(ReplyQuota(), 60.0)).generic_handler(
+        "s", {"M": method}
+    )
 
     class Details:
         method = "/s/M"

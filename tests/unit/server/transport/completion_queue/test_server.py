@@ -25,7 +25,7 @@ from latentserve_server.services.call import Call, Done, Reply
 from latentserve_server.services.health import HealthService
 from latentserve_server.transport.aio.server import AioTransport
 from latentserve_server.transport.base import LARGE_REQUEST_BYTES, Endpoint, Service
-from latentserve_server.transport.completion_queue import calls
+from latentserve_server.transport.completion_queue import operations
 from latentserve_server.transport.completion_queue import server as cq_server
 from latentserve_server.transport.completion_queue.acceptor import Acceptor
 from latentserve_server.transport.completion_queue.server import (
@@ -135,8 +135,8 @@ def test_a_dropped_call_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_changed_reply_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = calls._message
-    monkeypatch.setattr(calls, "_message", lambda body: original(body[1:]))
+    original = operations.message
+    monkeypatch.setattr(operations, "message", lambda body: original(body[1:]))
     assert "differs from the request" in str(cq_server.find_incompatibility())
 
 
