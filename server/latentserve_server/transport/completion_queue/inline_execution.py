@@ -8,7 +8,7 @@ While a batch runs here, no call is received, refused or cancelled. This costs t
 batch takes long compared to the polling thread's work for its calls. So a batch may take a short
 fixed time, plus some time for each of its calls. If only one call is in flight, the polling
 thread has nothing else to do, and the limit is higher. `inline_policy` has the limits, and
-docs/figures.md the measurements.
+docs/performance.md the measurements.
 """
 
 from __future__ import annotations
