@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
+from PIL import Image
 
 from latentserve.v1 import generative_service_pb2 as pb
 from latentserve.v1 import model_service_pb2 as models_pb
@@ -54,6 +56,16 @@ def values(*numbers: float) -> bytes:
     array = np.zeros(16, np.float32)
     array[: len(numbers)] = numbers
     return array.tobytes()
+
+
+def jpeg(*, exif_segments: int = 0, more_scans: int = 0) -> bytes:
+    """Return a progressive JPEG with segments that its pixels do not need."""
+    out = io.BytesIO()
+    Image.new("L", (4, 4)).save(out, "JPEG", progressive=True)
+    data = out.getvalue()
+    exif = b"\xff\xe1\0\x0aExif\0\0ab"
+    scan = data[data.rindex(b"\xff\xda") : -2]
+    return data[:2] + exif * exif_segments + data[2:-2] + scan * more_scans + data[-2:]
 
 
 ONE = (1, 1, 4, 4)
@@ -154,6 +166,24 @@ TABLE: dict[str, tuple[str, Message | bytes, grpc.StatusCode, str]] = {
         encode(of_files(b"\x89PNG\r\n\x1a\nrubbish")),
         INVALID,
         r"images\.encoded\.files\[0\]: 15 bytes were sent that cannot be read as PNG or JPEG",
+    ),
+    "JPEG with 10,000 Exif segments": (
+        "Encode",
+        encode(of_files(jpeg(exif_segments=800), jpeg(exif_segments=10_000))),
+        INVALID,
+        r"files\[1\]: 12\d{4} bytes were sent that cannot be read as PNG or JPEG",
+    ),
+    "JPEG longer than its pixels": (
+        "Encode",
+        encode(of_files(jpeg() + bytes(66_000))),
+        INVALID,
+        r"6\d{4} bytes were sent for an image of 4 x 4 pixels, expected at most 65792; save it",
+    ),
+    "JPEG of 101 scans": (
+        "Encode",
+        encode(of_files(jpeg(more_scans=100))),
+        INVALID,
+        r"files\[0\]: \d+ bytes were sent that cannot be read as PNG or JPEG",
     ),
     "unknown model": (
         "Encode",

@@ -313,9 +313,12 @@ type EncodedImages struct {
 	// format is read from the bytes. Each must have exactly the model's height
 	// and width: the server does not resize. Grey files are repeated over the
 	// channels of an RGB model, colour files are converted to luminance for a
-	// grey model, alpha is dropped. A file that cannot be read or has another
-	// size is refused with INVALID_ARGUMENT, and the field violation names its
-	// index. In replies the files are PNG.
+	// grey model, alpha is dropped; metadata is ignored, Exif's orientation
+	// included. A file may have 64 KiB plus 16 bytes for each value of the image
+	// (channels * height * width), and a JPEG at most 100 scans. A file that
+	// cannot be read, has another size or is too long is refused with
+	// INVALID_ARGUMENT, and the field violation names its index. In replies the
+	// files are PNG.
 	Files         [][]byte `protobuf:"bytes,1,rep,name=files,proto3" json:"files,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
