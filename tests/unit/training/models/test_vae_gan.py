@@ -186,7 +186,7 @@ def test_the_equilibrium_rule_uses_this_batch(real, fake):
 @pytest.mark.parametrize("train", [(True, False), (False, True)])
 def test_a_network_that_is_far_ahead_is_not_trained(train):
     model = build()
-    model.due = lambda terms: train
+    model.networks_to_update = lambda terms: train
     before = copy.deepcopy(model.state_dict())
     step(model, images(6))
     trained = changed(before, model)
