@@ -66,12 +66,15 @@ class Connection:
         body = b"\x00" + len(message).to_bytes(4) + message
         self.socket.sendall(_frame(DATA, END_STREAM, number, body))
 
-    def open_windows(self) -> None:
-        """Let the server send up to 1 GiB on every stream and on the connection."""
+    def open_windows(self, stream: int = 0) -> None:
+        """Let the server send up to 1 GiB on one stream, or on every stream."""
         window = (2**30).to_bytes(4)
-        self.socket.sendall(
-            _frame(SETTINGS, 0, 0, _INITIAL_WINDOW + window) + _frame(WINDOW_UPDATE, 0, 0, window)
-        )
+        setting = _frame(SETTINGS, 0, 0, _INITIAL_WINDOW + window)
+        self.socket.sendall(_frame(WINDOW_UPDATE, 0, stream, window) if stream else setting)
+
+    def open_connection_window(self) -> None:
+        """Let the server send up to 1 GiB on all streams together."""
+        self.socket.sendall(_frame(WINDOW_UPDATE, 0, 0, (2**30).to_bytes(4)))
 
     def frames(self) -> Iterator[Frame]:
         """Yield the server's frames until it closes the connection."""

@@ -108,14 +108,20 @@ def test_streams_wait_until_their_connection_reads_and_go_on(exports: Path, tmp_
             connection.call(2 * number + 1, STREAM[0], request.SerializeToString())
         eventually(lambda: value(server, UNWRITTEN) >= streams * REPLY_BYTES)
         ran = value(server, "latentserve_batch_rows_sum", operation="sample")
-        assert ran == streams * ROWS, "a stream did not wait"
+        assert ran == streams * ROWS
+        connection.open_connection_window()
+        connection.open_windows(stream=1)
+        eventually(lambda: value(server, UNWRITTEN) < streams * REPLY_BYTES)
+        sample(server)  # of another connection; the first stream's next chunk would run before it
+        ran = value(server, "latentserve_batch_rows_sum", operation="sample")
+        assert ran == (streams + 1) * ROWS, "a stream did not wait for the others to be read"
         connection.open_windows()
         ended = (
             f.stream for f in connection.frames() if f.flags & raw_http2.END_STREAM and f.stream
         )
         assert {next(ended) for _ in range(streams)} == {1, 3, 5}
         ran = value(server, "latentserve_batch_rows_sum", operation="sample")
-        assert ran == streams * chunks * ROWS
+        assert ran == (streams * chunks + 1) * ROWS
         eventually(lambda: value(server, UNWRITTEN) == 0)
 
 

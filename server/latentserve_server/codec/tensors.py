@@ -18,6 +18,7 @@ from PIL import Image
 from latentserve.v1 import tensor_pb2 as pb
 from latentserve_server.batching.request import Rows
 from latentserve_server.codec.images import UnreadableImage, read_image
+from latentserve_server.codec.interruption import check_needed
 from latentserve_server.codec.reply_writer import Piece, images_field, message_field, tensor_field
 from latentserve_server.errors import FieldViolation, InvalidRequest
 from latentserve_server.manifest.reader import ImageSpec
@@ -209,6 +210,7 @@ def _decode_files(files: Sequence[bytes], spec: ImageSpec, *, max_rows: int) -> 
     images = np.empty((len(files), *spec.shape), dtype=np.uint8)
     violations = []
     for index, data in enumerate(files):
+        check_needed()
         try:
             images[index] = read_image(data, spec)
         except UnreadableImage as error:
@@ -223,6 +225,7 @@ def _decode_files(files: Sequence[bytes], spec: ImageSpec, *, max_rows: int) -> 
 
 def _encode_png(image: NDArray[np.uint8]) -> bytes:
     """Return one uint8 image [channels, height, width] as PNG."""
+    check_needed()
     pixels = image[0] if len(image) == 1 else np.ascontiguousarray(np.moveaxis(image, 0, 2))
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, format="PNG")

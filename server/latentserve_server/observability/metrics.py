@@ -23,7 +23,7 @@ from latentserve_server import __version__
 from latentserve_server.batching.batcher import BatcherCallbacks
 from latentserve_server.observability.deferred_counters import Counter, LabelledCounter
 from latentserve_server.observability.model_metrics import ModelMetrics, collect_versions
-from latentserve_server.observability.reply_metrics import collect_replies
+from latentserve_server.observability.reply_metrics import collect_decoding, collect_replies
 from latentserve_server.observability.rpc_metrics import RpcMetrics, cancellation_code, collect_rpcs
 from latentserve_server.repository.lifecycle import Action, Outcome
 from latentserve_server.repository.model_version import ModelVersion, State
@@ -49,6 +49,9 @@ class Metrics(Collector):
         self._failed_reloads = Counter()
         self._unread_refusals = LabelledCounter()
         self._overdue_calls = LabelledCounter()
+        self._decoding_refusals = LabelledCounter()
+        self.decoding_bytes: Callable[[], int] = lambda: 0
+        """Returns the bytes of requests that wait to be decoded; set by the transport."""
         self.unwritten_bytes: Callable[[], int] = lambda: 0
         """Returns the bytes of replies that are built and not written; set by the transport."""
         self.registry = CollectorRegistry()
@@ -81,19 +84,28 @@ class Metrics(Collector):
         """Count a call that was refused because earlier replies are not read."""
         self._unread_refusals.add(limit)
 
+    def decoding_refused(self, reason: str) -> None:
+        """Count a request that was refused before it was decoded."""
+        self._decoding_refusals.add(reason)
+
     def overdue_ended(self, reason: str) -> None:
         """Count a call that was ended because it took too long."""
         self._overdue_calls.add(reason)
 
     def describe(self) -> Iterable[Metric]:
         """Yield families without samples; used for restricted scrapes, /metrics?name[]=NAME."""
-        return (*_families((), (), {}, 0, ()), *collect_replies(0, {}, {}))
+        return (
+            *_families((), (), {}, 0, ()),
+            *collect_replies(0, {}, {}),
+            *collect_decoding(0, {}),
+        )
 
     def collect(self) -> Iterator[Metric]:
         """Yield all families with their samples, at every scrape."""
         yield from collect_replies(
             self.unwritten_bytes(), self._unread_refusals.read(), self._overdue_calls.read()
         )
+        yield from collect_decoding(self.decoding_bytes(), self._decoding_refusals.read())
         yield from _families(
             list(self._rpc_metrics.values()),
             list(self._model_metrics.items()),

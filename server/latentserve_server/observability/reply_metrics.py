@@ -1,4 +1,4 @@
-"""Metrics of replies that clients do not read, and of calls that take too long."""
+"""Metrics of memory outside the batcher's queues, and of calls that take too long."""
 
 from __future__ import annotations
 
@@ -31,3 +31,20 @@ def collect_replies(nbytes: int, refused: Counts, ended: Counts) -> Iterator[Met
     for labels, count in ended.items():
         overdue.add_metric(labels, count)
     yield from (refusals, overdue)
+
+
+def collect_decoding(nbytes: int, refused: Counts) -> Iterator[Metric]:
+    """Yield the metric families of requests that wait to be decoded."""
+    yield GaugeMetricFamily(
+        "latentserve_decoding_bytes",
+        "Bytes of large requests and of requests with image files that wait to be decoded.",
+        nbytes,
+    )
+    refusals = CounterMetricFamily(
+        "latentserve_decoding_refused",
+        "Requests refused before they were decoded, by reason: full or deadline.",
+        labels=("reason",),
+    )
+    for labels, count in refused.items():
+        refusals.add_metric(labels, count)
+    yield refusals

@@ -22,7 +22,9 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
-SUMMED = frozenset({"latentserve_queue_rows", "latentserve_unwritten_reply_bytes"})
+SUMMED = frozenset(
+    {"latentserve_queue_rows", "latentserve_unwritten_reply_bytes", "latentserve_decoding_bytes"}
+)
 """Gauges that are summed over the workers."""
 
 REPORT_INTERVAL_S = 5.0

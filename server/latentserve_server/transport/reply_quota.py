@@ -33,16 +33,18 @@ REFUSED = ("connection", "total")
 
 @dataclass(frozen=True)
 class ReplyLimits:
-    """Limits on unwritten replies and on the duration of calls.
+    """Limits on the memory outside the batcher's queues, and on the duration of calls.
 
     Attributes:
         connection_bytes, total_bytes: limits on unwritten bytes.
+        decoding_bytes: limit on the bytes of large requests that wait to be decoded.
         reader_idle_s: longest time that a reply may wait for its client to read it.
         max_call_s: longest duration of a call without a deadline; None for no limit.
     """
 
     connection_bytes: int = 2**62
     total_bytes: int = 2**62
+    decoding_bytes: int = 2**62
     reader_idle_s: float = 1e9
     max_call_s: float | None = None
 

@@ -53,6 +53,7 @@ def reply_limits(settings: Settings) -> ReplyLimits:
     return ReplyLimits(
         connection_bytes=settings.reply_bytes,
         total_bytes=settings.total_reply_bytes,
+        decoding_bytes=settings.queue_bytes,
         reader_idle_s=settings.reader_idle_s,
         max_call_s=settings.max_call_s,
     )

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
+from functools import partial
 from typing import Any, TypeVar
 
 import grpc
@@ -22,6 +23,7 @@ from latentserve_server.errors import CallError
 from latentserve_server.observability.metrics import Metrics
 from latentserve_server.observability.tracing import Tracing
 from latentserve_server.services.call import Call, Done, Reply, UnaryMethod
+from latentserve_server.transport.aio.codec_jobs import run_codec_job
 from latentserve_server.transport.aio.drain import DrainGate
 from latentserve_server.transport.aio.in_flight import CallInFlight, CallsInFlight
 from latentserve_server.transport.aio.interceptor import TRACE, CallInterceptor
@@ -31,12 +33,12 @@ from latentserve_server.transport.base import (
     CUT_OFF_MARGIN_S,
     HOLD_AFTER_S,
     HOLD_BEFORE_S,
-    LARGE_REQUEST_BYTES,
     Endpoint,
     Service,
     StreamMethod,
     bind,
 )
+from latentserve_server.transport.codec_pool import CodecPool, kind_of
 from latentserve_server.transport.deadline import WallClock
 from latentserve_server.transport.expiry import end_overdue_calls
 from latentserve_server.transport.reply_quota import ReplyLimits, ReplyQuota
@@ -50,10 +52,10 @@ T = TypeVar("T")
 class AioHandlers:
     """Adapts the services' methods to grpc.aio handlers."""
 
-    def __init__(self, gate: DrainGate, executor: Executor, calls: CallsInFlight) -> None:
+    def __init__(self, gate: DrainGate, codec: CodecPool, calls: CallsInFlight) -> None:
         self._gate = gate
         self._calls = calls
-        self._executor = executor
+        self._codec = codec
 
     def generic_handler(
         self,
@@ -77,7 +79,8 @@ class AioHandlers:
                 return await self._call(
                     call,
                     lambda done: method(request, call.deadline, done),
-                    offload=len(request) > LARGE_REQUEST_BYTES,
+                    kind=kind_of(request),
+                    nbytes=len(request),
                 )
 
         return handle
@@ -99,9 +102,17 @@ class AioHandlers:
         return handle
 
     async def _call(
-        self, known: CallInFlight, begin: Callable[[Done], Call], *, offload: bool = False
+        self,
+        known: CallInFlight,
+        begin: Callable[[Done], Call],
+        *,
+        kind: str = "",
+        nbytes: int = 0,
     ) -> bytes:
-        """Begin a call and wait for its reply; cancel it when the task is cancelled."""
+        """Begin a call and wait for its reply; cancel it when the task is cancelled.
+
+        A request of `nbytes` bytes is parsed by the codec threads if it has a `kind`.
+        """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Reply] = loop.create_future()
         known.waiting = future
@@ -109,13 +120,12 @@ class AioHandlers:
         def done(reply: Reply) -> None:  # called on the engine's thread
             loop.call_soon_threadsafe(_resolve, future, reply)
 
-        if offload:
-            beginning = loop.run_in_executor(self._executor, begin, done)
-            try:
-                call = await asyncio.shield(beginning)
-            except asyncio.CancelledError:
-                beginning.add_done_callback(_cancel_begun)
-                raise
+        if kind:
+            call = await run_codec_job(
+                self._codec.submit_request,
+                *(kind, partial(begin, done), nbytes, known),
+                late=_cancel_begun,
+            )
         else:
             call = begin(done)
         try:
@@ -127,7 +137,9 @@ class AioHandlers:
             trace.record_work(reply.work)
         if reply.slow:
             known.hold(reply.held_bytes)
-            body = await loop.run_in_executor(self._executor, reply.build)
+            body = await run_codec_job(
+                self._codec.submit_reply, "reply", reply.build, reply.held_bytes, known
+            )
         else:
             body = reply.build()
         known.hold(len(body))
@@ -158,12 +170,14 @@ class AioTransport:
         self._limits = limits or ReplyLimits()
         replies = ReplyQuota(self._limits, metrics.unread_refused)
         metrics.unwritten_bytes = lambda: replies.nbytes
+        codec = CodecPool(executor, self._limits.decoding_bytes, metrics.decoding_refused)
+        metrics.decoding_bytes = lambda: codec.nbytes
         self._calls = CallsInFlight(replies, self._limits.max_call_s)
         self._expiry: asyncio.Task[None] | None = None
         self.health = health.aio.HealthServicer()
         self._metrics = metrics
         self._gate = DrainGate()
-        self._handlers = AioHandlers(self._gate, executor, self._calls)
+        self._handlers = AioHandlers(self._gate, codec, self._calls)
         self._server: grpc.aio.Server | None = None
         self._stopping: asyncio.Future[None] | None = None  # the loop keeps no reference
         self._termination = Termination()
@@ -248,10 +262,9 @@ def _resolve(future: asyncio.Future[T], value: T) -> None:
         future.set_result(value)
 
 
-def _cancel_begun(beginning: asyncio.Future[Call]) -> None:
+def _cancel_begun(call: Call) -> None:
     """Cancel a call that began after its task was cancelled."""
-    if not beginning.cancelled() and beginning.exception() is None:
-        beginning.result().cancel()
+    call.cancel()
 
 
 def _deadline(context: Any) -> float | None:

@@ -18,8 +18,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import grpc
@@ -31,7 +31,8 @@ from latentserve_server.observability.metrics import cancellation_code
 from latentserve_server.observability.tracing import CallTrace
 from latentserve_server.services.call import Call, Reply, UnaryMethod
 from latentserve_server.status import WireStatus, explain
-from latentserve_server.transport.base import LARGE_REQUEST_BYTES, StreamMethod
+from latentserve_server.transport.base import StreamMethod
+from latentserve_server.transport.codec_pool import MIN_CODEC_BYTES, CodecJob, CodecPool, kind_of
 from latentserve_server.transport.completion_queue import operations
 from latentserve_server.transport.deadline import WallClock
 from latentserve_server.transport.expiry import MARGIN_S
@@ -48,7 +49,7 @@ class Method:
     """Common data of the calls of one method."""
 
     name: str
-    executor: Executor
+    codec: CodecPool
     interceptors: Interceptors | None = None
     unary: UnaryMethod | None = None
     stream: StreamMethod | None = None
@@ -155,8 +156,9 @@ class UnaryCall:
                     interceptors.replies.check(self._call.peer())
                 interceptors.gate.enter()
                 self._admitted = True
-            if len(request) > LARGE_REQUEST_BYTES:
-                method.executor.submit(self._begin, request)
+            if len(request) > MIN_CODEC_BYTES and (kind := kind_of(request)):
+                job = self._codec_job(kind, partial(self._begin, request), len(request))
+                method.codec.submit_request(job)
             else:
                 self._begin(request)
         except Exception as error:  # noqa: BLE001 - every error becomes a status
@@ -219,6 +221,12 @@ class UnaryCall:
                 return
         work.cancel()
 
+    def _codec_job(self, kind: str, run: Callable[[], object], nbytes: int) -> CodecJob:
+        """Return a job that the close event cancels."""
+        job = CodecJob(kind, run, self._fail, nbytes, self._deadline)
+        self._set_work(job)
+        return job
+
     def _done(self, reply: Reply) -> None:
         if self._ended_early:
             return
@@ -226,7 +234,9 @@ class UnaryCall:
             self._trace.record_work(reply.work)
         if reply.slow:
             self._hold_bytes(reply.held_bytes)
-            self._method.executor.submit(self._build_and_send, reply)
+            build = partial(self._build_and_send, reply)
+            job = self._codec_job(self._method.name, build, reply.held_bytes)
+            self._method.codec.submit_reply(job)
         else:
             self._build_and_send(reply)
 
@@ -257,9 +267,6 @@ class UnaryCall:
 
     def _stop_waiting(self) -> None:
         """Stop waiting to build a reply; a unary call does not wait."""
-
-    def _is_closed(self) -> bool:
-        return self._closed
 
     def end_if_overdue(self, now_s: float, reader_idle_s: float) -> str:
         """End the call if it is overdue; return the reason, one of `expiry.ENDED`, or "".

@@ -33,6 +33,7 @@ from latentserve_server.transport.base import (
     Service,
     bind,
 )
+from latentserve_server.transport.codec_pool import CodecPool
 from latentserve_server.transport.completion_queue import poller
 from latentserve_server.transport.completion_queue.acceptor import Acceptor
 from latentserve_server.transport.completion_queue.calls import Method, UnaryCall
@@ -90,7 +91,8 @@ class CompletionQueueServer:
         self._logged = logged
         self._inline = InlineExecution(lambda: gate.in_flight) if inline is None else inline
         self._tracing = tracing
-        self._executor = executor
+        self._codec = CodecPool(executor, self._limits.decoding_bytes, metrics.decoding_refused)
+        metrics.decoding_bytes = lambda: self._codec.nbytes
         self._endpoint = endpoint
         self._gate = gate
         self._metrics = metrics
@@ -121,7 +123,7 @@ class CompletionQueueServer:
                 interceptors = Interceptors(
                     self._gate, self._endpoint.guard, rpc, self._replies, self._limits.max_call_s
                 )
-            method = Method(name, self._executor, interceptors, service.unary.get(short), stream)
+            method = Method(name, self._codec, interceptors, service.unary.get(short), stream)
             self._server._state.server.register_method(method.name)
             self._acceptors.append(Acceptor(method, self._server))
 

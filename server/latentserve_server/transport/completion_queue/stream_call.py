@@ -39,8 +39,7 @@ class StreamCall(UnaryCall):
             connection = self._connection = self._call.peer()
             if not interceptors.replies.has_room(connection):
                 interceptors.replies.wait(self, connection, self._next)
-                if self._is_closed():
-                    self._stop_waiting()
+                self._forget_if_closed()
                 return
         try:
             work = stream.next_chunk(self._deadline, self._done)
@@ -65,6 +64,11 @@ class StreamCall(UnaryCall):
         self._release_hold()
         self._next()
         return self._batch_ended()
+
+    def _forget_if_closed(self) -> None:
+        """Stop waiting if the close event came before the wait began."""
+        if self._closed:
+            self._stop_waiting()
 
     def _stop_waiting(self) -> None:
         interceptors = self._method.interceptors

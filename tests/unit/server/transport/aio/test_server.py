@@ -19,6 +19,7 @@ from latentserve_server.transport.aio.drain import DrainGate
 from latentserve_server.transport.aio.in_flight import CallsInFlight
 from latentserve_server.transport.aio.log_filter import drop_cancellation
 from latentserve_server.transport.aio.server import AioHandlers
+from latentserve_server.transport.codec_pool import CodecPool
 from latentserve_server.transport.reply_quota import ReplyQuota
 
 
@@ -68,9 +69,8 @@ class Context:
 
 
 def handler(method: Any, executor: ThreadPoolExecutor) -> Any:
-    generic = AioHandlers(DrainGate(), executor, CallsInFlight(ReplyQuota(), 60.0)).generic_handler(
-        "s", {"M": method}
-    )
+    codec, calls = CodecPool(executor), CallsInFlight(ReplyQuota(), 60.0)
+    generic = AioHandlers(DrainGate(), codec, calls).generic_handler("s", {"M": method})
 
     class Details:
         method = "/s/M"
