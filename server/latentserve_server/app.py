@@ -24,7 +24,6 @@ from latentserve_server.manifest.reader import Manifest
 from latentserve_server.model_limits import warn_of_unknown
 from latentserve_server.observability.metrics import Metrics
 from latentserve_server.observability.metrics_server import serve_metrics
-from latentserve_server.observability.tracing import Tracing
 from latentserve_server.observability.tracing_setup import open_tracing
 from latentserve_server.repository.lifecycle import Outcome, Repository
 from latentserve_server.repository.loader import Loader
@@ -33,13 +32,8 @@ from latentserve_server.repository.watchdog import Watchdog
 from latentserve_server.repository.watcher import FolderWatcher
 from latentserve_server.services.generative import GENERATIVE_SERVICE, GenerativeService
 from latentserve_server.services.models import MODEL_SERVICE, ModelService, describe
-from latentserve_server.transport.aio.server import AioTransport
-from latentserve_server.transport.base import Service, Transport
-from latentserve_server.transport.completion_queue.server import (
-    CompletionQueueTransport,
-    find_incompatibility,
-)
-from latentserve_server.transport.reply_quota import ReplyLimits
+from latentserve_server.transport.base import Service
+from latentserve_server.transport.factory import choose_transport
 from latentserve_server.transport.server_options import endpoint, host, reply_limits
 
 log = logging.getLogger(__name__)
@@ -49,22 +43,6 @@ _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 _CLOSE_TIMEOUT_S = 5.0
 _TRACING_CLOSE_TIMEOUT_S = 3.0
-
-
-def choose_transport(
-    name: str,
-    executor: ThreadPoolExecutor,
-    metrics: Metrics,
-    tracing: Tracing | None = None,
-    limits: ReplyLimits | None = None,
-) -> Transport:
-    """Return the transport `aio` or `cq`. If cq cannot work, log a warning and return aio."""
-    if name == "cq":
-        reason = find_incompatibility()
-        if reason is None:
-            return CompletionQueueTransport(executor, metrics, tracing, limits)
-        log.warning("--transport cq: falling back to grpc.aio: %s", reason)
-    return AioTransport(executor, metrics, tracing, limits)
 
 
 class App:

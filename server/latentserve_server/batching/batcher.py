@@ -1,9 +1,8 @@
 """Dynamic batcher: merges queued requests into batches and splits the outputs by request.
 
 One batcher and one thread per engine. By default no timer is used: an idle engine runs the queued
-requests at once, and the next batch fills while it runs. So a single client pays no delay, and
-batches grow with the load. With `max_delay_s`, a batch that is not full waits up to this time after
-its oldest request arrived.
+requests at once, and the next batch fills while it runs, so batches grow with the load. With
+`max_delay_s`, a batch that is not full waits up to this time after its oldest request arrived.
 
 * Admission is by rows and bytes into bounded queues (`quota`); a full queue refuses at once.
 * A request that is expected to miss its deadline is refused at once (`admission`).

@@ -1,4 +1,4 @@
-"""Check of float32 arrays for NaN and infinity, in one or two passes over their bits."""
+"""Check of float32 arrays for NaN and infinity, by their bits."""
 
 from __future__ import annotations
 

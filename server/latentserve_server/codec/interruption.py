@@ -1,4 +1,4 @@
-"""Check between the files of a request, so that long work ends when nobody needs it any more."""
+"""Check between files of a request that ends unwanted work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Metrics of memory outside the batcher's queues, and of calls that take too long."""
+"""Metrics of unread replies and of overdue calls."""
 
 from __future__ import annotations
 

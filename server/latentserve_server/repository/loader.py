@@ -11,8 +11,8 @@ from pathlib import Path
 
 from latentserve_server.batching.batcher import Batcher, BatcherCallbacks
 from latentserve_server.batching.quota import QueueQuota
-from latentserve_server.batching.squared_error import SquaredErrorRunner
 from latentserve_server.engine.interface import Engine
+from latentserve_server.engine.squared_error import SquaredErrorRunner
 from latentserve_server.errors import ManifestError, StartupError
 from latentserve_server.manifest.reader import Manifest, read_manifest
 from latentserve_server.model_limits import Limits

@@ -1,4 +1,4 @@
-"""Bounded queue in front of the threads that parse large requests and build slow replies.
+"""Bounded queue of the threads that parse requests and build replies.
 
 Requests are counted in bytes. A request is refused if the limit is exceeded, or if the measured
 speed of the threads says that its deadline would pass while it waits. A job whose call was

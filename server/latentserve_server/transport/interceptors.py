@@ -1,4 +1,4 @@
-"""Drain gate, token guard, reply quota and recorder that every call to the services passes."""
+"""Checks and records that every call to the services passes."""
 
 from __future__ import annotations
 

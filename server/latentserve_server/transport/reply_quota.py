@@ -1,4 +1,4 @@
-"""Quota on the bytes of replies that are built and not yet written, per connection and in total.
+"""Quota on the bytes of unwritten replies, per connection and in total.
 
 HTTP/2 lets a client stop reading, for as long as it likes, while its calls go on. gRPC core then
 keeps every reply in memory. So the bytes of a reply are counted from its building, or from the end

@@ -13,13 +13,13 @@ from typing import Any, TypeVar
 import grpc
 import pytest
 
-from latentserve_server.app import choose_transport
 from latentserve_server.errors import InvalidRequest
 from latentserve_server.observability.metrics import Metrics
 from latentserve_server.services.call import Call, Done, Reply
 from latentserve_server.transport.aio import server as aio_server
 from latentserve_server.transport.base import Endpoint, Service, Transport
 from latentserve_server.transport.completion_queue import server as cq_server
+from latentserve_server.transport.factory import choose_transport
 
 TIMEOUT_S = 20.0
 HOLD_S = 1.0

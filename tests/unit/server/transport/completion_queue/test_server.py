@@ -17,7 +17,6 @@ from grpc._cython import cygrpc
 from grpc_health.v1 import health_pb2
 
 from batch_bench import Bench
-from latentserve_server.app import choose_transport
 from latentserve_server.batching.request import Rows
 from latentserve_server.errors import ModelNotFound
 from latentserve_server.observability.metrics import Metrics
@@ -33,6 +32,7 @@ from latentserve_server.transport.completion_queue.server import (
     CompletionQueueTransport,
 )
 from latentserve_server.transport.drain import DrainGate
+from latentserve_server.transport.factory import choose_transport
 
 TIMEOUT_S = 5.0
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from latentserve_server.batching.squared_error import SquaredErrorRunner
+from latentserve_server.engine.squared_error import SquaredErrorRunner
 
 Floats = NDArray[np.float32]
 
