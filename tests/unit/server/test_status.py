@@ -22,13 +22,15 @@ CODES = {
     errors.OperationNotSupported: ("FAILED_PRECONDITION", "OPERATION_NOT_SUPPORTED"),
     errors.ModelFolderUnreadable: ("FAILED_PRECONDITION", "MODEL_FOLDER_UNREADABLE"),
     errors.QueueFull: ("RESOURCE_EXHAUSTED", "QUEUE_FULL"),
+    errors.RepliesUnread: ("RESOURCE_EXHAUSTED", "REPLIES_UNREAD"),
+    errors.OutputNotFinite: ("INTERNAL", "OUTPUT_NOT_FINITE"),
     errors.DeadlineExceeded: ("DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED_IN_QUEUE"),
     errors.Unavailable: ("UNAVAILABLE", "NOT_READY"),
     errors.Unauthenticated: ("UNAUTHENTICATED", "TOKEN_REQUIRED"),
     errors.EngineFailure: ("INTERNAL", "ENGINE_FAILURE"),
 }
 KINDS = list(CODES)
-OWN_TEXTS = (EngineFailure, OutputNotFinite)
+OWN_TEXTS = (EngineFailure, errors.OutputNotFinite)
 
 
 def details_of(status: WireStatus) -> status_pb2.Status:
