@@ -1,4 +1,4 @@
-"""Parser of the details of an error status, with a check that they contain no secrets."""
+"""Parser of an error status's details, which checks that they contain no secrets."""
 
 from __future__ import annotations
 

@@ -95,7 +95,8 @@ def test_grpc_web_is_allowed_for_local_pages_only(stack: Stack) -> None:
             with urllib.request.urlopen(options, timeout=10) as reply:  # noqa: S310
                 returned = reply.headers["access-control-allow-origin"]
         except urllib.error.HTTPError as error:
-            returned = error.headers["access-control-allow-origin"]
+            with error:
+                returned = error.headers["access-control-allow-origin"]
         assert (returned == origin) is allowed, origin
 
 

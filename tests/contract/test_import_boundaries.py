@@ -122,6 +122,21 @@ def test_only_the_codec_converts_bytes_to_arrays_and_files_to_pixels() -> None:
     assert {path.relative_to(SERVER).as_posix() for path in reading} == {"codec/tensors.py"}
 
 
+def test_the_unit_tests_of_the_server_need_no_training() -> None:
+    """The modules of tests/ that they import are included, at any depth."""
+    shared = {path.stem: path for path in (ROOT / "tests").glob("*.py")}
+    pending = sorted((ROOT / "tests" / "unit" / "server").rglob("*.py"))
+    assert len(pending) > 50
+    read: set[Path] = set()
+    while pending:
+        path = pending.pop()
+        if path not in read:
+            read.add(path)
+            assert "latentserve_training" not in path.read_text("utf-8"), path.name
+            pending += [shared[name] for name in imports_of(path) if name in shared]
+    assert shared["tiny_models"] in read
+
+
 def test_imports_inside_functions_are_found(tmp_path: Path) -> None:
     path = tmp_path / "module.py"
     path.write_text("def f():\n    from latentserve.v1 import tensor_pb2\n    import grpc.aio\n")

@@ -118,6 +118,46 @@ def test_no_module_is_longer_than_350_lines() -> None:
     assert {name: lines for name, lines in lengths.items() if lines > MAX_LINES} == {}
 
 
+def folders() -> list[Path]:
+    return sorted({path.parent for path in modules()})
+
+
+# The modules of the public package of the client are few lines each, and private but for four.
+LARGER_FOLDERS = {"latentserve_client": 20}
+
+
+def test_a_folder_has_3_to_13_modules() -> None:
+    counts = {folder: len(list(folder.glob("*.py"))) for folder in folders()}
+    assert len(counts) > 25
+    wrong = {
+        folder.name: count
+        for folder, count in counts.items()
+        if not 3 <= count <= LARGER_FOLDERS.get(folder.name, 13)
+    }
+    assert wrong == {}
+
+
+def test_the_name_of_a_module_does_not_repeat_that_of_its_folder() -> None:
+    repeating = [
+        str(path.relative_to(ROOT))
+        for path in modules()
+        if {path.parent.name, path.parent.name.removesuffix("s")} & set(path.stem.split("_"))
+    ]
+    assert repeating == []
+
+
+def test_the_docstring_of_a_module_says_what_it_is_in_under_15_words() -> None:
+    longer = []
+    for path in modules():
+        if path.name.endswith("_pb2.py"):
+            continue
+        docstring = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
+        first = re.split(r"(?<=[.:])\s|\n\n", docstring.strip())[0]
+        if not 1 <= len(first.split()) < 15:
+            longer.append(f"{path.relative_to(ROOT)}: {first}")
+    assert longer == []
+
+
 @pytest.mark.parametrize("package", [*PACKAGES, "proto/latentserve"])
 def test_every_package_has_a_py_typed_file(package: str) -> None:
     assert (ROOT / package / "py.typed").is_file()

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
-COMMAND_LIMIT_S = 120.0
+COMMAND_LIMIT_S = 300.0  # a hang must fail; a busy machine may take long
 START_LIMIT_S = 60.0
 
 

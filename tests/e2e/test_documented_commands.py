@@ -67,7 +67,7 @@ def run_shell(terminal: Any, block: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("page", PAGES)
 def test_the_blocks_of_a_page_run_in_their_order(page: str, terminal: Any) -> None:
     shutil.copytree(ROOT / "exports", terminal.folder / "exports")

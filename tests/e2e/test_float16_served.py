@@ -1,4 +1,4 @@
-"""A float16 export is served with float32 on the wire, close to the float32 export."""
+"""A float16 export is served like any other: float32 on the wire, close to the float32 export."""
 
 import json
 
@@ -13,7 +13,7 @@ QUICK = ["training.epochs=1", "data.max_train_images=300", "data.max_test_images
 
 
 @pytest.mark.slow
-def test_float16_beside_float32_from_training_to_the_reply(tmp_path, monkeypatch, capsys):
+def test_float16_and_float32_from_training_to_the_reply(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     overrides = [argument for each in QUICK for argument in ("--set", each)]
     assert main(["train", "--config", "mnist-linear", *overrides]) == 0

@@ -1,4 +1,4 @@
-"""Tests of invalid input over a real connection: a clear status, and the next call succeeds."""
+"""Tests of invalid input over a real connection, and of the call after it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of the log of a running server: one line for each failed call, readable or JSON."""
+"""Tests of the log of a running server: call lines, readable or JSON."""
 
 from __future__ import annotations
 

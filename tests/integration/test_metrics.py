@@ -1,4 +1,4 @@
-"""Tests of the Prometheus metrics of a running server against the calls that were made."""
+"""Tests of a running server's Prometheus metrics against the calls made."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ PROMISES: dict[str, tuple[str, ...]] = {
         "integration/test_calls.py::test_a_stream_is_one_sample_in_chunks_and_can_be_resumed",
         "contract/test_documented_draws.py::test_the_program_for_a_standard_normal_prior",
     ),
-    "Nobody is hurt by a neighbour": (
+    "A request does not affect the others in its batch": (
         "integration/test_bad_input.py::test_a_cancelled_caller_harms_no_neighbour",
         "integration/test_promises.py::test_an_expired_call_does_not_affect_its_batch",
         "integration/test_promises.py::test_invalid_requests_do_not_affect_the_batch",
@@ -47,7 +47,7 @@ PROMISES: dict[str, tuple[str, ...]] = {
         "integration/test_bad_input.py::test_a_killed_client_leaves_no_queued_requests",
         "unit/server/batching/test_cancellation.py::test_while_the_batch_runs",
     ),
-    "Nothing is unbounded": (
+    "Every resource is bounded": (
         "integration/test_bad_input.py::test_a_full_queue_returns_a_retry_delay",
         "integration/test_bad_input.py::"
         "test_a_message_over_the_limit_is_refused_and_the_connection_stays_open",
@@ -67,21 +67,21 @@ PROMISES: dict[str, tuple[str, ...]] = {
         "test_models_are_described_and_their_series_are_removed_with_them",
         "unit/server/engine/test_device.py::test_a_session_that_fell_back_to_the_cpu_is_refused",
     ),
-    "Reload never hurts": (
+    "A reload fails no call": (
         "integration/test_reload.py::test_reloads_under_load_fail_no_call",
         "integration/test_reload.py::test_a_bad_version_is_refused_everywhere_and_the_old_one_stays",
         "integration/test_reload.py::test_a_stream_ends_on_the_version_it_began_with",
         "integration/test_hostile_models.py::"
         "test_nothing_outside_is_opened_and_every_hostile_model_is_refused",
     ),
-    "SIGTERM drops nothing": (
+    "SIGTERM drops no call": (
         "integration/test_lifecycle.py::"
         "test_sigterm_finishes_what_is_in_flight_and_refuses_the_rest",
         "integration/test_lifecycle.py::test_calls_are_still_served_during_the_drain_delay",
         "integration/test_workers.py::test_a_stop_under_load_drops_nothing",
         "integration/test_workers.py::test_a_rolling_restart_under_load_fails_no_call",
     ),
-    "No surprise for the client": (
+    "The same request has the same reply from every client": (
         "conformance/test_python_runner.py::test_every_case_passes",
         "integration/test_promises.py::test_stub_client_and_command_line_get_the_same_reply",
         "integration/test_error_table.py::test_a_row_of_the_error_table",

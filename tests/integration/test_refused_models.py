@@ -1,4 +1,4 @@
-"""Tests that clients get the reason of a refused model, without data of the server's machine.
+"""Tests of the reasons of refused models, which must not reveal server paths.
 
 ONNX Runtime, numpy and the operating system put absolute paths and source lines in their messages.
 """

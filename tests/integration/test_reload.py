@@ -22,7 +22,7 @@ from served import Server, ref, served
 
 TIMEOUT_S = 20.0
 ACTION = models_pb.ReloadOutcome.Action
-# docs/figures.md quotes a long run with 1000.
+# docs/performance.md quotes a long run with 1000.
 RELOADS = int(os.environ.get("LATENTSERVE_TEST_RELOADS", "60"))
 
 

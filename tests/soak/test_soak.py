@@ -62,24 +62,24 @@ def soak(server: Server, exports: Path, seconds: float) -> tuple[list[Sample], l
     clients = [Client(server, number) for number in range(CLIENTS)]
     samples: list[Sample] = []
     started = time.monotonic()
-    for caller in clients:
-        caller.start()
+    for client in clients:
+        client.start()
     reloads = 0
     while (passed_s := time.monotonic() - started) < seconds:
-        if any(caller.failure for caller in clients):
+        if any(client.failure for client in clients):
             break
         if passed_s >= reloads * RELOAD_EVERY_S:
             reloads += 1
             reload(server, exports, reloads)
         vitals = Vitals.of(server.process.pid)
-        calls = sum(caller.calls for caller in clients)
+        calls = sum(client.calls for client in clients)
         samples.append(Sample(passed_s, calls, vitals.resident_mb, vitals.threads, vitals.files))
         time.sleep(SAMPLE_EVERY_S)
-    for caller in clients:
-        caller.request_stop()
-    for caller in clients:
-        caller.join(TIMEOUT_S)
-        assert not caller.is_alive(), "a call did not end"
+    for client in clients:
+        client.request_stop()
+    for client in clients:
+        client.join(TIMEOUT_S)
+        assert not client.is_alive(), "a call did not end"
     return samples, clients
 
 
@@ -105,8 +105,8 @@ def report(name: str, samples: list[Sample], clients: list[Client]) -> Verdict:
     verdict = Verdict.of(samples)
     write_csv(RUNS / f"soak-{name}.csv", samples)
     kinds: Counter[str] = Counter()
-    for caller in clients:
-        kinds.update(caller.by_kind)
+    for client in clients:
+        kinds.update(client.by_kind)
     last = samples[-1]
     print(
         f"\nsoak {name}: {verdict.calls} calls in {last.seconds:.0f} s, "
@@ -124,7 +124,7 @@ def test_every_reply_is_correct_and_nothing_grows(
 ) -> None:
     with served(exports, tmp_path / "log", *FLAGS) as server:
         samples, clients = soak(server, exports, SOAK_S)
-        assert [caller.failure for caller in clients if caller.failure] == []
+        assert [client.failure for client in clients if client.failure] == []
         verdict = report(transport, samples, clients)
         assert verdict.problems == []
         eventually(
@@ -145,6 +145,6 @@ def test_every_reply_is_correct_and_nothing_grows(
 def test_an_intentional_leak_is_detected(transport: str, exports: Path, tmp_path: Path) -> None:
     with served(exports, tmp_path / "log", *FLAGS, program=[str(LEAKY_SERVER)]) as server:
         samples, clients = soak(server, exports, CONTROL_S)
-    assert [caller.failure for caller in clients if caller.failure] == []
+    assert [client.failure for client in clients if client.failure] == []
     verdict = report("control", samples, clients)
     assert any("memory grows" in problem for problem in verdict.problems), verdict

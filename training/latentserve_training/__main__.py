@@ -102,7 +102,7 @@ def _add_results(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--results",
         type=Path,
         metavar="DIR",
-        help="folder of the records; RESULTS.md is written beside it (default: training/results)",
+        help="folder of the records; RESULTS.md is written next to it (default: training/results)",
     )
     results.add_argument(
         "--on-this-machine",

@@ -311,9 +311,7 @@ def _next(models: ModelList) -> str:
     if model := choose_model(models, ("denoise",), "mnist-dae"):
         example = f"denoise --digits 10 --add-noise {NOISE_SIGMA} --model {model.name}"
         lines.append(f"  {command} {example} --out denoised.png")
-    lines.append(
-        '  README.md, "Use it from your code"      the client in ten lines, and other models'
-    )
+    lines.append("  docs/README.md                          the documentation by reader")
     return "\n".join(lines)
 
 

@@ -32,7 +32,7 @@ def one_thread():
 
 @functools.cache
 def blobs(count, seed):
-    """uint8 images of one bright spot each: as compressible as digits, and made in no time."""
+    """uint8 images with one bright spot each: as compressible as digits, and fast to generate."""
     rng = np.random.default_rng(seed)
     centre = rng.uniform(3, SIZE - 3, (count, 2, 1, 1))
     width = rng.uniform(1.0, 2.5, (count, 1, 1))
@@ -43,7 +43,7 @@ def blobs(count, seed):
 
 
 def sides(images):
-    """Whether the spot is in the right half: a class that a linear classifier finds."""
+    """Whether the spot is in the right half: a class that a linear classifier can separate."""
     brightness = images.double().sum((1, 2))
     return (brightness[:, SIZE // 2 :].sum(1) > brightness[:, : SIZE // 2].sum(1)).long()
 
@@ -80,7 +80,7 @@ def make_config():
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory, make_config, image_data):
-    """One run of each kind for all tests: to change it, copy it first."""
+    """One run of each kind, shared by all tests; copy it before changing it."""
 
     @functools.cache
     def finish_once(kind, components):
@@ -98,7 +98,7 @@ def finished_run(tmp_path_factory, make_config, image_data):
 
 @pytest.fixture(scope="session")
 def exported_run(tmp_path_factory, finished_run):
-    """The export of that run, which takes a second: to change it, copy it first."""
+    """The export of that run, shared by all tests; copy it before changing it."""
 
     @functools.cache
     def export_once(kind, components):
@@ -113,7 +113,7 @@ def exported_run(tmp_path_factory, finished_run):
 
 @pytest.fixture(scope="session")
 def classifier_file(tmp_path_factory, image_data):
-    """A classifier of the sides of the blobs: ONNX, with its card beside it."""
+    """A classifier of the side of the spot: an ONNX file with its card."""
     changes = {
         "model": {"channels": [4, 6], "features": 5},
         "training": {"epochs": 12, "batch_size": 20, "max_shift_pixels": 0},

@@ -20,7 +20,7 @@ from latentserve_training.metrics.classifier import load_classifier
             "error: the folder absent does not exist",
         ),
         (["train", "--config", "mnist-ae", "--data", "mnits"], "did you mean 'mnist'?"),
-        (["export", "absent"], "error: there is no checkpoint"),
+        (["export", "absent"], "error: the checkpoint absent/best.pt does not exist"),
         (["evaluate", "absent"], "error: absent is neither a run"),
         (["evaluate", ".", "--classifier", "absent.onnx"], "error: . is neither a run"),
         (["results", "absent"], "error: absent has no readable evaluation.json"),
@@ -31,7 +31,7 @@ from latentserve_training.metrics.classifier import load_classifier
         (["train-classifier", "--set", "epochs=1"], "did you mean 'training.epochs'?"),
     ],
 )
-def test_a_users_error_is_one_line(arguments, message, capsys):
+def test_a_user_error_is_one_line(arguments, message, capsys):
     assert main(arguments) == 1
     output = capsys.readouterr()
     assert message in output.err
@@ -65,7 +65,7 @@ def test_a_run_is_measured_again_and_printed(
     assert main([*command, "--images", "20", "--verbose"]) == 0
     output = capsys.readouterr().out
     assert "test_knn_accuracy: 20 samples; vote of the 5 training images" in output
-    assert "test_mse: stored is one of 60 samples" in output
+    assert "test_mse: the stored value is from 60 samples" in output
     assert f"measured now: test_knn_accuracy; stored in {run}" in output
     assert main([*command, "--dry-run"]) == 0
     assert "nothing was stored" in capsys.readouterr().out
@@ -110,7 +110,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
         main(["train", "--config", "mnist-ae"])
 
 
-def test_an_interruption_says_how_to_go_on(monkeypatch, capsys):
+def test_an_interruption_prints_how_to_resume(monkeypatch, capsys):
     from latentserve_training import config
 
     def interrupt(*_):

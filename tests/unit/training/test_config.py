@@ -32,7 +32,7 @@ def test_a_configuration_survives_json():
     assert parse_config(json.loads(json.dumps(config.as_dict()))) == config
 
 
-def test_a_path_is_read_where_it_lies(tmp_path):
+def test_a_configuration_is_read_from_a_path(tmp_path):
     path = tmp_path / "own.toml"
     path.write_text('name = "own"\nkind = "vae"\n[model]\nlatent_dim = 4\n', encoding="utf-8")
     config = load_config(str(path))
@@ -99,7 +99,7 @@ def test_an_image_size_is_a_side_or_both(text, size):
         ("name=-a", "name is '-a'"),
     ],
 )
-def test_mistakes_are_named_with_their_cure(override, message):
+def test_user_errors_are_named_with_the_correction(override, message):
     with pytest.raises(ConfigError, match=message):
         load_config("mnist-ae", [override])
 

@@ -41,7 +41,7 @@ def start_two(folder, task):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """What two processes leave behind that train together."""
+    """The run folder of two processes that train one model."""
     folder = tmp_path_factory.mktemp("two")
     processes = start_two(folder, "succeed")
     for process in processes:
@@ -52,7 +52,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def results(folder):
-    """Of each process: the weights in its memory after each run."""
+    """The weights in the memory of each process after each run."""
     return [torch.load(folder / f"results-{rank}.pt") for rank in (0, 1)]
 
 
@@ -80,7 +80,7 @@ def test_two_processes_take_the_steps_of_one(folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_each_process_draws_noise_of_its_own(folder, tmp_path):
+def test_each_process_has_different_noise(folder, tmp_path):
     config, data = two_processes.make_config("vae"), two_processes.make_data()
     train(config, data, RunFolder(tmp_path))
     one = load_checkpoint(tmp_path / "last.pt").model
@@ -96,7 +96,7 @@ def test_a_resumed_run_of_two_equals_an_uninterrupted_one(folder):
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_not_finite_in_one_process_is_skipped_by_both(folder, results):
+def test_a_non_finite_loss_in_one_process_is_skipped_by_both(folder, results):
     rows = load_checkpoint(folder / "skipped" / "last.pt").history
     assert [row["skipped_steps"] for row in rows] == [1, 0]
     assert "the gradient is nan, in step 3" in results[0]["refused"]

@@ -3,7 +3,7 @@ import re
 from latentserve_training import provenance
 
 
-def test_versions_name_what_shapes_a_model():
+def test_versions_list_the_libraries_that_affect_a_model():
     versions = provenance.library_versions()
     assert {"python", "torch", "onnxruntime"} <= set(versions)
     assert all(re.match(r"\d+\.\d+", version) for version in versions.values())
@@ -26,11 +26,11 @@ def test_changed_sources_are_marked(monkeypatch):
     assert provenance.source_revision() == "abc123-dirty"
 
 
-def test_a_surrounding_repository_is_not_ours(monkeypatch):
+def test_the_revision_of_an_enclosing_repository_is_not_used(monkeypatch):
     answer(monkeypatch, ls_files=None, rev_parse="abc123", status="")
     assert provenance.source_revision() == "unknown"
 
 
-def test_no_git_is_no_error(monkeypatch, tmp_path):
+def test_a_missing_git_is_not_an_error(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert provenance.source_revision() == "unknown"

@@ -1,5 +1,5 @@
-"""Measures a trained model on the test images.
+"""Evaluation of a trained model on the test images.
 
-A model, or an export, and images come in; each metric with its baseline goes out. May import
+A run or an export, and images come in; each metric with its baseline goes out. May import
 `train`, `models`, `metrics` and everything below them.
 """

@@ -1,4 +1,4 @@
-"""Samples of a model and real images, seen through the same features."""
+"""Features of samples and of real images, for the comparison of both."""
 
 from functools import cached_property
 from typing import Protocol
@@ -13,26 +13,26 @@ from latentserve_training.metrics.neighbours import SetOverlap, set_overlap
 from latentserve_training.models.base import LatentModel
 from latentserve_training.pixels import to_float
 
-SEED = 4321  # of the latents that are decoded, and of the choice of training images
+SEED = 4321  # of the latents of the samples and of the choice of training images
 BATCH = 500
 NEIGHBOURS = 5  # k of precision, recall, density and coverage
-TRUSTED_ACCURACY = 0.9  # below it, a classifier's word on what it sees counts for nothing
+TRUSTED_ACCURACY = 0.9  # minimum accuracy of a classifier for metrics that use its classes
 COMPONENTS = 64
 
 
 class Embedder(Protocol):
-    """Gives features, and classes where it can."""
+    """Computes features of images, and their classes if it can."""
 
     @property
     def description(self) -> str:
-        """For an estimator."""
+        """Description of the features, for the estimator text of a metric."""
 
     def embed(self, images: Tensor) -> Embedding:
-        """Of images ``[n, c, h, w]``, uint8 or float in [0, 1]."""
+        """Features and classes of images ``[n, c, h, w]``, uint8 or float in [0, 1]."""
 
 
 class PrincipalComponents:
-    """Features for images that there is no classifier for."""
+    """Principal components as features, for images without a classifier."""
 
     def __init__(self, pca: PCA) -> None:
         self._pca = pca
@@ -40,14 +40,14 @@ class PrincipalComponents:
 
     @property
     def description(self) -> str:
-        """For an estimator."""
+        """Description of the features, for the estimator text of a metric."""
         return (
-            f"the first {self._count} principal components of the training images, for want of a "
-            "classifier of such images (--classifier)"
+            f"the first {self._count} principal components of the training images, because no "
+            "classifier of such images was given (--classifier)"
         )
 
     def embed(self, images: Tensor) -> Embedding:
-        """Coordinates; the classes are all 0."""
+        """Coordinates of the images; all classes are 0."""
         floats = to_float(images) if images.dtype == torch.uint8 else images
         rows = floats.flatten(1).double().numpy()
         features = self._pca.coordinates(rows, self._count)
@@ -57,10 +57,10 @@ class PrincipalComponents:
 
 
 class Comparison:
-    """Test images, as many training images and as many samples; everything on first use.
+    """Features of equally many test images, training images and samples, computed on first use.
 
-    The training images stand for a perfect model: what they score against the test images is what
-    any model can hope for.
+    The training images represent a perfect model: their metrics against the test images are the
+    limit for any model.
     """
 
     def __init__(
@@ -69,11 +69,11 @@ class Comparison:
         self.model = model
         self.data = data
         self.embedder = embedder
-        self.samples = samples  # drawn for the histogram of classes
+        self.samples = samples  # number of samples for the histogram of classes
 
     @property
     def count(self) -> int:
-        """Images in each of two sets that are compared."""
+        """Number of images in each of two sets that are compared."""
         return min(self.samples, len(self.data.test), len(self._all_train.classes))
 
     @cached_property
@@ -83,14 +83,14 @@ class Comparison:
 
     @cached_property
     def train(self) -> Tensor:
-        """Features of training images, ``[count, d]``, drawn without replacement."""
+        """Features of training images, ``[count, d]``, chosen without replacement."""
         features = self._all_train.features
         order = torch.randperm(len(features), generator=torch.Generator().manual_seed(SEED))
         return features[order[: self.count]]
 
     @cached_property
     def sampled(self) -> Embedding:
-        """Of all samples: latents drawn from the prior and decoded."""
+        """Features and classes of all samples, which are decoded latents from the prior."""
         generator = torch.Generator().manual_seed(SEED)
         latents = self.model.sample_latents(self.samples, generator)
         decoded = [self.model.decode(batch) for batch in torch.split(latents, BATCH)]
@@ -110,39 +110,39 @@ class Comparison:
 
     @cached_property
     def overlap(self) -> SetOverlap:
-        """Of the samples with the test images."""
+        """Overlap of the samples with the test images."""
         return set_overlap(self.test, self.generated, NEIGHBOURS)
 
     @cached_property
     def real_overlap(self) -> SetOverlap:
-        """Of the training images with the test images."""
+        """Overlap of the training images with the test images."""
         return set_overlap(self.test, self.train, NEIGHBOURS)
 
     @cached_property
     def classes_are_reliable(self) -> bool:
-        """Whether what the embedder calls the images is what they are."""
+        """Whether the classes given by the embedder are accurate for these images."""
         if not isinstance(self.embedder, Classifier):
             return False
-        if self.data.labels is None:  # then only data of the name it was trained on
+        if self.data.labels is None:  # then only for the data set it was trained on, by name
             return bool(self.embedder.card["data"]["name"] == self.data.name)
-        right = self._all_test.classes == self.data.labels.test
-        return float(right.double().mean()) >= TRUSTED_ACCURACY
+        correct = self._all_test.classes == self.data.labels.test
+        return float(correct.double().mean()) >= TRUSTED_ACCURACY
 
     def class_shares(self, of: Embedding) -> Tensor:
         """The share of each class, float64 ``[classes]``."""
-        assert isinstance(self.embedder, Classifier)  # noqa: S101  classes_are_reliable was asked
+        assert isinstance(self.embedder, Classifier)  # noqa: S101  see classes_are_reliable
         counts = torch.bincount(of.classes, minlength=self.embedder.classes)
         return counts.double() / len(of.classes)
 
     @property
     def train_shares(self) -> Tensor:
-        """Of all training images; no class is without any, so that logarithms are finite."""
+        """Class shares of all training images, smoothed above 0 so that logarithms are finite."""
         smoothed = self.class_shares(self._all_train) + 1.0 / len(self._all_train.classes)
         return smoothed / smoothed.sum()
 
     @property
     def test_shares(self) -> Tensor:
-        """Of all test images."""
+        """Class shares of all test images."""
         return self.class_shares(self._all_test)
 
     @cached_property

@@ -1,9 +1,9 @@
-"""Metrics of what a model draws from its prior, beside what real images score.
+"""Metrics of samples from the prior, with real images as baseline.
 
-All of them see images through the features of one classifier (``classifier.py``), so they compare
-only with figures made with the same one. The value beside each is what training images score in the
-place of the samples: precision and recall of two sets of real images are not 1, nor is their
-distance 0.
+All of them use the features of one classifier (``metrics/classifier.py``), so values are comparable
+only if they were computed with the same classifier. The baseline of each is the metric of training
+images in place of the samples: precision and recall of two sets of real images are not 1, and their
+distance is not 0.
 """
 
 import torch
@@ -13,7 +13,7 @@ from latentserve_training.evaluate.features import NEIGHBOURS, SEED, Comparison
 from latentserve_training.evaluate.metric import REAL_IMAGES, Metric, MetricFunction, Subject
 from latentserve_training.metrics.frechet import frechet_distance
 
-COVERED_SHARE_OF_EVEN = 0.1  # of the share that each class would have if all had the same
+COVERED_SHARE_OF_EVEN = 0.1  # a class counts as covered from this part of a uniform share
 
 
 def distance(subject: Subject) -> Metric:
@@ -45,14 +45,14 @@ def reconstruction_distance(subject: Subject) -> Metric:
         samples=comparison.count,
         estimator=(
             "Fréchet distance (float64) between the normal distributions of the features of the "
-            "test images and of their reconstructions; baseline: as many training images in the "
-            f"place of the reconstructions; features: {comparison.embedder.description}"
+            "test images and of their reconstructions; baseline: the same number of training "
+            f"images in place of the reconstructions; features: {comparison.embedder.description}"
         ),
     )
 
 
 def classes_covered(subject: Subject) -> Metric | None:
-    """How many classes the samples show; None where nobody can tell the classes."""
+    """The number of classes among the samples; None if the classes are not reliable."""
     comparison = subject.comparison
     if not comparison.classes_are_reliable:
         return None
@@ -74,7 +74,7 @@ def classes_covered(subject: Subject) -> Metric | None:
 
 
 def histogram_kl(subject: Subject) -> Metric | None:
-    """KL of the samples' classes from the training images'; None where nobody can tell them."""
+    """KL of the class shares of samples from those of training images; None if not reliable."""
     comparison = subject.comparison
     if not comparison.classes_are_reliable:
         return None
@@ -87,15 +87,15 @@ def histogram_kl(subject: Subject) -> Metric | None:
         baseline_value=divergence(comparison.test_shares, reference),
         samples=comparison.samples,
         estimator=(
-            f"KL of the histogram of classes of {_sample_count(comparison)} from that of all training "
-            "images; baseline: the test images in the place of the samples; classes by "
+            f"KL of the histogram of classes of {_sample_count(comparison)} from that of all "
+            "training images; baseline: the test images in place of the samples; classes by "
             f"{comparison.embedder.description}"
         ),
     )
 
 
 def divergence(shares: Tensor, reference: Tensor) -> float:
-    """KL(shares ‖ reference) of two histograms ``[classes]`` in nats; the reference has no 0."""
+    """KL(shares ‖ reference) of two histograms ``[classes]`` in nats; the reference is above 0."""
     return float(torch.special.xlogy(shares, shares / reference).sum())
 
 
@@ -121,8 +121,8 @@ def _sample_count(comparison: Comparison) -> str:
 
 def _sets(comparison: Comparison) -> str:
     return (
-        f"test images and of as many samples (seed {SEED}); baseline: as many training images in "
-        f"the place of the samples; features: {comparison.embedder.description}"
+        f"test images and of the same number of samples (seed {SEED}); baseline: the same number "
+        f"of training images in place of the samples; features: {comparison.embedder.description}"
     )
 
 

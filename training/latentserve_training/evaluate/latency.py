@@ -1,4 +1,4 @@
-"""How long the exported decoder takes: a figure of one machine, to compare models on it."""
+"""Latency of the exported decoder, for comparisons of models on one machine."""
 
 import statistics
 import time
@@ -13,12 +13,12 @@ from latentserve_training.models.base import LatentModel
 from latentserve_training.provenance import cpu_name
 
 CALLS = 1000
-FIRST_CALLS = 100  # not counted: memory is still being laid out
+FIRST_CALLS = 100  # warm-up, not counted: ONNX Runtime still allocates memory
 SEED = 7
 
 
 def decode_latency(subject: Subject) -> Metric:
-    """Median time of one image from its latents in ONNX Runtime."""
+    """Median time to decode one image in ONNX Runtime."""
     session = subject.decoder or decoder_session(subject.model)
     generator = torch.Generator().manual_seed(SEED)
     latents = torch.randn(1, subject.model.latent_dim, generator=generator).numpy()
@@ -44,7 +44,7 @@ def decode_latency(subject: Subject) -> Metric:
 
 
 def decoder_session(model: LatentModel) -> onnxruntime.InferenceSession:
-    """The graph that serves Decode, or Sample where there is no Decode.
+    """A session of the graph that serves Decode, or Sample if Decode is not supported.
 
     Raises:
         EvaluationError: If the model has neither.
@@ -52,11 +52,11 @@ def decoder_session(model: LatentModel) -> onnxruntime.InferenceSession:
     for operation in ("decode", "sample"):
         for graph in model.graphs():
             if operation in graph.operations:
-                # The exporter traces with tensors that inference mode would not let it trace.
+                # The exporter cannot trace tensors that are created in inference mode.
                 with torch.inference_mode(False):
                     proto = convert(graph.evaluating(), model.image_shape, model.latent_dim)
                 return start_session(proto)
-    raise EvaluationError(f"a model of kind {model.kind} decodes nothing")
+    raise EvaluationError(f"a model of kind {model.kind} has no graph that decodes")
 
 
 METRICS: dict[str, MetricFunction] = {"decode_latency_us": decode_latency}

@@ -1,4 +1,4 @@
-"""Metrics of what an encoder gives: how steady and how sparse it is."""
+"""Metrics of latents: contraction, sparsity and likelihood under the prior."""
 
 import torch
 from torch import Tensor
@@ -9,12 +9,12 @@ from latentserve_training.models.contractive import ContractiveAutoencoder
 from latentserve_training.models.sparse import SparseAutoencoder
 from latentserve_training.train.fit_prior import encode_images, fit_mixture
 
-ZERO = 1e-3  # a latent below it counts as zero: a sigmoid never is
+ZERO = 1e-3  # latents below it count as zero, because a sigmoid is never exactly zero
 PLAIN = "plain autoencoder"
 
 
 def jacobian_norm(subject: Subject) -> Metric:
-    """Mean ‖J‖²_F of the encoder, beside that of the same network trained without the penalty."""
+    """Mean ‖J‖²_F of the encoder; baseline: the same network trained without the penalty."""
     reference = subject.reference
     return Metric(
         value=_mean_jacobian_norm(subject, subject.model),
@@ -31,7 +31,7 @@ def jacobian_norm(subject: Subject) -> Metric:
 
 
 def mse_beside_plain(subject: Subject) -> Metric:
-    """What the penalty costs: squared error per pixel beside that of the plain autoencoder."""
+    """Squared error per pixel; baseline: the plain autoencoder, which shows the penalty's cost."""
     reference = subject.reference
     plain = None if reference is None else mean_squared_error(subject, reference.reconstruct)
     return Metric(
@@ -43,7 +43,8 @@ def mse_beside_plain(subject: Subject) -> Metric:
         samples=len(subject.data.test),
         estimator=(
             "mean over all pixels of all test images, in the units of [0, 1] pixels; baseline: "
-            "the same architecture trained the same way without the penalty, which it pays for"
+            "the same architecture trained the same way without the penalty, which increases the "
+            "error"
         ),
     )
 
@@ -63,7 +64,7 @@ def share_of_zeros(subject: Subject) -> Metric:
 
 
 def dead_units(subject: Subject) -> Metric:
-    """How many latents no image wakes."""
+    """The number of latents that are not active for any image."""
     alive = torch.stack([_active(subject, images).any(0) for images in subject.test_batches()])
     return Metric(
         value=float((~alive.any(0)).sum()),
@@ -77,7 +78,7 @@ def dead_units(subject: Subject) -> Metric:
 
 
 def latent_log_likelihood(subject: Subject) -> Metric | None:
-    """How likely the codes are under the mixture that Sample draws from, beside one Gaussian.
+    """Log-density of test latents under the mixture prior; baseline: one Gaussian.
 
     None without a mixture.
     """
@@ -85,8 +86,8 @@ def latent_log_likelihood(subject: Subject) -> Metric | None:
     if mixture is None:
         return None
     test = encode_images(model, subject.data.test)
-    codes = encode_images(model, subject.data.train).double().numpy()
-    gaussian = fit_mixture(codes, 1, "full", seed=0)
+    train = encode_images(model, subject.data.train).double().numpy()
+    gaussian = fit_mixture(train, 1, "full", seed=0)
     return Metric(
         value=float(mixture.log_density(test).mean()),
         unit="nats per code",
@@ -95,25 +96,25 @@ def latent_log_likelihood(subject: Subject) -> Metric | None:
         baseline_value=float(gaussian.log_density(test).mean()),
         samples=len(test),
         estimator=(
-            f"mean over the test images of the log-density of their code, {model.latent_dim} "
-            f"numbers, under the mixture of {mixture.components} Gaussians that was fitted to "
-            "codes of training images; baseline: one Gaussian with a full covariance, fitted to "
-            "those of all training images. A density: it depends on the scale of the codes, so "
-            "models do not compare"
+            f"mean over the test images of the log-density of their {model.latent_dim} latents "
+            f"under the mixture of {mixture.components} Gaussians fitted to latents of training "
+            "images; baseline: one Gaussian with a full covariance, fitted to the latents of all "
+            "training images. A density depends on the scale of the latents, so values of "
+            "different models are not comparable"
         ),
     )
 
 
 def _mean_jacobian_norm(subject: Subject, model: LatentModel) -> float:
     if not isinstance(model, ContractiveAutoencoder):
-        raise TypeError("only a contractive autoencoder knows the Jacobian of its latents")
+        raise TypeError("this metric needs a contractive autoencoder")
     norms = [model.jacobian_norm(images).double().sum() for images in subject.test_batches()]
     return float(torch.stack(norms).sum()) / len(subject.data.test)
 
 
 def _sparse_model(subject: Subject) -> SparseAutoencoder:
     if not isinstance(subject.model, SparseAutoencoder):
-        raise TypeError("these figures are those of a sparse autoencoder's latents")
+        raise TypeError("this metric needs a sparse autoencoder")
     return subject.model
 
 

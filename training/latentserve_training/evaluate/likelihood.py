@@ -1,7 +1,8 @@
-"""Metrics of a model that gives images a probability: its bounds of log p(x), KL, active units.
+"""Metrics of models with a likelihood: bounds of log p(x), KL and active units.
 
-All of it is computed from what an export offers as well: the posterior, the decoded images and
-the likelihood in the manifest. So a Bernoulli's log p(x|z) comes from probabilities, not logits.
+They use only values that an export provides as well: the posterior, the decoded images and the
+likelihood in the manifest. A Bernoulli log p(x|z) is therefore computed from probabilities, not
+from logits.
 """
 
 import math
@@ -25,17 +26,17 @@ from latentserve_training.nn.losses import (
 )
 from latentserve_training.pixels import to_float
 
-ELBO_SAMPLES = 16  # latents drawn per test image
+ELBO_SAMPLES = 16  # posterior samples per test image
 LOG_LIKELIHOOD_SAMPLES = 64  # the same for log p(x) at the end of a run
-DECODED_AT_ONCE = 1000  # images, over draws and test images; more only leave the cache
-PROBABILITY_LIMIT = 1e-6  # decoded probabilities are kept this far from 0 and 1
-ACTIVE_VARIANCE = 1e-2  # Burda et al. 2015 (1509.00519): hardly a latent lies near it
+DECODED_AT_ONCE = 1000  # images, over samples and test images; more do not fit into the cache
+PROBABILITY_LIMIT = 1e-6  # decoded probabilities are clamped to this distance from 0 and 1
+ACTIVE_VARIANCE = 1e-2  # Burda et al. 2015 (1509.00519): few latents are close to the threshold
 NORMAL_95 = 1.96
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """Per test image and in nats, float64 ``[n]``."""
+    """Bounds and KL of each test image in nats, float64 ``[n]``."""
 
     elbo: Tensor
     log_likelihood: Tensor  # the importance-weighted bound
@@ -43,16 +44,16 @@ class Bounds:
 
 
 def bounds(model: LatentModel, images: Tensor, samples: int, generator: torch.Generator) -> Bounds:
-    """Lower bounds of log p(x) from ``samples`` draws of the posterior for each image.
+    """Lower bounds of log p(x) from ``samples`` posterior samples for each image.
 
-    Encodes an image once, decodes its draws in chunks, and never holds more than those.
+    Each image is encoded once; its samples are decoded in chunks, which bound the memory.
 
     Args:
         model: With a standard normal prior and a Gaussian or Bernoulli likelihood.
-        images: Float ``[n, c, h, w]``; bits, for a Bernoulli.
-        samples: k. The ELBO takes the KL in closed form and the mean over the k draws, the other
-            bound the logarithm of the mean of the same draws' weights.
-        generator: Of the draws.
+        images: Float ``[n, c, h, w]``; bits for a Bernoulli.
+        samples: k. The ELBO uses the KL in closed form and the mean over the k samples; the other
+            bound is the logarithm of the mean of the importance weights of the same samples.
+        generator: Source of the samples.
     """
     mean, log_variance = model.posterior(images)
     if log_variance is None:
@@ -61,10 +62,10 @@ def bounds(model: LatentModel, images: Tensor, samples: int, generator: torch.Ge
     kl = kl_to_standard_normal(mean, log_variance).double()
     total: Tensor = torch.zeros(len(images), dtype=torch.float64)
     log_sum = torch.full((len(images),), -math.inf, dtype=torch.float64)
-    left = samples
-    while left > 0:
-        count = min(left, max(1, DECODED_AT_ONCE // len(images)))
-        left -= count
+    remaining = samples
+    while remaining > 0:
+        count = min(remaining, max(1, DECODED_AT_ONCE // len(images)))
+        remaining -= count
         noise = torch.randn(count, *mean.shape, generator=generator, dtype=mean.dtype)
         latents = mean + torch.exp(0.5 * log_variance) * noise
         decoded = model.decode_unclipped(latents.flatten(0, 1))
@@ -87,41 +88,41 @@ def log_likelihood_of(
         images: Bits, if the likelihood is a Bernoulli's.
     """
     if likelihood is None:
-        raise TypeError("a model without a likelihood gives images no probability")
+        raise TypeError("this metric needs a model with a likelihood")
     if likelihood["family"] == "gaussian":
         sigma = torch.tensor(likelihood["sigma"], dtype=torch.float64)
         repeated = images.expand_as(decoded).flatten(0, 1)
         log_likelihood = gaussian_log_likelihood(decoded.flatten(0, 1), sigma.log(), repeated)
         return log_likelihood.view(decoded.shape[:2])
-    right = torch.where(images > 0.5, decoded, 1.0 - decoded)
-    limited = right.clamp_(PROBABILITY_LIMIT, 1.0 - PROBABILITY_LIMIT)
+    probabilities = torch.where(images > 0.5, decoded, 1.0 - decoded)
+    limited = probabilities.clamp_(PROBABILITY_LIMIT, 1.0 - PROBABILITY_LIMIT)
     return limited.log_().flatten(2).sum(2)
 
 
 def observed_test_images(subject: Subject, rows: Tensor | None = None) -> Tensor:
-    """uint8 test images as the likelihood takes them: floats, or bits that are the same always.
+    """Test images as inputs of the likelihood: floats, or bits that are always the same.
 
     Args:
         subject: The model and its data.
-        rows: Which of the test images; None for all.
+        rows: Indices of test images; None for all.
     """
     images = to_float(subject.data.test if rows is None else subject.data.test[rows])
     return static_bits(images, NOISE_SEED) if is_bernoulli(subject.model) else images
 
 
 def is_bernoulli(model: LatentModel) -> bool:
-    """Whether the model's likelihood is that of bits."""
+    """Whether the model has a Bernoulli likelihood."""
     return (model.likelihood() or {}).get("family") == "bernoulli"
 
 
 def measure_bounds(subject: Subject, samples: int, rows: Tensor | None = None) -> Bounds:
-    """:func:`bounds` over test images, with a bar that tells the time left."""
+    """:func:`bounds` over test images, with a progress bar."""
     images = observed_test_images(subject, rows)
     generator = torch.Generator().manual_seed(NOISE_SEED)
-    # So few images at once that a chunk holds some draws of each, and the bar moves.
+    # Small batches if there are many samples: a chunk holds several of each, and the bar advances.
     at_once = BATCH if samples < BATCH else DECODED_AT_ONCE // 10
     batches = torch.split(images, at_once)
-    description = f"{samples} draws for each image"
+    description = f"{samples} samples per image"
     parts = [
         bounds(subject.model, batch, samples, generator)
         for batch in tqdm(batches, desc=description, unit="batch", leave=False, disable=None)
@@ -134,7 +135,7 @@ def measure_bounds(subject: Subject, samples: int, rows: Tensor | None = None) -
 
 
 def elbo_nats(subject: Subject, samples: int = ELBO_SAMPLES) -> Metric:
-    """The evidence lower bound, against the exact log-likelihood of a simpler model."""
+    """The evidence lower bound; baseline: the exact log-likelihood of a simpler model."""
     elbo = measure_bounds(subject, samples).elbo
     baseline_name, baseline_value = baseline_log_likelihood(subject)
     return Metric(
@@ -159,10 +160,10 @@ def log_likelihood_nats(
 
     Args:
         subject: The model and its data.
-        samples: k, draws from the posterior of each image.
-        images: For how many of the test images; 0 for all. With fewer, which are drawn at random,
-            the bound from a few samples of all test images is corrected by the mean difference on
-            those: it varies much less from image to image than log p(x) does.
+        samples: k, posterior samples per image.
+        images: Number of test images; 0 for all. A smaller number is chosen at random, and the
+            bound from few samples on all test images is corrected by the mean difference on these:
+            the difference varies much less between images than log p(x).
     """
     test = subject.data.test
     baseline_name, baseline_value = baseline_log_likelihood(subject)
@@ -178,14 +179,14 @@ def log_likelihood_nats(
         gain = few - rough[rows]
         value = float(rough.mean() + gain.mean())
         unseen_share = 1.0 - images / len(test)
-        # Of the mean over all, were all measured; and of the gain, known on a few only.
+        # Error of the mean over all test images, and of the gain, measured on some of them.
         error = math.hypot(
             interval(few) * math.sqrt(images / len(test)),
             interval(gain) * math.sqrt(unseen_share),
         )
         which = (
             f"that of all {len(test)} test images with {LOG_LIKELIHOOD_SAMPLES} samples, plus the "
-            f"mean gain by more samples over {images} of them drawn at random"
+            f"mean gain by more samples over {images} of them chosen at random"
         )
         count = images
     return Metric(
@@ -204,7 +205,7 @@ def log_likelihood_nats(
 
 
 def kl_nats(subject: Subject) -> Metric:
-    """What the code of an image says on average, at most: KL(q(z|x) ‖ p(z))."""
+    """KL(q(z|x) ‖ p(z)), an upper bound of the information in the latents about an image."""
     kl = torch.cat([kl_to_standard_normal(*each) for each in _posteriors(subject)]).double()
     return Metric(
         value=float(kl.mean()),
@@ -221,15 +222,15 @@ def kl_nats(subject: Subject) -> Metric:
 
 
 def active_units(subject: Subject) -> Metric:
-    """Latents that differ from image to image; tells the user when most do not."""
+    """The number of latents that differ between images; a warning if most do not."""
     means = torch.cat([mean for mean, _ in _posteriors(subject)]).double()
     latents = means.shape[1]
     active = int((means.var(0) > ACTIVE_VARIANCE).sum())
     if active < latents / 2:
         print(
             f"warning: {latents - active} of {latents} latents are inactive: their posterior is "
-            "the prior, whatever the image. Where they are wanted, set model.kl_warmup_steps or "
-            "model.free_bits; or lower model.latent_dim",
+            "the prior for every image. To use them, set model.kl_warmup_steps or "
+            "model.free_bits; otherwise lower model.latent_dim",
             file=sys.stderr,
         )
     return Metric(
@@ -247,9 +248,9 @@ def active_units(subject: Subject) -> Metric:
 
 
 def baseline_log_likelihood(subject: Subject) -> tuple[str | None, float | None]:
-    """What the exact log-likelihood of a simpler model is called, and its mean in nats per image.
+    """Name and mean, in nats per image, of the exact log-likelihood of a simpler model.
 
-    None for a Gaussian with a latent for every pixel: probabilistic PCA has fewer.
+    None for a Gaussian with at least one latent per pixel: probabilistic PCA needs fewer.
     """
     if is_bernoulli(subject.model):
         bits = to_bit_rows(observed_test_images(subject))
@@ -262,10 +263,10 @@ def baseline_log_likelihood(subject: Subject) -> tuple[str | None, float | None]
 
 
 def independent_pixels_log_likelihood(train: Tensor, bits: Array) -> Array:
-    """The log-likelihood of a Bernoulli for each pixel, in nats, of rows of bits ``[n, pixels]``.
+    """Log-likelihood in nats of rows of bits ``[n, pixels]`` under independent Bernoulli pixels.
 
-    Its probabilities are the pixels' means over ``train``, uint8 ``[n, c, h, w]``, as if one more
-    image had been grey all over: or a pixel never seen set would be impossible.
+    The probabilities are the means of the pixels over ``train``, uint8 ``[n, c, h, w]``, and one
+    additional grey image, without which a pixel that is never set would have probability 0.
     """
     total = train.flatten(1).sum(0, dtype=torch.int64).numpy() / 255.0
     probability = (total + 0.5) / (len(train) + 1)
@@ -298,7 +299,7 @@ def _condition(subject: Subject) -> str:
     if is_bernoulli(subject.model):
         return (
             "test images binarised once, a pixel set with its grey level as probability, seed "
-            f"{NOISE_SEED}; decoded probabilities kept {PROBABILITY_LIMIT:g} from 0 and 1"
+            f"{NOISE_SEED}; decoded probabilities clamped to {PROBABILITY_LIMIT:g} from 0 and 1"
         )
     return "a density of [0, 1] pixels, not dequantised"
 

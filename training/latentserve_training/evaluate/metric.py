@@ -1,4 +1,4 @@
-"""One figure and its baseline, and what figures are measured with."""
+"""A metric with its baseline, and the subject of an evaluation."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -17,25 +17,25 @@ from latentserve_training.models.base import LatentModel
 from latentserve_training.pixels import to_float
 
 BATCH = 500
-SAMPLES = 10_000  # drawn from the prior, where it has one
-REAL_IMAGES = "real images"  # a baseline's name: no rival, but what a perfect model would score
-NOISE_SEED = 1234  # of the test noise: figures of two runs differ by their models alone
+SAMPLES = 10_000  # samples from the prior, for models with a prior
+REAL_IMAGES = "real images"  # name of a baseline that is the limit of a perfect model
+NOISE_SEED = 1234  # of the test noise, the same for all runs, so that only the models differ
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One figure beside its baseline, and how both came about."""
+    """The value of a metric, its baseline, and how both were computed."""
 
     value: float
     unit: str
     higher_is_better: bool
-    baseline_name: str | None  # None where there is nothing to compare with
+    baseline_name: str | None  # None without a baseline
     baseline_value: float | None
     samples: int
     estimator: str
 
     def as_manifest(self) -> dict[str, Any]:
-        """The manifest's form."""
+        """The metric in the form of the manifest."""
         plain = asdict(self)
         name, value = plain.pop("baseline_name"), plain.pop("baseline_value")
         baseline = None if value is None else {"name": name, "value": value}
@@ -43,7 +43,7 @@ class Metric:
 
     @classmethod
     def from_manifest(cls, metric: dict[str, Any]) -> "Metric":
-        """What :meth:`as_manifest` gave."""
+        """A metric from the form of :meth:`as_manifest`."""
         baseline = metric["baseline"] or {"name": None, "value": None}
         return cls(
             value=metric["value"],
@@ -57,7 +57,7 @@ class Metric:
 
     @property
     def beats_baseline(self) -> bool | None:
-        """Whether the model is better; None without a baseline, or where it is the limit."""
+        """Whether the model is better; None without a baseline, or if the baseline is a limit."""
         if self.baseline_value is None or self.baseline_name == REAL_IMAGES:
             return None
         difference = self.value - self.baseline_value
@@ -66,24 +66,24 @@ class Metric:
 
 @dataclass(frozen=True)
 class Subject:
-    """A model and what it is measured with."""
+    """The subject of an evaluation: a model, its data and its reference."""
 
     model: LatentModel
     data: ImageData
-    reference: LatentModel | None = None  # trained for comparison, where the kind has one
-    classifier: Classifier | None = None  # None for the shipped one, where it fits the images
+    reference: LatentModel | None = None  # trained as a baseline, if the kind has one
+    classifier: Classifier | None = None  # None for the shipped one, if it fits the images
     samples: int = SAMPLES
-    decoder: InferenceSession | None = None  # None to export the model's own
+    decoder: InferenceSession | None = None  # None to convert the decoder of the model
 
     @cached_property
     def pca(self) -> PCA:
-        """Fitted once, on first use: it takes some seconds for 60,000 images."""
+        """PCA of the training images, fitted on first use; some seconds for 60,000 images."""
         dim = max(self.model.latent_dim, self.model.nonzero_latents_per_image)
         return fit_pca(self.data.all_train, min(dim, self.data.train[0].numel()))
 
     @cached_property
     def comparison(self) -> Comparison:
-        """Samples and real images, seen through the classifier's features."""
+        """Features of samples and real images, by the classifier or by PCA."""
         embedder = self.classifier or shipped_classifier(self.data.image_shape)
         if embedder is None:
             return Comparison(self.model, self.data, PrincipalComponents(self.pca), self.samples)
@@ -96,7 +96,7 @@ class Subject:
 
 
 def mean_squared_error(subject: Subject, reconstruct: Callable[[Tensor], Tensor]) -> float:
-    """Over all pixels of all test images."""
+    """The mean squared error over all pixels of all test images."""
     error = 0.0
     for images in subject.test_batches():
         error += float((reconstruct(images) - images).double().square().sum())
@@ -104,4 +104,4 @@ def mean_squared_error(subject: Subject, reconstruct: Callable[[Tensor], Tensor]
 
 
 MetricFunction = Callable[[Subject], Metric | None]
-"""Measures one figure; None where the subject does not have it."""
+"""Computes one metric; None if the subject does not have it."""

@@ -1,4 +1,4 @@
-"""Metrics of the images that come back: squared error and PSNR, beside exact linear baselines."""
+"""Metrics of reconstructions: squared error and PSNR, with exact linear baselines."""
 
 import functools
 from collections.abc import Callable
@@ -21,33 +21,33 @@ from latentserve_training.models.linear import LinearAutoencoder
 AT_LEVEL = "_at_"
 CORRUPTIONS = {
     "masking": "set to 0",
-    "salt_and_pepper": "set to 0 or 1, as often the one as the other",
+    "salt_and_pepper": "set to 0 or 1 with equal probability",
 }
 
 
 def reconstruction_mse(subject: Subject) -> Metric:
-    """Squared error per pixel of the reconstruction, as it is served."""
+    """Squared error per pixel of the served reconstruction."""
     return _mse_beside_pca(subject, subject.model.reconstruct, "")
 
 
 def unclipped_mse(subject: Subject) -> Metric:
-    """Squared error per pixel before clipping to [0, 1], of a model that is linear up to there."""
+    """Squared error per pixel of a linear model before its output is clipped to [0, 1]."""
     model = subject.model
     if not isinstance(model, LinearAutoencoder):
-        raise TypeError("only a linear autoencoder clips its output")
+        raise TypeError("this metric needs a linear autoencoder")
     return _mse_beside_pca(
         subject,
         lambda images: model.decode_unclipped(model.encode(images)),
-        ", before the output is clipped to [0, 1]: PCA's is not clipped either",
+        ", before the output is clipped to [0, 1]; that of PCA is not clipped either",
     )
 
 
 def denoising_psnr_db(subject: Subject, level: float | None = None) -> Metric:
-    """PSNR of denoised floats; Gaussian noise lets them leave [0, 1].
+    """PSNR of denoised images; Gaussian noise is not clipped to [0, 1].
 
     Args:
         subject: A denoising model and its images.
-        level: σ or ν of the test noise; None for the model's own.
+        level: σ or ν of the test noise; None for that of the model.
     """
     model = denoising_model(subject)
     level = model.level if level is None else level
@@ -74,9 +74,9 @@ def denoising_psnr_db(subject: Subject, level: float | None = None) -> Metric:
 
 
 def denoising_psnr_clipped_input_db(subject: Subject, level: float | None = None) -> Metric | None:
-    """PSNR of denoised images whose noise was clipped to [0, 1], as in a PNG.
+    """PSNR of denoised images whose noisy pixels were clipped to [0, 1], as in a PNG.
 
-    None for a corruption that stays in [0, 1]: there is nothing to clip.
+    None for a corruption that stays in [0, 1] without clipping.
     """
     model = denoising_model(subject)
     if model.corruption != "gaussian":
@@ -98,17 +98,17 @@ def denoising_psnr_clipped_input_db(subject: Subject, level: float | None = None
 
 
 def denoising_baseline(subject: Subject, noisy: np.ndarray, level: float) -> tuple[str, np.ndarray]:
-    """What a model that denoises the rows ``[n, pixels]`` has to beat, and its name.
+    """Name and output of the baseline for denoising the rows ``[n, pixels]``.
 
-    The Wiener filter is told the level of the noise; the model is not.
+    The Wiener filter uses the noise level, which the model does not get.
     """
     model = denoising_model(subject)
     if model.corruption == "gaussian":
         filtered = subject.pca.wiener_filter(noisy, level)
-        known = "the PCA basis"
+        basis = "the PCA basis"
         if subject.pca.rest_directions:
-            known = f"{len(subject.pca.variances)} PCA directions"
-        return f"Wiener filter in {known}", filtered
+            basis = f"{len(subject.pca.variances)} PCA directions"
+        return f"Wiener filter in {basis}", filtered
     return "the corrupted images", noisy
 
 
@@ -123,10 +123,10 @@ def _mse_beside_pca(
     dim, rows = subject.model.nonzero_latents_per_image, to_rows(subject.data.test)
     estimator = f"mean over all pixels of all test images, in the units of [0, 1] pixels{condition}"
     baseline = None
-    # With a number for every pixel PCA copies the image, and tells nothing.
+    # With one latent per pixel PCA reproduces the image and is no baseline.
     if dim < rows.shape[1]:
         baseline = float(np.square(subject.pca.reconstruct(rows, dim) - rows).mean())
-        estimator += "; baseline: PCA with as many numbers per image, fitted on the training images"
+        estimator += f"; baseline: PCA with {dim} latents, fitted to the training images"
     return Metric(
         value=mean_squared_error(subject, reconstruct),
         unit="squared error per pixel",
@@ -139,17 +139,17 @@ def _mse_beside_pca(
 
 
 def denoising_model(subject: Subject) -> DenoisingAutoencoder:
-    """The subject's model, which must be one that denoises."""
+    """The model of the subject, which must be a denoising autoencoder."""
     if not isinstance(subject.model, DenoisingAutoencoder):
-        raise TypeError("only a denoising autoencoder has a noise to be measured with")
+        raise TypeError("this metric needs a denoising autoencoder")
     return subject.model
 
 
 def metric_at_level(name: str) -> MetricFunction:
-    """The metric that a name such as ``test_psnr_db_at_0.2`` stands for.
+    """The metric function of a name with a noise level, such as ``test_psnr_db_at_0.2``.
 
     Raises:
-        KeyError: If it is none of :data:`METRICS_AT_LEVELS` at a level.
+        KeyError: If the name without the level is not in :data:`METRICS_AT_LEVELS`.
     """
     stem, _, level = name.rpartition(AT_LEVEL)
     return functools.partial(METRICS_AT_LEVELS[stem], level=float(level))

@@ -1,7 +1,7 @@
-"""Measures a trained run or an export again, or more of it, and keeps what was measured.
+"""Evaluates a finished run or an export and stores the metrics: the command ``evaluate``.
 
-The ``evaluate`` command. A figure that was measured on more images is never replaced by one of
-fewer, nor one with a baseline by one without.
+A stored metric is never replaced by one from fewer images, or by one without a baseline if it has a
+baseline.
 """
 
 import dataclasses
@@ -34,31 +34,31 @@ LOG_LIKELIHOOD = "test_log_likelihood_nats"
 
 @dataclass(frozen=True)
 class Request:
-    """What to measure, and with what."""
+    """Which metrics to compute, and how."""
 
-    metrics: Sequence[str] = ()  # all that the model can have
-    samples: int = SAMPLES  # to draw from the prior
-    images: int = 0  # of the test; 0 for all
-    # k of the importance-weighted bound of log p(x), and for how many test images; 0: as at the end
-    # of a training, and for all. Whatever is stored, asking for this replaces it.
+    metrics: Sequence[str] = ()  # empty for all metrics of the model
+    samples: int = SAMPLES  # samples from the prior
+    images: int = 0  # number of test images; 0 for all
+    # k of the importance-weighted bound of log p(x), and the number of test images for it; 0 for k
+    # as at the end of training, and for all images. If either is set, a stored value is replaced.
     importance_samples: int = 0
     importance_images: int = 0
-    classifier: Path | None = None  # the shipped one, where it fits
+    classifier: Path | None = None  # None for the shipped one, if it fits
     store: bool = True
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What came of it."""
+    """The result of an evaluation."""
 
-    metrics: dict[str, Metric]  # stored before or now, in the order of the table
-    measured: tuple[str, ...]  # the names of those of now
-    omitted: dict[str, str]  # name → why it was not measured, or not stored
+    metrics: dict[str, Metric]  # all stored metrics, earlier and new, in the order of the table
+    measured: tuple[str, ...]  # names of the new metrics
+    omitted: dict[str, str]  # name → reason why it was not measured or not stored
 
 
 @dataclass(frozen=True)
 class _Target:
-    """A run or an export: a model, what is known of it, and where that is kept."""
+    """A run or an export: its model, its stored metrics, and how to store new ones."""
 
     config: RunConfig
     data_sha256: str
@@ -69,23 +69,23 @@ class _Target:
 
 
 def evaluate_folder(folder: Path, source: Path | str | None, request: Request) -> Evaluation:
-    """Measure the model in a folder and store the figures there.
+    """Evaluate the model in a folder and store the metrics there.
 
     Args:
-        folder: What ``train`` or ``export`` wrote.
-        source: Of the images that it was trained on, as ``load_data`` takes it.
-        request: Which figures.
+        folder: Folder written by ``train`` or ``export``.
+        source: Source of the images that the model was trained on, as for ``load_data``.
+        request: Which metrics to compute.
 
     Raises:
-        EvaluationError: If the folder is neither, or a figure cannot be measured.
-        DataError: If the images cannot be read, or the model was trained on others.
+        EvaluationError: If the folder is neither, or a metric cannot be computed.
+        DataError: If the images cannot be read, or the model was trained on other images.
     """
     target = _open(folder)
     data = load_data(target.config.data, target.config.seed, source)
     if data.sha256 != target.data_sha256:
         raise DataError(
             f"the training images of {data.name} are not those that {folder} was trained on, so "
-            "its test images might be; name the right ones with --data"
+            "its training images may be among the test images; give the right ones with --data"
         )
     subject = dataclasses.replace(
         target.subject(_first(data, request.images)),
@@ -96,17 +96,17 @@ def evaluate_folder(folder: Path, source: Path | str | None, request: Request) -
     names = _names([*request.metrics, *functions] if request.metrics else (), subject)
     omitted = {}
     if not (request.metrics or functions) and LOG_LIKELIHOOD in target.stored:
-        # It may be one of many more importance samples, which took long.
+        # The stored value may be from many more importance samples, which take long.
         names = tuple(name for name in names if name != LOG_LIKELIHOOD)
-        omitted[LOG_LIKELIHOOD] = "it stays as it was; name it with --metrics to measure it again"
+        omitted[LOG_LIKELIHOOD] = "kept as stored; name it with --metrics to measure it again"
     print(
-        f"measuring {len(names)} figures of {target.config.name} on {len(subject.data.test):,} "
+        f"measuring {len(names)} metrics of {target.config.name} on {len(subject.data.test):,} "
         f"test images of {data.name}",
         flush=True,
     )
     measured = measure(subject, names, progress=True, functions=functions)
     for name in set(names) - set(measured):
-        omitted[name] = "there is nothing to measure it with: no labels, or no classifier of them"
+        omitted[name] = "not measured: it needs labels, or a classifier of such images"
     comparable = {name: old for name, old in target.stored.items() if name not in functions}
     merged, kept = _merge(comparable, measured, target.is_export)
     merged = target.stored | merged
@@ -127,29 +127,29 @@ def _classifier(request: Request, data: ImageData) -> Classifier | None:
     if classifier.image_shape != data.image_shape:
         raise EvaluationError(
             f"{request.classifier} takes images of {classifier.image_shape}, not "
-            f"{data.image_shape}; train one on these with train-classifier"
+            f"{data.image_shape}; train a classifier on these images with train-classifier"
         )
     return classifier
 
 
 def _names(wanted: Sequence[str], subject: Subject) -> tuple[str, ...]:
-    """The wanted metrics; all that the model can have, where none is wanted in particular."""
+    """The requested metrics; all metrics that the model can have if none is requested."""
     possible = applicable(subject.model)
     for name in wanted:
         if name in possible:
             continue
         if name not in METRICS:
             close = difflib.get_close_matches(name, [*possible, *METRICS], 1, cutoff=0.0)
-            raise EvaluationError(f"there is no metric {name!r}; did you mean {close[0]!r}?")
+            raise EvaluationError(f"unknown metric {name!r}; did you mean {close[0]!r}?")
         raise EvaluationError(
-            f"{name} is no figure of a model of kind {subject.model.kind}, which has: "
+            f"{name} is not a metric of a model of kind {subject.model.kind}, which has: "
             f"{', '.join(possible)}"
         )
     return tuple(dict.fromkeys(wanted)) or possible
 
 
 def _functions(request: Request) -> dict[str, MetricFunction]:
-    """Of the metrics that are measured in another way than at the end of a training."""
+    """The functions of metrics that are computed differently than at the end of training."""
     if not (request.importance_samples or request.importance_images):
         return {}
     return {
@@ -164,30 +164,31 @@ def _functions(request: Request) -> dict[str, MetricFunction]:
 def _merge(
     stored: dict[str, Any], measured: dict[str, Metric], is_export: bool
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """All figures, and why some of those that were measured are not among them."""
+    """All metrics to store, and the reasons why some measured ones are not stored."""
     merged, kept = dict(stored), {}
     for name, metric in measured.items():
         before = stored.get(name)
         if not isfinite(metric.value):
             if not is_export:
                 raise EvaluationError(f"{name} is {metric.value}; train the model again")
-            kept[name] = "it needs more than the exported graphs; measure the run"
+            kept[name] = "it needs more than the exported graphs; evaluate the run instead"
         elif before and before["samples"] > metric.samples:
             kept[name] = (
-                f"stored is one of {before['samples']:,} samples, this one had {metric.samples:,}"
+                f"the stored value is from {before['samples']:,} samples, the new one from "
+                f"{metric.samples:,}"
             )
         elif before and before["baseline"] and metric.baseline_value is None:
-            kept[name] = "stored is one with a baseline, which an export does not have"
+            kept[name] = "the stored value has a baseline, which an export cannot provide"
         else:
             merged[name] = metric.as_manifest()
     return merged, {
-        name: reason + ("; it stays as it was" if name in stored else "")
+        name: reason + ("; kept as stored" if name in stored else "")
         for name, reason in kept.items()
     }
 
 
 def _first(data: ImageData, images: int) -> ImageData:
-    """Only the first test images, for a quick look; 0 for all."""
+    """The data with only the first test images; 0 for all."""
     if not images:
         return data
     labels = data.labels and Labels(
@@ -226,11 +227,11 @@ def _open_run(run: RunFolder) -> _Target:
     checkpoint, evaluation = load_checkpoint(run.best), read_evaluation(run)
     config = parse_config(checkpoint.config)
     reference = RunFolder(run.path / "reference")
-    twin = load_checkpoint(reference.best) if reference.best.is_file() else None
+    best = load_checkpoint(reference.best) if reference.best.is_file() else None
 
     def subject(data: ImageData) -> Subject:
-        twin_model = None if twin is None else load_model(parse_config(twin.config), twin)
-        return Subject(load_finished_model(config, checkpoint, run), data, twin_model)
+        reference_model = None if best is None else load_model(parse_config(best.config), best)
+        return Subject(load_finished_model(config, checkpoint, run), data, reference_model)
 
     return _Target(
         config=config,

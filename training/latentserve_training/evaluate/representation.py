@@ -1,7 +1,7 @@
-"""Metrics of what a code says of the class of an image, by two simple classifiers of codes.
+"""Metrics of latents as representations: accuracy of a linear probe and of nearest neighbours.
 
-Beside the same classifiers of the pixels and of PCA's codes, whichever of these does better: a code
-that tells less than a linear one of its size has lost what matters.
+The baseline is the better one of the same classifier on the pixels and on latents of PCA: a model
+below it represents the class less well than a linear map of the same size.
 """
 
 import math
@@ -21,13 +21,13 @@ from latentserve_training.pixels import to_float
 NEIGHBOURS = 5
 
 Encode = Callable[[Tensor], Tensor]
-"""Float images ``[n, c, h, w]`` to codes ``[n, d]``."""
+"""Float images ``[n, c, h, w]`` to latents or other features ``[n, d]``."""
 
 
 def probe_accuracy(subject: Subject) -> Metric | None:
-    """Accuracy of a linear classifier of the codes.
+    """Accuracy of a linear classifier of the latents.
 
-    None without labels: they are no part of the training and may be missing.
+    None without labels: training does not need them, so they may be missing.
     """
 
     def accuracy(encode: Encode, labels: Labels) -> float:
@@ -38,18 +38,18 @@ def probe_accuracy(subject: Subject) -> Metric | None:
         probe = fit_probe(train, labels.train, held_out, labels.validation)
         return probe.accuracy(test, labels.test)
 
-    return _beside_linear_codes(
+    return _with_linear_baseline(
         subject,
         subject.model.probe_features,
         accuracy,
-        f"multinomial logistic regression of the latents{_probed_units(subject.model)}, fitted on "
-        "the training images and their labels, its weight decay chosen on held-out ones; the "
-        "encoder saw no labels",
+        f"multinomial logistic regression of the latents{_probed_units(subject.model)}, fitted to "
+        "the training images and their labels, with the weight decay selected on held-out images; "
+        "the encoder was trained without labels",
     )
 
 
 def knn_accuracy(subject: Subject) -> Metric | None:
-    """Accuracy of the vote of the nearest training images in the space of codes; as above."""
+    """Accuracy of the vote of the nearest training images by latents; None without labels."""
 
     def accuracy(encode: Encode, labels: Labels) -> float:
         points, queries = (
@@ -58,17 +58,17 @@ def knn_accuracy(subject: Subject) -> Metric | None:
         votes = vote_of_nearest(queries, points, labels.all_train, NEIGHBOURS)
         return float((votes == labels.test).double().mean())
 
-    return _beside_linear_codes(
+    return _with_linear_baseline(
         subject,
         lambda images: subject.model.posterior(images)[0],
         accuracy,
-        f"vote of the {NEIGHBOURS} training images, held-out ones included, whose latents are "
-        "nearest by the Euclidean distance; of equally common classes the first wins; the encoder "
-        "saw no labels",
+        f"vote of the {NEIGHBOURS} training images, including held-out images, whose latents are "
+        "nearest by the Euclidean distance; ties go to the first class; the encoder was trained "
+        "without labels",
     )
 
 
-def _beside_linear_codes(
+def _with_linear_baseline(
     subject: Subject,
     encode: Encode,
     accuracy: Callable[[Encode, Labels], float],
@@ -78,11 +78,11 @@ def _beside_linear_codes(
     if labels is None:
         return None
     if not subject.model.has_encoder:
-        raise TypeError(f"a model of kind {subject.model.kind} has no codes")
+        raise TypeError(f"a model of kind {subject.model.kind} has no encoder")
     first, *_ = subject.test_batches()
-    # A classifier would make some number of codes that are none, as those of an export may be.
+    # An export may give NaN, for which a classifier would still compute an accuracy.
     value = accuracy(encode, labels) if encode(first).isfinite().all() else math.nan
-    others = {name: accuracy(encode, labels) for name, encode in _linear_codes(subject).items()}
+    others = {name: accuracy(encode, labels) for name, encode in _linear_features(subject).items()}
     best = max(others, key=lambda name: others[name])
     listed = ", ".join(f"of {name} {100.0 * other:.2f} %" for name, other in others.items())
     return Metric(
@@ -107,14 +107,14 @@ def _probed_units(model: LatentModel) -> str:
     )
 
 
-def _linear_codes(subject: Subject) -> dict[str, Encode]:
-    codes: dict[str, Encode] = {"the pixels": lambda images: images.flatten(1)}
+def _linear_features(subject: Subject) -> dict[str, Encode]:
+    features: dict[str, Encode] = {"the pixels": lambda images: images.flatten(1)}
     dim = subject.model.nonzero_latents_per_image
-    if dim < subject.data.test[0].numel():  # with as many, PCA only turns the pixels
-        codes[f"PCA-{dim} codes"] = lambda images: torch.from_numpy(
+    if dim < subject.data.test[0].numel():  # otherwise PCA is only a rotation of the pixels
+        features[f"PCA-{dim} codes"] = lambda images: torch.from_numpy(
             subject.pca.coordinates(images.flatten(1).double().numpy(), dim)
         ).float()
-    return codes
+    return features
 
 
 def _in_batches(encode: Encode, images: Tensor) -> Tensor:

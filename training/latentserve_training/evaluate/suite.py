@@ -1,10 +1,9 @@
-"""Measures a trained model on the test images, each figure beside its baseline.
+"""Suite of all metrics, and the evaluation of a model with its metrics.
 
-A model names the metrics that suit its kind (``LatentModel.metrics``); ``METRICS`` computes them.
-Those are measured after every training, in a minute at most; the others that it can have
-(:func:`applicable`) are left to the ``evaluate`` command.
-Baselines are fitted on all training images, the validation images included: they see no less than
-the model did.
+``LatentModel.metrics`` lists the metrics of a model, and ``METRICS`` maps their names to functions.
+They are computed after every training, in at most a minute. The command ``evaluate`` also computes
+the other metrics that a model can have (:func:`applicable`). Baselines are fitted to all training
+images, including the validation images, so they use no fewer images than the model.
 """
 
 import time
@@ -39,14 +38,14 @@ OF_ENCODERS = ("test_reconstruction_frechet", *representation.METRICS)
 
 
 def metric_function(name: str) -> MetricFunction:
-    """What measures the figure of that name: one of METRICS, or one of them at a noise level."""
+    """The function of a metric in METRICS, or of one of them at a noise level."""
     return METRICS.get(name) or reconstruction.metric_at_level(name)
 
 
 def evaluate(
     model: LatentModel, data: ImageData, reference: LatentModel | None = None
 ) -> dict[str, Metric]:
-    """Compute the model's metrics; the models are left in evaluation mode, on the CPU."""
+    """Compute the metrics of a model; this moves it to the CPU, in evaluation mode."""
     for each in (model, reference):
         if each is not None:
             each.eval().cpu()
@@ -59,13 +58,13 @@ def measure(
     progress: bool = False,
     functions: Mapping[str, MetricFunction] | None = None,
 ) -> dict[str, Metric]:
-    """Compute these metrics; one that the subject does not have is left out.
+    """Compute the named metrics; omit those that the subject does not have.
 
     Args:
         subject: A model in evaluation mode, on the CPU.
-        names: What :func:`metric_function` takes.
-        functions: To measure some of them in another way.
-        progress: Say what is being measured, and how long it took.
+        names: Names for :func:`metric_function`.
+        functions: Functions that replace those of some metrics.
+        progress: Print the name of each metric and the time it took.
     """
     metrics = {}
     shown = tqdm(list(names), unit="metric", leave=False, disable=None if progress else True)
@@ -81,7 +80,7 @@ def measure(
 
 
 def applicable(model: LatentModel) -> tuple[str, ...]:
-    """The model's metrics, and all others that a model of its kind can have."""
+    """The metrics of the model, and all other metrics that its kind can have."""
     names = list(model.metrics)
     if model.prior != "none":
         names += SAMPLE_METRICS

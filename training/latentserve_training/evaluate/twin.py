@@ -1,7 +1,7 @@
-"""Metrics of a model that has an encoder and a generator, beside a plain VAE of the same size.
+"""Metrics of a VAE-GAN with a plain VAE of the same size as baseline.
 
-What a discriminator is worth shows in the distance of the samples, and what it costs in the error
-of the reconstructions; both only beside the same two networks trained without one.
+The Fréchet distance of the samples shows the gain by the discriminator, and the error of the
+reconstructions shows its cost; both need the same encoder and decoder trained without it.
 """
 
 from collections.abc import Callable
@@ -12,13 +12,13 @@ from latentserve_training.evaluate.metric import Metric, MetricFunction, Subject
 
 VAE_REFERENCE = "VAE of the same size"
 VAE_BASELINE = (
-    "baseline: a VAE with the same encoder and decoder, trained on the same images for as many "
-    "epochs"
+    "baseline: a VAE with the same encoder and decoder, trained on the same images for the same "
+    "number of epochs"
 )
 
 
 def frechet_beside_vae(subject: Subject) -> Metric:
-    """Fréchet distance of samples to test images, beside that of the VAE's samples."""
+    """Fréchet distance of samples to test images; baseline: samples of the VAE."""
     comparison = subject.comparison
     value, baseline = _both(subject, lambda each: generation.distance(each).value)
     return Metric(
@@ -30,14 +30,14 @@ def frechet_beside_vae(subject: Subject) -> Metric:
         samples=comparison.count,
         estimator=(
             "Fréchet distance (float64) between the normal distributions of the features of the "
-            f"test images and of as many samples; {VAE_BASELINE}; features: "
+            f"test images and of the same number of samples; {VAE_BASELINE}; features: "
             f"{comparison.embedder.description}"
         ),
     )
 
 
 def mse_beside_vae(subject: Subject) -> Metric:
-    """Squared error per pixel of the reconstructions, beside that of the VAE's."""
+    """Squared error per pixel of the reconstructions; baseline: those of the VAE."""
     value, baseline = _both(subject, lambda each: mean_squared_error(each, each.model.reconstruct))
     return Metric(
         value=value,
@@ -47,14 +47,14 @@ def mse_beside_vae(subject: Subject) -> Metric:
         baseline_value=baseline,
         samples=len(subject.data.test),
         estimator=(
-            f"mean over all pixels of all test images, in the units of [0, 1] pixels; {VAE_BASELINE}, "
-            "which minimises this error, as the model does not"
+            "mean over all pixels of all test images, in the units of [0, 1] pixels; "
+            f"{VAE_BASELINE}; unlike the model, it minimises this error"
         ),
     )
 
 
 def _both(subject: Subject, measure: Callable[[Subject], float]) -> tuple[float, float | None]:
-    """The figure of the model, and that of the reference where there is one."""
+    """The metric of the model, and that of the reference or None."""
     if subject.reference is None:
         return measure(subject), None
     return measure(subject), measure(replace(subject, model=subject.reference, reference=None))

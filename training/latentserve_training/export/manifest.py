@@ -1,4 +1,4 @@
-"""The manifest: the contract with the server, validated before anything is published."""
+"""Manifest of an export, validated against the schema that the server uses."""
 
 import json
 import math
@@ -15,8 +15,8 @@ from latentserve_training.nn.gaussian_mixture import MIXTURE_FILE
 
 SCHEMA_VERSION = 1
 GOLDEN_FILE = "golden.npz"
-GOLDEN_SEED = 11  # what the golden latents of sample are drawn with
-GOLDEN_TOLERANCE = 1e-4  # room for another processor or a GPU; the parity gate here has 1e-5
+GOLDEN_SEED = 11  # seed of the golden latents of the operation sample
+GOLDEN_TOLERANCE = 1e-4  # allows for other processors and GPUs; the parity check uses 1e-5
 
 
 def build_manifest(
@@ -31,19 +31,19 @@ def build_manifest(
     precision: str = "float32",
     tolerance: float = GOLDEN_TOLERANCE,
 ) -> dict[str, Any]:
-    """Assemble a manifest.
+    """Build a manifest.
 
     Args:
-        config: The run's resolved configuration.
+        config: The resolved configuration of the run.
         model: In evaluation mode.
-        graphs: The graphs that were exported from it.
-        version: Of the export, 1 or more.
-        files: name → sha256 and bytes, of every file of the folder but the manifest.
-        evaluation: What ``report.read_evaluation`` gives.
+        graphs: The exported graphs of the model.
+        version: Model version, 1 or more.
+        files: Name → sha256 and bytes, for every file of the folder except the manifest.
+        evaluation: Result of ``trained_model.read_evaluation``.
         libraries: Library → version.
-        revision: Of the training code.
-        precision: What the graphs compute in.
-        tolerance: Of the golden outputs.
+        revision: Revision of the training code.
+        precision: Dtype of the computation in the graphs.
+        tolerance: Tolerance of the golden outputs.
     """
     channels, height, width = model.image_shape
     operations = {
@@ -64,7 +64,7 @@ def build_manifest(
         "image": {"channels": channels, "height": height, "width": width},
         "latent": _latent(model),
         "operations": operations,
-        # Left out where it is the default: servers from before there was a choice read it, too.
+        # Omitted if it is the default, so that servers without this field can read the manifest.
         **({} if precision == "float32" else {"precision": precision}),
         "likelihood": model.likelihood(),
         "files": files,
@@ -100,7 +100,7 @@ def _latent(model: LatentModel) -> dict[str, Any]:
 
 
 def golden_array(operation: str, tensor_name: str) -> str:
-    """The name of an array in the golden file."""
+    """The name of a tensor in the golden file."""
     return f"{operation}_{tensor_name}"
 
 
@@ -110,7 +110,7 @@ def describe(
     evaluation: dict[str, Any],
     precision: str = "float32",
 ) -> str:
-    """One sentence for a person."""
+    """One sentence that describes the model to users."""
     channels, height, width = model.image_shape
     colour = " RGB" if channels == 3 else ""
     data = evaluation["data"]
@@ -122,17 +122,17 @@ def describe(
 
 
 def load_schema() -> dict[str, Any]:
-    """The schema that the server validates against as well."""
+    """The JSON schema of manifests, which the server uses as well."""
     text = (resources.files("latentserve_training") / "manifest.schema.json").read_text("utf-8")
     schema: dict[str, Any] = json.loads(text)
     return schema
 
 
 def validate_manifest(manifest: dict[str, Any]) -> None:
-    """Check against the schema, and that every number can be written as JSON.
+    """Check a manifest against the schema, and that all metrics are finite.
 
     Raises:
-        ExportError: Naming the first field that is wrong.
+        ExportError: If it is not valid; the message names the field.
     """
     errors = jsonschema.Draft202012Validator(load_schema()).iter_errors(manifest)
     if first := jsonschema.exceptions.best_match(errors):

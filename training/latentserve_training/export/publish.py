@@ -1,7 +1,7 @@
-"""Publishes a trained run as ``exports/<name>/<version>/``.
+"""Export of a finished run to ``exports/<name>/<version>/``, published atomically.
 
-All files are written into a hidden folder beside the target, checked, and appear under their final
-name in one rename: a server that watches the folder never sees half a model.
+All files are written into a hidden folder next to the target, checked, and published by one rename:
+a server that watches the folder never reads an incomplete model.
 """
 
 import hashlib
@@ -58,12 +58,12 @@ MANIFEST_FILE = "manifest.json"
 
 @dataclass(frozen=True)
 class Export:
-    """What was published."""
+    """A published model version."""
 
     folder: Path
     version: int
-    bytes: int  # of the whole folder
-    largest_difference: float  # torch against ONNX Runtime
+    bytes: int  # size of the folder
+    largest_difference: float  # between torch and ONNX Runtime
     precision: str
 
 
@@ -78,17 +78,17 @@ def export_run(
     """Export the best checkpoint of a finished run.
 
     Args:
-        run: Written by the ``train`` command.
-        exports: The model repository; made if missing.
-        version: None for the next free one.
-        force: Replace the version if it is there.
-        revision: Of the training code, to record; None for the one the run was trained with, or
-            else the current one.
-        precision: What the graphs compute in, one of PRECISIONS; inputs and outputs are float32.
+        run: Run folder written by the command ``train``.
+        exports: Folder of all models; created if missing.
+        version: None for the next free version.
+        force: Replace the version if it exists.
+        revision: Revision of the training code to record; None for that of the run or, if the run
+            has none, the current one.
+        precision: Dtype of the computation, one of PRECISIONS; inputs and outputs are float32.
 
     Raises:
         CheckpointError: If the run is not finished or cannot be read.
-        ConfigError: If its configuration is not one of this version.
+        ConfigError: If its configuration is not valid in this version of the code.
         ExportError: If the version exists, or a check fails; nothing is published then.
     """
     checkpoint = load_checkpoint(run.best)
@@ -128,7 +128,7 @@ def export_run(
         validate_manifest(manifest)
         text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         (staging / MANIFEST_FILE).write_text(text, encoding="utf-8")
-        staging.chmod(0o755)  # mkdtemp's 0700 would lock out a server under another user
+        staging.chmod(0o755)  # mkdtemp sets 0700, which a server with another user cannot read
         size = sum(path.stat().st_size for path in staging.iterdir())
         _publish(staging, target)
     except BaseException:
@@ -140,7 +140,7 @@ def export_run(
 def checked_graph(
     graph: Graph, model: LatentModel, precision: str
 ) -> tuple[onnx.ModelProto, float]:
-    """Convert a graph; give it and how far it differs from torch.
+    """Convert a graph and check it; return it and its largest difference from torch.
 
     Raises:
         ExportError: If a check fails.
@@ -159,13 +159,13 @@ def checked_graph(
 def golden_arrays(
     model: LatentModel, graphs: tuple[Graph, ...], images: torch.Tensor
 ) -> dict[str, np.ndarray]:
-    """Inputs, and what torch makes of them, for every operation.
+    """Golden inputs and outputs of torch for every operation.
 
     Args:
         model: In evaluation mode.
-        graphs: The model's.
-        images: Float ``[n, c, h, w]``; latents to decode are those of these images, and to
-            sample, those that GOLDEN_SEED draws from the prior as the server does.
+        graphs: The graphs of the model.
+        images: Float ``[n, c, h, w]``. The inputs of decode are the latents of these images; those
+            of sample are latents from the prior with GOLDEN_SEED, sampled as in the server.
     """
     generator = torch.Generator().manual_seed(GOLDEN_SEED)
     by_operation = {operation: graph for graph in graphs for operation in graph.operations}
@@ -175,8 +175,8 @@ def golden_arrays(
         encoded = torch.from_numpy(run_torch(by_operation["encode"], images)[0])
     for operation, graph in by_operation.items():
         if operation == "sample":
-            drawn = sample_latents(GOLDEN_SEED, len(images), model.latent_dim, model.mixture)
-            inputs = torch.from_numpy(drawn)
+            sampled = sample_latents(GOLDEN_SEED, len(images), model.latent_dim, model.mixture)
+            inputs = torch.from_numpy(sampled)
         else:
             inputs = model.golden_input(operation, images, encoded, generator)
         arrays[golden_array(operation, graph.input_name)] = inputs.numpy()
@@ -191,7 +191,7 @@ def check_golden(
     golden: dict[str, np.ndarray],
     precision: str = "float32",
 ) -> float:
-    """Repeat what the server will do; give the tolerance that the golden outputs keep.
+    """Check the golden outputs in ONNX Runtime, as the server will; return their tolerance.
 
     Raises:
         ExportError: If an output differs by more than a manifest of that precision allows.
@@ -209,12 +209,12 @@ def check_golden(
             ]
             if precision == "float16":
                 differences.append(difference_in_float16(graph, inputs, expected))
-            largest = float(np.max([largest, *differences]))  # NaN, where there is one
+            largest = float(np.max([largest, *differences]))  # NaN if any difference is NaN
     if precision == "float16":
         return golden_tolerance(largest)
     if not largest <= GOLDEN_TOLERANCE:
         raise ExportError(
-            f"golden outputs differ by {largest:.3g}; {GOLDEN_TOLERANCE:g} is allowed"
+            f"golden outputs differ by {largest:.3g}; at most {GOLDEN_TOLERANCE:g} is allowed"
         )
     return GOLDEN_TOLERANCE
 
@@ -227,8 +227,8 @@ def _choose_target(model_folder: Path, version: int | None, force: bool) -> Path
         raise ExportError(f"version is {version}; it must be 1 or more")
     if version in taken and not force:
         raise ExportError(
-            f"{model_folder / str(version)} exists; leave out --version for {max(taken) + 1}, or "
-            "replace it with --force"
+            f"{model_folder / str(version)} exists; omit --version to export version "
+            f"{max(taken) + 1}, or replace it with --force"
         )
     return model_folder / str(version)
 
@@ -237,16 +237,16 @@ def _publish(staging: Path, target: Path) -> None:
     if not target.exists():
         staging.replace(target)
         return
-    # A folder cannot be replaced in one step: the old one steps aside, and back if that fails.
-    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent))
-    target.replace(aside / target.name)
+    # A folder cannot be replaced in one step: move the old one away, and back if that fails.
+    backup = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent))
+    target.replace(backup / target.name)
     try:
         staging.replace(target)
     except OSError:
-        (aside / target.name).replace(target)
+        (backup / target.name).replace(target)
         raise
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(backup, ignore_errors=True)
 
 
 def _recorded_revision(trained_with: str) -> str:

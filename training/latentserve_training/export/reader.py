@@ -1,8 +1,8 @@
-"""A model as it was exported: its own code around ONNX Runtime, to be measured like any other.
+"""Reader of an export as a model that runs in ONNX Runtime, for evaluation.
 
-The class of its kind is built anew, for all that a metric may ask of it, and its methods answer
-from the graphs. Its weights are not in the export in a form that torch could take: they are set to
-NaN, so that a figure that needs them comes out as NaN and never as a wrong number.
+It builds an instance of the class of its kind, which metrics need, and replaces its methods by
+calls of the graphs. An export does not contain weights that torch can load, so the weights are set
+to NaN: a metric that uses them becomes NaN and never a wrong value.
 """
 
 import hashlib
@@ -27,12 +27,12 @@ from latentserve_training.train.loop import build_model
 from latentserve_training.train.run_folder import write_json
 
 MANIFEST_FILE = "manifest.json"
-LARGE_LATENT_SCALE = 1e4  # latents so far out that a decoder which clips its output does so
+LARGE_LATENT_SCALE = 1e4  # latents of this scale give outputs outside [0, 1] before clipping
 
 
 @dataclass(frozen=True)
 class ExportedModel:
-    """An export, ready to be measured."""
+    """An export that is loaded for evaluation."""
 
     folder: Path
     manifest: dict[str, Any]
@@ -41,7 +41,7 @@ class ExportedModel:
     decoder: onnxruntime.InferenceSession
 
     def store_metrics(self, metrics: dict[str, Any]) -> None:
-        """Rewrite the manifest with these metrics, whole or not at all; no other file changes.
+        """Rewrite the manifest atomically with these metrics; no other file changes.
 
         Raises:
             ExportError: If the manifest would not be valid.
@@ -55,9 +55,9 @@ def load_export(folder: Path) -> ExportedModel:
     """Load ``exports/<name>/<version>/``.
 
     Raises:
-        EvaluationError: If a file is missing or altered, or the configuration is not one of this
-            version of the training code.
-        ConfigError: If the configuration names what this version does not know.
+        EvaluationError: If a file is missing or altered, or the configuration does not match the
+            manifest.
+        ConfigError: If the configuration is not valid in this version of the code.
     """
     manifest = _read_manifest(folder)
     config = parse_config(manifest["training"]["config"])
@@ -65,7 +65,7 @@ def load_export(folder: Path) -> ExportedModel:
     shape: ImageShape = (image["channels"], image["height"], image["width"])
     model = build_model(config, shape).eval()
     if model.latent_dim != manifest["latent"]["dim"]:
-        raise EvaluationError(f"{folder}: the configuration and the manifest are of two models")
+        raise EvaluationError(f"{folder}: the configuration and the manifest differ in latent_dim")
     clips = _clips(model)
     _erase_weights(model)
     sessions = {
@@ -73,16 +73,16 @@ def load_export(folder: Path) -> ExportedModel:
         for operation, graph in manifest["operations"].items()
     }
     decoder = sessions.get("decode") or sessions["sample"]
-    answers: dict[str, Callable[..., Any]] = {"decode": _answer(decoder)}
+    methods: dict[str, Callable[..., Any]] = {"decode": _run_session(decoder)}
     if not clips:
-        answers["decode_unclipped"] = _answer(decoder)
+        methods["decode_unclipped"] = _run_session(decoder)
     if "encode" in sessions:
-        answers["encode"] = _answer(sessions["encode"])
+        methods["encode"] = _run_session(sessions["encode"])
     if session := sessions.get("reconstruct") or sessions.get("denoise"):
-        answers["reconstruct"] = _answer(session)
-    answers["likelihood"] = lambda: manifest["likelihood"]
-    for name, answer in answers.items():
-        setattr(model, name, answer)
+        methods["reconstruct"] = _run_session(session)
+    methods["likelihood"] = lambda: manifest["likelihood"]
+    for name, method in methods.items():
+        setattr(model, name, method)
     if mixture := manifest["latent"].get("mixture"):
         _read(folder, mixture["file"], manifest["files"])
         model.set_mixture(read_mixture(folder / mixture["file"]))
@@ -94,25 +94,25 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
         validate_manifest(manifest)
     except (OSError, ValueError, ExportError) as error:
-        raise EvaluationError(f"{folder} is no export of this version: {error}") from error
+        raise EvaluationError(f"{folder} is not a valid export: {error}") from error
     return dict(manifest)
 
 
 def _read(folder: Path, file: str, files: dict[str, dict[str, Any]]) -> bytes:
-    """A file's content, which must be what the manifest says."""
+    """The content of a file, whose sha256 must be that of the manifest."""
     try:
         content = (folder / file).read_bytes()
     except OSError as error:
         raise EvaluationError(f"{folder / file} cannot be read: {error}") from error
     if hashlib.sha256(content).hexdigest() != files.get(file, {}).get("sha256"):
         raise EvaluationError(
-            f"{folder / file} is not the file that the manifest names by its sha256; export the "
-            "run again"
+            f"{folder / file} does not have the sha256 that the manifest records; export the run "
+            "again"
         )
     return content
 
 
-def _answer(session: onnxruntime.InferenceSession) -> Callable[[Tensor], Any]:
+def _run_session(session: onnxruntime.InferenceSession) -> Callable[[Tensor], Any]:
     input_name = session.get_inputs()[0].name
 
     def run(batch: Tensor) -> Tensor | tuple[Tensor, ...]:
@@ -130,7 +130,7 @@ def _erase_weights(model: LatentModel) -> None:
 
 
 def _clips(model: LatentModel) -> bool:
-    """Whether what is served is cut to [0, 1]: then the graphs do not tell what came before."""
+    """Whether decode clips to [0, 1]; the graphs then do not give unclipped outputs."""
     unclipped = getattr(model, "decode_unclipped", model.decode)
     latents = LARGE_LATENT_SCALE * torch.randn(
         8, model.latent_dim, generator=torch.Generator().manual_seed(0)

@@ -1,4 +1,5 @@
-"""ONNX graphs: what a model exports, conversion, parity checks, float16.
+"""ONNX graphs: description, conversion, inspection, parity checks, float16.
 
-A torch module comes in, a checked ONNX graph goes out. Knows no kind of model.
+A torch module comes in, a checked ONNX graph goes out. May import `errors` and `pixels`, and no
+kind of model.
 """

@@ -1,6 +1,6 @@
-"""One torch module to one ONNX file that can be trusted: converted, inspected, compared.
+"""Conversion of a torch module to ONNX, inspection of the graph, and parity check.
 
-``tests/unit/training/test_graphs.py`` shows each check refusing what it is there to refuse.
+``tests/unit/training/graphs/test_conversion.py`` tests that each check fails on an invalid graph.
 """
 
 import logging
@@ -18,19 +18,19 @@ from latentserve_training.errors import ExportError, ParityError
 from latentserve_training.graphs.spec import Graph
 from latentserve_training.pixels import ImageShape
 
-OPSET_VERSION = 20  # torch 2.13's own default; onnxruntime 1.31 reads up to 26
+OPSET_VERSION = 20  # default of torch 2.13; onnxruntime 1.31 reads up to 26
 BATCH_DIMENSION = "batch"
 PARITY_BATCHES = (1, 3, 4, 7, 64)
-# Of the largest value, or of 1 if that is larger: images lie in [0, 1], but the latents of a model
-# without a prior have any scale. float32 arithmetic in another order gives some 1e-7 of it.
+# Relative to the largest value, or to 1 if that is larger: images lie in [0, 1], but the latents of
+# a model without a prior have any scale. Another order of float32 operations gives about 1e-7.
 PARITY_TOLERANCE = 1e-5
 PARITY_SEED = 5
-# Noise is an input of a graph, never inside it: a server could neither seed nor repeat it.
+# Noise must be an input of the graph: the server could not seed or repeat noise inside it.
 RANDOM_OPERATORS = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform"}
     | {"RandomUniformLike"}
 )
-# In evaluation mode the exporter removes or folds these: their presence means training mode.
+# The exporter removes or folds these in evaluation mode: their presence means training mode.
 TRAINING_OPERATORS = frozenset({"Dropout", "BatchNormalization"})
 
 
@@ -38,12 +38,11 @@ def convert(graph: Graph, image_shape: ImageShape, latent_dim: int) -> onnx.Mode
     """Export to ONNX in memory and check the result.
 
     Raises:
-        ExportError: If the module is in training mode, or the graph holds what must not be
-            published.
+        ExportError: If the module is in training mode, or :func:`inspect` refuses the graph.
     """
     if graph.module.training:
         raise ExportError(f"{graph.file}: the module is in training mode; call eval() first")
-    # A batch of 2: torch.export may specialise on 0 and 1.
+    # A batch of 2, because torch.export may specialise the graph on 0 and 1.
     example = example_input(graph, image_shape, latent_dim, 2, torch.Generator().manual_seed(0))
     exporter_log = logging.getLogger("torch.onnx")
     level = exporter_log.level
@@ -67,7 +66,7 @@ def convert(graph: Graph, image_shape: ImageShape, latent_dim: int) -> onnx.Mode
     finally:
         exporter_log.setLevel(level)
     if program is None:
-        raise ExportError(f"{graph.file}: torch gave no ONNX program")
+        raise ExportError(f"{graph.file}: torch.onnx.export returned no program")
     model = program.model_proto
     strip_local_information(model)
     inspect(model, graph.file)
@@ -75,7 +74,7 @@ def convert(graph: Graph, image_shape: ImageShape, latent_dim: int) -> onnx.Mode
 
 
 def strip_local_information(model: onnx.ModelProto) -> None:
-    """Remove stack traces, source paths and other notes; what is computed stays.
+    """Remove stack traces, source paths and other metadata; the computation does not change.
 
     torch 2.13 writes ``pkg.torch.onnx.stack_trace`` with absolute paths of the exporting machine
     into every node.
@@ -88,16 +87,16 @@ def strip_local_information(model: onnx.ModelProto) -> None:
 
 
 def inspect(model: onnx.ModelProto, file: str) -> None:
-    """Refuse a graph that must not be published.
+    """Check that a graph may be published.
 
     Raises:
-        ExportError: If it draws random numbers, behaves as in training, has a fixed batch size,
-            keeps weights in another file or notes of the exporting machine.
+        ExportError: If it generates random numbers, is in training mode, has a fixed batch size,
+            keeps weights in another file or holds metadata of the exporting machine.
     """
     operators = {node.op_type for node in _nodes(model.graph)}
     if found := operators & RANDOM_OPERATORS:
         raise ExportError(
-            f"{file} draws random numbers ({', '.join(sorted(found))}); make the noise an input"
+            f"{file} generates random numbers ({', '.join(sorted(found))}); make the noise an input"
         )
     if found := operators & TRAINING_OPERATORS:
         raise ExportError(
@@ -117,7 +116,7 @@ def inspect(model: onnx.ModelProto, file: str) -> None:
     for part in _annotated_parts(model.graph):
         notes += [part.doc_string, *(prop.value for prop in part.metadata_props)]
     if any(notes):
-        raise ExportError(f"{file} holds notes of the exporting machine: {max(notes)[:80]!r}")
+        raise ExportError(f"{file} holds metadata of the exporting machine: {max(notes)[:80]!r}")
     onnx.checker.check_model(model, full_check=True)
 
 
@@ -139,7 +138,7 @@ def check_parity(
     session = start_session(model)
     names = [value.name for value in session.get_outputs()]
     if names != list(graph.output_names):
-        raise ParityError(f"{graph.file} gives {names}, not {list(graph.output_names)}")
+        raise ParityError(f"{graph.file} has the outputs {names}, not {list(graph.output_names)}")
     generator = torch.Generator().manual_seed(PARITY_SEED)
     largest = 0.0
     for batch in PARITY_BATCHES:
@@ -153,17 +152,17 @@ def check_parity(
                     f"ONNX Runtime {theirs.shape}"
                 )
             difference = float(np.abs(ours - theirs).max() / max(1.0, np.abs(ours).max()))
-            if not difference <= tolerance:  # not >, which would let NaN through
+            if not difference <= tolerance:  # not >, which is False for NaN
                 raise ParityError(
                     f"{graph.file}, {name} at batch {batch}: torch and ONNX Runtime differ by "
-                    f"{difference:.3g}; {tolerance:g} is allowed"
+                    f"{difference:.3g}; at most {tolerance:g} is allowed"
                 )
             largest = max(largest, difference)
     return largest
 
 
 def start_session(model: onnx.ModelProto | bytes) -> onnxruntime.InferenceSession:
-    """An ONNX Runtime session on one CPU thread; of a model, or of what a file holds of one."""
+    """An ONNX Runtime session on one CPU thread, from a model or the content of its file."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     content = model if isinstance(model, bytes) else model.SerializeToString()
@@ -187,7 +186,7 @@ def example_input(
 
 
 def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """All nodes, those of branches and loop bodies included."""
+    """All nodes, including those of branches and loop bodies."""
     for node in graph.node:
         yield node
         for attribute in node.attribute:

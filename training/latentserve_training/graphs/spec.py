@@ -1,4 +1,4 @@
-"""Description of one ONNX graph: its module, input, outputs and operations."""
+"""Description of an ONNX graph: its module, input, outputs and operations."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Graph:
-    """One ONNX file: a module with one input, and the operations that it answers."""
+    """One ONNX file: a module with one input, and the operations that it implements."""
 
     file: str
     module: nn.Module
@@ -16,13 +16,13 @@ class Graph:
     operations: tuple[str, ...]
 
     def evaluating(self) -> "Graph":
-        """The same graph, its module in evaluation mode."""
+        """Put the module into evaluation mode and return the graph."""
         self.module.eval()
         return self
 
 
 class GraphModule(nn.Module):
-    """One method of a model as a module, which is what the ONNX exporter takes."""
+    """Wraps one method of a model as a module, as the ONNX exporter requires."""
 
     def __init__(self, model: nn.Module, method: str) -> None:
         super().__init__()

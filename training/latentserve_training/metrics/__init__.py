@@ -1,4 +1,5 @@
-"""Estimators of metrics and baselines, independent of the model.
+"""Estimators of metrics and baselines, independent of the kind of model.
 
-Arrays of images, features or latents come in, numbers go out. May import `nn` and `graphs`.
+Arrays of images, features or latents come in, metric values go out. May import `nn`, `graphs` and
+the modules below them.
 """

@@ -1,11 +1,11 @@
-"""Exact linear baselines, fitted on the training images: PCA, probabilistic PCA, Wiener filter.
+"""Linear baselines, fitted to the training images: PCA, probabilistic PCA, Wiener filter.
 
-A figure says little alone. Each of these is the best of its (linear) family in closed form, so a
-network that does not beat it has learned nothing that a linear map does not give for free.
-All of it is float64: the eigenvalues span ten orders of magnitude.
+A metric needs a baseline for comparison. Each of these is the optimum of its linear family in
+closed form, so a network that is not better gains nothing over a linear map. All computations are
+in float64, because the eigenvalues span ten orders of magnitude.
 
-The covariance of large images is too big to decompose: above ``EXACT_PIXELS`` only the leading
-directions are found, and the variance of the others is known as a sum.
+The covariance of large images is too large to decompose: above ``EXACT_PIXELS`` only the leading
+directions are computed, and of the other variances only their sum.
 """
 
 import math
@@ -19,31 +19,31 @@ from torch import Tensor
 
 Array = NDArray[np.float64]
 CHUNK_PIXELS = 5000 * 784  # bounds the memory of a float64 copy to 31 MB
-EXACT_PIXELS = 3 * 32 * 32  # channels included
-# Above that: so many directions, or as many as the model has numbers per image, if those are more.
+EXACT_PIXELS = 3 * 32 * 32  # values per image, including channels
+# Directions for images above that size, or the latents of the model if these are more.
 LEADING_DIRECTIONS = 256
-EXTRA_DIRECTIONS = 16  # iterated as well and then dropped: the last ones converge slowly
-PASSES = 8  # over all images
+EXTRA_DIRECTIONS = 16  # iterated and then dropped, because the last directions converge slowly
+PASSES = 8  # passes over all images
 BASIS_SEED = 0
 
 
 @dataclass(frozen=True)
 class PCA:
-    """The eigendecomposition of the pixels' covariance."""
+    """Eigendecomposition of the covariance of the pixels."""
 
     mean: Array  # [pixels]
-    # [directions], descending, 0 or more; of the population: divided by n
+    # [directions], descending, 0 or more; divided by n, not by n - 1
     variances: Array
     directions: Array  # [pixels, directions], one eigenvector per column
-    rest_variance: float = 0.0  # sum of the variances in all other directions, if there are any
+    rest_variance: float = 0.0  # sum of the variances in all other directions
 
     @property
     def rest_directions(self) -> int:
-        """How many directions are not known one by one: 0 unless the images are large."""
+        """The number of directions that are not computed: 0 unless the images are large."""
         return len(self.mean) - len(self.variances)
 
     def coordinates(self, images: Array, dim: int) -> Array:
-        """Rows ``[n, pixels]`` along the first ``dim`` directions, ``[n, dim]``: PCA's codes.
+        """Rows ``[n, pixels]`` in the first ``dim`` directions, ``[n, dim]``: latents of PCA.
 
         Raises:
             ValueError: If fewer directions are known.
@@ -64,16 +64,16 @@ class PCA:
         return projected
 
     def wiener_filter(self, noisy: Array, noise_sigma: float) -> Array:
-        """The linear filter of least mean squared error for added white noise, then clipped.
+        """The linear filter of least mean squared error for additive white noise, then clipped.
 
-        Wiener 1949: along each direction, the share of the variance that is signal,
-        λ / (λ + σ²). Clipping to [0, 1] can only help, and half a decibel is what it brings on
-        MNIST: the baseline may know the range of pixels, as the model does. Directions that are not
-        known one by one share their variance equally.
+        Wiener 1949: the gain in each direction is the share of the signal in the variance,
+        λ / (λ + σ²). Clipping to [0, 1] cannot increase the error and gains half a decibel on
+        MNIST; the model has the same range of pixels. Directions that are not computed are assumed
+        to have equal variances.
 
         Args:
             noisy: Rows ``[n, pixels]``, not clipped: clipping makes the noise depend on the image.
-            noise_sigma: In the pixels' units.
+            noise_sigma: In the units of the pixels.
         """
         gain = self.variances / (self.variances + noise_sigma**2)
         rest = self.rest_variance / self.rest_directions if self.rest_directions else 0.0
@@ -88,13 +88,13 @@ class PCA:
         """The log-likelihood of probabilistic PCA with ``dim`` latents, in nats per image, ``[n]``.
 
         Tipping & Bishop 1999 (JRSS B 61), equations 4, 7 and 8: p(x) = N(μ, WWᵀ + σ²I) at its
-        maximum likelihood, where σ² is the mean of the variances that are left out.
+        maximum likelihood, where σ² is the mean of the other variances.
         """
         pixels = len(self.mean)
         noise_variance = self.noise_variance(dim)
         centred = images - self.mean
         squared = np.square(centred @ self.directions[:, :dim])
-        # All other directions have the same variance, so the length outside the first is enough.
+        # All other directions have the same variance, so only the total length in them is needed.
         outside = np.square(centred).sum(1) - squared.sum(1)
         mahalanobis: Array = (squared / self.variances[:dim]).sum(1) + outside / noise_variance
         log_determinant = np.log(self.variances[:dim]).sum()
@@ -120,9 +120,9 @@ def fit_pca(images: Tensor, dim: int = LEADING_DIRECTIONS) -> PCA:
     """Fit to uint8 images ``[n, c, h, w]``, scaled to [0, 1].
 
     Args:
-        images: All that the fit may see.
-        dim: How many directions must be known, at most as many as there are pixels; images of at
-            most ``EXACT_PIXELS`` have all of them.
+        images: Images to fit to.
+        dim: Directions to compute, at most one per pixel; all are computed for images of at most
+            ``EXACT_PIXELS``.
     """
     pixels = images[0].numel()
     if pixels > EXACT_PIXELS:
@@ -132,7 +132,7 @@ def fit_pca(images: Tensor, dim: int = LEADING_DIRECTIONS) -> PCA:
         products += rows.T @ rows
     covariance = products / len(images) - np.outer(mean, mean)
     variances, directions = np.linalg.eigh(covariance)
-    # Pixels that are never set have variance 0, which rounding makes slightly negative.
+    # Pixels that are always 0 have variance 0, which rounding can make slightly negative.
     return PCA(mean, np.maximum(variances[::-1], 0.0), np.ascontiguousarray(directions[:, ::-1]))
 
 
@@ -147,15 +147,15 @@ def mean_row(images: Tensor) -> Array:
 def _fit_leading(images: Tensor, dim: int) -> PCA:
     """Subspace iteration from a random start (Halko et al. 2011, 0909.4061, algorithm 4.4).
 
-    The covariance is only ever multiplied with, chunk by chunk, so nothing larger than
-    ``[pixels, dim]`` is kept. Directions of much variance converge first: those that matter.
+    The covariance is only used in products, chunk by chunk, so no array larger than
+    ``[pixels, dim]`` is kept. The directions of largest variance converge first.
     """
     mean = mean_row(images)
     start = (len(mean), min(dim + EXTRA_DIRECTIONS, len(mean)))
     basis = np.linalg.qr(np.random.default_rng(BASIS_SEED).normal(size=start))[0]
     for _ in range(PASSES - 1):
         basis = np.linalg.qr(_covariance_times(basis, images, mean))[0]
-    # Rayleigh and Ritz: the eigenvectors of the covariance within the basis.
+    # Rayleigh-Ritz: eigenvectors of the covariance restricted to the basis.
     variances, rotation = np.linalg.eigh(basis.T @ _covariance_times(basis, images, mean))
     variances = np.maximum(variances[::-1][:dim], 0.0)
     total = sum(float(np.square(rows - mean).sum()) for rows in _chunks(images)) / len(images)

@@ -1,9 +1,10 @@
-"""The classifier that generative metrics look through: features and classes of images.
+"""Classifier that gives the features and classes of images for sample metrics.
 
-A distance between images says little of what is in them. The usual judge is an Inception network
-trained on ImageNet (Heusel et al. 2017, 1706.08500), which has to be downloaded and was never
-shown a digit; here it is a small network of our own, trained on the data that is judged, shipped as
-ONNX and known by its hash. Figures made with it compare only with figures made with the same one.
+A distance between pixels says little about the content of images. The usual features are those of
+an Inception network trained on ImageNet (Heusel et al. 2017, 1706.08500), which has to be
+downloaded and was not trained on digits. Here they come from a small network that is trained on the
+evaluated data set, shipped as ONNX and identified by its hash. Metrics are comparable only if they
+were computed with the same classifier.
 """
 
 import hashlib
@@ -29,18 +30,18 @@ TRAIN_AGAIN = "train one with train-classifier"
 
 @dataclass(frozen=True)
 class Embedding:
-    """What the classifier says of images."""
+    """Features and classes of images."""
 
-    features: Tensor  # float32 [n, d]: what its last, linear layer sees
-    classes: Tensor  # int64 [n]: the likeliest
+    features: Tensor  # float32 [n, d]: inputs of the last, linear layer
+    classes: Tensor  # int64 [n]: the most probable class
 
     def __getitem__(self, rows: slice) -> "Embedding":
-        """Some of them."""
+        """The embedding of some of the images."""
         return Embedding(self.features[rows], self.classes[rows])
 
 
 class Classifier:
-    """An ONNX graph images → (features, logits), and the card that says what it is."""
+    """An ONNX graph images → (features, logits), and the card that describes it."""
 
     def __init__(self, session: onnxruntime.InferenceSession, card: dict[str, Any]) -> None:
         self.card = card
@@ -54,12 +55,12 @@ class Classifier:
 
     @property
     def classes(self) -> int:
-        """How many it tells apart."""
+        """The number of classes."""
         return int(self.card["classes"])
 
     @property
     def description(self) -> str:
-        """For an estimator: what it was trained on, how good it is, and which one it is."""
+        """Training data, accuracy and hash, for the estimator text of a metric."""
         return (
             f"a classifier trained on {self.card['data']['name']}, right for "
             f"{self.card['accuracy']['value']:.2f} % of its test images, sha256 "
@@ -76,15 +77,15 @@ class Classifier:
         return Embedding(torch.cat(features), torch.cat(classes))
 
     def accuracy(self, images: Tensor, labels: Tensor) -> float:
-        """The share of images whose label, int64 ``[n]``, is the likeliest."""
+        """The share of images whose label, int64 ``[n]``, is the most probable class."""
         return float((self.embed(images).classes == labels).double().mean())
 
 
 def load_classifier(path: Path = SHIPPED) -> Classifier:
-    """Load a classifier and its card, ``<name>.json`` beside ``<name>.onnx``.
+    """Load a classifier and its card, ``<name>.json`` next to ``<name>.onnx``.
 
     Raises:
-        EvaluationError: If a file is missing or damaged, or the graph is not the card's.
+        EvaluationError: If a file is missing or damaged, or the graph does not match the card.
     """
     try:
         content, card = path.read_bytes(), json.loads(card_path(path).read_text(encoding="utf-8"))
@@ -97,20 +98,20 @@ def load_classifier(path: Path = SHIPPED) -> Classifier:
     digest = hashlib.sha256(content).hexdigest()
     if digest != expected:
         raise EvaluationError(
-            f"the classifier {path} has the sha256 {digest}, but its card says {expected}: figures "
-            f"would not compare; fetch both files again or {TRAIN_AGAIN}"
+            f"the classifier {path} has the sha256 {digest}, but its card says {expected}: metrics "
+            f"would not be comparable; restore both files or {TRAIN_AGAIN}"
         )
     return Classifier(start_session(content), card)
 
 
 def shipped_classifier(image_shape: ImageShape) -> Classifier | None:
-    """The classifier in this package, None for images of another shape."""
+    """The classifier in this package; None for images of another shape."""
     classifier = load_classifier()
     return classifier if classifier.image_shape == image_shape else None
 
 
 def card_path(path: Path) -> Path:
-    """The card of the classifier at ``path``."""
+    """The path of the card of the classifier at ``path``."""
     return path.with_suffix(".json")
 
 

@@ -1,8 +1,8 @@
-"""The linear probe: how much of an image's class a linear classifier finds in a code.
+"""Linear probe: a linear classifier of latents or other features.
 
 Multinomial logistic regression, p(y | h) = softmax(A h + a), fitted by L-BFGS to the cross-entropy
-plus a weight decay; the problem is convex, so the answer does not depend on a seed. Sparse codes
-of many units need more decay than pixels do: each gets what suits it on held-out images.
+plus a weight decay. The problem is convex, so the result does not depend on a seed. Sparse latents
+of many units need more weight decay than pixels, so it is selected on held-out images.
 Alain & Bengio 2016 (1610.01644).
 """
 
@@ -12,42 +12,42 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-# Beside the mean cross-entropy, for codes of unit mean square; largest first, so that each fit
-# starts near its end.
+# Relative to the mean cross-entropy, for features of unit mean square; largest first, so that each
+# fit starts near its solution.
 WEIGHT_DECAYS = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4)
-ITERATIONS = 60  # for each of them
+ITERATIONS = 60  # for each weight decay
 
 
 @dataclass(frozen=True)
 class Probe:
     """A fitted classifier."""
 
-    scale: Tensor  # scalar: codes are divided by it
+    scale: Tensor  # scalar by which features are divided
     weight: Tensor  # [classes, d]
     bias: Tensor  # [classes]
 
-    def accuracy(self, codes: Tensor, labels: Tensor) -> float:
-        """The share of codes ``[n, d]`` whose label, int64 ``[n]``, is the likeliest."""
-        guesses = functional.linear(codes / self.scale, self.weight, self.bias).argmax(1)
-        return float((guesses == labels).double().mean())
+    def accuracy(self, features: Tensor, labels: Tensor) -> float:
+        """The share of rows ``[n, d]`` whose label, int64 ``[n]``, is the most probable class."""
+        predicted = functional.linear(features / self.scale, self.weight, self.bias).argmax(1)
+        return float((predicted == labels).double().mean())
 
 
-def fit_probe(codes: Tensor, labels: Tensor, held_out: Tensor, held_out_labels: Tensor) -> Probe:
-    """Fit to codes ``[n, d]`` and labels, int64 ``[n]``, which count from 0.
+def fit_probe(features: Tensor, labels: Tensor, held_out: Tensor, held_out_labels: Tensor) -> Probe:
+    """Fit to features ``[n, d]`` and labels, int64 ``[n]``, which count from 0.
 
     Args:
-        codes: Of the training images.
-        labels: Theirs.
-        held_out: Codes of other images, which choose the weight decay.
-        held_out_labels: Theirs.
+        features: Features of the training images, for example their latents.
+        labels: Labels of the training images.
+        held_out: Features of other images, on which the weight decay is selected.
+        held_out_labels: Labels of these images.
     """
     classes = int(labels.max()) + 1
     probes: list[tuple[float, Probe]] = []
-    # Called while measuring, in inference mode, where nothing can be differentiated.
+    # Metrics are computed in inference mode, which does not allow gradients.
     with torch.inference_mode(False), torch.enable_grad():
-        scale = codes.square().mean().sqrt().clone()
-        rows, targets = codes / scale, labels.clone()
-        weight = torch.zeros(classes, codes.shape[1], requires_grad=True)
+        scale = features.square().mean().sqrt().clone()
+        rows, targets = features / scale, labels.clone()
+        weight = torch.zeros(classes, features.shape[1], requires_grad=True)
         bias = torch.zeros(classes, requires_grad=True)
         for weight_decay in WEIGHT_DECAYS:
             _minimise(rows, targets, weight, bias, weight_decay)

@@ -1,7 +1,7 @@
-"""Nearest neighbours in a space of codes or features, and what they say of two sets of points.
+"""Metrics from nearest neighbours in a space of latents or features.
 
-Exact, by the distances of all pairs, computed in chunks: ten thousand points against ten thousand
-are 100 million distances, of which few are in memory at once.
+They are exact: the distances of all pairs are computed, in chunks to bound the memory. Two sets of
+ten thousand points have 100 million distances.
 """
 
 from collections.abc import Iterator
@@ -16,20 +16,20 @@ PAIRS_AT_ONCE = 4_000_000  # 32 MB of float64
 
 @dataclass(frozen=True)
 class SetOverlap:
-    """How far two sets of points cover each other; all in [0, 1] but the density."""
+    """Overlap of two sets of points; all values except the density lie in [0, 1]."""
 
-    precision: float  # the share of generated points inside the real points' neighbourhoods
-    recall: float  # the share of real points inside the generated points' neighbourhoods
-    density: float  # how many real neighbourhoods hold a generated point, divided by k
-    coverage: float  # the share of real neighbourhoods that hold a generated point
+    precision: float  # share of generated points inside the neighbourhoods of real points
+    recall: float  # share of real points inside the neighbourhoods of generated points
+    density: float  # mean number of real neighbourhoods around a generated point, divided by k
+    coverage: float  # share of real neighbourhoods that contain a generated point
 
 
 def set_overlap(real: Tensor, generated: Tensor, k: int) -> SetOverlap:
     """Compare two sets by their k-nearest-neighbour balls.
 
     Precision and recall: Kynkäänniemi et al. 2019 (1904.06991), equation 1. Density and coverage:
-    Naeem et al. 2020 (2002.09797), equations 3 and 4. A ball reaches from a point to its k-th
-    nearest neighbour of its own set, itself not counted, and is open.
+    Naeem et al. 2020 (2002.09797), equations 3 and 4. The ball of a point is open, and its radius
+    is the distance to the k-th nearest other point of the same set.
 
     Args:
         real: ``[n, d]``, more than k points.
@@ -38,7 +38,7 @@ def set_overlap(real: Tensor, generated: Tensor, k: int) -> SetOverlap:
     """
     real, generated = real.double(), generated.double()
     real_radii, generated_radii = own_radii(real, k), own_radii(generated, k)
-    balls_around = torch.zeros(len(generated), dtype=torch.int64)  # real balls, per generated point
+    balls_around = torch.zeros(len(generated), dtype=torch.int64)  # real balls per generated point
     recalled, covered = 0, 0
     for rows, squared in _chunks(real, generated):
         inside_real = squared < real_radii[rows, None].square()
@@ -56,24 +56,23 @@ def set_overlap(real: Tensor, generated: Tensor, k: int) -> SetOverlap:
 def own_radii(points: Tensor, k: int) -> Tensor:
     """The distance of each point of ``[n, d]`` to its k-th nearest neighbour among the others."""
     if len(points) <= k:
-        raise ValueError(f"{len(points)} points have no {k} neighbours each")
+        raise ValueError(f"{len(points)} points have fewer than {k} neighbours each")
     radii = []
     for rows, squared in _chunks(points, points):
-        # A point is no neighbour of its own; a twin of it is.
+        # A point is not its own neighbour; a duplicate of it is.
         squared[torch.arange(len(squared)), torch.arange(rows.start, rows.stop)] = torch.inf
-        nearest = squared.topk(k, dim=1, largest=False).values  # ten times as fast as kthvalue
+        nearest = squared.topk(k, dim=1, largest=False).values  # ten times faster than kthvalue
         radii.append(nearest[:, -1].sqrt())
     return torch.cat(radii)
 
 
 def vote_of_nearest(queries: Tensor, points: Tensor, labels: Tensor, k: int) -> Tensor:
-    """The commonest class, int64 ``[m]``, among the k nearest points of each query.
+    """The most frequent class, int64 ``[m]``, among the k nearest points of each query.
 
     Args:
         queries: ``[m, d]``.
         points: ``[n, d]``.
-        labels: Of the points, int64 ``[n]``, counted from 0. Of equally common ones the smallest
-            wins.
+        labels: Labels of the points, int64 ``[n]``, counted from 0. Ties go to the smallest label.
         k: 1 or more.
     """
     votes = []
@@ -85,8 +84,8 @@ def vote_of_nearest(queries: Tensor, points: Tensor, labels: Tensor, k: int) -> 
 
 
 def _chunks(rows: Tensor, columns: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Rows, and their squared distances to all columns, some rows at a time."""
-    # Moved to the middle: the expanded square loses digits where points are far from 0.
+    """Slices of rows, and their squared distances to all columns."""
+    # Centred, because the expanded square loses precision if points are far from 0.
     middle = columns.mean(0)
     rows, columns = rows - middle, columns - middle
     lengths = columns.square().sum(1)

@@ -1,4 +1,4 @@
-"""What the kinds with a discriminator share: its training, averaged weights, and the monitor."""
+"""Base class of kinds with a discriminator: its losses, averaged weights and sample monitor."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ from latentserve_training.optim.optimizer import OptimizerConfig
 from latentserve_training.pixels import ImageShape
 
 MONITORED_SAMPLES = 2000
-AVERAGING_WARM_UP = 10.0  # steps; a short run would otherwise average in its first, random weights
+AVERAGING_WARM_UP = 10.0  # steps; reduces the weight of the random initial weights in short runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +27,9 @@ class AdversarialConfig(DiscriminatorConfig):
     # Two time scales (Heusel et al. 2017, 1706.08500): optimizer.learning_rate is the generator's.
     discriminator_learning_rate: float = 2e-3
     r1_weight: float = 1.0  # 0 turns the penalty off
-    r1_interval: int = 16  # steps from one penalty to the next, which weighs that much more
+    r1_interval: int = 16  # the penalty is computed every so many steps, with that factor
     averaging_decay: float = 0.999
-    monitor: MonitorFeatures = "pixels"  # what samples are compared through after every epoch
+    monitor: MonitorFeatures = "pixels"  # features for the comparison of samples after each epoch
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -44,7 +44,7 @@ class AdversarialConfig(DiscriminatorConfig):
 
 
 class AdversarialModel(LatentModel):
-    """A decoder, a discriminator of what it makes, and a monitor that both of them answer to."""
+    """A decoder, a discriminator of its images, and a monitor that evaluates its samples."""
 
     prior = "standard_normal"
     steps: Tensor
@@ -57,16 +57,16 @@ class AdversarialModel(LatentModel):
         self.discriminator_learning_rate = config.discriminator_learning_rate
         self.discriminator = Discriminator(image_shape, config)
         self.monitor = SampleMonitor(image_shape, config.monitor)
-        self.register_buffer("steps", torch.tensor(0))  # taken so far; decides when R₁ is due
+        self.register_buffer("steps", torch.tensor(0))  # steps taken; determines when R₁ is due
 
     def initialise_from_data(self, images: Tensor) -> None:
         """Fit the monitor."""
         self.monitor.fit(images)
 
     def validation_losses(self, images: Tensor, seed: int) -> dict[str, float]:
-        """How samples compare with uint8 images; a warning where they have collapsed.
+        """Compare samples with uint8 images; log a warning if the samples have collapsed.
 
-        The adversarial losses are no measure of quality, so the Fréchet distance is the ``"loss"``.
+        Adversarial losses do not measure quality, so the Fréchet distance is the ``"loss"``.
         """
         device = next(self.parameters()).device
         latents = self.sample_latents(MONITORED_SAMPLES, torch.Generator().manual_seed(seed))
@@ -78,15 +78,15 @@ class AdversarialModel(LatentModel):
         return quality.as_losses()
 
     def discriminator_logits(self, images: Tensor) -> Tensor:
-        """The discriminator's logits, ``[n]``."""
+        """The logits of the discriminator, ``[n]``."""
         logits: Tensor = self.discriminator(images)[1]
         return logits
 
     def r1_penalty(self, images: Tensor) -> Tensor:
-        """The weighted R₁ penalty at images ``[n, c, h, w]`` where it is due, 0 elsewhere.
+        """The weighted R₁ penalty at images ``[n, c, h, w]`` if it is due in this step, else 0.
 
-        Only every ``r1_interval`` steps, and as many times as heavy (Karras et al. 2019,
-        1912.04958, appendix B): the same game, without a second derivative at every step.
+        It is computed every ``r1_interval`` steps and multiplied by that number (Karras et al.
+        2019, 1912.04958, appendix B): the same objective without a second derivative in every step.
         """
         if not self.r1_weight or self.steps.item() % self.r1_interval:
             return torch.zeros((), device=images.device)
@@ -95,15 +95,15 @@ class AdversarialModel(LatentModel):
         return self.r1_weight * self.r1_interval * penalty
 
     def adam(self, module: nn.Module, rate: float, config: OptimizerConfig) -> torch.optim.Adam:
-        """Adam for one of the networks, with the betas that all of them share."""
+        """Adam for one of the networks, with the configured betas."""
         return torch.optim.Adam(module.parameters(), rate, (config.beta1, config.beta2))
 
 
 class AveragedWeights(AveragedModel):
     """A network whose weights are the running mean of another's (Yazıcı et al. 2018, 1806.04498).
 
-    The players of a game circle around its solution, and their mean is nearer to it than any of
-    them. It is part of the state dict, and what is measured and exported.
+    Weights in adversarial training oscillate around the solution, and their mean is closer to it.
+    The averaged network is part of the state dict; it is the one that is evaluated and exported.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
@@ -112,7 +112,7 @@ class AveragedWeights(AveragedModel):
 
 
 def running_mean(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
-    """The update of an exponential mean whose window grows with the steps taken at first."""
+    """The update of an exponential mean whose window grows over the first steps."""
 
     def update(averaged: Tensor, current: Tensor, steps: Tensor | int) -> Tensor:
         kept = min(decay, (1.0 + int(steps)) / (AVERAGING_WARM_UP + int(steps)))
@@ -123,7 +123,7 @@ def running_mean(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tenso
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
-    """Compute no gradients for the weights of ``module``; those through it are not affected."""
+    """Compute no gradients for the weights of ``module``; gradients still pass through it."""
     module.requires_grad_(False)
     try:
         yield
@@ -132,5 +132,5 @@ def frozen(module: nn.Module) -> Iterator[None]:
 
 
 def detached(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Losses to report, without their graphs."""
+    """Losses to report, detached from the autograd graph."""
     return {name: value.detach() for name, value in losses.items()}

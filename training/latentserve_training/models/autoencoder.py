@@ -1,4 +1,4 @@
-"""The autoencoder: a bottleneck of ``latent_dim`` numbers, and no prior on them.
+"""Autoencoder: a bottleneck of ``latent_dim`` latents without a prior.
 
 Hinton & Salakhutdinov 2006 (Science 313). Its linear counterpart is PCA (Baldi & Hornik 1989),
 which is therefore the baseline of its reconstruction error.
@@ -56,11 +56,11 @@ class Autoencoder(LatentModel):
         return self.decode(self.encode(images))
 
     def losses(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """The reconstruction loss, and the squared error per image for the curves."""
+        """The reconstruction loss, and the squared error per image for the plot of the losses."""
         return self.reconstruction_losses(source=images, target=images)
 
     def reconstruction_losses(self, source: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """How well ``source``, encoded and decoded, gives ``target``."""
+        """Losses between the reconstruction of ``source`` and ``target``."""
         logits = self.decoder(self.encode(source))
         error = squared_error(torch.sigmoid(logits), target).mean()
         if self.reconstruction_loss == "cross_entropy":
@@ -68,5 +68,5 @@ class Autoencoder(LatentModel):
         return {"loss": error, "squared_error": error}
 
     def graphs(self) -> tuple[Graph, ...]:
-        """Encode, decode and reconstruct."""
+        """The graphs of encode, decode and reconstruct."""
         return autoencoder_graphs(self)

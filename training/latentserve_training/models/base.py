@@ -1,7 +1,7 @@
-"""What every kind of model gives to the loop, the evaluation and the export.
+"""Base class of all kinds of model, used by training, evaluation and export.
 
-A new kind is one file that subclasses :class:`LatentModel` and one line in ``registry.py``. Kinds
-with a single loss implement :meth:`LatentModel.losses`; adversarial kinds also override
+A new kind needs one file with a subclass of :class:`LatentModel` and one line in ``registry.py``.
+Kinds with a single loss implement :meth:`LatentModel.losses`; adversarial kinds also override
 :meth:`LatentModel.optimizers` and :meth:`LatentModel.training_step`.
 """
 
@@ -19,7 +19,7 @@ from latentserve_training.optim.optimizer import OptimizerConfig, minimise
 from latentserve_training.pixels import ImageShape, to_float
 
 VALIDATION_BATCH = 500
-SAMPLE_METRICS = (  # keys of evaluate.METRICS for kinds with a prior
+SAMPLE_METRICS = (  # keys of evaluate.suite.METRICS for models with a prior
     "test_frechet_distance",
     "test_precision",
     "test_recall",
@@ -34,14 +34,13 @@ class LatentModel(nn.Module, ABC):
     """A model of images in [0, 1], float ``[n, c, h, w]``, with latents ``[n, latent_dim]``."""
 
     kind: ClassVar[str]
-    title: str  # how the kind is called in a sentence
-    # Why no mixture can be fitted to the codes of this kind; "" where one can.
+    title: str  # name of the kind in a sentence
+    # Why no mixture can be fitted to the latents of this kind; "" if it can.
     sampler_unsupported_reason: ClassVar[str] = ""
-    # These three are the kind's, until a mixture gives the model a prior or its configuration says
-    # what else to measure.
-    prior: str = "none"  # what Sample draws from: "standard_normal", "gaussian_mixture" or "none"
-    metrics: tuple[str, ...] = ("test_mse",)  # what evaluate.metric_function takes
-    plots: tuple[str, ...] = ("reconstructions", "latents", "interpolation")  # of figures.FIGURES
+    # Defaults of the kind; a mixture or the configuration may change them for an instance.
+    prior: str = "none"  # distribution of Sample: "standard_normal", "gaussian_mixture" or "none"
+    metrics: tuple[str, ...] = ("test_mse",)  # names for evaluate.suite.metric_function
+    plots: tuple[str, ...] = ("reconstructions", "latents", "interpolation")  # in report.registry
 
     def __init__(self, image_shape: ImageShape, latent_dim: int) -> None:
         super().__init__()
@@ -50,35 +49,34 @@ class LatentModel(nn.Module, ABC):
         self.mixture: LatentMixture | None = None
 
     def set_mixture(self, mixture: LatentMixture) -> None:
-        """Sample from a mixture that was fitted to the codes; its figures come on top."""
+        """Make a mixture that was fitted to the latents the prior; add its metric and plot."""
         self.mixture = mixture
         self.prior = "gaussian_mixture"
         self.metrics = (*type(self).metrics, "test_code_log_likelihood_nats")
         self.plots = (*type(self).plots, "samples")
 
     def initialise_from_data(self, images: Tensor) -> None:
-        """Look at the training images, uint8 ``[n, c, h, w]``, once before the first step.
+        """Compute constants from the training images, uint8 ``[n, c, h, w]``, before training.
 
-        For what is computed and not learned, such as a mean; it belongs into buffers or weights,
-        which the checkpoint keeps.
+        An example is a mean image. Results must be buffers or weights, which the checkpoint stores.
         """
-        del images  # most kinds learn everything
+        del images  # most kinds need no such constants
 
     @abstractmethod
     def losses(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Scalars for one batch; ``"loss"`` is minimised, and selects the best epoch.
+        """Scalars for one batch; ``"loss"`` is minimised and selects the best epoch.
 
-        Random numbers come from ``generator`` (on the CPU) alone, so that a run repeats.
+        All random numbers must come from ``generator`` (on the CPU), so that runs are reproducible.
         """
 
     @property
     def nonzero_latents_per_image(self) -> int:
-        """How many numbers a code holds that are not zero: what PCA gets as well, as a baseline."""
+        """The number of latents of an image that are not zero; the dimension of PCA baselines."""
         return self.latent_dim
 
     @property
     def has_encoder(self) -> bool:
-        """Whether images have codes: a generator alone draws them only."""
+        """Whether images can be encoded; a generator can only sample and decode."""
         return type(self).encode is not LatentModel.encode
 
     @abstractmethod
@@ -86,15 +84,15 @@ class LatentModel(nn.Module, ABC):
         """Latents ``[n, d]`` to images ``[n, c, h, w]`` in [0, 1]."""
 
     def decode_unclipped(self, latents: Tensor) -> Tensor:
-        """Latents to images before they are clipped to [0, 1], where the kind clips them."""
+        """Latents to images before clipping to [0, 1], for kinds that clip them."""
         return self.decode(latents)
 
     def encode(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """Images ``[n, c, h, w]`` to the code's mean, and its log-variance if there is one."""
+        """Images ``[n, c, h, w]`` to latents, or to mean and log-variance of the posterior."""
         raise NotImplementedError(f"a model of kind {self.kind} has no encoder")
 
     def reconstruct(self, images: Tensor) -> Tensor:
-        """Images to their reconstructions, both ``[n, c, h, w]``, where the kind has an encoder."""
+        """Images to their reconstructions, both ``[n, c, h, w]``, for kinds with an encoder."""
         raise NotImplementedError(f"a model of kind {self.kind} has no encoder")
 
     @abstractmethod
@@ -104,27 +102,28 @@ class LatentModel(nn.Module, ABC):
     def golden_input(
         self, operation: str, images: Tensor, latents: Tensor, generator: torch.Generator
     ) -> Tensor:
-        """A realistic input of an operation, for the outputs that the server repeats.
+        """A realistic input of an operation, for the golden outputs that the server checks.
 
         Args:
-            operation: One of :meth:`graphs` but ``sample``, whose latents a seed gives.
+            operation: An operation of :meth:`graphs` except ``sample``, whose latents depend on a
+                seed.
             images: Test images, ``[n, c, h, w]``.
-            latents: Their latents, ``[n, d]``.
-            generator: For what has to be drawn.
+            latents: Latents of these images, ``[n, d]``.
+            generator: Source of random numbers.
         """
         return latents if operation == "decode" else images
 
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The code's mean and, where the encoder gives one, its log-variance; each ``[n, d]``."""
+        """Mean and log-variance of the posterior, each ``[n, d]``; None without a log-variance."""
         encoded = self.encode(images)
         return encoded if isinstance(encoded, tuple) else (encoded, None)
 
     def probe_features(self, images: Tensor) -> Tensor:
-        """What the linear probe classifies, ``[n, d]``: the mean, unless a kind says more."""
+        """Features for the linear probe, ``[n, d]``: the mean, unless a kind overrides it."""
         return self.posterior(images)[0]
 
     def sample_latents(self, count: int, generator: torch.Generator) -> Tensor:
-        """Draw ``[count, d]`` from the prior, on the CPU, as Sample does.
+        """Sample ``[count, d]`` from the prior, on the CPU.
 
         Raises:
             ValueError: If the model has no prior.
@@ -132,7 +131,7 @@ class LatentModel(nn.Module, ABC):
         if self.mixture is not None:
             return self.mixture.sample(count, generator)
         if self.prior != "standard_normal":
-            raise ValueError(f"a model of kind {self.kind} has no prior to draw from")
+            raise ValueError(f"a model of kind {self.kind} has no prior to sample from")
         return torch.randn(count, self.latent_dim, generator=generator)
 
     def validation_losses(self, images: Tensor, seed: int) -> dict[str, float]:
@@ -150,11 +149,11 @@ class LatentModel(nn.Module, ABC):
         return {name: value / len(images) for name, value in sums.items()}
 
     def likelihood(self) -> dict[str, Any] | None:
-        """The manifest's ``likelihood``: p(x|z), or None where there is none."""
+        """The field ``likelihood`` of the manifest, p(x|z); None for models without one."""
         return None
 
     def optimizers(self, config: OptimizerConfig) -> dict[str, torch.optim.Optimizer]:
-        """The optimisers by name; the loop schedules and saves them."""
+        """The optimisers by name; the training loop schedules and saves them."""
         betas = (config.beta1, config.beta2)
         return {"model": torch.optim.Adam(self.parameters(), config.learning_rate, betas)}
 
@@ -165,7 +164,7 @@ class LatentModel(nn.Module, ABC):
         generator: torch.Generator,
         config: OptimizerConfig,
     ) -> dict[str, Tensor]:
-        """Take one step on one batch and give its losses.
+        """Take one step on one batch and return its losses.
 
         Raises:
             NonFiniteLossError: If a loss or a gradient is NaN or infinite; no weight has changed.
@@ -175,15 +174,17 @@ class LatentModel(nn.Module, ABC):
         return {name: value.detach() for name, value in losses.items()}
 
 
-def autoencoder_graphs(model: LatentModel, code: tuple[str, ...] = ("mean",)) -> tuple[Graph, ...]:
-    """Encode, decode and reconstruct; ``code`` names what encode gives.
+def autoencoder_graphs(
+    model: LatentModel, encode_outputs: tuple[str, ...] = ("mean",)
+) -> tuple[Graph, ...]:
+    """The graphs of encode, decode and reconstruct; ``encode_outputs`` names those of encode.
 
-    With a prior, decode also serves Sample: the latents are the server's to draw.
-    Reconstruct is a graph of its own, so that latents need not leave the device.
+    If the model has a prior, the graph of decode also serves Sample: the server samples the
+    latents. Reconstruct has a separate graph, so that latents need not leave the device.
     """
     decoding = ("decode",) if model.prior == "none" else ("decode", "sample")
     return (
-        Graph("encode.onnx", GraphModule(model, "encode"), "images", code, ("encode",)),
+        Graph("encode.onnx", GraphModule(model, "encode"), "images", encode_outputs, ("encode",)),
         Graph("decode.onnx", GraphModule(model, "decode"), "latents", ("images",), decoding),
         Graph(
             "reconstruct.onnx",

@@ -1,16 +1,16 @@
-"""The contractive autoencoder: a code that hardly moves when the image moves a little.
+"""Contractive autoencoder: latents that are insensitive to small changes of the image.
 
-Rifai et al. 2011 (ICML): minimise ‖x − x̂‖² + λ ‖J‖²_F with J = ∂h/∂x, the code's Jacobian.
+Rifai et al. 2011 (ICML): minimise ‖x − x̂‖² + λ ‖J‖²_F with J = ∂h/∂x, the Jacobian of the latents.
 
 One layer, h = sigmoid(W x + b), x̂ = sigmoid(Wᵀ h + c), section 3 of that paper:
     ‖J‖²_F = Σ_j (h_j (1 − h_j))² Σ_i W_ji²,
-for the price of the layer itself. W is shared by both directions, or the encoder would shrink the
-code and the decoder stretch it again, at no cost and for nothing.
+at the cost of the layer itself. Both directions share W; otherwise the encoder could scale the
+latents down and the decoder scale them up again, which reduces the penalty without any effect.
 
 Deep encoders, Hutchinson 1989 (Commun. Stat. 18), as in Hoffman et al. 2019 (1908.02729):
     ‖J‖²_F = E_v ‖vᵀ J‖², E[v vᵀ] = I,
-one backward pass for each v. Its elements are ±1 (Rademacher): E[v vᵀ] = I holds, and their
-variance is lower than that of Gaussian v.
+one backward pass for each v. Its elements are ±1 (Rademacher): E[v vᵀ] = I holds, and the variance
+of the estimate is lower than with Gaussian v.
 """
 
 from dataclasses import dataclass, replace
@@ -34,7 +34,7 @@ class ContractiveConfig:
     encoder: Literal["one_layer", "convolutional"] = "one_layer"
     channels: tuple[int, ...] = (24, 48)  # of the convolutional encoder; the decoder mirrors them
     penalty_weight: float = 0.1  # λ, for errors summed over pixels
-    probes: int = 1  # vectors v per image and step, where the penalty is estimated
+    probes: int = 1  # vectors v per image and step, if the penalty is estimated
 
     def __post_init__(self) -> None:
         if min(self.latent_dim, self.probes) < 1:
@@ -43,7 +43,7 @@ class ContractiveConfig:
             raise ValueError("penalty_weight must be 0 or more")
 
     def without_penalty(self) -> "ContractiveConfig":
-        """The plain autoencoder of the same architecture, which this kind is measured against."""
+        """The plain autoencoder of the same architecture: the baseline of this kind."""
         return replace(self, penalty_weight=0.0)
 
 
@@ -77,7 +77,7 @@ class ContractiveAutoencoder(LatentModel):
         return self.decode(self.encode(images))
 
     def jacobian_norm(self, images: Tensor) -> Tensor:
-        """‖J‖²_F, exact, ``[n]``: for deep encoders a backward pass for each latent."""
+        """‖J‖²_F, exact, ``[n]``; for deep encoders one backward pass per latent."""
         if isinstance(self.network, TiedLayer):
             return closed_form_norm(self.encode(images), self.network.weight)
         identity = torch.eye(self.latent_dim, device=images.device)
@@ -92,10 +92,10 @@ class ContractiveAutoencoder(LatentModel):
 
     def losses(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """The squared error, ‖J‖²_F and their weighted sum, per image."""
-        code = self.encode(images)
-        error = squared_error(torch.sigmoid(self.network.decode(code)), images).mean()
+        latents = self.encode(images)
+        error = squared_error(torch.sigmoid(self.network.decode(latents)), images).mean()
         if isinstance(self.network, TiedLayer):
-            norm = closed_form_norm(code, self.network.weight).mean()
+            norm = closed_form_norm(latents, self.network.weight).mean()
         else:
             norm = self.estimate_jacobian_norm(images, generator).mean()
         return {
@@ -105,20 +105,20 @@ class ContractiveAutoencoder(LatentModel):
         }
 
     def graphs(self) -> tuple[Graph, ...]:
-        """Encode, decode and reconstruct; the penalty belongs to training and is in no graph."""
+        """The graphs of encode, decode and reconstruct; the penalty is used only in training."""
         return autoencoder_graphs(self)
 
     def _projected_norms(self, images: Tensor, vectors: list[Tensor]) -> Tensor:
         """Σ_v ‖vᵀ J‖² for each image, ``[n]``; v is ``[n, d]``, or ``[d]`` for all images."""
         training = torch.is_grad_enabled()
-        # Validation runs in inference mode, where nothing can be differentiated: hence the clones.
+        # Validation runs in inference mode, whose tensors have no gradients: hence the clones.
         with torch.inference_mode(False), torch.enable_grad():
             inputs = images.detach().clone().requires_grad_()
-            code = self.encode(inputs)
+            latents = self.encode(inputs)
             total = torch.zeros(len(images), device=images.device, dtype=images.dtype)
             for vector in vectors:
-                # Images do not depend on each other, so one pass serves the whole batch.
-                projected = (code * vector.clone()).sum()
+                # Images do not depend on each other, so one pass computes the whole batch.
+                projected = (latents * vector.clone()).sum()
                 (gradient,) = torch.autograd.grad(
                     projected, inputs, retain_graph=True, create_graph=training
                 )
@@ -126,12 +126,12 @@ class ContractiveAutoencoder(LatentModel):
         return total
 
 
-def closed_form_norm(code: Tensor, weight: Tensor) -> Tensor:
+def closed_form_norm(latents: Tensor, weight: Tensor) -> Tensor:
     """‖∂h/∂x‖²_F of h = sigmoid(W x + b), ``[n]`` (Rifai et al. 2011, equation 7).
 
     Args:
-        code: h, ``[n, d]``.
+        latents: h, ``[n, d]``.
         weight: W, ``[d, pixels]``.
     """
-    slopes = code * (1.0 - code)
+    slopes = latents * (1.0 - latents)
     return slopes.square() @ weight.square().sum(1)

@@ -1,12 +1,12 @@
-"""The denoising autoencoder: the same network, trained to undo a corruption of its input.
+"""Denoising autoencoder: an autoencoder that is trained to remove a corruption of its input.
 
 Vincent et al. 2008 (ICML) and 2010 (JMLR 11): minimise ‖x − g(f(x̃))‖², where x̃ is one of
     gaussian         x + σε, ε ~ N(0, I)
     masking          x with a share ν of its pixels set to 0
-    salt_and_pepper  x with a share ν of its pixels set to 0 or 1, by the toss of a coin
-The best answer is the posterior mean E[x|x̃]; for Gaussian noise the best linear one is the Wiener
-filter, hence the baseline. With ``level_range`` every training image has a σ or ν of its own: one
-model, which is not told the level, then serves them all.
+    salt_and_pepper  x with a share ν of its pixels set to 0 or 1, with equal probability
+The optimal output is the posterior mean E[x|x̃]. For Gaussian noise the optimal linear filter is the
+Wiener filter, which is the baseline. With ``level_range`` the σ or ν of every training image is
+sampled: one model then denoises all levels, without the level as an input.
 """
 
 from dataclasses import dataclass, replace
@@ -27,11 +27,11 @@ class DenoisingConfig(AutoencoderConfig):
     corruption: Literal["gaussian", "masking", "salt_and_pepper"] = "gaussian"
     noise_sigma: float = 0.5  # σ, in the units of [0, 1] pixels; with gaussian
     corrupted_share: float = 0.25  # ν, of the pixels; with masking and salt_and_pepper
-    # Lowest and highest σ or ν to train with, drawn uniformly; empty for the one above, at which
-    # the model is measured either way.
+    # Lowest and highest σ or ν for training, sampled uniformly; empty for the fixed level above, at
+    # which the model is evaluated in any case.
     level_range: tuple[float, ...] = ()
-    measured_levels: tuple[float, ...] = ()  # σ or ν to measure as well, each a figure of its own
-    clipped_share: float = 0.5  # of the training images: noisy pixels clipped to [0, 1]
+    measured_levels: tuple[float, ...] = ()  # additional σ or ν for evaluation, one metric each
+    clipped_share: float = 0.5  # share of training images whose noisy pixels are clipped to [0, 1]
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -46,16 +46,16 @@ class DenoisingConfig(AutoencoderConfig):
         if self.measured_levels and not min(self.measured_levels) > 0:
             raise ValueError("measured_levels must be above 0")
         if self.corruption != "gaussian" and max(self.measured_levels, default=0) > 1:
-            raise ValueError("measured_levels are shares here: 1 at most")
+            raise ValueError("measured_levels are shares of the pixels and must be at most 1")
         if self.level_range:
             if len(self.level_range) != 2 or not 0 <= self.level_range[0] < self.level_range[1]:
                 raise ValueError("level_range must be empty or [lowest, highest], 0 or more")
             if self.corruption != "gaussian" and self.level_range[1] > 1:
-                raise ValueError("level_range is one of shares here: 1 at most")
+                raise ValueError("level_range holds shares of the pixels and must be at most 1")
 
 
 class DenoisingAutoencoder(Autoencoder):
-    """x̃ → x̂; the corruption belongs to training and is in no graph."""
+    """x̃ → x̂; the corruption is used in training and evaluation, not in the graphs."""
 
     kind = "denoising"
     title = "Denoising autoencoder"
@@ -77,11 +77,11 @@ class DenoisingAutoencoder(Autoencoder):
     def corrupt(
         self, images: Tensor, generator: torch.Generator, level: float | Tensor | None = None
     ) -> Tensor:
-        """Corrupt images ``[n, c, h, w]``; Gaussian noise leaves [0, 1].
+        """Corrupt images ``[n, c, h, w]``; Gaussian noise is not clipped to [0, 1].
 
         Args:
-            images: Clean, in [0, 1].
-            generator: Of the noise.
+            images: Clean images in [0, 1].
+            generator: Source of the noise.
             level: σ or ν, for all images or ``[n, 1, 1, 1]``; None for the configured one.
         """
         level = self.level if level is None else level
@@ -105,8 +105,8 @@ class DenoisingAutoencoder(Autoencoder):
         noisy = self.corrupt(images, generator, level)
         if self.corruption != "gaussian":
             return self.reconstruction_losses(source=noisy, target=images)
-        # Floats arrive as they are; PNG and uint8 images can hold nothing outside [0, 1]. The
-        # model cannot be told which it gets, so it learns both.
+        # Inputs in float32 may leave [0, 1], those in PNG or uint8 cannot. The format is not an
+        # input of the model, so it is trained on both.
         chosen = torch.rand(len(images), 1, 1, 1, generator=generator) < self.clipped_share
         noisy = torch.where(chosen.to(images.device), noisy.clamp(0.0, 1.0), noisy)
         return self.reconstruction_losses(source=noisy, target=images)
@@ -114,12 +114,12 @@ class DenoisingAutoencoder(Autoencoder):
     def golden_input(
         self, operation: str, images: Tensor, latents: Tensor, generator: torch.Generator
     ) -> Tensor:
-        """Noisy images to denoise."""
+        """Noisy images for denoise; the inputs of the autoencoder for the other operations."""
         if operation == "denoise":
             return self.corrupt(images, generator)
         return super().golden_input(operation, images, latents, generator)
 
     def graphs(self) -> tuple[Graph, ...]:
-        """The autoencoder's; to denoise is to reconstruct, so one graph answers both."""
+        """The graphs of the autoencoder; that of reconstruct also serves denoise."""
         encode, decode, reconstruct = super().graphs()
         return encode, decode, replace(reconstruct, operations=("reconstruct", "denoise"))

@@ -1,10 +1,11 @@
-"""The generative adversarial network: a generator, and a discriminator that it has to deceive.
+"""Generative adversarial network: a generator trained against a discriminator.
 
 Goodfellow et al. 2014 (1406.2661), Algorithm 1 with one step of each in turn:
     D: minimise −log D(x) − log(1 − D(G(z))),   z ~ N(0, I)
     G: minimise −log D(G(z)) (non-saturating), or log(1 − D(G(z))) (minimax).
-There is no encoder: such a model samples and decodes. What is exported and measured is the running
-mean of the generator's weights; which epoch, the monitor decides (``sample_monitor.py``).
+Without an encoder, the model can only sample and decode. The exported and evaluated generator has
+the running mean of the trained weights, at the epoch that the monitor selects
+(``sample_monitor.py``).
 """
 
 import itertools
@@ -35,7 +36,7 @@ class GANConfig(AdversarialConfig):
     """The fields of the ``[model]`` table; ``channels`` or ``hidden`` are the generator's."""
 
     latent_dim: int = 64
-    mapping: tuple[int, ...] = ()  # widths of layers before the generator's first
+    mapping: tuple[int, ...] = ()  # widths of additional layers before those of the generator
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -46,7 +47,7 @@ class GANConfig(AdversarialConfig):
 
 
 class GAN(AdversarialModel):
-    """z ~ N(0, I) → x̂ = G(z), judged by D."""
+    """z ~ N(0, I) → x̂ = G(z), classified by D as real or generated."""
 
     kind = "gan"
     title = "Generative adversarial network"
@@ -59,7 +60,7 @@ class GAN(AdversarialModel):
         self.averaged_generator = AveragedWeights(self.generator, config.averaging_decay)
 
     def generate(self, latents: Tensor) -> Tensor:
-        """Latents ``[n, d]`` to images ``[n, c, h, w]``, by the generator that is trained."""
+        """Latents ``[n, d]`` to images ``[n, c, h, w]``, by the generator in training."""
         return torch.sigmoid(self.generator(latents))
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -67,11 +68,11 @@ class GAN(AdversarialModel):
         return torch.sigmoid(self.averaged_generator(latents))
 
     def sample_latents_like(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """A latent for each image, ``[n, d]``, from the prior and on the images' device."""
+        """A latent vector from the prior for each image, ``[n, d]``, on the same device."""
         return self.sample_latents(len(images), generator).to(images.device)
 
     def losses(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """What each of the two minimises; there is no single ``"loss"``."""
+        """The losses of both networks; a GAN has no single ``"loss"``."""
         fake_logits = self.discriminator_logits(
             self.generate(self.sample_latents_like(images, generator))
         )
@@ -83,7 +84,7 @@ class GAN(AdversarialModel):
         }
 
     def optimizers(self, config: OptimizerConfig) -> dict[str, torch.optim.Optimizer]:
-        """One for each player; a rate of its own for the discriminator."""
+        """One optimiser per network; the discriminator has a separate learning rate."""
         rate = self.discriminator_learning_rate
         return {
             "discriminator": self.adam(self.discriminator, rate, config),
@@ -97,11 +98,11 @@ class GAN(AdversarialModel):
         generator: torch.Generator,
         config: OptimizerConfig,
     ) -> dict[str, Tensor]:
-        """A step of the discriminator, then one of the generator against it.
+        """Take a step of the discriminator, then a step of the generator.
 
         Raises:
-            NonFiniteLossError: If a loss or a gradient is NaN or infinite. Where samples or the
-                discriminator's answers are the cause, no weight has changed.
+            NonFiniteLossError: If a loss or a gradient is NaN or infinite. If samples or logits are
+                the cause, no weight has changed.
         """
         samples = self.generate(self.sample_latents_like(images, generator))
         fake_logits = self.discriminator_logits(samples.detach())
@@ -117,7 +118,7 @@ class GAN(AdversarialModel):
         return detached({"discriminator_loss": loss, "generator_loss": generator_cost})
 
     def graphs(self) -> tuple[Graph, ...]:
-        """Decode, which also serves Sample: z is the server's to draw."""
+        """The graph of decode, which also serves Sample: the server samples the latents."""
         return (
             Graph(
                 "decode.onnx",
@@ -132,8 +133,9 @@ class GAN(AdversarialModel):
 def build_generator(image_shape: ImageShape, config: GANConfig) -> nn.Module:
     """A module from latents ``[n, latent_dim]`` to logits ``[n, c, h, w]``.
 
-    A decoder as every kind has it; with ``mapping``, after layers that bend the normal distribution
-    (Karras et al. 2018, 1812.04948, section 2): its own first stage is linear.
+    A decoder like that of other kinds; ``mapping`` adds layers before it that transform the normal
+    distribution non-linearly (Karras et al. 2018, 1812.04948, section 2), because the first stage
+    of the decoder is linear.
     """
     layers: list[nn.Module] = []
     for before, after in itertools.pairwise((config.latent_dim, *config.mapping)):

@@ -1,12 +1,12 @@
-"""The linear autoencoder: what a bottleneck is worth without any non-linearity.
+"""Linear autoencoder, whose optimum is the projection of PCA.
 
     z = E (x − μ),  x̂ = D z + μ,  minimise Σ ‖x − x̂‖².
 
 Bourlard & Kamp 1988 (Biol. Cybern. 59), Baldi & Hornik 1989 (Neural Networks 2): every minimum
 projects onto the ``latent_dim`` leading principal directions, and all other stationary points are
-saddles. So Adam must end where the singular value decomposition begins; ``fit`` chooses between
-the two. Adam finds the subspace only, D E = V Vᵀ, with any invertible mixing of the latents; the
-closed form gives E = Vᵀ and D = V, latents uncorrelated and sorted by variance.
+saddle points. Adam and the singular value decomposition therefore have the same optimum; ``fit``
+chooses between them. Adam determines only the subspace, D E = V Vᵀ, up to an invertible map of the
+latents; the closed form gives E = Vᵀ and D = V, with uncorrelated latents sorted by variance.
 """
 
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ class LinearConfig:
     """The fields of the ``[model]`` table."""
 
     latent_dim: int = 32
-    fit: Literal["adam", "closed_form"] = "adam"  # closed_form needs one epoch, to be measured
+    fit: Literal["adam", "closed_form"] = "adam"  # closed_form needs one epoch, for validation
 
     def __post_init__(self) -> None:
         if self.latent_dim < 1:
@@ -49,19 +49,21 @@ class LinearAutoencoder(LatentModel):
         super().__init__(image_shape, config.latent_dim)
         pixels = image_shape[0] * image_shape[1] * image_shape[2]
         if config.latent_dim > pixels:
-            raise ValueError(f"latent_dim is {config.latent_dim}: more than {pixels} pixels")
+            raise ValueError(
+                f"latent_dim is {config.latent_dim}, more than the {pixels} values of an image"
+            )
         self.fit = config.fit
         self.encoder = nn.Linear(pixels, config.latent_dim, bias=False)
         self.decoder = nn.Linear(config.latent_dim, pixels, bias=False)
         self.register_buffer("mean", torch.zeros(pixels))
 
     def initialise_from_data(self, images: Tensor) -> None:
-        """Set μ to the mean image, and the matrices where they are fitted in closed form."""
+        """Set μ to the mean image and, for a fit in closed form, the matrices to those of PCA."""
         self.mean.copy_(torch.from_numpy(mean_row(images)))
         if self.fit == "closed_form":
             pca = fit_pca(images, self.latent_dim)
-            # The right singular vectors of the centred images, as eigenvectors of the covariance:
-            # 784 × 784 instead of 60,000 × 784.
+            # The right singular vectors of the centred images are the eigenvectors of the
+            # covariance: 784 × 784 instead of 60,000 × 784 values.
             directions = torch.from_numpy(pca.directions[:, : self.latent_dim].copy())
             with torch.no_grad():
                 self.encoder.weight.copy_(directions.T)
@@ -73,12 +75,12 @@ class LinearAutoencoder(LatentModel):
         return latents
 
     def decode_unclipped(self, latents: Tensor) -> Tensor:
-        """Latents ``[n, d]`` to images ``[n, c, h, w]`` that may leave [0, 1]."""
+        """Latents ``[n, d]`` to images ``[n, c, h, w]``, not clipped to [0, 1]."""
         rows: Tensor = self.decoder(latents) + self.mean
         return rows.view(-1, *self.image_shape)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents ``[n, d]`` to images ``[n, c, h, w]``, clipped to [0, 1]: images are served."""
+        """Latents ``[n, d]`` to images ``[n, c, h, w]``, clipped to [0, 1]."""
         return self.decode_unclipped(latents).clamp(0.0, 1.0)
 
     def reconstruct(self, images: Tensor) -> Tensor:
@@ -86,12 +88,12 @@ class LinearAutoencoder(LatentModel):
         return self.decode(self.encode(images))
 
     def losses(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """The squared error before clipping, which would end the equality with PCA."""
+        """The squared error before clipping: with clipping the optimum would not be PCA."""
         error = squared_error(self.decode_unclipped(self.encode(images)), images).mean()
         return {"loss": error, "squared_error": error}
 
     def optimizers(self, config: OptimizerConfig) -> dict[str, torch.optim.Optimizer]:
-        """Adam, or nothing at all where the weights are known."""
+        """Adam, or no optimiser for a fit in closed form."""
         return {} if self.fit == "closed_form" else super().optimizers(config)
 
     def training_step(
@@ -101,12 +103,12 @@ class LinearAutoencoder(LatentModel):
         generator: torch.Generator,
         config: OptimizerConfig,
     ) -> dict[str, Tensor]:
-        """A step of Adam, or only the losses where the weights are known."""
+        """Take a step of Adam, or only compute the losses for a fit in closed form."""
         if self.fit == "closed_form":
             with torch.no_grad():
                 return self.losses(images, generator)
         return super().training_step(images, optimizers, generator, config)
 
     def graphs(self) -> tuple[Graph, ...]:
-        """Encode, decode and reconstruct."""
+        """The graphs of encode, decode and reconstruct."""
         return autoencoder_graphs(self)

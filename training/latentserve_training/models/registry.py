@@ -1,4 +1,4 @@
-"""The kinds of model: a name, a config class and a model class each."""
+"""Registry of the kinds of model: name, configuration class and model class."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ from latentserve_training.pixels import ImageShape
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind's config class, the model that is built from it, and what that is measured against."""
+    """Configuration class and model class of a kind, and its reference model if it has one."""
 
     config: type[Any]
     build: Callable[[ImageShape, Any], LatentModel]
-    # The config, of this kind or another, of a model to train beside it for comparison, where a
-    # closed form is no match.
+    # Returns the configuration, of this kind or another, of a reference model that is trained as
+    # a baseline; None for kinds whose baselines have a closed form.
     reference: Callable[[Any], Any] | None = None
 
 
@@ -42,5 +42,5 @@ KINDS = {
 
 
 def kind_of(config: Any) -> str:
-    """The kind whose ``[model]`` table this is."""
+    """The name of the kind to which a ``[model]`` table belongs."""
     return next(name for name, kind in KINDS.items() if type(config) is kind.config)

@@ -1,8 +1,8 @@
-"""Watches what a generator makes, because its loss does not tell.
+"""Monitor of sample quality for adversarial training.
 
-An adversarial loss says who is ahead, not whether the samples are good, nor whether they are all
-the same one. So after every epoch some samples are compared with the validation images, through
-features: those of the shipped classifier, or the leading principal components of the pixels.
+An adversarial loss measures neither the quality of samples nor their diversity. After every epoch
+the monitor therefore compares samples with the validation images by their features: those of the
+shipped classifier, or the leading principal components of the pixels.
 """
 
 import logging
@@ -23,10 +23,10 @@ MonitorFeatures = Literal["pixels", "classifier"]
 
 COMPONENTS = 64
 FITTED_IMAGES = 10_000
-LONGEST_SIDE = 32  # larger images are averaged down first: a covariance of all pixels has no room
+LONGEST_SIDE = 32  # larger images are downsampled first, to bound the size of the covariance
 NEIGHBOURS = 5
-COMPARED = 1000  # of each side, for the coverage: all distances between them are computed
-LEAST_DIVERSITY = 0.5  # of the images' own; below it the samples count as collapsed
+COMPARED = 1000  # samples and images for the coverage, which needs all distances between them
+LEAST_DIVERSITY = 0.5  # relative to the images; samples of less variance count as collapsed
 LEAST_SHARE = 0.01  # of the samples, for a class to count as covered
 
 logger = logging.getLogger(__name__)
@@ -34,30 +34,30 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SampleQuality:
-    """Samples beside images."""
+    """Quality of samples in comparison with images."""
 
     frechet_distance: float  # in the units of the features, squared
-    coverage: float  # share of the images that have a sample near them
-    diversity: float  # variance of the samples' features over that of the images'
-    classes_covered: int | None  # with the classifier
+    coverage: float  # share of images with a sample in their neighbourhood
+    diversity: float  # variance of the samples' features divided by that of the images'
+    classes_covered: int | None  # None without the classifier
     classes: int | None
 
     def collapse_reasons(self) -> list[str]:
-        """What has collapsed."""
-        found = []
+        """The symptoms of collapse; empty if the samples have not collapsed."""
+        reasons = []
         if self.classes is not None and self.classes_covered != self.classes:
-            found.append(f"they show {self.classes_covered} of {self.classes} classes")
+            reasons.append(f"they show {self.classes_covered} of {self.classes} classes")
         if self.diversity < LEAST_DIVERSITY:
-            found.append(f"they vary {self.diversity:.2f} times as much as the images")
-        return found
+            reasons.append(f"their variance is {self.diversity:.2f} times that of the images")
+        return reasons
 
     def warn(self) -> None:
         """Log a warning if the samples have collapsed."""
-        if found := self.collapse_reasons():
-            logger.warning("the samples have collapsed: %s", " and ".join(found))
+        if reasons := self.collapse_reasons():
+            logger.warning("the samples have collapsed: %s", " and ".join(reasons))
 
     def as_losses(self) -> dict[str, float]:
-        """For ``LatentModel.validation_losses``: the Fréchet distance selects the best epoch."""
+        """Losses for ``LatentModel.validation_losses``; the Fréchet distance is the ``"loss"``."""
         values = {
             "loss": self.frechet_distance,
             "frechet_distance": self.frechet_distance,
@@ -70,7 +70,7 @@ class SampleQuality:
 
 
 class SampleMonitor(nn.Module):
-    """Compares samples with images; what it fits lies in buffers, which the checkpoint keeps."""
+    """Compares samples with images; the fit is stored in buffers and thus in the checkpoint."""
 
     mean: Tensor
     directions: Tensor
@@ -86,7 +86,7 @@ class SampleMonitor(nn.Module):
             self.classifier = load_classifier()
             if self.classifier.image_shape != image_shape:
                 raise ValueError(
-                    f"the shipped classifier looks at images of {self.classifier.image_shape}, not "
+                    f"the shipped classifier takes images of {self.classifier.image_shape}, not "
                     f"{image_shape}: set monitor to 'pixels'"
                 )
         pixels = channels * self.size[0] * self.size[1]
@@ -94,7 +94,7 @@ class SampleMonitor(nn.Module):
         self.register_buffer("directions", torch.zeros(pixels, min(COMPONENTS, pixels)))
 
     def fit(self, images: Tensor) -> None:
-        """Find the principal components of uint8 training images ``[n, c, h, w]``."""
+        """Fit the principal components to uint8 training images ``[n, c, h, w]``."""
         if self.classifier is None:
             pca = fit_pca(self._small(images[:FITTED_IMAGES].float()).round().to(torch.uint8))
             self.mean.copy_(torch.from_numpy(pca.mean))
@@ -113,10 +113,10 @@ class SampleMonitor(nn.Module):
             classes = self.classifier.classes
             shares = torch.bincount(embedded.classes, minlength=classes) / len(samples)
             covered = int((shares >= LEAST_SHARE).sum())
-        near = set_overlap(real[:COMPARED], fake[:COMPARED], NEIGHBOURS)
+        overlap = set_overlap(real[:COMPARED], fake[:COMPARED], NEIGHBOURS)
         return SampleQuality(
             frechet_distance=frechet_distance(real, fake),
-            coverage=near.coverage,
+            coverage=overlap.coverage,
             diversity=float(fake.var(0).sum() / real.var(0).sum()),
             classes_covered=covered,
             classes=classes,

@@ -1,8 +1,8 @@
-"""The VAE-GAN: a variational autoencoder whose images are compared by a discriminator's features.
+"""VAE-GAN: a variational autoencoder whose reconstruction error uses features of a discriminator.
 
-Larsen et al. 2016 (1512.09300). Pixel by pixel, a digit moved by one pixel is a bad reconstruction
-and a blurred one is good; features of a network that tells images from samples know better.
-Algorithm 1 there, with Dis_l the features of layer l:
+Larsen et al. 2016 (1512.09300). Measured by pixels, a digit shifted by one pixel has a large error
+and a blurred digit a small one; features of a discriminator are closer to perceived similarity.
+Algorithm 1 of the paper, with Dis_l the features of layer l:
 
     Z = Enc(X),  L_prior = KL(q(Z|X) ‖ N(0, I)),  X̃ = Dec(Z)
     L_llike = −E[log p(Dis_l(X)|Z)],  p(Dis_l(X)|Z) = N(Dis_l(X̃), σ²I)
@@ -12,20 +12,21 @@ Algorithm 1 there, with Dis_l the features of layer l:
     Dec ← −∇ (γ L_llike − L_GAN)
     Dis ← −∇ L_GAN
 
-The printed signs. Every update is a descent, so the last line, as printed, makes Dis *lower*
-log Dis(X) + log(1 − Dis(X̃)) + …: it learns to be wrong, and the decoder, which raises the same
-number, to be found out. All is right if L_GAN stands for the negative of the printed sum, the
+Signs. Every update is a descent step, so the last line, as printed, would make Dis *decrease*
+log Dis(X) + log(1 − Dis(X̃)) + …, which is the wrong direction, and likewise for the decoder, which
+increases the same sum. The algorithm is correct if L_GAN is the negative of the printed sum, the
 cross-entropy −log Dis(X) − log(1 − Dis(X̃)) − log(1 − Dis(X_p)), as in the authors' code. That is
-``Terms.gan`` here, and the three updates are then as printed. Also as printed: Enc gets nothing of
-L_GAN, Dis nothing of L_llike, and γ weighs L_llike for Dec alone.
+``Terms.gan`` here, and the three updates are then as printed. Also as printed: L_GAN has no
+gradient for Enc, L_llike has none for Dis, and γ weights L_llike for Dec alone.
 
-What is added, and can be turned off: the decoder may maximise log Dis of its images instead of
-−L_GAN (``loss``, see ``adversarial_losses.py``); X and X̃ are also compared by their pixels, at
-first or always; R₁ or spectral normalisation; the published code's equilibrium gate.
+Additions, which can be turned off: the decoder may maximise log Dis of its images instead of −L_GAN
+(``loss``, see ``adversarial_losses.py``); X and X̃ are also compared by their pixels, at first or
+always; R₁ or spectral normalisation; the equilibrium rule of the published code.
 
-What is scaled: X weighs as much as X̃ and X_p together, or Dis would believe in nothing. σ is given
-in standard deviations of the features (``feature_sigma``), and the sum over features counts as one
-term per pixel: features have no scale of their own, and how many there are is arbitrary.
+Scaling: X has the same weight as X̃ and X_p together; otherwise Dis would tend to classify all
+images as generated. σ is given in standard deviations of the features (``feature_sigma``), and the
+sum over features is scaled to one term per pixel, because scale and number of features are
+arbitrary.
 """
 
 from collections.abc import Mapping
@@ -46,7 +47,7 @@ from latentserve_training.models.adversarial import (
 from latentserve_training.models.base import SAMPLE_METRICS, VALIDATION_BATCH, autoencoder_graphs
 from latentserve_training.models.vae import LOG_VARIANCE_LIMIT, VAEConfig
 from latentserve_training.nn.adversarial_losses import (
-    equilibrium_gate,
+    equilibrium_rule,
     fake_cost,
     generator_loss,
     real_cost,
@@ -56,7 +57,7 @@ from latentserve_training.nn.networks import build_decoder, build_encoder
 from latentserve_training.optim.optimizer import OptimizerConfig, take_step
 from latentserve_training.pixels import ImageShape, to_float
 
-VARIANCE_FLOOR = 1e-6  # of features: some are silent at first
+VARIANCE_FLOOR = 1e-6  # of features, some of which are constant at first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,10 +67,12 @@ class VAEGANConfig(AdversarialConfig):
     latent_dim: int = 16
     feature_layer: int = 1  # l: the stage of the discriminator whose features are compared
     feature_sigma: float = 0.3  # σ of p(Dis_l(x)|z), in standard deviations of the features
-    gamma: float = 0.01  # γ: of L_llike, in nats, beside L_GAN, in the decoder's gradient
-    pixel_share: float = 0.0  # of L_llike that compares pixels instead of features, in the end
-    pixel_steps: int = 1000  # over which that share falls from 1
-    equilibrium_margin: float = 0.0  # of the published gate (0.35 there); 0 turns it off
+    gamma: float = (
+        0.01  # γ: weight of L_llike, in nats, relative to L_GAN in the decoder's gradient
+    )
+    pixel_share: float = 0.0  # final share of L_llike that compares pixels instead of features
+    pixel_steps: int = 1000  # steps over which that share falls from 1
+    equilibrium_margin: float = 0.0  # of the equilibrium rule (published: 0.35); 0 turns it off
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -92,7 +95,7 @@ class VAEGANConfig(AdversarialConfig):
             raise ValueError("equilibrium_margin must be 0 (off) or more")
 
     def plain_vae(self) -> VAEConfig:
-        """The VAE with the same encoder and decoder, which this kind is measured against."""
+        """The VAE with the same encoder and decoder: the baseline of this kind."""
         return VAEConfig(
             latent_dim=self.latent_dim,
             network=self.network,
@@ -104,22 +107,22 @@ class VAEGANConfig(AdversarialConfig):
 
 @dataclass(frozen=True)
 class Terms:
-    """The terms of Algorithm 1 for one batch: scalars in nats per image, with their graphs."""
+    """The terms of Algorithm 1 for one batch: differentiable scalars in nats per image."""
 
     prior: Tensor  # L_prior
     likelihood: Tensor  # L_llike
     real: Tensor  # −log Dis(X)
     fake: Tensor  # the mean of −log(1 − Dis(X̃)) and −log(1 − Dis(X_p))
-    generator_cost: Tensor  # what Dec minimises of the game: −L_GAN, or −log Dis of its images
-    squared_error: Tensor  # of the pixels, summed, to look at
+    generator_cost: Tensor  # adversarial loss of Dec: −L_GAN, or −log Dis of its images
+    squared_error: Tensor  # of the pixels, summed; only logged
 
     @property
     def gan(self) -> Tensor:
-        """L_GAN as the cross-entropy that Dis minimises; X weighs as much as X̃ and X_p together."""
+        """L_GAN, the cross-entropy that Dis minimises; X has the weight of X̃ and X_p together."""
         return self.real + self.fake
 
     def as_losses(self) -> dict[str, Tensor]:
-        """What is logged."""
+        """The losses to log."""
         return {
             "discriminator_loss": self.gan,
             "generator_loss": self.generator_cost,
@@ -130,7 +133,7 @@ class Terms:
 
 
 class VAEGAN(AdversarialModel):
-    """x → q(z|x) → z → x̃, and z ~ N(0, I) → x_p, both judged by Dis."""
+    """x → q(z|x) → z → x̃, and z ~ N(0, I) → x_p, both classified by Dis."""
 
     kind = "vae-gan"
     title = "VAE-GAN"
@@ -160,12 +163,12 @@ class VAEGAN(AdversarialModel):
         return torch.sigmoid(self.averaged_decoder(latents))
 
     def reconstruct(self, images: Tensor) -> Tensor:
-        """Decode the posterior's mean: no randomness, the same answer every time."""
+        """Decode the posterior's mean, which makes the reconstruction deterministic."""
         mean, _ = self.encode(images)
         return self.decode(mean)
 
     def terms(self, images: Tensor, generator: torch.Generator) -> Terms:
-        """All terms of Algorithm 1, by the networks as they are being trained."""
+        """All terms of Algorithm 1, computed by the networks in training."""
         mean, log_variance = _split(self.encoder(images))
         noise = torch.randn(2, *mean.shape, generator=generator).to(images)
         latents = mean + torch.exp(0.5 * log_variance) * noise[0]
@@ -191,17 +194,17 @@ class VAEGAN(AdversarialModel):
         )
 
     def pixel_share(self) -> float:
-        """How much of L_llike compares pixels at this step: all at first, then linearly less."""
+        """The share of L_llike that compares pixels in this step; it falls linearly from 1."""
         share, steps = self.config.pixel_share, self.config.pixel_steps
         remaining = max(0.0, 1.0 - self.steps.item() / steps) if steps else 0.0
         return share + remaining * (1.0 - share)
 
     def losses(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """The terms; there is no single ``"loss"``, each network has one of its own."""
+        """The terms; each network has a separate loss, so there is no single ``"loss"``."""
         return self.terms(images, generator).as_losses()
 
     def optimizers(self, config: OptimizerConfig) -> dict[str, torch.optim.Optimizer]:
-        """One for each network."""
+        """One optimiser per network."""
         rate = config.learning_rate
         return {
             "encoder": self.adam(self.encoder, rate, config),
@@ -218,7 +221,7 @@ class VAEGAN(AdversarialModel):
         generator: torch.Generator,
         config: OptimizerConfig,
     ) -> dict[str, Tensor]:
-        """One pass of Algorithm 1: all gradients first, then a step of each network.
+        """Take one step of Algorithm 1: compute all gradients, then step each network.
 
         Raises:
             NonFiniteLossError: If a term or a gradient is NaN or infinite; no weight has changed.
@@ -240,13 +243,13 @@ class VAEGAN(AdversarialModel):
         return detached(terms.as_losses())
 
     def route_gradients(self, terms: Terms, penalty: Tensor) -> None:
-        """Give each network the gradient that Algorithm 1 says, and nothing else."""
+        """Set the gradients of each network to those of its terms in Algorithm 1."""
         _set_gradients(self.encoder, terms.prior + terms.likelihood)
         _set_gradients(self.decoder, self.config.gamma * terms.likelihood + terms.generator_cost)
         _set_gradients(self.discriminator, terms.gan + penalty)
 
     def non_finite_term(self, terms: Terms) -> str:
-        """What is NaN or infinite in this step, before any of it is taken; empty if nothing is."""
+        """Describe the first loss or gradient that is NaN or infinite; "" if all are finite."""
         for name, value in terms.as_losses().items():
             if not bool(torch.isfinite(value)):
                 return f"the loss is {value.item()} ({name})"
@@ -257,14 +260,14 @@ class VAEGAN(AdversarialModel):
         return ""
 
     def networks_to_update(self, terms: Terms) -> tuple[bool, bool]:
-        """Whether the discriminator and the decoder are trained in this step."""
+        """Whether to update the discriminator and the decoder in this step."""
         if not self.config.equilibrium_margin:
             return True, True
         real, fake = distributed.means_over_batch([terms.real.item(), terms.fake.item()])
-        return equilibrium_gate(real, fake, self.config.equilibrium_margin)
+        return equilibrium_rule(real, fake, self.config.equilibrium_margin)
 
     def validation_losses(self, images: Tensor, seed: int) -> dict[str, float]:
-        """How samples compare with uint8 images, and what reconstruction and code cost."""
+        """Compare samples with uint8 images; add the squared error and the KL per image."""
         sums = {"squared_error": 0.0, "kl": 0.0}
         for batch in torch.split(images, VALIDATION_BATCH):
             inputs = to_float(batch).to(next(self.parameters()).device)
@@ -275,17 +278,17 @@ class VAEGAN(AdversarialModel):
         return super().validation_losses(images, seed) | means
 
     def graphs(self) -> tuple[Graph, ...]:
-        """Encode, decode (which also serves Sample: z is the server's to draw) and reconstruct."""
+        """The graphs of encode, decode (also serves Sample) and reconstruct."""
         return autoencoder_graphs(self, ("mean", "log_variance"))
 
 
-def relative_error(guess: Tensor, truth: Tensor) -> Tensor:
-    """The mean of (truth − guess)² over the mean variance of the truth's columns; ``[n, f]`` each.
+def relative_error(predicted: Tensor, target: Tensor) -> Tensor:
+    """The mean of (target − predicted)² over the mean variance of the columns; ``[n, f]`` each.
 
-    1 for the best constant guess. The variance is that of the batch, and a unit: no gradient.
+    1 for the best constant prediction. The variance is that of the batch and has no gradient.
     """
-    variance = truth.detach().var(0, correction=0).mean() + VARIANCE_FLOOR
-    return (truth - guess).square().mean() / variance
+    variance = target.detach().var(0, correction=0).mean() + VARIANCE_FLOOR
+    return (target - predicted).square().mean() / variance
 
 
 def _split(encoded: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,9 +1,9 @@
-"""The convolutional encoder and decoder that the kinds share.
+"""Convolutional encoder and decoder, and a layer with tied weights.
 
-Each stage halves (or doubles) height and width with a 4×4 kernel: kernel divisible by stride, so
-that a transposed convolution covers all pixels equally often and leaves no checkerboard (Odena et
-al. 2016, distill.pub/2016/deconv-checkerboard). No normalisation layer: nothing behaves
-differently in training and in the exported graph.
+Each stage halves (or doubles) height and width with a 4×4 kernel. The kernel size is divisible by
+the stride, so that a transposed convolution covers all pixels equally often and creates no
+checkerboard pattern (Odena et al. 2016, distill.pub/2016/deconv-checkerboard). Without
+normalisation layers, training and the exported graph compute the same function.
 """
 
 import itertools
@@ -21,7 +21,7 @@ def feature_shape(image_shape: ImageShape, widths: tuple[int, ...]) -> ImageShap
     """Channels, height and width after the last encoder stage.
 
     Raises:
-        ValueError: If there are no stages, or the image cannot be halved that often.
+        ValueError: If there are no stages, or the image cannot be halved once per stage.
     """
     if not widths or min(widths) < 1:
         raise ValueError(f"channels must list one or more positive widths, not {list(widths)}")
@@ -70,13 +70,13 @@ class ConvDecoder(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         """Decode a batch."""
-        # unflatten, not view with a size from the batch: the exporter would bake that number in.
+        # unflatten, because a view with a size from the batch becomes a constant in the graph.
         logits: Tensor = self.stages(self.expand(latents).unflatten(1, self.features))
         return logits
 
 
 class ConvPair(nn.Module):
-    """A convolutional encoder and its mirror image."""
+    """A convolutional encoder and the decoder that mirrors it."""
 
     def __init__(self, image_shape: ImageShape, widths: tuple[int, ...], latent_dim: int) -> None:
         super().__init__()
@@ -84,21 +84,22 @@ class ConvPair(nn.Module):
         self.decoder = ConvDecoder(image_shape, widths, latent_dim)
 
     def encode(self, images: Tensor) -> Tensor:
-        """Images ``[n, c, h, w]`` to what the code's activation function takes, ``[n, d]``."""
+        """Images ``[n, c, h, w]`` to latents before the activation function, ``[n, d]``."""
         features: Tensor = self.encoder(images)
         return features
 
-    def decode(self, code: Tensor) -> Tensor:
-        """A code ``[n, d]`` to logits ``[n, c, h, w]``."""
-        logits: Tensor = self.decoder(code)
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents ``[n, d]`` to logits ``[n, c, h, w]``."""
+        logits: Tensor = self.decoder(latents)
         return logits
 
 
 class TiedLayer(nn.Module):
-    """One layer each way with the same weights: W x + b, and Wᵀ h + c.
+    """One layer in each direction with the same weights: W x + b, and Wᵀ h + c.
 
-    The rows of W are the features that a unit looks for, and also what it draws: sharing them
-    halves the parameters, and no unit can be quiet in one direction and loud in the other.
+    A row of W is the feature that a unit detects and also the one that it adds to the image.
+    Sharing W halves the parameters, and the scale of a unit cannot be shifted from the encoder to
+    the decoder.
     """
 
     def __init__(self, image_shape: ImageShape, units: int, unit_rows: bool = False) -> None:
@@ -113,13 +114,13 @@ class TiedLayer(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """W, ``[units, pixels]``; its rows have length 1 if ``unit_rows`` was asked for."""
+        """W, ``[units, pixels]``; its rows have length 1 if ``unit_rows`` is set."""
         return nn.functional.normalize(self.rows, dim=1) if self.unit_rows else self.rows
 
     def encode(self, images: Tensor) -> Tensor:
-        """Images ``[n, c, h, w]`` to what the code's activation function takes, ``[n, units]``."""
+        """Images ``[n, c, h, w]`` to latents before the activation function, ``[n, units]``."""
         return nn.functional.linear(images.flatten(1), self.weight, self.code_bias)
 
-    def decode(self, code: Tensor) -> Tensor:
-        """A code ``[n, units]`` to logits ``[n, c, h, w]``."""
-        return (code @ self.weight + self.pixel_bias).view(-1, *self.image_shape)
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents ``[n, units]`` to logits ``[n, c, h, w]``."""
+        return (latents @ self.weight + self.pixel_bias).view(-1, *self.image_shape)

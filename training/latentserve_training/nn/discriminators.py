@@ -1,8 +1,8 @@
-"""The network that tells images from samples, shared by the adversarial kinds.
+"""Discriminator network of the adversarial kinds of model.
 
-No batch normalisation: it would let the samples of a batch, real or not, decide each other's
-answers. What keeps D smooth instead is chosen in the configuration: spectral normalisation, a
-penalty on its slope (``adversarial_losses.gradient_penalty``), or both.
+It has no batch normalisation, because the logit of an image would depend on the other images of the
+batch. The configuration chooses how D is regularised instead: by spectral normalisation, by a
+gradient penalty (``adversarial_losses.gradient_penalty``), or by both.
 """
 
 import itertools
@@ -17,17 +17,17 @@ from latentserve_training.nn.blocks import KERNEL, PADDING, STRIDE, feature_shap
 from latentserve_training.nn.networks import NetworkConfig
 from latentserve_training.pixels import ImageShape
 
-LEAK = 0.2  # slope below zero (Radford et al. 2015, 1511.06434): D's gradient is all G learns from
-VARIANCE_FLOOR = 1e-8  # keeps the gradient of a square root finite where all images are equal
+LEAK = 0.2  # slope below zero (Radford et al. 2015, 1511.06434): G needs gradients from all units
+VARIANCE_FLOOR = 1e-8  # keeps the gradient of the square root finite if all images are equal
 
 
 @dataclass(frozen=True, kw_only=True)
 class DiscriminatorConfig(NetworkConfig):
     """The fields of the ``[model]`` table that shape the discriminator."""
 
-    # Of each stage that halves the image; where network is mlp, there are none of these.
+    # Widths of the stages that halve the image; not used if network is mlp.
     discriminator_channels: tuple[int, ...] = (24, 48)
-    discriminator_hidden: tuple[int, ...] = (128,)  # of the fully connected stages after them
+    discriminator_hidden: tuple[int, ...] = (128,)  # widths of the fully connected stages
     spectral_norm: bool = False
     minibatch_stddev: bool = False
 
@@ -42,18 +42,18 @@ class DiscriminatorConfig(NetworkConfig):
 
     @property
     def discriminator_stages(self) -> int:
-        """How many layers have features to compare."""
+        """The number of stages whose features can be compared."""
         convolutional = 0 if self.network == "mlp" else len(self.discriminator_channels)
         return convolutional + len(self.discriminator_hidden)
 
 
 class Discriminator(nn.Module):
-    """Images ``[n, c, h, w]`` in [0, 1] to features, and logits ``[n]``, positive for real ones.
+    """Images ``[n, c, h, w]`` in [0, 1] to features and logits ``[n]``, positive for real images.
 
     ``spectral_norm`` (Miyato et al. 2018, 1802.05957) divides each weight by its largest singular
-    value, followed by one power iteration per training step: D's slope is then bounded by 1.
-    ``minibatch_stddev`` (Karras et al. 2017, 1710.10196, section 3) tells the last layer how much
-    the images of the batch differ: samples that are all alike give themselves away.
+    value, tracked by one power iteration per training step: the slope of D is then at most 1.
+    ``minibatch_stddev`` (Karras et al. 2017, 1710.10196, section 3) gives the last layer the
+    standard deviation over the batch, by which it can detect collapsed samples.
     """
 
     def __init__(self, image_shape: ImageShape, config: DiscriminatorConfig) -> None:
@@ -81,7 +81,7 @@ class Discriminator(nn.Module):
 
     def forward(self, images: Tensor, layer: int = 1) -> tuple[Tensor, Tensor]:
         """The features of stage ``layer``, 1 or more, as rows ``[n, f]``; and logits ``[n]``."""
-        hidden = 2.0 * images - 1.0  # centred on the middle grey, as weights are on zero
+        hidden = 2.0 * images - 1.0  # to [-1, 1], centred on zero like the weights
         features = hidden
         for depth, stage in enumerate(self.stages, start=1):
             hidden = stage(hidden)

@@ -1,8 +1,9 @@
-"""A Gaussian mixture of latents: what Sample draws from where training gave the model no prior.
+"""Gaussian mixture over latents: the prior of models that are trained without one.
 
     p(z) = Σ_k π_k N(z; μ_k, L_k L_kᵀ)
 
-The numbers are rounded to what the file holds, so that every reader computes with the same ones.
+Parameters are rounded to the dtypes of the file, so that every reader computes with the same
+values.
 """
 
 import io
@@ -22,7 +23,7 @@ MIXTURE_FILE = "prior.npz"
 
 @dataclass(frozen=True)
 class LatentMixture:
-    """The weights, means and lower Cholesky factors of the components."""
+    """Weights, means and lower Cholesky factors of the components."""
 
     weights: np.ndarray  # π: float64 [components], above 0, sum 1
     means: np.ndarray  # μ: float32 [components, d]
@@ -30,11 +31,11 @@ class LatentMixture:
 
     @property
     def components(self) -> int:
-        """How many there are."""
+        """The number of components."""
         return len(self.weights)
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
-        """Draw float32 ``[count, d]``, on the CPU: z = μ_k + L_k ε, k ~ π, ε ~ N(0, I)."""
+        """Sample float32 ``[count, d]``, on the CPU: z = μ_k + L_k ε, k ~ π, ε ~ N(0, I)."""
         weights = torch.from_numpy(self.weights)
         chosen = torch.multinomial(weights, count, replacement=True, generator=generator)
         noise = torch.randn(count, self.means.shape[1], generator=generator)
@@ -57,17 +58,17 @@ class LatentMixture:
         return torch.stack(by_component).logsumexp(0)
 
     def to_bytes(self) -> bytes:
-        """The npz that the server reads; the same mixture gives the same bytes."""
+        """The npz file that the server reads; the same mixture gives the same bytes."""
         buffer = io.BytesIO()
         np.savez_compressed(buffer, weights=self.weights, means=self.means, factors=self.factors)
         return buffer.getvalue()
 
 
 def read_mixture(path: Path) -> LatentMixture:
-    """Read what :meth:`LatentMixture.to_bytes` gave.
+    """Read a file written from :meth:`LatentMixture.to_bytes`.
 
     Raises:
-        CheckpointError: If there is no such file, or it holds something else.
+        CheckpointError: If the file is missing or does not hold a mixture.
     """
     try:
         with np.load(path) as arrays:

@@ -1,9 +1,8 @@
-"""Losses and log-likelihoods.
+"""Losses and log-likelihoods, one value per image.
 
-Every function sums over pixels or latents and keeps one value per image, in nats where it is a
-log-probability; callers take the mean over the batch. Averaging over pixels instead would weight
-the reconstruction against any other term by 1 / (number of pixels) without saying so: a hidden β
-(Higgins et al. 2017) of that number.
+Every function sums over pixels or latents; log-probabilities are in nats. Callers take the mean
+over the batch. Averaging over pixels instead would scale the reconstruction term by 1 / (number of
+pixels) against any other term: a hidden β (Higgins et al. 2017) equal to the number of pixels.
 
 Shapes: images ``[n, c, h, w]``, latents ``[n, d]``, results ``[n]``.
 """
@@ -20,7 +19,7 @@ HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 def squared_error(reconstruction: Tensor, images: Tensor) -> Tensor:
     """‖x − x̂‖², summed over the pixels of each image.
 
-    Up to a constant and a factor this is −log p(x|z) of a Gaussian decoder with a fixed σ.
+    Up to a constant and a factor it is −log p(x|z) of a Gaussian decoder with a fixed σ.
     """
     return (reconstruction - images).square().flatten(1).sum(1)
 
@@ -28,8 +27,8 @@ def squared_error(reconstruction: Tensor, images: Tensor) -> Tensor:
 def cross_entropy(logits: Tensor, images: Tensor) -> Tensor:
     """−Σ x log p + (1 − x) log(1 − p) with p = sigmoid(logits), in nats per image.
 
-    Takes logits, not probabilities: log(sigmoid(l)) is computed without overflow. For grey pixels
-    it is a loss, not a likelihood; it is the Bernoulli likelihood where pixels are 0 or 1.
+    From logits, log(sigmoid(l)) is computed without overflow. It is the Bernoulli likelihood if
+    pixels are 0 or 1; for grey pixels it is a loss and not a likelihood.
     """
     loss = functional.binary_cross_entropy_with_logits(logits, images, reduction="none")
     return loss.flatten(1).sum(1)
@@ -43,7 +42,7 @@ def gaussian_log_likelihood(mean: Tensor, log_sigma: Tensor, images: Tensor) -> 
 
     Args:
         mean: The decoder's output, ``[n, c, h, w]``.
-        log_sigma: Scalar, the natural logarithm of σ in the pixels' units.
+        log_sigma: Scalar, the natural logarithm of σ in the units of the pixels.
         images: ``[n, c, h, w]``.
     """
     pixels = images[0].numel()
@@ -52,7 +51,7 @@ def gaussian_log_likelihood(mean: Tensor, log_sigma: Tensor, images: Tensor) -> 
 
 
 def kl_by_latent(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(N(mean, diag(exp(log_variance))) ‖ N(0, I)) in nats, latent by latent: ``[n, d]``.
+    """KL(N(mean, diag(exp(log_variance))) ‖ N(0, I)) in nats for each latent, ``[n, d]``.
 
     Kingma & Welling 2013 (1312.6114), appendix B: ½ (μ² + σ² − 1 − log σ²).
 
@@ -60,7 +59,7 @@ def kl_by_latent(mean: Tensor, log_variance: Tensor) -> Tensor:
         mean: ``[n, d]``.
         log_variance: ``[n, d]``, natural logarithm of the variance.
     """
-    # expm1 keeps the digits where the posterior is close to the prior.
+    # expm1 keeps the precision if the posterior is close to the prior.
     return 0.5 * (mean.square() + torch.expm1(log_variance) - log_variance)
 
 
@@ -70,12 +69,12 @@ def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
 
 
 def log_prior_over_posterior(latents: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
-    """Log p(z) − log q(z|x) at draws from q, in nats; its mean over q is minus the KL.
+    """Log p(z) − log q(z|x) at samples from q, in nats; its mean over q is minus the KL.
 
     Args:
-        latents: ``[k, n, d]``, k draws for each image.
-        mean: Of q, ``[n, d]``.
-        log_variance: Of q, ``[n, d]``.
+        latents: ``[k, n, d]``, k samples for each image.
+        mean: Mean of q, ``[n, d]``.
+        log_variance: Log-variance of q, ``[n, d]``.
 
     Returns:
         ``[k, n]``. The normalising constants of the two normal densities cancel.
@@ -89,6 +88,6 @@ def importance_weighted_bound(log_weights: Tensor) -> Tensor:
     """Log 1/k Σ w of k importance weights ``[k, n]`` per image: a lower bound of log p(x), ``[n]``.
 
     Burda et al. 2015 (1509.00519), equation 8, with w = p(x|z) p(z) / q(z|x) and z from q(z|x).
-    k = 1 gives a one-sample ELBO; the mean over draws rises with k towards log p(x) (theorem 1).
+    k = 1 gives a one-sample ELBO; the expected bound rises with k towards log p(x) (theorem 1).
     """
     return torch.logsumexp(log_weights, 0) - math.log(len(log_weights))

@@ -1,8 +1,8 @@
-"""The encoders and decoders that a configuration chooses between.
+"""Encoders and decoders, chosen by the configuration.
 
 ``conv``      stages that halve the image, ReLU between them (``blocks.py``)
 ``residual``  the same with residual blocks at each size (He et al., 1603.05027): better, slower
-``mlp``       fully connected; with no hidden layer, a linear map
+``mlp``       fully connected; without hidden layers, a linear map
 """
 
 import itertools
@@ -28,10 +28,10 @@ class NetworkConfig:
     """The fields of the ``[model]`` table that shape encoder and decoder."""
 
     network: Literal["conv", "residual", "mlp"] = "conv"
-    channels: tuple[int, ...] = (24, 48)  # of each encoder stage; the decoder mirrors them
+    channels: tuple[int, ...] = (24, 48)  # widths of the encoder stages; the decoder mirrors them
     residual_blocks: int = 1  # at each size, with residual
-    # Channels that a 1×1 convolution leaves for the dense layer to the code, with residual; 0: all
-    # of them. Wide codes need it: that layer holds most of their weights.
+    # Channels between the stages and the dense layer to the latents, reduced by a 1×1 convolution,
+    # with residual; 0 for no reduction. With many latents that layer holds most of the weights.
     code_channels: int = 0
     hidden: tuple[int, ...] = (400,)  # widths between pixels and latents, with mlp; may be empty
 
@@ -48,7 +48,7 @@ def build_encoder(image_shape: ImageShape, config: NetworkConfig, outputs: int) 
     """A module from images ``[n, c, h, w]`` in [0, 1] to ``[n, outputs]``.
 
     Raises:
-        ValueError: If the image cannot be halved as often as there are stages.
+        ValueError: If the image cannot be halved once per stage.
     """
     if config.network == "mlp":
         return MLPEncoder(image_shape, config.hidden, outputs)
@@ -58,7 +58,11 @@ def build_encoder(image_shape: ImageShape, config: NetworkConfig, outputs: int) 
 
 
 def build_decoder(image_shape: ImageShape, config: NetworkConfig, latent_dim: int) -> nn.Module:
-    """A module from latents ``[n, latent_dim]`` to logits ``[n, c, h, w]``; see build_encoder."""
+    """A module from latents ``[n, latent_dim]`` to logits ``[n, c, h, w]``.
+
+    Raises:
+        ValueError: If the image cannot be halved once per stage.
+    """
     if config.network == "mlp":
         return MLPDecoder(image_shape, config.hidden, latent_dim)
     if config.network == "residual":
@@ -94,7 +98,7 @@ class MLPDecoder(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """x + f(x), f two 3×3 convolutions; f starts as zero, so that depth costs nothing at first."""
+    """x + f(x), where f is two 3×3 convolutions; f is zero at first, so the block starts as x."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -105,14 +109,14 @@ class ResidualBlock(nn.Module):
         self.activation = nn.SiLU()
 
     def forward(self, features: Tensor) -> Tensor:
-        """Add what the convolutions make of ``[n, width, h, w]``."""
+        """Add the output of the convolutions to ``[n, width, h, w]``."""
         inner = self.activation(self.first(self.activation(features)))
         result: Tensor = features + self.second(inner)
         return result
 
 
 class ResidualEncoder(nn.Module):
-    """Images ``[n, c, h, w]`` to ``[n, outputs]``: halve, then residual blocks, for each width."""
+    """Images ``[n, c, h, w]`` to ``[n, outputs]``; each stage halves, then adds residual blocks."""
 
     def __init__(self, image_shape: ImageShape, config: NetworkConfig, outputs: int) -> None:
         super().__init__()
@@ -151,7 +155,7 @@ class ResidualDecoder(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         """Decode a batch."""
-        # unflatten, not view with a size from the batch: the exporter would bake that number in.
+        # unflatten, because a view with a size from the batch becomes a constant in the graph.
         logits: Tensor = self.stages(self.expand(latents).unflatten(1, self.features))
         return logits
 

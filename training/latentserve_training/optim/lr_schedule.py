@@ -1,4 +1,4 @@
-"""The learning rate over a run: linear warm-up, then half a cosine down to zero."""
+"""Learning rate schedule: linear warm-up, then half a cosine down to zero."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -11,8 +11,8 @@ from latentserve_training.optim.optimizer import OptimizerConfig
 class LearningRateSchedule:
     """Sets the learning rates of all optimisers, each relative to its own peak.
 
-    The rate depends on the number of the step alone. So there is no state to save, and a step that
-    is skipped moves it on like any other.
+    The rate depends on the step number alone, so the schedule has no state to save, and a skipped
+    step counts like any other.
     """
 
     def __init__(
@@ -22,7 +22,7 @@ class LearningRateSchedule:
         total_steps: int,
     ) -> None:
         self._factor = learning_rate_factor(config, total_steps)
-        # The peaks are those of new optimisers: a checkpoint holds the rates of its last step.
+        # Peaks are read from new optimisers: a checkpoint holds the rates of its last step.
         self._groups = [
             (optimizer, index, group["lr"])
             for optimizer in optimizers.values()

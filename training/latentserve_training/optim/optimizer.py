@@ -1,4 +1,4 @@
-"""Optimiser settings and single optimiser steps, over one or several processes."""
+"""Optimiser configuration and single optimiser steps, in one or several processes."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,7 +15,7 @@ from latentserve_training.errors import NonFiniteLossError
 class OptimizerConfig:
     """The fields of the ``[optimizer]`` table."""
 
-    learning_rate: float = 2e-3  # at the peak: it rises for warmup_steps, then falls as a cosine
+    learning_rate: float = 2e-3  # peak: the rate rises for warmup_steps, then falls as a cosine
     warmup_steps: int = 200
     beta1: float = 0.9
     beta2: float = 0.999
@@ -42,9 +42,9 @@ def minimise(
 
     Args:
         loss: Scalar.
-        optimizer: Of the weights to change.
+        optimizer: Optimiser of the weights to change.
         max_gradient_norm: See :func:`take_step`.
-        terms: What the loss consists of, by name: an error then says which of them is not finite.
+        terms: Terms of the loss by name; an error then names the term that is not finite.
 
     Raises:
         NonFiniteLossError: If the loss or its gradient is NaN or infinite; no weight has changed.
@@ -58,11 +58,11 @@ def minimise(
 
 
 def take_step(optimizer: torch.optim.Optimizer, max_gradient_norm: float) -> None:
-    """Step with the gradients that are there, at most ``max_gradient_norm`` long (0: any).
+    """Take a step with the current gradients, clipped to ``max_gradient_norm`` (0: not clipped).
 
-    Every kind's steps come through here: where several processes train the model, the gradients
-    are averaged over them first. So all must come here alike; what decides whether there is a step
-    must be the same in every process.
+    All kinds of model take their steps here. If several processes train the model, the gradients
+    are averaged over them first, so all processes must call this for the same steps: a condition
+    for a step must have the same result in every process.
 
     Raises:
         NonFiniteLossError: If the gradient is NaN or infinite; no weight has changed.
@@ -71,18 +71,18 @@ def take_step(optimizer: torch.optim.Optimizer, max_gradient_norm: float) -> Non
     distributed.average_gradients(parameters)
     limit = max_gradient_norm if max_gradient_norm > 0 else float("inf")
     norm = nn.utils.clip_grad_norm_(parameters, limit)
-    if not bool(torch.isfinite(norm)):  # the same in every process, so they need not ask each other
+    if not bool(torch.isfinite(norm)):  # equal in all processes, so no exchange is needed
         raise NonFiniteLossError(f"the gradient is {norm.item()}")
     optimizer.step()
 
 
 def _skip_in_all_processes(optimizer: torch.optim.Optimizer, max_gradient_norm: float) -> None:
-    """Let the other processes, which wait for this one's gradients, skip the step as well."""
+    """Make the other processes, which wait for the gradients of this one, skip the step too."""
     if distributed.size() == 1:
         return
     for parameter in _parameters(optimizer):
         parameter.grad = torch.full_like(parameter, float("nan"))
-    with suppress(NonFiniteLossError):  # the loss that the caller tells of is what caused it
+    with suppress(NonFiniteLossError):  # the caller raises the error with the loss that caused it
         take_step(optimizer, max_gradient_norm)
     optimizer.zero_grad(set_to_none=True)
 
@@ -100,16 +100,17 @@ def _name_bad_terms(terms: Mapping[str, Tensor]) -> str:
     return f" ({', '.join(bad)})" if bad else ""
 
 
-def require_finite(what: str, value: Tensor) -> None:
-    """Raise unless every element is finite, in every process that trains this model.
+def require_finite(name: str, value: Tensor) -> None:
+    """Check that every element is finite in every process that trains this model.
 
-    To be called by all of them alike, and so not in validation, which the first one does alone.
+    All processes must call it, so it must not be called in validation, which only the first
+    process does.
 
     Raises:
-        NonFiniteLossError: Naming ``what``.
+        NonFiniteLossError: If an element is NaN or infinite; the message contains ``name``.
     """
     bad = value.detach()[~torch.isfinite(value.detach())]
     if not distributed.true_in_all_processes(not len(bad)):
         raise NonFiniteLossError(
-            f"{what} is {bad[0].item() if len(bad) else 'not finite in another process'}"
+            f"{name} is {bad[0].item() if len(bad) else 'not finite in another process'}"
         )

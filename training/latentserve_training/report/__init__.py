@@ -1,4 +1,5 @@
-"""Results for people: the end of a run, records of runs, tables and plots.
+"""Reports: the end of a run, records of runs, tables and plots.
 
-Models, metrics and records come in; files for people go out. May import everything but `__main__`.
+Models, metrics and records come in; tables, plots and pages go out. May import everything except
+`__main__`.
 """

@@ -1,4 +1,4 @@
-"""Finishes a run: measures the best checkpoint, draws the figures, keeps what the export needs."""
+"""Completes a run: evaluates the best checkpoint and writes metrics, plots and example images."""
 
 import io
 from dataclasses import replace
@@ -27,20 +27,20 @@ EXAMPLE_IMAGES = 8
 
 
 def train_reference(config: RunConfig, data: ImageData, folder: RunFolder) -> LatentModel | None:
-    """Train what the kind is measured against, in the folder ``reference`` of the run.
+    """Train the reference model of the kind in the folder ``reference`` of the run.
 
     Returns:
-        The model; None where the kind is measured against closed forms alone.
+        The reference model; None if the baselines of the kind have a closed form.
     """
     reference = KINDS[config.kind].reference
     if reference is None:
         return None
     model = reference(config.model)
     config = replace(config, kind=kind_of(model), model=model)
-    print(f"training the reference of {config.name}, to measure it against", flush=True)
-    own_folder = RunFolder(folder.path / "reference")
-    # One that is complete, or was interrupted, is not trained again.
-    best = train(config, data, own_folder, resume=own_folder.last.is_file())
+    print(f"training the reference model of {config.name}, its baseline", flush=True)
+    reference_folder = RunFolder(folder.path / "reference")
+    # A reference that is complete is not trained again; an interrupted one is resumed.
+    best = train(config, data, reference_folder, resume=reference_folder.last.is_file())
     return load_model(config, best)
 
 
@@ -51,10 +51,10 @@ def finish_run(
     history: list[dict[str, Any]],
     folder: RunFolder,
 ) -> dict[str, Metric]:
-    """Evaluate the best checkpoint and write figures, ``evaluation.json`` and ``examples.npz``."""
+    """Evaluate the best checkpoint and write plots, ``evaluation.json`` and ``examples.npz``."""
     model = load_model(config, best)
     if config.sampler.components:
-        print(f"fitting {config.sampler.components} Gaussians to the codes", flush=True)
+        print(f"fitting {config.sampler.components} Gaussians to the latents", flush=True)
         mixture = fit_sampler(
             model, data.train, config.sampler, config.seed, config.training.threads
         )
@@ -90,18 +90,18 @@ def finish_run(
 
 
 def training_command(config: RunConfig, data_name: str) -> str:
-    """What to type to train such a model: the nearest preset, and what differs from it."""
+    """The command line that reproduces a run, from the nearest preset."""
     presets = {}
     for path in PRESETS_FOLDER.glob("*.toml"):
         try:
             presets[path.stem] = load_config(str(path)).as_dict()
-        except ConfigError:  # no reason to lose a trained model
+        except ConfigError:  # an invalid preset must not fail a finished run
             continue
     return command_of("train", config.as_dict(), presets, data_name)
 
 
 def metrics_table(metrics: dict[str, Metric]) -> str:
-    """The figures beside their baselines, one line each."""
+    """A text table of metrics and their baselines, one line each."""
     header = ("metric", "value", "baseline", "", "unit")
     lines = [header] + [
         (

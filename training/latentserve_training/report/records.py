@@ -1,4 +1,4 @@
-"""What runs reached, as small JSON files that are kept when the runs are gone."""
+"""Records of runs: small JSON files with the metrics and the provenance of each run."""
 
 import json
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from latentserve_training.train.run_folder import RunFolder, write_json
 from latentserve_training.train.trained_model import read_evaluation
 
 Record = dict[str, Any]
-"""The content of one file, as :func:`record_of` gives it."""
+"""The content of one file, as returned by :func:`record_of`."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Records:
     folder: Path
 
     def read(self) -> list[Record]:
-        """All of them, by name and seed.
+        """Read all records, sorted by name and seed.
 
         Raises:
             CheckpointError: If one cannot be read.
@@ -37,7 +37,7 @@ class Records:
         return sorted(records, key=lambda record: (record["config"]["name"], record["seed"]))
 
     def add(self, record: Record) -> Path:
-        """Write one; a record of the same name and seed is replaced."""
+        """Write a record; one of the same name and seed is replaced."""
         self.folder.mkdir(parents=True, exist_ok=True)
         seed = f"-seed{record['seed']}" if record["seed"] else ""
         path = self.folder / f"{record['config']['name']}{seed}.json"
@@ -46,15 +46,15 @@ class Records:
 
 
 def record_of(run: RunFolder, on_this_machine: bool = False) -> Record:
-    """What a finished run reached, how, and on what.
+    """The record of a finished run: metrics, command, machine and versions.
 
     Args:
-        run: Written by the ``train`` command.
-        on_this_machine: Where the run does not say which machine trained it: it was this one.
+        run: Run folder written by the command ``train``.
+        on_this_machine: Record this machine if the run does not name the one that trained it.
 
     Raises:
-        CheckpointError: If it is not finished or cannot be read.
-        ConfigError: If its configuration is not one of this version.
+        CheckpointError: If the run is not finished or cannot be read.
+        ConfigError: If its configuration is not valid in this version of the code.
     """
     evaluation = read_evaluation(run)
     try:
@@ -62,7 +62,7 @@ def record_of(run: RunFolder, on_this_machine: bool = False) -> Record:
         lines = run.metrics.read_text(encoding="utf-8").splitlines()
         epochs = [json.loads(line) for line in lines]
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{run.path} is no run: {error}") from error
+        raise CheckpointError(f"{run.path} is not a run folder: {error}") from error
     config = parse_config(values)
     seconds = sum(epoch.get("seconds", 0.0) for epoch in epochs)
     fallback = machine(config.training.device) if on_this_machine else {"cpu": UNKNOWN}

@@ -1,4 +1,4 @@
-"""The figures to reach, from ``anchors.toml``, and whether records of runs reach them."""
+"""Targets for metrics, from ``anchors.toml``, and comparison with records of runs."""
 
 import math
 import tomllib
@@ -16,7 +16,7 @@ LABELS = ("verified by running", "read in source", "derived", "recalled, not ver
 
 @dataclass(frozen=True)
 class Anchor:
-    """What others reached, or a bound."""
+    """A published or derived value that justifies a target."""
 
     text: str
     source: str
@@ -29,7 +29,7 @@ class Anchor:
 
 @dataclass(frozen=True)
 class Target:
-    """One figure to reach."""
+    """A target for one metric of some models."""
 
     name: str
     where: Mapping[str, Any]  # dotted key of a record's configuration → value
@@ -38,7 +38,7 @@ class Target:
     compare: str = "value"  # one of COMPARISONS
     at_most: float = math.inf
     at_least: float = -math.inf
-    seeds: int = 1  # runs that are wanted
+    seeds: int = 1  # required number of runs
 
     def __post_init__(self) -> None:
         if self.compare not in COMPARISONS:
@@ -48,7 +48,7 @@ class Target:
 
     @property
     def reach(self) -> str:
-        """The condition, for a table."""
+        """The condition as text for a table."""
         if math.isinf(self.at_least):
             return f"≤ {self.at_most:g}"
         return f"≥ {self.at_least:g}"
@@ -58,7 +58,7 @@ class Target:
         return self.at_least <= value <= self.at_most
 
     def value_of(self, record: Mapping[str, Any]) -> float:
-        """The figure of a record that :func:`matches` approves; NaN where it does not have it."""
+        """The value of a record for this target; NaN if the record does not have the metric."""
         metric = record["metrics"].get(self.metric)
         if metric is None:
             return math.nan
@@ -72,16 +72,16 @@ class Target:
 
 
 def matches(record: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
-    """Whether all settings of a record's configuration are those."""
+    """Whether the configuration of a record has all settings in ``where``."""
     settings = flat_values(record["config"])
     return all(key in settings and settings[key] == value for key, value in where.items())
 
 
 def read_targets(path: Path) -> tuple[Target, ...]:
-    """Read the file; none where there is no such file.
+    """Read the targets; empty if the file does not exist.
 
     Raises:
-        ConfigError: If it does not hold targets and their anchors.
+        ConfigError: If the file does not hold targets and their anchors.
     """
     if not path.is_file():
         return ()
@@ -95,4 +95,4 @@ def read_targets(path: Path) -> tuple[Target, ...]:
             for target in content["figure"]
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path} is no list of figures to reach: {error}") from error
+        raise ConfigError(f"{path} is not a list of targets: {error}") from error

@@ -1,7 +1,7 @@
-"""Checkpoints: everything that a run needs to go on as if it had never stopped.
+"""Checkpoints: the complete state of a run, from which it can be resumed exactly.
 
-Only tensors and plain values are stored, and only those are read back (``weights_only=True``): a
-checkpoint from somebody else can hold wrong numbers, but no code.
+Only tensors and plain values are stored, and only those are loaded (``weights_only=True``): a
+checkpoint from an untrusted source can hold wrong values, but it cannot run code.
 """
 
 import os
@@ -20,23 +20,23 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state after a whole number of epochs."""
+    """The state of a run after a number of complete epochs."""
 
-    epoch: int  # epochs finished
+    epoch: int  # completed epochs
     config: dict[str, Any]
     image_shape: tuple[int, int, int]
     data_sha256: str
     model: dict[str, Tensor]
     optimizers: dict[str, Any]
-    random_state: Tensor  # of the generator that shuffles and draws noise
+    random_state: Tensor  # of the generator for shuffling and noise
     best_epoch: int
     best_loss: float
-    history: list[dict[str, Any]]  # one row per epoch, as in metrics.jsonl
-    processes: int = 1  # that trained together; the noise they draw depends on it
+    history: list[dict[str, Any]]  # one entry per epoch, as in metrics.jsonl
+    processes: int = 1  # that train the model; their noise depends on this number
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
-    """Write it beside ``path`` and rename: a crash leaves the old file or the new one."""
+    """Write a temporary file and rename it to ``path``, so a crash cannot leave a partial file."""
     temporary = path.with_name(f".{path.name}.tmp")
     with temporary.open("wb") as file:
         torch.save({"format": FORMAT, **vars(checkpoint)}, file)
@@ -46,21 +46,21 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint, tensors onto the CPU.
+    """Read a checkpoint, with its tensors on the CPU.
 
     Raises:
         CheckpointError: If it is missing, damaged or of another format.
     """
     if not path.is_file():
-        raise CheckpointError(f"there is no checkpoint {path}; train the model first")
+        raise CheckpointError(f"the checkpoint {path} does not exist; train the model first")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         if content.pop("format") != FORMAT:
             raise CheckpointError(f"{path} was written by another version; train again")
-        content.pop("schedulers", None)  # of runs from before the rate was a function of the step
+        content.pop("schedulers", None)  # field of older checkpoints, no longer used
         return Checkpoint(**content)
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
         first_line = str(error).partition("\n")[0]
         raise CheckpointError(f"{path} is damaged ({first_line}); train again") from error
     except (AttributeError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} is no checkpoint of this program") from error
+        raise CheckpointError(f"{path} is not a checkpoint of latentserve-training") from error

@@ -1,8 +1,8 @@
-"""The training loop, readable top to bottom.
+"""Training loop: epochs, validation, checkpoints and resumption.
 
-One generator on the CPU shuffles the images and draws all noise; its state is part of the
+One generator on the CPU shuffles the images and generates all noise. Its state is part of the
 checkpoint, so a run that is stopped after any epoch and resumed ends with the same weights, bit for
-bit, as one that was not (on a CPU, with the same number of threads).
+bit, as an uninterrupted run (on a CPU, with the same number of threads).
 """
 
 import json
@@ -30,12 +30,12 @@ from latentserve_training.train.precision import explain_compiler_limits, prepar
 from latentserve_training.train.progress import Progress
 from latentserve_training.train.run_folder import RunFolder, write_json, write_text
 
-# They decide when a run ends, not what a step does: a resumed run may have others.
+# Settings that a resumed run may change: they affect when a run ends, not its steps.
 CHANGEABLE = frozenset({"training.max_skipped_steps", "training.patience_epochs"})
 
 
 def build_model(config: RunConfig, image_shape: ImageShape) -> LatentModel:
-    """A new model with weights drawn from the configuration's seed.
+    """A new model, whose initial weights depend on the seed of the configuration.
 
     Raises:
         ConfigError: If the kind cannot be built for images of this shape.
@@ -56,10 +56,10 @@ def train(
         The checkpoint with the lowest validation loss.
 
     Raises:
-        CheckpointError: If the folder holds a run already, or holds none to resume, or one of
-            another configuration or other data.
-        ConfigError: If the model, the device, the precision or a compiler cannot be had.
-        NonFiniteLossError: If training diverges; the last good checkpoint stays.
+        CheckpointError: If the folder already holds a run, or holds no run to resume, or a run
+            with another configuration or other data.
+        ConfigError: If the model, the device, the precision or a compiler is not available.
+        NonFiniteLossError: If training diverges; the last good checkpoint is kept.
         ProcessGroupError: If another process that trains the same model has failed.
     """
     device = distributed.choose_device(config.training.device)
@@ -68,14 +68,14 @@ def train(
         folder.create(resume)
     model = build_model(config, data.image_shape)
     check_sampler(config.sampler, model, len(data.train))
-    if not resume:  # or the checkpoint holds what came of it
+    if not resume:  # a checkpoint already holds the result
         model.initialise_from_data(data.train)
     model.to(device)
     prepare_networks(model, config.training, device)
     run = _Run(config, data, model, model.optimizers(config.optimizer))
     steps_per_epoch = math.ceil(len(data.train) / config.training.batch_size)
     epochs, patience = config.training.epochs, config.training.patience_epochs
-    # Before a checkpoint is loaded, which holds the rates of its last step.
+    # Created before a checkpoint is loaded, because that holds the rates of its last step.
     schedule = LearningRateSchedule(run.optimizers, config.optimizer, steps_per_epoch * epochs)
     if resume:
         run.restore(load_checkpoint(folder.last))
@@ -90,7 +90,7 @@ def train(
             row = _train_epoch(run, schedule, guard, progress)
             row |= _validate_once(run)
         except NonFiniteLossError as error:
-            kept = f"epoch {run.epoch} is kept in {folder.last}" if run.epoch else "nothing kept"
+            kept = f"epoch {run.epoch} is kept in {folder.last}" if run.epoch else "nothing is kept"
             raise NonFiniteLossError(
                 f"training diverged in epoch {run.epoch + 1}: {error}. Lower "
                 f"optimizer.learning_rate (now {config.optimizer.learning_rate:g}) or set "
@@ -106,7 +106,7 @@ def train(
             f"stopped early, after epoch {run.epoch}: the validation loss is not better than in "
             f"epoch {run.best_epoch} (training.patience_epochs = {patience})"
         )
-    distributed.wait_for_all()  # until the first has written the last epoch
+    distributed.wait_for_all()  # until the first process has written the last epoch
     return load_checkpoint(folder.best)
 
 
@@ -119,13 +119,13 @@ def validate(model: LatentModel, images: Tensor, seed: int) -> dict[str, float]:
 
 @dataclass
 class _Run:
-    """A run between two epochs: what its checkpoint holds."""
+    """The state of a run between two epochs, as stored in its checkpoint."""
 
     config: RunConfig
     data: ImageData
     model: LatentModel
     optimizers: dict[str, torch.optim.Optimizer]
-    epoch: int = 0  # epochs finished
+    epoch: int = 0  # completed epochs
     best_epoch: int = 0
     best_loss: float = math.inf
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -175,7 +175,7 @@ class _Run:
 def _train_epoch(
     run: _Run, schedule: LearningRateSchedule, guard: StepGuard, progress: Progress
 ) -> dict[str, Any]:
-    """One pass over the images; gives the means of the losses over those of all good steps."""
+    """Train for one epoch; return the means of the losses over the images of all finite steps."""
     model, images, config = run.model.train(), run.data.train, run.config
     device = next(model.parameters()).device
     noise = distributed.noise_generator(config.seed, run.epoch + 1, run.generator)
@@ -194,7 +194,7 @@ def _train_epoch(
             guard.skip(step + 1, error)
             continue
         used_images += len(rows)
-        weight = distributed.local_share() * len(rows)  # how many images these losses stand for
+        weight = distributed.local_share() * len(rows)  # number of images of these losses
         for name, value in losses.items():
             sums[name] = sums.get(name, torch.zeros((), device=device)) + value * weight
         progress.show(losses, guard.skipped)
@@ -210,18 +210,18 @@ def _train_epoch(
 
 
 def _validate_once(run: _Run) -> dict[str, float]:
-    """The validation losses, which the first process computes for all."""
+    """The validation losses, which the first process computes for all processes."""
     distributed.copy_buffers_from_first(run.model)
-    own: dict[str, float] | None = None
+    computed: dict[str, float] | None = None
     if distributed.is_first():
-        own = validate(run.model, run.data.validation, run.config.seed)
-    losses = distributed.broadcast_from_first(own)
+        computed = validate(run.model, run.data.validation, run.config.seed)
+    losses = distributed.broadcast_from_first(computed)
     require_finite("the validation loss", torch.tensor(losses["loss"]))
     return {f"validation_{name}": value for name, value in losses.items()}
 
 
 def _write_epoch(state: Checkpoint, folder: RunFolder) -> None:
-    # Best before last: a crash between the two repeats an epoch and loses nothing.
+    # Best before last: after a crash between the two, the epoch is repeated and nothing is lost.
     if state.best_epoch == state.epoch:
         save_checkpoint(state, folder.best)
     save_checkpoint(state, folder.last)
@@ -234,12 +234,13 @@ def _require_same_run(state: Checkpoint, config: RunConfig, data: ImageData) -> 
         if before.get(key) != now.get(key):
             raise CheckpointError(
                 f"cannot resume: {key} was {before.get(key)!r} and is now {now.get(key)!r}; "
-                "repeat the old value, or start a new run with --out"
+                "use the old value, or start a new run with --out"
             )
     if state.processes != distributed.size():
         raise CheckpointError(
-            f"cannot resume: {state.processes} processes trained this run, and now there are "
-            f"{distributed.size()}; start torchrun with --nproc-per-node {state.processes}"
+            f"cannot resume: {state.processes} processes trained this run, but "
+            f"{distributed.size()} are running; start torchrun with --nproc-per-node "
+            f"{state.processes}"
             if state.processes > 1
             else "cannot resume: a single process trained this run; start it without torchrun"
         )
@@ -248,10 +249,10 @@ def _require_same_run(state: Checkpoint, config: RunConfig, data: ImageData) -> 
 
 
 def _with_defaults(before: dict[str, Any]) -> dict[str, Any]:
-    """An older run's configuration with the keys added since: their defaults change nothing."""
+    """A stored configuration, completed by the defaults of keys that it does not have."""
     try:
         return parse_config(before).as_dict()
-    except ConfigError:  # a key is gone since: the comparison names it
+    except ConfigError:  # it has a key that no longer exists: the comparison names it
         return before
 
 

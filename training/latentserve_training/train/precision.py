@@ -1,9 +1,9 @@
-"""Faster arithmetic for the networks: bfloat16 and compiled kernels, where a run asks for them.
+"""Optional bfloat16 arithmetic and compilation of the networks in training.
 
-Both work on the outermost submodules that are called as functions (encoder, decoder,
-discriminator), in place: the names in the checkpoint stay, and the losses stay outside. What
-leaves a network is float32 again, so losses, log-likelihoods and latents are computed in float32.
-bfloat16 is for training steps alone: validation chooses the model that is exported, and that one
+Both are applied in place to the outermost submodules with a ``forward`` (encoder, decoder,
+discriminator), so the names in the checkpoint do not change and losses are not affected. The
+outputs of a network are converted to float32, so losses, log-likelihoods and latents are computed
+in float32. bfloat16 is used only in training steps: validation selects the model to export, which
 runs in float32.
 """
 
@@ -23,15 +23,15 @@ def prepare_networks(model: nn.Module, config: LoopConfig, device: torch.device)
     """Apply ``precision`` and ``compile`` to the networks of a model that is on its device.
 
     Raises:
-        ConfigError: If the model has no network to apply them to, or there is no compiler.
+        ConfigError: If the model has no network to apply them to, or no compiler is found.
     """
     if config.precision == "float32" and not config.compile:
         return
     found = networks(model)
     if not found:
         raise ConfigError(
-            "this kind of model is computed without a network of its own: set "
-            "training.precision = 'float32' and training.compile = false, which is as fast"
+            "this kind of model has no separate network: set training.precision = 'float32' and "
+            "training.compile = false, which is as fast"
         )
     if config.precision == "bfloat16":
         for network in found:
@@ -43,21 +43,21 @@ def prepare_networks(model: nn.Module, config: LoopConfig, device: torch.device)
 
 
 def networks(model: nn.Module) -> list[nn.Module]:
-    """The outermost submodules that have a ``forward`` of their own."""
+    """The outermost submodules that define ``forward``."""
     found = []
     for child in model.children():
         if type(child).forward is not nn.Module.forward:
             found.append(child)
-        else:  # a mere holder, such as ModuleList
+        else:  # a container, such as ModuleList
             found += networks(child)
     return found
 
 
 def run_in_bfloat16(network: nn.Module, device_type: str) -> None:
-    """Let the network compute in bfloat16 while it is trained; its outputs are float32.
+    """Make the network compute in bfloat16 in training mode; its outputs are float32.
 
-    Weights stay float32, and torch chooses what is safe in bfloat16 (Micikevicius et al. 2017,
-    1710.03740); its range is that of float32, so no loss has to be scaled.
+    Weights stay float32, and autocast selects the operations that are safe in bfloat16
+    (Micikevicius et al. 2017, 1710.03740). Its range is that of float32, so losses need no scaling.
     """
     forward: Callable[..., Any] = network.forward
 
@@ -76,10 +76,10 @@ def run_in_bfloat16(network: nn.Module, device_type: str) -> None:
 
 @contextmanager
 def explain_compiler_limits() -> Iterator[None]:
-    """Say what to do where a compiled network meets what torch.compile cannot do.
+    """Replace errors about limits of torch.compile by errors that name the setting.
 
     Raises:
-        ConfigError: In place of torch's error about gradients of gradients.
+        ConfigError: If the loss needs gradients of gradients.
     """
     try:
         yield
@@ -93,15 +93,15 @@ def explain_compiler_limits() -> Iterator[None]:
 
 
 def _require_compiler(device: torch.device) -> None:
-    """Compile something small: the only check that knows all that can be missing."""
+    """Compile a small function: no other check covers all parts of a compiler."""
     probe = torch.compile(_probe)
     try:
         probe(torch.zeros(8, device=device))
-    except Exception as error:  # of a class that differs from back end to back end
+    except Exception as error:  # its class depends on the back end
         first_line = str(error).strip().partition("\n")[0]
         raise ConfigError(
-            f"training.compile found no working compiler ({first_line}); install g++ (and, for a "
-            "GPU, triton), or set training.compile = false"
+            f"training.compile found no working compiler ({first_line}); install g++ and "
+            "Python's headers (and, for a GPU, triton), or set training.compile = false"
         ) from error
 
 

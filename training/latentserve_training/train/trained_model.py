@@ -1,4 +1,4 @@
-"""Reads a finished run: its model, evaluation and example images."""
+"""Reader of a finished run: its model, evaluation and example images."""
 
 import json
 from typing import Any
@@ -19,7 +19,7 @@ def load_model(config: RunConfig, checkpoint: Checkpoint) -> LatentModel:
     """The model of a checkpoint, in evaluation mode on the CPU.
 
     Raises:
-        CheckpointError: If the weights are not those of this kind of model.
+        CheckpointError: If the weights do not fit this kind of model.
     """
     model = build_model(config, checkpoint.image_shape)
     try:
@@ -32,7 +32,7 @@ def load_model(config: RunConfig, checkpoint: Checkpoint) -> LatentModel:
 def load_finished_model(
     config: RunConfig, checkpoint: Checkpoint, folder: RunFolder
 ) -> LatentModel:
-    """The model of a checkpoint with the mixture that was fitted to its codes, if any.
+    """The model of a checkpoint with the mixture that was fitted to its latents, if any.
 
     Raises:
         CheckpointError: If the weights do not fit, or the mixture is missing.
@@ -44,7 +44,7 @@ def load_finished_model(
 
 
 def read_evaluation(folder: RunFolder) -> dict[str, Any]:
-    """What :func:`finish_run` wrote.
+    """Read ``evaluation.json``, written at the end of a run.
 
     Raises:
         CheckpointError: If the run has not been finished.
@@ -59,7 +59,7 @@ def read_evaluation(folder: RunFolder) -> dict[str, Any]:
 
 
 def read_examples(folder: RunFolder) -> torch.Tensor:
-    """The test images that were kept, uint8 ``[n, c, h, w]``.
+    """Read the example test images, uint8 ``[n, c, h, w]``.
 
     Raises:
         CheckpointError: If the run has not been finished.

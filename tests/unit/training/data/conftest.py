@@ -1,4 +1,4 @@
-"""Writers of small data sets in each form."""
+"""Fixtures that write small data sets in each format."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def idx_folder(tmp_path, images, idx):
 
 @pytest.fixture(scope="session")
 def write_pictures():
-    """Pictures of random pixels, ``[h, w]`` or ``[h, w, 3]``, named 0.png, 1.png, …"""
+    """Image files of random pixels, ``[h, w]`` or ``[h, w, 3]``, named 0.png, 1.png, …"""
 
     def write(folder, count, shape=(8, 8, 3), seed=0):
         folder.mkdir(parents=True, exist_ok=True)

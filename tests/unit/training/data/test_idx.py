@@ -105,7 +105,7 @@ def test_damaged_gzip_is_named(tmp_path, content):
         read_idx_images(path)
 
 
-def test_a_missing_file_is_named_with_its_cure(idx_folder):
+def test_a_missing_file_is_named_with_the_correction(idx_folder):
     (idx_folder / "t10k-images-idx3-ubyte").unlink()
     with pytest.raises(DataError, match=r"holds no t10k-images-idx3-ubyte.*--download"):
         read_idx_folder(idx_folder)

@@ -30,7 +30,7 @@ def test_a_flat_folder_gives_images_without_labels(tmp_path, write_pictures):
 
 
 def write_classes(folder, write_pictures, *, cats, dogs):
-    """Cats are dark in each pixel's first bit, so that an image tells its class."""
+    """Write images whose lowest bit of each pixel encodes the class."""
     for name, count, bit in (("cat", cats, 0), ("dog", dogs, 1)):
         write_pictures(folder / name, count, (8, 8), seed=bit)
         for path in (folder / name).iterdir():

@@ -27,14 +27,14 @@ def test_labels_follow_their_images_into_both_parts_together():
     assert data.labels.all_train.tolist() == [5, 6, 7, 8]
 
 
-def test_a_head_of_nothing_is_all():
+def test_a_head_of_0_images_is_all_images():
     part = Part(np.zeros((4, 1, 2, 2), np.uint8), np.arange(4))
     assert part.head(0).labels.tolist() == [0, 1, 2, 3]
     assert part.head(3).labels.tolist() == [0, 1, 2]
     assert Part(part.images).head(3).labels is None
 
 
-def test_some_images_must_stay_on_either_side():
+def test_both_parts_must_keep_at_least_one_image():
     assert held_out_count(10, 0.2, "here") == 2
     with pytest.raises(DataError, match=r"here holds 1 image and no test images.*test_fraction"):
         held_out_count(1, 0.4, "here")
@@ -44,7 +44,7 @@ def test_some_images_must_stay_on_either_side():
         held_out_count(4, 0.9, "here")
 
 
-def test_more_than_the_memory_is_refused_with_a_cure():
+def test_images_larger_than_the_memory_are_refused_with_the_correction():
     require_memory(10**6, "here")
     with pytest.raises(DataError, match=r"here: 1000000\.0 GB .*data\.image_size.*max_train"):
         require_memory(10**15, "here")

@@ -141,7 +141,7 @@ def test_a_download_goes_where_it_is_read_from(
     assert (tmp_path / read / "MNIST").is_dir()
 
 
-def test_copies_in_both_parts_are_warned_of(idx_folder, capsys, images, idx):
+def test_duplicates_in_both_parts_cause_a_warning(idx_folder, capsys, images, idx):
     load_data(QUARTER, 0, idx_folder)
     assert "warning: 10 of 10 test images are also training images" in capsys.readouterr().err
     (idx_folder / "t10k-images-idx3-ubyte").write_bytes(idx(images[:10] ^ 1))

@@ -22,7 +22,7 @@ def test_a_set_is_read_where_torchvision_puts_it(name, tmp_path, images, idx):
     np.testing.assert_array_equal(source.train.images[:, 0], images)
 
 
-def test_a_set_that_is_not_there_says_how_to_get_it(tmp_path):
+def test_a_missing_data_set_is_named_with_the_correction(tmp_path):
     with pytest.raises(DataError, match=r"Fashion-MNIST is not in .*FashionMNIST; add --download"):
         read_named("fashion-mnist", tmp_path)
 

@@ -67,7 +67,7 @@ def test_floats_are_rounded_to_8_bits(write, images, dtype):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_numbers_that_are_none_are_refused(write, value):
+def test_nan_and_infinity_are_refused(write, value):
     images = np.zeros((8, 4, 4), np.float32)
     images[3, 1, 2] = value
     with pytest.raises(DataError, match=r"set\.npz: arr_0 holds NaN or infinity"):
@@ -94,7 +94,7 @@ def test_other_shapes_are_refused(write, shape):
 
 
 @pytest.mark.parametrize("shape", [(0, 4, 4), (8, 0, 4)])
-def test_nothing_is_refused(write, shape):
+def test_empty_input_is_refused(write, shape):
     with pytest.raises(DataError, match="no pixels"):
         read_npz(write(np.zeros(shape, np.uint8)), CONFIG)
 
@@ -108,7 +108,7 @@ def test_too_few_images_are_refused(write):
     ("labels", "message"),
     [
         (np.zeros(39, int), "labels holds 39 labels for 40 images"),
-        (np.zeros(40), "labels is float64 .*whole number"),
+        (np.zeros(40), "labels is float64 .*one integer"),
         (np.zeros((40, 10), int), r"shape \[40, 10\].*argmax"),
         (np.full(40, -1), "labels from -1 to -1; number the classes from 0"),
         (np.full(40, 2**40), "number the classes from 0"),
@@ -126,13 +126,13 @@ def test_labels_of_one_part_only_are_refused(write, images):
 
 
 class Trap:
-    """Says so if it is unpickled."""
+    """Raises an error if it is unpickled."""
 
     def __reduce__(self):
         return pytest.fail, ("a pickle was opened",)
 
 
-def test_pickles_are_never_opened(write, tmp_path):
+def test_pickled_objects_are_never_loaded(write, tmp_path):
     trapped = np.array([Trap()] * 8, dtype=object)
     with pytest.raises(
         DataError, match=r"arr_0 is not a numeric array .*pickled objects are never"
@@ -160,7 +160,7 @@ def test_members_that_are_no_arrays_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04 and no more"])
-def test_what_is_no_zip_file_is_named(tmp_path, content):
+def test_a_file_that_is_not_a_zip_is_named(tmp_path, content):
     path = tmp_path / "set.npz"
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"set\.npz is not an \.npz file, or is truncated"):

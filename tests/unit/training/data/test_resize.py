@@ -22,7 +22,7 @@ def grey(rgb):
     return rgb[..., 0].copy()
 
 
-def test_pixels_arrive_as_they_are(tmp_path, rgb, grey):
+def test_pixels_are_read_unchanged(tmp_path, rgb, grey):
     colour = decode(save(tmp_path / "rgb.png", rgb), 0, None)
     np.testing.assert_array_equal(colour, rgb.transpose(2, 0, 1))
     assert colour.dtype == np.uint8
@@ -64,7 +64,7 @@ def test_cmyk_becomes_rgb(tmp_path):
     assert pixels.min() > 250
 
 
-def test_a_picture_is_turned_as_its_camera_says(tmp_path, grey):
+def test_an_image_is_rotated_by_its_exif_orientation(tmp_path, grey):
     exif = Image.Exif()
     exif[0x0112] = 6  # orientation: turn clockwise by 90 degrees
     path = tmp_path / "turned.png"
@@ -115,20 +115,20 @@ def test_truncated_files_are_named(tmp_path, suffix):
         decode(path, 0, None)
 
 
-def test_text_that_is_called_a_picture_is_named(tmp_path):
+def test_a_text_file_with_an_image_suffix_is_named(tmp_path):
     (tmp_path / "x.png").write_text("not a picture", encoding="utf-8")
     with pytest.raises(DataError, match=r"x\.png is not an image"):
         decode(tmp_path / "x.png", 0, None)
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
-def test_16_bits_are_refused_and_not_cut_off(tmp_path, suffix):
+def test_16_bit_images_are_refused_and_not_truncated(tmp_path, suffix):
     path = save(tmp_path / f"x.{suffix}", np.full((4, 4), 1000, np.uint16))
     with pytest.raises(DataError, match=rf"x\.{suffix} has more than 8 bits per channel"):
         decode(path, 0, None)
 
 
-def test_16_bits_of_each_colour_are_refused_as_well(tmp_path):
+def test_16_bit_rgb_images_are_refused(tmp_path):
     import struct
     import zlib
 

@@ -16,7 +16,7 @@ from latentserve_training.train.loop import build_model
 
 
 class Copies:
-    """In the place of a VAE: its samples are images that it is given, whatever the latents."""
+    """Replacement for a VAE whose samples are given images, independent of the latents."""
 
     prior = "standard_normal"
 
@@ -52,7 +52,7 @@ def test_every_kind_with_a_prior_can_have_all_of_them():
     assert set(SAMPLE_METRICS) == set(METRICS) - {"test_reconstruction_frechet"}
 
 
-def test_figures_are_those_of_the_features(subject_of, image_data, classifier_file):
+def test_metrics_are_computed_from_the_features(subject_of, image_data, classifier_file):
     subject = subject_of(image_data.validation)
     classifier = load_classifier(classifier_file)
     test = classifier.embed(image_data.test).features
@@ -75,7 +75,7 @@ def test_figures_are_those_of_the_features(subject_of, image_data, classifier_fi
         assert classifier.card["sha256"][:12] in metric.estimator
 
 
-def test_a_collapsed_model_is_told_apart(subject_of, image_data):
+def test_the_metrics_detect_a_collapsed_model(subject_of, image_data):
     whole, collapsed = subject_of(image_data.validation), subject_of(image_data.validation[:1])
     for name, metric in (("recall", "test_recall"), ("coverage", "test_coverage")):
         assert measure(metric, collapsed).value < 0.2 < measure(metric, whole).value, name
@@ -107,7 +107,7 @@ def test_divergence_of_histograms():
     assert divergence(certain, half) == pytest.approx(math.log(2))
 
 
-def test_samples_repeat(subject_of, image_data):
+def test_samples_are_reproducible(subject_of, image_data):
     first, second = (subject_of(image_data.validation).comparison.generated for _ in range(2))
     assert torch.equal(first, second)
 
@@ -142,7 +142,7 @@ def test_without_a_classifier_principal_components_are_the_features(make_config,
     assert measure("test_classes_covered", subject) is None
 
 
-def test_there_are_as_many_of_each_as_the_smallest_set(image_data, classifier_file):
+def test_all_sets_are_as_large_as_the_smallest(image_data, classifier_file):
     classifier = load_classifier(classifier_file)
     model = Copies(image_data.test, image_data.image_shape)
     for samples, expected in ((20, 20), (500, 60)):

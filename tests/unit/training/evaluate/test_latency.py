@@ -11,7 +11,7 @@ from latentserve_training.train.loop import build_model
 
 
 class Slow:
-    """In the place of a session: every third call takes long."""
+    """Replacement for a session in which every third call takes long."""
 
     def __init__(self, clock):
         self.clock, self.calls, self.batches = clock, 0, []
@@ -32,7 +32,7 @@ class Clock:
         return self.now_ns
 
 
-def test_the_median_of_single_calls_after_some_that_do_not_count(
+def test_latency_is_the_median_of_single_calls_after_a_warm_up(
     make_config, image_data, monkeypatch
 ):
     clock = Clock()
@@ -56,10 +56,10 @@ def test_a_runs_own_decoder_is_exported_for_it(make_config, image_data):
     assert 0 < metric.value < 1e5
 
 
-def test_a_model_that_decodes_nothing_has_no_latency(make_config, image_data, monkeypatch):
+def test_a_model_without_a_decoder_has_no_latency(make_config, image_data, monkeypatch):
     model = build_model(make_config(), image_data.image_shape).eval()
     encoding = tuple(graph for graph in model.graphs() if graph.operations == ("encode",))
     monkeypatch.setattr(model, "graphs", lambda: encoding)
-    with pytest.raises(EvaluationError, match="autoencoder decodes nothing"):
+    with pytest.raises(EvaluationError, match="autoencoder has no graph that decodes"):
         decoder_session(model)
     assert dataclasses.replace(Subject(model, image_data)).decoder is None

@@ -66,7 +66,7 @@ def log_likelihood_by_pca(image_data):
     return torch.from_numpy(values)
 
 
-def test_with_the_exact_posterior_one_draw_gives_the_exact_log_likelihood(exact, image_data):
+def test_with_the_exact_posterior_one_sample_gives_the_exact_log_likelihood(exact, image_data):
     expected = log_likelihood_by_pca(image_data)
     for samples in (1, 7):
         result = measured(exact, image_data, samples)
@@ -75,7 +75,9 @@ def test_with_the_exact_posterior_one_draw_gives_the_exact_log_likelihood(exact,
     assert result.elbo.mean().item() == pytest.approx(expected.mean().item(), abs=0.05)
 
 
-def test_the_bounds_rise_with_the_draws_and_stay_below_the_exact_log_likelihood(exact, image_data):
+def test_the_bounds_rise_with_the_samples_and_stay_below_the_exact_log_likelihood(
+    exact, image_data
+):
     with torch.no_grad():
         exact.encoder.layers[0].bias[:DIM] += 0.1  # a posterior beside the exact one, and wider
         exact.encoder.layers[0].bias[DIM:] += 1.0
@@ -88,7 +90,7 @@ def test_the_bounds_rise_with_the_draws_and_stay_below_the_exact_log_likelihood(
 
 
 class Recorder(torch.nn.Module):
-    """A model that says what it was asked, with a posterior that has nothing to do with it."""
+    """A model that records its inputs and has a fixed posterior."""
 
     kind = "recorder"
 
@@ -109,7 +111,7 @@ class Recorder(torch.nn.Module):
         return {"family": "gaussian", "sigma": 0.5}
 
 
-def test_images_are_encoded_once_and_exactly_so_many_draws_are_decoded_in_chunks(monkeypatch):
+def test_images_are_encoded_once_and_samples_are_decoded_in_chunks(monkeypatch):
     monkeypatch.setattr(likelihood, "DECODED_AT_ONCE", 12)
     model, images = Recorder(), torch.rand(3, 1, 2, 2, generator=torch.Generator().manual_seed(1))
     result = bounds(model, images, 10, torch.Generator().manual_seed(2))
@@ -166,7 +168,7 @@ def test_a_few_images_correct_the_bound_of_all(exact, image_data):
     assert "8 posterior samples" in part.estimator
 
 
-def test_the_few_images_bring_what_more_samples_gain(exact, image_data, monkeypatch):
+def test_some_images_give_the_gain_by_more_samples(exact, image_data, monkeypatch):
     monkeypatch.setattr(likelihood, "LOG_LIKELIHOOD_SAMPLES", 2)
     exact.float()
     with torch.no_grad():
@@ -206,7 +208,7 @@ def test_test_images_are_binarised_once_and_declared(make_config, image_data):
         assert "dequantised" not in elbo_nats(subject).estimator
 
 
-def test_the_baseline_of_bits_is_a_coin_for_each_pixel(make_config, image_data):
+def test_the_baseline_of_bits_is_a_bernoulli_per_pixel(make_config, image_data):
     model = build_model(make_config("vae", model=BITS), image_data.image_shape)
     subject = Subject(model, image_data)
     train, bits = to_float(image_data.all_train), observed_test_images(subject)
@@ -218,7 +220,7 @@ def test_the_baseline_of_bits_is_a_coin_for_each_pixel(make_config, image_data):
     assert metric.baseline_name == "independent pixels, log p(x)"
 
 
-def test_a_pixel_never_seen_set_is_not_impossible():
+def test_a_pixel_that_is_never_set_has_a_probability_above_0():
     train = torch.zeros(9, 1, 1, 1, dtype=torch.uint8)
     values = independent_pixels_log_likelihood(train, np.array([[1.0], [0.0]]))
     np.testing.assert_allclose(values, np.log([0.05, 0.95]))
@@ -250,7 +252,7 @@ def test_active_units_are_those_whose_mean_moves(exact, image_data, capsys):
     assert "warning: 2 of 3 latents are inactive" in capsys.readouterr().err
 
 
-def test_what_has_no_likelihood_is_not_measured(make_config, image_data):
+def test_likelihood_metrics_need_a_likelihood(make_config, image_data):
     model = build_model(make_config(), image_data.image_shape)
     for metric in (elbo_nats, kl_nats, active_units):
         with pytest.raises(TypeError, match="posterior"):

@@ -32,19 +32,19 @@ def stored_in(folder):
     return json.loads((folder / name).read_text(encoding="utf-8"))
 
 
-def test_a_run_gets_what_training_did_not_measure(run, classifier_file):
+def test_evaluate_adds_metrics_that_training_does_not_measure(run, classifier_file):
     folder = run("vae").path
     before = stored_in(folder)
     wanted = ["test_knn_accuracy", "test_classes_covered", "test_coverage"]
     request = Request(wanted, samples=100, classifier=classifier_file)
-    answer = evaluate_folder(folder, None, request)
-    assert set(answer.measured) == set(wanted)
+    evaluation = evaluate_folder(folder, None, request)
+    assert set(evaluation.measured) == set(wanted)
     after = stored_in(folder)
     assert after["metrics"].keys() == before["metrics"].keys() | set(wanted)
     assert after["metrics"]["test_elbo_nats"] == before["metrics"]["test_elbo_nats"]
     assert "a classifier trained on blobs" in after["metrics"]["test_coverage"]["estimator"]
     assert {**after, "metrics": 0} == {**before, "metrics": 0}
-    assert list(answer.metrics) == [
+    assert list(evaluation.metrics) == [
         name for name in applicable_to("vae") if name in after["metrics"]
     ]
 
@@ -63,39 +63,41 @@ def applicable_to(kind):
 def test_an_export_is_measured_through_its_graphs(exported_run, tmp_path):
     folder = shutil.copytree(exported_run("vae"), tmp_path / "1")
     before = stored_in(folder)
-    answer = evaluate_folder(folder, None, Request(samples=100))
+    evaluation = evaluate_folder(folder, None, Request(samples=100))
     after = stored_in(folder)
     assert after["metrics"].keys() > before["metrics"].keys()
     assert {"test_knn_accuracy", "decode_latency_us"} <= after["metrics"].keys()
     assert {**after, "metrics": 0} == {**before, "metrics": 0}
     for name, stored in before["metrics"].items():
-        if name in answer.measured and name != "decode_latency_us":
+        if name in evaluation.measured and name != "decode_latency_us":
             assert after["metrics"][name]["value"] == pytest.approx(stored["value"], rel=1e-3)
-    assert answer.omitted["test_classes_covered"].startswith("there is nothing to measure it with")
+    assert evaluation.omitted["test_classes_covered"].startswith("not measured: it needs labels")
 
 
 def test_a_dry_run_stores_nothing(run):
     folder = run("sparse").path
     before = (folder / "evaluation.json").read_bytes()
-    answer = evaluate_folder(folder, None, Request(["test_knn_accuracy"], store=False))
-    assert "test_knn_accuracy" in answer.metrics
+    evaluation = evaluate_folder(folder, None, Request(["test_knn_accuracy"], store=False))
+    assert "test_knn_accuracy" in evaluation.metrics
     assert (folder / "evaluation.json").read_bytes() == before
 
 
-def test_fewer_images_replace_no_figure_of_more(run):
+def test_a_metric_from_fewer_images_does_not_replace_one_from_more(run):
     folder = run("sparse").path
     before = stored_in(folder)["metrics"]
-    answer = evaluate_folder(folder, None, Request(["test_mse", "test_knn_accuracy"], images=20))
+    evaluation = evaluate_folder(
+        folder, None, Request(["test_mse", "test_knn_accuracy"], images=20)
+    )
     after = stored_in(folder)["metrics"]
     assert after["test_mse"] == before["test_mse"]
     assert after["test_knn_accuracy"]["samples"] == 20
-    assert answer.measured == ("test_knn_accuracy",)
-    assert answer.omitted == {
-        "test_mse": "stored is one of 60 samples, this one had 20; it stays as it was"
+    assert evaluation.measured == ("test_knn_accuracy",)
+    assert evaluation.omitted == {
+        "test_mse": "the stored value is from 60 samples, the new one from 20; kept as stored"
     }
 
 
-def test_a_contractive_run_has_its_twin_and_its_export_keeps_what_was_measured(
+def test_a_contractive_run_has_a_reference_and_its_export_keeps_stored_metrics(
     run, exported_run, tmp_path
 ):
     wanted = ["test_jacobian", "test_mse_beside_plain"]
@@ -105,10 +107,10 @@ def test_a_contractive_run_has_its_twin_and_its_export_keeps_what_was_measured(
     assert stored_in(folder)["metrics"] == before
 
     export = shutil.copytree(exported_run("contractive"), tmp_path / "1")
-    answer = evaluate_folder(export, None, Request(wanted))
-    assert answer.measured == ()
-    assert "needs more than the exported graphs" in answer.omitted["test_jacobian"]
-    assert "with a baseline" in answer.omitted["test_mse_beside_plain"]
+    evaluation = evaluate_folder(export, None, Request(wanted))
+    assert evaluation.measured == ()
+    assert "needs more than the exported graphs" in evaluation.omitted["test_jacobian"]
+    assert "has a baseline" in evaluation.omitted["test_mse_beside_plain"]
     assert stored_in(export)["metrics"] == before
 
 
@@ -126,29 +128,31 @@ def test_more_importance_samples_replace_what_is_stored(run, exported_run, tmp_p
         assert {**after, name: 0} == {**before, name: 0}
 
 
-def test_a_log_likelihood_that_is_stored_is_not_measured_again_unasked(run):
+def test_a_stored_log_likelihood_is_measured_again_only_on_request(run):
     folder = run("vae").path
     before = stored_in(folder)["metrics"]["test_log_likelihood_nats"]
-    answer = evaluate_folder(folder, None, Request(samples=60))
+    evaluation = evaluate_folder(folder, None, Request(samples=60))
     assert stored_in(folder)["metrics"]["test_log_likelihood_nats"] == before
-    assert "name it with --metrics" in answer.omitted["test_log_likelihood_nats"]
+    assert "name it with --metrics" in evaluation.omitted["test_log_likelihood_nats"]
     named = Request(["test_log_likelihood_nats"], samples=60)
     assert evaluate_folder(folder, None, named).measured == ("test_log_likelihood_nats",)
 
 
 def test_importance_samples_are_for_models_with_a_likelihood(finished_run):
     request = Request(["test_mse"], importance_samples=5)
-    with pytest.raises(EvaluationError, match="test_log_likelihood_nats is no figure of a model"):
+    with pytest.raises(
+        EvaluationError, match="test_log_likelihood_nats is not a metric of a model"
+    ):
         evaluate_folder(finished_run("sparse").path, None, request)
 
 
 @pytest.mark.parametrize(
     ("metrics", "message"),
     [
-        (["test_msee"], "there is no metric 'test_msee'; did you mean 'test_mse'"),
+        (["test_msee"], "unknown metric 'test_msee'; did you mean 'test_mse'"),
         (["coverage"], "did you mean 'test_coverage'"),
-        (["test_jacobian"], "test_jacobian is no figure of a model of kind sparse, which has: "),
-        (["test_coverage"], "test_coverage is no figure of a model of kind sparse"),
+        (["test_jacobian"], "test_jacobian is not a metric of a model of kind sparse, which has: "),
+        (["test_coverage"], "test_coverage is not a metric of a model of kind sparse"),
     ],
 )
 def test_a_metric_that_it_cannot_have_is_refused(metrics, message, finished_run):
@@ -156,7 +160,9 @@ def test_a_metric_that_it_cannot_have_is_refused(metrics, message, finished_run)
         evaluate_folder(finished_run("sparse").path, None, Request(metrics))
 
 
-def test_other_images_than_those_of_the_training_are_refused(finished_run, monkeypatch, image_data):
+def test_images_that_the_model_was_not_trained_on_are_refused(
+    finished_run, monkeypatch, image_data
+):
     other = dataclasses.replace(image_data, sha256="1" * 64)
     monkeypatch.setattr(remeasure, "load_data", lambda config, seed, folder: other)
     with pytest.raises(DataError, match=r"are not those that .* was trained on.*--data"):

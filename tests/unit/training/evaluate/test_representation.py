@@ -51,7 +51,7 @@ def test_the_baseline_is_the_better_of_pixels_and_pca(subject, image_data):
         assert f"of {name} {accuracy:.2f} %" in metric.estimator
 
 
-def test_a_code_of_noise_tells_nothing(subject, monkeypatch):
+def test_latents_of_noise_have_chance_accuracy(subject, monkeypatch):
     generator = torch.Generator().manual_seed(0)
     monkeypatch.setattr(
         subject.model, "encode", lambda images: torch.randn(len(images), 3, generator=generator)
@@ -66,7 +66,7 @@ def test_without_labels_there_is_no_accuracy(subject, image_data):
     assert measure(without, METRICS) == {}
 
 
-def test_a_variational_code_is_its_mean(make_config, image_data):
+def test_latents_of_a_vae_are_posterior_means(make_config, image_data):
     model = build_model(make_config("vae"), image_data.image_shape).eval()
     metrics = measure(Subject(model, image_data), METRICS)
     assert metrics["test_probe_accuracy"].value > 60

@@ -19,7 +19,7 @@ from latentserve_training.train.loop import build_model
 def test_every_metric_of_a_kind_is_computed(kind, make_config, image_data):
     model = build_model(make_config(kind), image_data.image_shape)
     metrics = evaluate(model, image_data)
-    without_classifier = ("test_classes_covered", "test_histogram_kl")  # nobody knows these images
+    without_classifier = ("test_classes_covered", "test_histogram_kl")  # need a classifier
     assert list(metrics) == [name for name in model.metrics if name not in without_classifier]
     for metric in metrics.values():
         assert math.isfinite(metric.value)
@@ -40,14 +40,16 @@ def test_mse_is_the_mean_over_all_pixels(make_config, image_data, monkeypatch):
     assert metric.baseline_name == "PCA-3"
 
 
-def test_the_baseline_of_a_sparse_code_has_as_many_numbers_as_units_awake(make_config, image_data):
+def test_the_baseline_of_a_sparse_model_has_as_many_latents_as_active_units(
+    make_config, image_data
+):
     top_k = build_model(make_config("sparse"), image_data.image_shape)
     l1 = build_model(make_config("sparse", model={"sparsity": "l1"}), image_data.image_shape)
     assert evaluate(top_k, image_data)["test_mse"].baseline_name == "PCA-2"
     assert evaluate(l1, image_data)["test_mse"].baseline_name == "PCA-6"
 
 
-def test_figures_of_a_sparse_code_are_those_of_its_latents(make_config, image_data):
+def test_metrics_of_a_sparse_model_are_computed_from_its_latents(make_config, image_data):
     model = build_model(make_config("sparse"), image_data.image_shape)
     with torch.no_grad():
         model.layer.code_bias[:2] = torch.tensor([100.0, -100.0])  # always awake, never awake
@@ -58,7 +60,7 @@ def test_figures_of_a_sparse_code_are_those_of_its_latents(make_config, image_da
     assert metrics["test_dead_units"].value == dead >= 1
 
 
-def test_the_probe_classifies_what_is_meant_for_it(make_config, image_data, monkeypatch):
+def test_the_probe_classifies_the_probe_features(make_config, image_data, monkeypatch):
     config = make_config("sparse", model={"active": 2, "probe_active": 5})
     model = build_model(config, image_data.image_shape)
     monkeypatch.setattr(model, "probe_features", which_half_is_brighter)
@@ -75,7 +77,7 @@ def which_half_is_brighter(images):
     return (right.sum(1) - left.sum(1)).sign()[:, None]
 
 
-def test_the_jacobian_is_measured_beside_a_plain_model(make_config, image_data):
+def test_the_jacobian_has_a_plain_autoencoder_as_baseline(make_config, image_data):
     model, plain = (
         build_model(make_config("contractive", model=weight), image_data.image_shape)
         for weight in ({"penalty_weight": 0.1}, {"penalty_weight": 0.0})
@@ -92,7 +94,7 @@ def test_the_jacobian_is_measured_beside_a_plain_model(make_config, image_data):
         assert getattr(metrics["test_mse_beside_plain"], name) == pytest.approx(error, rel=1e-5)
 
 
-def test_baseline_sees_training_and_validation_images_only(make_config, image_data):
+def test_baselines_use_training_and_validation_images_only(make_config, image_data):
     model = build_model(make_config(), image_data.image_shape)
     rows = to_rows(image_data.test)
     seen = torch.cat([image_data.train, image_data.validation])
@@ -100,7 +102,7 @@ def test_baseline_sees_training_and_validation_images_only(make_config, image_da
     assert evaluate(model, image_data)["test_mse"].baseline_value == pytest.approx(expected)
 
 
-def test_doing_nothing_has_the_psnr_of_the_noise(make_config, image_data, monkeypatch):
+def test_the_identity_has_the_psnr_of_the_noise(make_config, image_data, monkeypatch):
     model = build_model(make_config("denoising"), image_data.image_shape)
     monkeypatch.setattr(model, "reconstruct", lambda images: images)
     metrics = evaluate(model, image_data)
@@ -112,7 +114,7 @@ def test_doing_nothing_has_the_psnr_of_the_noise(make_config, image_data, monkey
 
 
 @pytest.mark.parametrize("corruption", ["masking", "salt_and_pepper"])
-def test_lost_pixels_are_measured_beside_the_corrupted_images(
+def test_masking_has_the_corrupted_images_as_baseline(
     corruption, make_config, image_data, monkeypatch
 ):
     config = make_config("denoising", model={"corruption": corruption, "corrupted_share": 0.2})
@@ -124,7 +126,7 @@ def test_lost_pixels_are_measured_beside_the_corrupted_images(
     assert "0.2 of the pixels set to 0" in metrics["test_psnr_db"].estimator
 
 
-def test_each_level_of_noise_is_a_figure_of_its_own(make_config, image_data, monkeypatch):
+def test_each_level_of_noise_is_a_separate_metric(make_config, image_data, monkeypatch):
     config = make_config("denoising", model={"noise_sigma": 0.5, "measured_levels": [0.2, 0.05]})
     model = build_model(config, image_data.image_shape)
     monkeypatch.setattr(model, "reconstruct", lambda images: images)
@@ -146,7 +148,7 @@ def test_each_level_of_noise_is_a_figure_of_its_own(make_config, image_data, mon
         assert f"white noise of σ {sigma} added" in clipped.estimator
 
 
-def test_the_wiener_filter_is_told_the_level_that_is_measured(make_config, image_data):
+def test_the_wiener_filter_uses_the_measured_level(make_config, image_data):
     config = make_config("denoising", model={"noise_sigma": 0.5, "measured_levels": [0.2]})
     model, clean = build_model(config, image_data.image_shape), to_float(image_data.test)
     noisy = model.corrupt(clean, torch.Generator().manual_seed(metric_module.NOISE_SEED), 0.2)
@@ -157,7 +159,7 @@ def test_the_wiener_filter_is_told_the_level_that_is_measured(make_config, image
     assert metrics["test_psnr_db"].baseline_value < expected - 2
 
 
-def test_a_figure_that_nothing_measures_is_an_error():
+def test_an_unknown_metric_is_an_error():
     with pytest.raises(KeyError, match="test_beauty"):
         metric_function("test_beauty_at_0.2")
 

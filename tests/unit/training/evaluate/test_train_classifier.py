@@ -57,7 +57,7 @@ def test_without_labels_there_is_nothing_to_learn(tmp_path, image_data):
         ("training.epochs=0", "epochs, batch_size and threads must be 1 or more"),
         ("training.max_shift_pixels=-1", "max_shift_pixels must be 0 or more"),
         ("model.channels=[]", "channels must not be empty"),
-        ("kind=vae", "train-classifier trains a 'classifier'"),
+        ("kind=vae", "train-classifier needs 'classifier'"),
     ],
 )
 def test_a_wrong_setting_is_refused(override, message):

@@ -82,7 +82,7 @@ def test_the_description_says_that_images_are_in_colour(make_config):
         (("metrics", "test_mse", "value"), float("nan"), "the metric test_mse is nan"),
     ],
 )
-def test_what_the_server_would_refuse_is_refused_here(manifest, path, value, message):
+def test_mixtures_that_the_server_refuses_are_refused(manifest, path, value, message):
     broken = copy.deepcopy(manifest)
     parent = broken
     for key in path[:-1]:

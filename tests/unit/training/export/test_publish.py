@@ -39,7 +39,7 @@ def read_manifest(folder):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory, finished_run):
-    """One export of each kind for all tests that only look at it."""
+    """One export of each kind for all tests that only read it."""
 
     @functools.cache
     def export_once(kind, components):
@@ -58,7 +58,7 @@ def conversions():
 
 @pytest.fixture
 def converted_once(monkeypatch, conversions):
-    """Convert each graph once for all tests of one run: it takes seconds, and is not the point."""
+    """Convert each graph once for all tests of one run, because it takes seconds."""
 
     def convert(graph, *shape):
         if graph.file not in conversions:
@@ -74,7 +74,7 @@ def test_every_kind_is_exported():
 
 
 @pytest.mark.parametrize("kind", sorted(OPERATIONS))
-def test_an_export_keeps_its_promises(kind, exported):
+def test_an_export_has_valid_files_and_golden_outputs(kind, exported):
     export = exported(kind)
     folder = export.folder
     assert folder.parts[-2:] == (f"tiny-{kind}", "1")
@@ -107,7 +107,7 @@ def test_an_export_with_a_sampler_brings_the_mixture_and_the_operation(exported,
 
 
 @pytest.mark.parametrize(("kind", "components"), [("autoencoder", 3), ("vae", 0)])
-def test_the_golden_latents_of_sample_are_what_their_seed_draws(exported, kind, components):
+def test_the_golden_latents_of_sample_depend_on_their_seed(exported, kind, components):
     folder = exported(kind, components).folder
     seed = read_manifest(folder)["golden"]["sample_seed"]
     mixture = read_mixture(folder / "prior.npz") if components else None
@@ -180,7 +180,9 @@ def test_the_same_run_gives_the_same_files(tmp_path, finished_run, exported):
 def test_a_version_is_replaced_only_by_force(tmp_path, finished_run, converted_once):
     run, exports = finished_run("autoencoder"), tmp_path / "exports"
     folder = export_run(run, exports, revision="old").folder
-    with pytest.raises(ExportError, match=r"1 exists; leave out --version for 2, or .*--force"):
+    with pytest.raises(
+        ExportError, match=r"1 exists; omit --version to export version 2, or .*--force"
+    ):
         export_run(run, exports, version=1)
     (folder / "stray.txt").write_text("left behind")
     export_run(run, exports, version=1, force=True, revision="new")
@@ -214,9 +216,7 @@ def test_a_failed_check_publishes_nothing(tmp_path, finished_run, monkeypatch):
     assert list((exports / "tiny-autoencoder").iterdir()) == []
 
 
-def test_a_float16_export_says_so_and_keeps_a_tolerance_of_its_own(
-    tmp_path, finished_run, exported
-):
+def test_a_float16_export_records_its_precision_and_tolerance(tmp_path, finished_run, exported):
     full = exported("vae")
     half = export_run(finished_run("vae"), tmp_path, precision="float16")
     assert (full.precision, half.precision) == ("float32", "float16")
@@ -282,7 +282,7 @@ def test_a_name_that_the_server_would_refuse_is_refused_first(tmp_path, own_run)
 
 
 def test_a_run_must_be_there_and_finished(tmp_path, own_run):
-    with pytest.raises(CheckpointError, match="no checkpoint"):
+    with pytest.raises(CheckpointError, match="does not exist; train the model first"):
         export_run(RunFolder(tmp_path / "absent"), tmp_path / "exports")
     own_run.evaluation.unlink()
     with pytest.raises(CheckpointError, match=r"no readable evaluation\.json"):

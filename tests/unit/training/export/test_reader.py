@@ -15,7 +15,7 @@ from latentserve_training.train.trained_model import load_finished_model, load_m
 
 
 @pytest.mark.parametrize("kind", ["vae", "denoising"])
-def test_the_graphs_answer_as_the_torch_model_does(
+def test_the_graphs_give_the_outputs_of_the_torch_model(
     kind, exported_run, finished_run, make_config, image_data
 ):
     export = load_export(exported_run(kind))
@@ -35,7 +35,7 @@ def test_the_graphs_answer_as_the_torch_model_does(
     assert export.model.prior == torch_model.prior
 
 
-def test_figures_of_an_export_are_those_of_its_run(exported_run, finished_run, image_data):
+def test_metrics_of_an_export_equal_those_of_its_run(exported_run, finished_run, image_data):
     export = load_export(exported_run("denoising"))
     stored = json.loads(finished_run("denoising").evaluation.read_text())["metrics"]
     measured = measure(Subject(export.model, image_data), stored)
@@ -43,7 +43,7 @@ def test_figures_of_an_export_are_those_of_its_run(exported_run, finished_run, i
         assert metric.value == pytest.approx(stored[name]["value"], rel=1e-5)
 
 
-def test_what_needs_the_weights_is_nan(exported_run, image_data):
+def test_metrics_that_need_the_weights_are_nan(exported_run, image_data):
     export = load_export(exported_run("contractive"))
     metric = measure(Subject(export.model, image_data), ["test_jacobian"])["test_jacobian"]
     assert math.isnan(metric.value)
@@ -51,7 +51,7 @@ def test_what_needs_the_weights_is_nan(exported_run, image_data):
 
 
 @pytest.mark.parametrize("kind", ["vae", "linear"])
-def test_only_a_decoder_that_is_not_clipped_answers_for_what_comes_before(kind, exported_run):
+def test_only_an_unclipped_decoder_serves_decode_unclipped(kind, exported_run):
     model = load_export(exported_run(kind)).model
     if not hasattr(model, "decode_unclipped"):
         return
@@ -75,7 +75,7 @@ def test_an_export_with_a_mixture_draws_from_it(exported_run, finished_run, make
     assert {"test_coverage", "test_code_log_likelihood_nats"} <= {*applicable(model)}
     folder = shutil.copytree(exported, tmp_path / "1")
     (folder / "prior.npz").write_bytes(b"something else")
-    with pytest.raises(EvaluationError, match=r"prior\.npz is not the file"):
+    with pytest.raises(EvaluationError, match=r"prior\.npz does not have the sha256"):
         load_export(folder)
 
 
@@ -94,7 +94,7 @@ def test_metrics_are_replaced_and_nothing_else(exported_run, tmp_path):
     assert (folder / "manifest.json").read_bytes() == before["manifest.json"], "the same format"
 
 
-def test_a_figure_that_is_none_is_not_stored(exported_run, tmp_path):
+def test_a_metric_that_is_nan_is_not_stored(exported_run, tmp_path):
     folder = shutil.copytree(exported_run("vae"), tmp_path / "1")
     export = load_export(folder)
     metrics = export.manifest["metrics"]
@@ -106,11 +106,11 @@ def test_a_figure_that_is_none_is_not_stored(exported_run, tmp_path):
 def test_an_altered_or_missing_file_is_refused(exported_run, tmp_path):
     folder = shutil.copytree(exported_run("vae"), tmp_path / "1")
     (folder / "decode.onnx").write_bytes(b"something else")
-    with pytest.raises(EvaluationError, match=r"decode\.onnx is not the file"):
+    with pytest.raises(EvaluationError, match=r"decode\.onnx does not have the sha256"):
         load_export(folder)
     (folder / "decode.onnx").unlink()
     with pytest.raises(EvaluationError, match=r"decode\.onnx cannot be read"):
         load_export(folder)
     (folder / "manifest.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(EvaluationError, match="is no export of this version"):
+    with pytest.raises(EvaluationError, match="is not a valid export"):
         load_export(folder)

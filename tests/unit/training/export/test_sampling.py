@@ -1,4 +1,4 @@
-"""Training's draws against a third program, written from docs/sampling.md for the tests alone."""
+"""The sampler of training against an independent implementation of docs/sampling.md."""
 
 import numpy as np
 import pytest
@@ -19,14 +19,14 @@ def test_the_generator_gives_the_known_answers_of_random123():
 
 @pytest.mark.parametrize("dim", [1, 4, 6])
 @pytest.mark.parametrize("seed", [0, 11, 2**64 - 1])
-def test_a_standard_normal_prior_is_drawn_as_documented(seed, dim):
+def test_a_standard_normal_prior_is_sampled_as_documented(seed, dim):
     expected = [normal_row(seed, PRIOR, row, dim) for row in range(5)]
     found = sample_latents(seed, 5, dim, None)
     np.testing.assert_array_equal(found, np.array(expected, np.float32))
 
 
 @pytest.mark.parametrize("seed", [0, 11, 2**64 - 1])
-def test_a_mixture_is_drawn_as_documented(seed):
+def test_a_mixture_is_sampled_as_documented(seed):
     rng = np.random.default_rng(seed)
     weights = rng.dirichlet(np.ones(4))
     means = rng.normal(0, 5, (4, 3)).astype(np.float32)

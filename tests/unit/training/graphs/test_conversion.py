@@ -55,7 +55,7 @@ def test_names_batch_dimension_and_versions(encoder):
     assert model.opset_import[0].version == conversion.OPSET_VERSION
 
 
-def test_no_note_of_the_exporting_machine_is_left(encoder):
+def test_no_metadata_of_the_exporting_machine_is_left(encoder):
     _, model = encoder
     serialized = model.SerializeToString()
     for trace in (b"stack_trace", b".py", b"site-packages"):
@@ -99,7 +99,7 @@ def test_parity_refuses_nan(encoder):
 def test_parity_refuses_other_names(encoder):
     graph, model = encoder
     renamed = Graph(graph.file, graph.module, "images", ("latents",), ("encode",))
-    with pytest.raises(ParityError, match=r"gives \['mean'\], not \['latents'\]"):
+    with pytest.raises(ParityError, match=r"has the outputs \['mean'\], not \['latents'\]"):
         check_parity(model, renamed, SHAPE, LATENT_DIM)
 
 
@@ -127,8 +127,8 @@ class Noisy(Encoder):
         return mean + torch.randn_like(mean)
 
 
-def test_a_module_that_draws_random_numbers_is_refused():
-    with pytest.raises(ExportError, match=r"draws random numbers .*make the noise an input"):
+def test_a_module_that_generates_random_numbers_is_refused():
+    with pytest.raises(ExportError, match=r"generates random numbers .*make the noise an input"):
         convert(graph_of(Noisy()), SHAPE, LATENT_DIM)
 
 
@@ -174,7 +174,7 @@ def test_a_random_operator_inside_a_branch_is_found():
 
 
 @pytest.mark.parametrize("where", ["node", "model", "documentation"])
-def test_notes_are_refused_and_stripped(where):
+def test_metadata_is_refused_and_stripped(where):
     model = hand_made([helper.make_node("Identity", ["images"], ["mean"])])
     note = "File /home/somebody/model.py, line 3"
     if where == "node":
@@ -184,7 +184,7 @@ def test_notes_are_refused_and_stripped(where):
         helper.set_model_props(model, {"trace": note})
     else:
         model.graph.node[0].doc_string = note
-    with pytest.raises(ExportError, match="notes of the exporting machine"):
+    with pytest.raises(ExportError, match="metadata of the exporting machine"):
         inspect(model, "encode.onnx")
     strip_local_information(model)
     inspect(model, "encode.onnx")

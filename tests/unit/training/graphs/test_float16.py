@@ -1,4 +1,4 @@
-"""Weights and arithmetic are float16, the two ends float32, and what is lost is bounded."""
+"""Float16 weights and arithmetic, float32 inputs and outputs, and a bounded error."""
 
 import numpy as np
 import onnx
@@ -18,7 +18,7 @@ from latentserve_training.train.loop import build_model
 
 
 def graph_of(weights, nodes=(), output="y"):
-    """A product with `weights`, and whatever follows it."""
+    """A product with `weights`, followed by another operation."""
     graph = helper.make_graph(
         [helper.make_node("MatMul", ["x", "w"], ["product" if nodes else "y"]), *nodes],
         "graph",
@@ -46,7 +46,7 @@ def test_the_weights_are_half_as_wide_and_both_ends_stay_float32(weights):
     assert [node.op_type for node in half.graph.node] == ["Cast", "MatMul", "Cast"]
 
 
-def test_what_is_lost_is_little_and_not_nothing(weights):
+def test_the_float16_error_is_small_and_above_0(weights):
     x = np.random.default_rng(2).random((5, 16), dtype=np.float32)
     full, half = graph_of(weights), to_float16(graph_of(weights), "x.onnx")
     (expected,) = start_session(full).run(None, {"x": x})
@@ -56,21 +56,21 @@ def test_what_is_lost_is_little_and_not_nothing(weights):
     assert 1e-5 < difference < 1e-2
 
 
-def test_the_graph_that_was_given_stays_as_it_is(weights):
+def test_the_given_graph_is_not_changed(weights):
     full = graph_of(weights)
     before = full.SerializeToString(deterministic=True)
     to_float16(full, "x.onnx")
     assert full.SerializeToString(deterministic=True) == before
 
 
-def test_it_repeats(weights):
+def test_the_result_is_reproducible(weights):
     first, second = (to_float16(graph_of(weights), "x.onnx") for _ in range(2))
     assert first.SerializeToString(deterministic=True) == second.SerializeToString(
         deterministic=True
     )
 
 
-def test_weights_too_small_for_float16_are_no_warning(weights):
+def test_weights_too_small_for_float16_cause_no_warning(weights):
     weights[0, 0] = 1e-9
     stored = numpy_helper.to_array(to_float16(graph_of(weights), "x.onnx").graph.initializer[0])
     assert abs(stored[0, 0]) < 1e-7
@@ -83,7 +83,7 @@ def test_weights_too_large_for_float16_are_refused(weights, value):
         to_float16(graph_of(weights), "x.onnx")
 
 
-def test_what_onnx_runtime_lacks_in_float16_stays_float32_between_casts(weights):
+def test_operators_missing_in_float16_stay_float32_between_casts(weights):
     count = numpy_helper.from_array(np.array([4], dtype=np.int64), "count")
     full = graph_of(weights, [helper.make_node("TopK", ["product", "count"], ["y", "places"])])
     full.graph.initializer.append(count)
@@ -95,7 +95,7 @@ def test_what_onnx_runtime_lacks_in_float16_stays_float32_between_casts(weights)
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
-def test_torch_measures_what_a_gpu_will_lose_for_every_kind(kind, make_config):
+def test_torch_measures_the_float16_error_of_a_gpu_for_every_kind(kind, make_config):
     model = build_model(make_config(kind), (1, 12, 12)).eval()
     for graph in model.graphs():
         generator = torch.Generator().manual_seed(1)
@@ -115,6 +115,6 @@ def test_the_golden_tolerance_follows_what_was_measured(measured, tolerance):
 
 
 @pytest.mark.parametrize("measured", [0.026, 1.0, np.nan, np.inf])
-def test_a_model_that_float16_spoils_is_refused(measured):
+def test_a_model_that_loses_too_much_in_float16_is_refused(measured):
     with pytest.raises(ExportError, match=r"differ by .*Export it in float32"):
         golden_tolerance(measured)

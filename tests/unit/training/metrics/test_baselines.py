@@ -79,7 +79,7 @@ def test_wiener_filter_beats_every_pca_projection_of_the_noise(images):
     assert filtered < min(np.square(pca.reconstruct(noisy, k) - rows).mean() for k in range(25))
 
 
-def test_wiener_filter_shrinks_by_the_share_of_signal():
+def test_the_gain_of_the_wiener_filter_is_the_share_of_signal():
     # Two pixels, independent, of known variance: gains are λ / (λ + σ²), by hand.
     values = torch.tensor([[0, 100], [0, 150], [200, 100], [200, 150]], dtype=torch.uint8)
     pca = fit_pca(values.reshape(4, 1, 1, 2))
@@ -105,7 +105,7 @@ def smooth_images():
 
 @pytest.fixture
 def both_fits(smooth_images, monkeypatch):
-    """The exact one, and what large images get."""
+    """The exact fit, and the fit for large images."""
     exact = fit_pca(smooth_images)
     monkeypatch.setattr(baselines, "EXACT_PIXELS", 199)
     monkeypatch.setattr(baselines, "LEADING_DIRECTIONS", 20)
@@ -142,7 +142,7 @@ def test_the_wiener_filter_of_large_images_is_nearly_the_exact_one(both_fits, sm
     assert leading == pytest.approx(exact, rel=0.03)
 
 
-def test_directions_that_are_not_known_are_not_made_up(both_fits, smooth_images):
+def test_directions_that_are_not_computed_are_refused(both_fits, smooth_images):
     leading, rows = both_fits[1], to_rows(smooth_images)
     for measure in (leading.reconstruct, leading.log_likelihood):
         with pytest.raises(ValueError, match="only 20 directions are known, not 21"):

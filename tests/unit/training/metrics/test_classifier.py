@@ -43,7 +43,7 @@ def test_an_altered_graph_is_refused(copied):
     content = bytearray(copied.read_bytes())
     content[len(content) // 2] ^= 1
     copied.write_bytes(content)
-    with pytest.raises(EvaluationError, match=r"its card says [0-9a-f]{64}: figures would not"):
+    with pytest.raises(EvaluationError, match=r"its card says [0-9a-f]{64}: metrics would not"):
         load_classifier(copied)
 
 
@@ -68,7 +68,7 @@ def test_the_shipped_classifier_is_what_its_card_says():
     assert card["command"] == ("latentserve-training train-classifier --config mnist --data DIR")
 
 
-def test_the_shipped_classifier_knows_digits():
+def test_the_shipped_classifier_is_accurate_on_digits():
     """In-sample: these digits are among those it was trained on. t10k is not in this repository."""
     data = load_data(DataConfig(), 0, None)
     classifier = shipped_classifier(data.image_shape)

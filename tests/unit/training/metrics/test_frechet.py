@@ -36,7 +36,7 @@ def test_the_distance_is_in_float64():
     assert frechet_distance(first, second) == pytest.approx(expected, rel=1e-5)
 
 
-def test_features_that_never_vary_do_no_harm():
+def test_constant_features_do_not_change_the_distance():
     first, second = features(100, 0), features(100, 1)
     first[:, 2] = second[:, 2] = 0.0
     without = [torch.cat([each[:, :2], each[:, 3:]], dim=1) for each in (first, second)]

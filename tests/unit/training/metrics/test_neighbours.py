@@ -1,4 +1,4 @@
-"""Each figure against its definition, written out point by point."""
+"""Each metric against its definition, computed point by point."""
 
 import pytest
 import torch
@@ -62,19 +62,19 @@ def test_a_collapsed_generator_has_precision_without_recall_or_coverage():
     assert overlap.coverage < 0.2
 
 
-def test_distances_far_from_the_origin_keep_their_digits():
+def test_distances_far_from_the_origin_keep_their_precision():
     near, far = points(30, 0), points(30, 0).double() + 1e6
     assert own_radii(far, K) == pytest.approx(own_radii(near.double(), K), rel=1e-6)
 
 
-def test_twins_are_neighbours_at_distance_0():
+def test_duplicates_are_neighbours_at_distance_0():
     twice = points(10, 0).double().repeat(2, 1)
     assert own_radii(twice, 1) == pytest.approx(torch.zeros(20), abs=1e-7)
     assert (own_radii(twice, 2) > 0.1).all()
 
 
 def test_too_few_points_are_refused():
-    with pytest.raises(ValueError, match="3 points have no 3 neighbours each"):
+    with pytest.raises(ValueError, match="3 points have fewer than 3 neighbours each"):
         own_radii(points(3, 0), 3)
 
 

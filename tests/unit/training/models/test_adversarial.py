@@ -54,7 +54,7 @@ def test_averaged_weights_are_kept_but_not_trained():
     assert trained == {id(each) for each in model.parameters() if each.requires_grad}
 
 
-def test_the_slope_penalty_is_lazy():
+def test_the_r1_penalty_is_computed_at_its_interval():
     model, images = build(r1_weight=0.5, r1_interval=3), torch.rand(4, *SHAPE)
     due = model.r1_penalty(images)
     every_step = build(r1_weight=0.5, r1_interval=1).r1_penalty(images)
@@ -65,7 +65,7 @@ def test_the_slope_penalty_is_lazy():
     assert build(r1_weight=0.0).r1_penalty(images).item() == 0.0
 
 
-def test_frozen_weights_let_the_gradient_through():
+def test_gradients_pass_through_frozen_weights():
     layer, inputs = nn.Linear(2, 1), torch.rand(3, 2, requires_grad=True)
     with frozen(layer):
         layer(inputs).sum().backward()

@@ -51,7 +51,7 @@ def test_cross_entropy_is_taken_of_logits():
 def test_a_curved_surface_fits_better_than_a_plane(
     network, reconstruction_loss, make_config, image_data, tmp_path
 ):
-    # The images have three degrees of freedom, as many as the code, but no plane holds them.
+    # The images have three degrees of freedom, like the latents, but do not lie in a plane.
     config = make_config(
         model={"channels": [4, 6], "reconstruction_loss": reconstruction_loss} | network,
         optimizer={"learning_rate": 1e-2},
@@ -63,7 +63,7 @@ def test_a_curved_surface_fits_better_than_a_plane(
     assert metric.value < 0.6 * metric.baseline_value
 
 
-def test_a_few_images_can_be_learned_by_heart():
+def test_the_model_can_overfit_a_few_images():
     model = build()
     # One colour for each half: the network is small, and this is not about its capacity.
     coarse = torch.rand(4, 3, 1, 2, generator=torch.Generator().manual_seed(1))

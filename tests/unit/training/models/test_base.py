@@ -33,7 +33,7 @@ def test_a_non_finite_gradient_is_refused(model):
         )
 
 
-def test_the_prior_is_drawn_from_only_where_there_is_one(model):
+def test_only_models_with_a_prior_can_sample(model):
     with pytest.raises(ValueError, match="autoencoder has no prior"):
         model.sample_latents(3, torch.Generator())
 
@@ -56,7 +56,7 @@ def test_a_mixture_gives_a_prior_and_the_operation_sample(model):
     assert Autoencoder.prior == "none", "other models of the kind keep theirs"
 
 
-def test_the_posterior_of_a_deterministic_encoder_is_its_code(model):
+def test_the_posterior_of_a_deterministic_encoder_has_no_variance(model):
     images = torch.rand(2, 1, 4, 4)
     mean, log_variance = model.posterior(images)
     assert torch.equal(mean, model.encode(images))

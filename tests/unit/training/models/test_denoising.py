@@ -13,14 +13,14 @@ def build(**fields):
     return DenoisingAutoencoder((1, 8, 8), config)
 
 
-def test_noise_has_the_sigma_that_was_asked_for():
+def test_noise_has_the_configured_sigma():
     noise = build(noise_sigma=0.3).corrupt(IMAGES, torch.Generator().manual_seed(0)) - IMAGES
     assert noise.std().item() == pytest.approx(0.3, rel=0.02)
     assert noise.mean().item() == pytest.approx(0.0, abs=0.01)
 
 
 def sources_seen(model):
-    """Record what the encoder is trained on."""
+    """Record the inputs of the encoder in training."""
     seen = []
     model.encoder.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
     model.losses(IMAGES, torch.Generator().manual_seed(0))
@@ -43,7 +43,7 @@ def test_the_target_is_the_clean_image():
     torch.testing.assert_close(losses["loss"], expected)
 
 
-def test_what_is_trained_is_the_score_of_a_gaussian():
+def test_the_trained_model_is_the_score_of_a_gaussian():
     # Miyasawa 1961, Alain & Bengio 2014 (1211.4246): the best r has r(x̃) − x̃ = σ² ∇ log p(x̃),
     # where p is the density of the noisy images. Here x ~ N(½, s² I), so p = N(½, (s² + σ²) I).
     spread, sigma = 0.1, 0.15
@@ -92,13 +92,13 @@ def test_salt_and_pepper_sets_a_share_of_the_pixels_to_both_ends():
 
 
 @pytest.mark.parametrize("corruption", ["masking", "salt_and_pepper"])
-def test_training_sees_the_corruption_that_was_asked_for(corruption):
+def test_training_uses_the_configured_corruption(corruption):
     source = sources_seen(build(corruption=corruption, corrupted_share=0.3))
     changed = (source != IMAGES).double().mean().item()
     assert changed == pytest.approx(0.3, abs=0.01)
 
 
-def test_every_training_image_has_a_sigma_of_its_own():
+def test_every_training_image_has_a_separate_sigma():
     model = build(noise_sigma=0.5, level_range=(0.1, 0.9), clipped_share=0.0)
     sigmas = (sources_seen(model) - IMAGES).flatten(1).std(1)
     assert 0.05 < sigmas.min() < 0.15
@@ -108,7 +108,7 @@ def test_every_training_image_has_a_sigma_of_its_own():
     assert measured.std().item() == pytest.approx(0.5, rel=0.02)
 
 
-def test_every_training_image_has_a_share_of_its_own():
+def test_every_training_image_has_a_separate_share():
     model = build(corruption="masking", level_range=(0.0, 0.8))
     shares = (sources_seen(model) == 0).double().flatten(1).mean(1)
     assert shares.min() < 0.05
@@ -116,8 +116,8 @@ def test_every_training_image_has_a_share_of_its_own():
     assert shares.mean().item() == pytest.approx(0.4, abs=0.03)
 
 
-def test_the_noise_of_a_fixed_sigma_is_drawn_as_it_always_was():
-    # Published models are trained again bit for bit: first the noise, then who is clipped.
+def test_the_noise_of_a_fixed_sigma_does_not_change_between_versions():
+    # Published models must stay reproducible bit for bit: first the noise, then the clipping.
     generator = torch.Generator().manual_seed(0)
     noisy = IMAGES + 0.5 * torch.randn(IMAGES.shape, generator=generator)
     clipped = torch.rand(len(IMAGES), 1, 1, 1, generator=generator) < 0.5

@@ -44,7 +44,7 @@ def changed(before, model):
 
 
 @pytest.mark.parametrize("objective", ["minimax", "non_saturating"])
-def test_losses_are_those_of_the_two_players(objective):
+def test_losses_are_those_of_both_networks(objective):
     model, batch = build(loss=objective), images(5)
     losses = model.losses(batch, torch.Generator().manual_seed(2))
     fakes = model.generate(model.sample_latents(5, torch.Generator().manual_seed(2)))
@@ -55,7 +55,7 @@ def test_losses_are_those_of_the_two_players(objective):
 
 
 @pytest.mark.parametrize("objective", ["minimax", "non_saturating"])
-def test_each_player_gets_the_gradient_of_its_own_loss(objective):
+def test_each_network_gets_the_gradient_of_its_own_loss(objective):
     model, batch = build(loss=objective, r1_weight=0.0), images(5)
     before = copy.deepcopy(model)
     rate = 0.1
@@ -80,7 +80,7 @@ def test_each_player_gets_the_gradient_of_its_own_loss(objective):
         torch.testing.assert_close(new, old - rate * gradient)
 
 
-def test_the_discriminator_has_a_rate_of_its_own():
+def test_the_discriminator_has_a_separate_learning_rate():
     optimizers = build(discriminator_learning_rate=0.5).optimizers(CONFIG)
     rates = {name: each.param_groups[0]["lr"] for name, each in optimizers.items()}
     assert rates == {"discriminator": 0.5, "generator": 1e-2}
@@ -118,7 +118,7 @@ def test_any_network_and_size_is_trained_and_exported(network, shape):
     assert generator <= exported < generator + 20
 
 
-def test_what_is_served_is_the_averaged_generator():
+def test_the_averaged_generator_is_served():
     model, latents = build(), torch.randn(4, 3)
     for seed in range(5):
         step(model, images(6), seed)
@@ -132,7 +132,7 @@ def test_there_is_no_encoder():
         build().encode(images(2))
 
 
-def test_a_generator_that_always_gives_the_same_image_is_noticed(image_data, caplog):
+def test_a_generator_that_always_gives_the_same_image_is_reported(image_data, caplog):
     model = build(image_data.image_shape).eval()
     model.initialise_from_data(image_data.train)
     with torch.no_grad():
@@ -144,8 +144,8 @@ def test_a_generator_that_always_gives_the_same_image_is_noticed(image_data, cap
     assert "the samples have collapsed" in caplog.text
 
 
-def test_the_epoch_is_chosen_by_the_samples_not_by_the_game(image_data):
-    """Validation knows nothing of the discriminator, and the same seed gives the same value."""
+def test_the_epoch_is_selected_by_the_samples_not_by_the_losses(image_data):
+    """Validation does not use the discriminator, and the same seed gives the same value."""
     model = build(image_data.image_shape).eval()
     model.initialise_from_data(image_data.train)
     with torch.inference_mode():

@@ -1,6 +1,6 @@
-"""The classical test for collapse: eight narrow Gaussians on a ring, of which a bad GAN finds few.
+"""Mode collapse test: eight narrow Gaussians on a ring, of which a collapsed GAN covers few.
 
-A point is an image of two pixels, so it is the GAN as it ships that is trained here.
+A point is an image of two pixels, so the test trains the shipped GAN class.
 """
 
 import math
@@ -34,7 +34,7 @@ def hits(points):
     return torch.bincount(modes[distances < 3.0 * SIGMA], minlength=MODES)
 
 
-def test_the_measure_tells_the_ring_from_points_spread_around_it():
+def test_the_mode_count_distinguishes_the_ring_from_scattered_points():
     generator = torch.Generator().manual_seed(0)
     assert hits(draw(SAMPLES, generator)).sum() > 0.98 * SAMPLES  # 1 − e^−4.5 of them
     angles = 2.0 * math.pi * torch.rand(SAMPLES, generator=generator)

@@ -23,7 +23,7 @@ def classifying(image_data, classifier_file):
     return watching
 
 
-def test_images_in_the_place_of_samples_are_as_good_as_it_gets(monitor, image_data, caplog):
+def test_real_images_as_samples_reach_the_limit_of_the_metrics(monitor, image_data, caplog):
     quality = monitor.compare(image_data.validation, to_float(image_data.test))
     assert quality.coverage > 0.8
     assert 0.7 < quality.diversity < 1.4
@@ -33,17 +33,17 @@ def test_images_in_the_place_of_samples_are_as_good_as_it_gets(monitor, image_da
     assert not caplog.records
 
 
-def test_one_image_for_ever_is_a_collapse(monitor, image_data, caplog):
+def test_identical_samples_are_reported_as_collapse(monitor, image_data, caplog):
     samples = to_float(image_data.test[:1]).expand(200, -1, -1, -1)
     quality = monitor.compare(image_data.validation, samples)
     assert quality.diversity < 0.01
     assert quality.coverage < 0.3
     with caplog.at_level(logging.WARNING):
         quality.warn()
-    assert "the samples have collapsed: they vary 0.00 times" in caplog.text
+    assert "the samples have collapsed: their variance is 0.00 times" in caplog.text
 
 
-def test_a_class_that_is_missing_is_a_collapse(classifying, image_data, caplog):
+def test_a_missing_class_is_reported_as_collapse(classifying, image_data, caplog):
     whole = classifying.compare(image_data.validation, to_float(image_data.test))
     assert (whole.classes_covered, whole.classes) == (2, 2)
     left = classifying.classifier.embed(image_data.test).classes == 0
@@ -55,7 +55,7 @@ def test_a_class_that_is_missing_is_a_collapse(classifying, image_data, caplog):
     assert quality.as_losses()["classes_covered"] == 1.0
 
 
-def test_the_loss_rises_with_what_is_wrong_with_the_samples(monitor, image_data):
+def test_the_loss_rises_with_defects_of_the_samples(monitor, image_data):
     images, generator = to_float(image_data.test), torch.Generator().manual_seed(0)
     noise = torch.randn(images.shape, generator=generator)
 
@@ -68,7 +68,7 @@ def test_the_loss_rises_with_what_is_wrong_with_the_samples(monitor, image_data)
 
 
 def test_components_are_those_of_the_pixels(image_data):
-    """All of them keep every distance, so the Fréchet distance is that of the pixels."""
+    """All components keep every distance, so the Fréchet distance is that of the pixels."""
     shape = (1, 4, 4)
     images = image_data.train[:, :, 4:8, 4:8]
     monitor = SampleMonitor(shape, "pixels")
@@ -79,7 +79,7 @@ def test_components_are_those_of_the_pixels(image_data):
     assert quality.frechet_distance == pytest.approx(expected, rel=1e-3)
 
 
-def test_what_was_fitted_is_part_of_the_state(monitor, image_data):
+def test_the_fit_is_part_of_the_state_dict(monitor, image_data):
     other = SampleMonitor(image_data.image_shape, "pixels")
     other.load_state_dict(monitor.state_dict())
     samples = to_float(image_data.test)

@@ -53,14 +53,14 @@ def test_the_largest_are_kept_as_they_are():
     torch.testing.assert_close(keep_largest(inputs, 4), inputs)
 
 
-def test_top_k_leaves_exactly_k_units_awake():
+def test_top_k_leaves_exactly_k_active_units():
     model = build(active=3)
     assert ((model.encode(images()) != 0).sum(1) == 3).all()
     trained(model)
     assert ((model.encode(images()) != 0).sum(1) == 3).all()
 
 
-def test_k_falls_during_training_and_a_checkpoint_keeps_where_it_was():
+def test_k_falls_during_training_and_is_restored_from_a_checkpoint():
     model = build(active=3, anneal_steps=10)
     seen = []
     for _ in range(12):
@@ -81,7 +81,7 @@ def test_k_may_start_below_all_units():
     assert model.annealed_active() == 5
 
 
-def test_what_is_served_has_the_final_k_at_any_time():
+def test_decode_and_encode_use_the_final_k_during_training():
     model = build(active=3, anneal_steps=10)
     assert ((model.encode(images()) != 0).sum(1) == 3).all()
     before = model.losses(images(), torch.Generator())["loss"]
@@ -91,7 +91,7 @@ def test_what_is_served_has_the_final_k_at_any_time():
     assert not torch.isclose(before, after), "k is annealed in training only"
 
 
-def test_the_divergence_is_that_of_two_coins():
+def test_the_divergence_is_that_of_bernoulli_distributions():
     coins = torch.distributions.Bernoulli
     mean = torch.tensor([0.01, 0.2, 0.9])
     expected = torch.distributions.kl_divergence(coins(0.2), coins(mean)).sum()
@@ -105,14 +105,14 @@ def test_the_divergence_has_the_gradient_of_finite_differences():
     assert torch.autograd.gradcheck(lambda each: activity_divergence(0.1, each), mean)
 
 
-def test_kl_brings_units_to_the_activity_that_was_asked_for():
+def test_kl_trains_units_to_the_target_activity():
     model = build("kl", penalty_weight=30.0, target_activity=0.2)
     trained(model, steps=300)
     activity = model.encode(images()).mean(0)
     torch.testing.assert_close(activity, torch.full((UNITS,), 0.2), atol=0.02, rtol=0)
 
 
-def test_l1_puts_units_to_sleep():
+def test_l1_makes_units_inactive():
     def awake(penalty_weight):
         model = build("l1", penalty_weight=penalty_weight)
         trained(model)
@@ -121,7 +121,7 @@ def test_l1_puts_units_to_sleep():
     assert awake(1.0) < 0.5 * awake(0.0)
 
 
-def test_l1_cannot_be_cheated_by_a_small_code_and_large_weights():
+def test_l1_is_not_reduced_by_small_latents_with_large_weights():
     model = build("l1")
     before = model.encode(images())
     with torch.no_grad():
@@ -159,7 +159,7 @@ def test_a_linear_output_is_centred_and_clipped_only_where_it_is_served():
     torch.testing.assert_close(model.decode(codes), expected.clamp(0, 1))
 
 
-def test_what_is_learned_of_a_linear_output_is_not_clipped():
+def test_a_linear_output_is_not_clipped_in_training():
     model = build(output="linear")
     with torch.no_grad():
         model.layer.pixel_bias += 5.0  # far above white

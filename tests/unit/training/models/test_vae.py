@@ -44,7 +44,7 @@ def test_gradients_equal_finite_differences(fields, images):
 
     def loss(*parameters):
         state = {f"vae.{name}": each for name, each in zip(names, parameters, strict=True)}
-        # The same noise at every evaluation, or the differences would be those of the draws.
+        # The same noise at every evaluation; otherwise the differences would come from the samples.
         return torch.func.functional_call(Losses(vae), state, (images[:2].double(), seeded(5)))
 
     parameters = [each.detach().clone().requires_grad_() for each in vae.parameters()]
@@ -61,7 +61,7 @@ class Losses(torch.nn.Module):
 
 
 def by_hand(vae, images, generator):
-    """log p(x|z) and log weights, ``[K, n]`` each, and the KL ``[n]``, of the losses' own draws."""
+    """log p(x|z) and log weights, ``[K, n]``, and the KL ``[n]``, for the samples of the losses."""
     mean, log_variance = vae.encode(images)
     latents = vae.reparameterize(mean, log_variance, vae.config.samples, generator)
     log_likelihood = torch.stack(
@@ -72,7 +72,7 @@ def by_hand(vae, images, generator):
 
 
 @pytest.mark.parametrize("samples", [1, 4])
-def test_the_loss_is_minus_the_elbo_averaged_over_draws(samples, images):
+def test_the_loss_is_minus_the_elbo_averaged_over_samples(samples, images):
     vae = build(samples=samples)
     losses = vae.losses(images, seeded())
     log_likelihood, _, kl = by_hand(vae, images, seeded())
@@ -88,7 +88,7 @@ def test_the_loss_of_an_iwae_is_minus_the_log_of_the_mean_weight(images):
     torch.testing.assert_close(vae.losses(images, seeded())["loss"].double(), expected)
 
 
-def test_the_gradient_of_an_iwae_weighs_the_draws_by_their_share(images):
+def test_the_gradient_of_an_iwae_weights_samples_by_importance(images):
     # Burda et al. 2015 (1509.00519), equation 14.
     vae = build(**IWAE, latent_dim=3)
     parameters = list(vae.parameters())
@@ -100,8 +100,8 @@ def test_the_gradient_of_an_iwae_weighs_the_draws_by_their_share(images):
         torch.testing.assert_close(ours, theirs)
 
 
-def test_more_draws_tighten_the_bound(images):
-    # Burda et al. 2015 (1509.00519), theorem 1, on the means over many draws.
+def test_more_samples_tighten_the_bound(images):
+    # Burda et al. 2015 (1509.00519), theorem 1, for the means over many samples.
     losses = {}
     for samples in (1, 2, 10):
         vae = build(samples=samples, objective="elbo" if samples == 1 else "iwae", latent_dim=4)
@@ -139,7 +139,7 @@ def test_the_weight_of_the_kl_acts_on_an_iwae_too(images):
     torch.testing.assert_close(vae.losses(images, seeded())["loss"], expected)
 
 
-def test_the_first_steps_take_one_sample_and_the_elbo(images):
+def test_the_first_steps_use_one_sample_and_the_elbo(images):
     vae, plain = build(**IWAE, one_sample_steps=2), build()
     optimizers = vae.optimizers(OptimizerConfig())
     for _ in range(2):
@@ -154,7 +154,7 @@ def test_the_first_steps_take_one_sample_and_the_elbo(images):
     assert fresh.losses(images, seeded()) == other.losses(images, seeded())
 
 
-def test_free_bits_are_a_floor_for_each_latent_of_the_batch():
+def test_free_bits_are_the_minimum_kl_of_each_latent():
     kl = torch.tensor([[0.0, 0.3, 1.0], [0.2, 0.5, 3.0]], requires_grad=True)
     value = with_free_bits(kl, 0.25)
     assert value.item() == pytest.approx(0.25 + 0.4 + 2.0)
@@ -191,7 +191,7 @@ def test_static_bits_follow_the_seed_of_the_run(images):
     assert not torch.equal(bits[0], bits[2])
 
 
-def test_the_kept_sigma_is_that_of_the_training_steps(images):
+def test_the_running_sigma_is_that_of_the_training_steps(images):
     vae = build(sigma_mode="optimal")
     optimizers = vae.optimizers(OptimizerConfig())
     steps = [vae.training_step(images, optimizers, seeded(), OptimizerConfig()) for _ in range(3)]
@@ -199,7 +199,7 @@ def test_the_kept_sigma_is_that_of_the_training_steps(images):
     assert vae.likelihood() == {"family": "gaussian", "sigma": pytest.approx(mean.item())}
 
 
-def test_training_starts_at_the_sigma_that_was_asked_for():
+def test_training_starts_at_the_configured_sigma():
     assert build().likelihood() == {"family": "gaussian", "sigma": pytest.approx(0.25)}
     assert build(**BITS).likelihood() == {"family": "bernoulli"}
 
@@ -224,7 +224,7 @@ def test_log_variance_is_clamped_so_that_extreme_weights_stay_finite(images):
         assert all(torch.isfinite(each) for each in vae.losses(images, seeded()).values())
 
 
-def test_reconstruct_repeats_itself(images):
+def test_reconstruct_is_deterministic(images):
     vae = build(**BITS)
     assert torch.equal(vae.reconstruct(images), vae.reconstruct(images))
 
@@ -255,7 +255,7 @@ def test_the_title_says_what_is_special():
         ({"binarisation": "static"}, "binarisation"),
         ({"likelihood": "bernoulli", "output": "linear"}, "output"),
         ({"samples": 0}, "samples"),
-        ({"objective": "iwae"}, "raise samples"),
+        ({"objective": "iwae"}, "set samples above 1"),
         ({"objective": "iwae", "samples": 2, "free_bits": 0.1}, "free_bits"),
         ({"kl_warmup_steps": -1}, "kl_warmup_steps"),
         ({"one_sample_steps": -1}, "one_sample_steps"),
@@ -264,6 +264,6 @@ def test_the_title_says_what_is_special():
         ({"hidden": (0,)}, "hidden"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(fields, message):
+def test_invalid_settings_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         VAEConfig(**fields)

@@ -7,7 +7,7 @@ from latentserve_training.errors import NonFiniteLossError
 from latentserve_training.graphs.conversion import check_parity, convert
 from latentserve_training.models.registry import KINDS, kind_of
 from latentserve_training.models.vae_gan import VAEGAN, Terms, VAEGANConfig, relative_error
-from latentserve_training.nn.adversarial_losses import discriminator_loss, equilibrium_gate
+from latentserve_training.nn.adversarial_losses import discriminator_loss, equilibrium_rule
 from latentserve_training.optim.optimizer import OptimizerConfig
 
 SHAPE = (1, 4, 8)
@@ -116,7 +116,7 @@ def test_the_discriminator_sees_images_reconstructions_and_samples():
     torch.testing.assert_close(terms.gan, expected)
 
 
-def test_the_relative_error_has_no_scale():
+def test_the_relative_error_does_not_depend_on_the_scale():
     generator = torch.Generator().manual_seed(0)
     truth, noise = torch.randn(2, 400, 7, generator=generator).double()
     guess = truth + 0.5 * noise
@@ -174,17 +174,17 @@ def test_a_step_trains_all_three():
 
 
 @pytest.mark.parametrize(("real", "fake"), [(0.68, 0.68), (0.1, 0.68), (0.68, 1.2), (0.1, 1.2)])
-def test_the_gate_looks_at_this_batch(real, fake):
+def test_the_equilibrium_rule_uses_this_batch(real, fake):
     zero = torch.zeros(())
     terms = Terms(zero, zero, torch.tensor(real), torch.tensor(fake), zero, zero)
-    assert build().networks_to_update(terms) == (True, True)  # the gate is off
-    assert build(equilibrium_margin=0.3).networks_to_update(terms) == equilibrium_gate(
+    assert build().networks_to_update(terms) == (True, True)  # the rule is off
+    assert build(equilibrium_margin=0.3).networks_to_update(terms) == equilibrium_rule(
         real, fake, 0.3
     )
 
 
 @pytest.mark.parametrize("train", [(True, False), (False, True)])
-def test_who_is_far_ahead_is_not_trained(train):
+def test_a_network_that_is_far_ahead_is_not_trained(train):
     model = build()
     model.due = lambda terms: train
     before = copy.deepcopy(model.state_dict())
@@ -196,7 +196,7 @@ def test_who_is_far_ahead_is_not_trained(train):
 
 @pytest.mark.parametrize("broken", NETWORKS)
 def test_a_gradient_that_is_not_finite_changes_nothing(broken):
-    """Not even the networks whose own gradient is fine."""
+    """No network changes, not even those with a finite gradient."""
     model = build()
     weights = next(getattr(model, broken).parameters())
     original = model.route_gradients
@@ -220,7 +220,7 @@ def test_a_term_that_is_not_finite_changes_nothing():
     assert changed(before, model) == set()
 
 
-def test_validation_tells_of_samples_and_of_reconstructions(image_data):
+def test_validation_measures_samples_and_reconstructions(image_data):
     model = build(image_data.image_shape).eval()
     model.initialise_from_data(image_data.train)
     with torch.inference_mode():
@@ -243,7 +243,7 @@ def test_the_exports_are_those_of_a_vae(shape):
     assert operations == {"encode", "decode", "reconstruct", "sample"}
 
 
-def test_the_vae_beside_it_has_the_same_networks():
+def test_the_reference_vae_has_the_same_networks():
     config = VAEGANConfig(latent_dim=3, channels=(3, 4))
     twin = config.plain_vae()
     model = VAEGAN(SHAPE, config)

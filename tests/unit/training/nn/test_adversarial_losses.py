@@ -5,7 +5,7 @@ import torch
 
 from latentserve_training.nn.adversarial_losses import (
     discriminator_loss,
-    equilibrium_gate,
+    equilibrium_rule,
     fake_cost,
     generator_loss,
     gradient_penalty,
@@ -23,7 +23,7 @@ GENERATED = [
 
 
 def best_logits(generated):
-    """log p / q, so that D = p / (p + q); a point that is never generated is real for sure."""
+    """log p / q, so that D = p / (p + q); a point that is never generated is certainly real."""
     return torch.where(generated > 0, (DATA / generated).log(), torch.tensor(200.0)).double()
 
 
@@ -58,14 +58,14 @@ def test_no_other_discriminator_is_better(generated):
         assert value(other, generated) < value(best, generated)
 
 
-def test_at_the_optimum_nobody_can_tell():
+def test_at_the_optimum_the_loss_is_log_4():
     logits = best_logits(DATA)
     assert torch.equal(torch.sigmoid(logits), torch.full((4,), 0.5).double())
     assert value(logits, DATA) == pytest.approx(-LOG_4, rel=1e-12)
     assert generator_loss(logits, "non_saturating").item() == pytest.approx(math.log(2.0))
 
 
-def test_costs_are_negative_logarithms_of_what_d_believes():
+def test_costs_are_negative_logarithms_of_d():
     logits = torch.tensor([-1.0, 0.5, 2.0]).double()
     belief = torch.sigmoid(logits)
     torch.testing.assert_close(real_cost(logits), -belief.log().mean())
@@ -73,7 +73,7 @@ def test_costs_are_negative_logarithms_of_what_d_believes():
 
 
 def test_gradients_of_the_two_objectives():
-    """−D where it is the minimax game, −(1 − D) where it does not saturate; per image."""
+    """−D for the minimax loss, −(1 − D) for the non-saturating one; per image."""
     logits = torch.tensor([-6.0, 0.0, 3.0], dtype=torch.float64, requires_grad=True)
     belief = torch.sigmoid(logits.detach())
     (minimax,) = torch.autograd.grad(generator_loss(logits, "minimax"), logits)
@@ -84,7 +84,7 @@ def test_gradients_of_the_two_objectives():
 
 
 @pytest.mark.parametrize("objective", ["minimax", "non_saturating"])
-def test_a_discriminator_that_is_very_sure_overflows_nothing(objective):
+def test_extreme_logits_do_not_overflow(objective):
     logits = torch.tensor([-1e4, 1e4], requires_grad=True)
     loss = generator_loss(logits, objective) + discriminator_loss(logits, logits)
     (gradient,) = torch.autograd.grad(loss, logits)
@@ -92,7 +92,7 @@ def test_a_discriminator_that_is_very_sure_overflows_nothing(objective):
     assert torch.isfinite(gradient).all()
 
 
-def test_the_slope_penalty_is_half_the_squared_jacobian():
+def test_the_r1_penalty_is_half_the_squared_jacobian():
     torch.manual_seed(0)
     network = Discriminator((1, 4, 4), DiscriminatorConfig(discriminator_channels=(3,))).double()
     images = torch.rand(5, 1, 4, 4, dtype=torch.float64)
@@ -106,7 +106,7 @@ def test_the_slope_penalty_is_half_the_squared_jacobian():
     torch.testing.assert_close(penalty, expected, rtol=1e-10, atol=0)
 
 
-def test_the_slope_penalty_trains_the_weights():
+def test_the_r1_penalty_trains_the_weights():
     weight = torch.tensor([3.0, -4.0], dtype=torch.float64, requires_grad=True)
     images = torch.rand(6, 1, 1, 2, dtype=torch.float64).requires_grad_()
     penalty = gradient_penalty(images.flatten(1) @ weight, images)
@@ -127,5 +127,5 @@ def test_the_slope_penalty_trains_the_weights():
         (0.34, 1.02, (True, True)),  # within the margin
     ],
 )
-def test_who_is_ahead_waits(real, fake, expected):
-    assert equilibrium_gate(real, fake, margin=0.35) == expected
+def test_the_network_that_is_ahead_is_not_trained(real, fake, expected):
+    assert equilibrium_rule(real, fake, margin=0.35) == expected

@@ -10,7 +10,7 @@ def images():
     return levels.float() / 255.0
 
 
-def test_dynamic_bits_are_drawn_anew_from_the_generator(images):
+def test_dynamic_bits_are_sampled_anew_from_the_generator(images):
     generator = torch.Generator().manual_seed(1)
     first, second = dynamic_bits(images, generator), dynamic_bits(images, generator)
     assert not torch.equal(first, second)
@@ -45,7 +45,7 @@ def test_a_pixel_is_set_with_its_grey_level_as_probability(draw):
     shares = bits.view(2000, 4, 10).mean((0, 2))
     assert shares[0] == 0.0
     assert shares[3] == 1.0
-    # 20,000 draws: a standard error of 0.0035 at most.
+    # 20,000 samples: a standard error of at most 0.0035.
     torch.testing.assert_close(shares, levels, atol=0.0106, rtol=0)
 
 

@@ -49,12 +49,12 @@ def test_spectral_norm_makes_the_largest_singular_value_one(network):
         assert largest.item() == pytest.approx(1.0, abs=1e-3)
 
 
-def test_without_it_weights_are_free():
+def test_without_spectral_norm_weights_are_not_bounded():
     discriminator = build()
     assert {name.rpartition(".")[2] for name in discriminator.state_dict()} == {"weight", "bias"}
 
 
-def test_images_judge_each_other_only_by_their_spread():
+def test_logits_depend_on_other_images_only_by_minibatch_stddev():
     batch = images(6)
     alone = build()
     torch.testing.assert_close(
@@ -74,7 +74,7 @@ def test_images_that_are_all_alike_leave_the_gradient_finite():
     assert torch.isfinite(gradient).all()
 
 
-def test_where_the_generator_is_right_training_ends_at_one_half():
+def test_with_an_optimal_generator_the_discriminator_ends_at_one_half():
     shape = (1, 1, 2)
     network = build(shape, network="mlp", discriminator_hidden=(16,))
     optimizer = torch.optim.Adam(network.parameters(), 3e-3)

@@ -39,7 +39,7 @@ def test_the_density_of_a_far_point_is_finite(mixture):
     assert math.isfinite(mixture.log_density(torch.full((1, 2), 1e4)).item())
 
 
-def test_draws_have_the_components_means_and_covariances(mixture):
+def test_samples_have_the_means_and_covariances_of_the_components(mixture):
     drawn = mixture.sample(60_000, torch.Generator().manual_seed(0))
     assert drawn.dtype == torch.float32
     nearest = (drawn[:, None, :1] - torch.from_numpy(MEANS)[None, :, :1]).abs().argmin(1)[:, 0]
@@ -51,13 +51,13 @@ def test_draws_have_the_components_means_and_covariances(mixture):
         np.testing.assert_allclose(np.cov(rows.T), covariance, atol=0.05)
 
 
-def test_the_same_generator_gives_the_same_draws(mixture):
+def test_the_same_generator_gives_the_same_samples(mixture):
     first, second, other = (mixture.sample(9, torch.Generator().manual_seed(s)) for s in (1, 1, 2))
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
 
 
-def test_a_file_gives_the_mixture_back(mixture, tmp_path):
+def test_a_mixture_is_read_from_its_file(mixture, tmp_path):
     path = tmp_path / "prior.npz"
     path.write_bytes(mixture.to_bytes())
     again = read_mixture(path)

@@ -14,7 +14,7 @@ from latentserve_training.nn.likelihoods import (
 
 @pytest.fixture
 def outputs():
-    """For 2 draws for each of 3 images."""
+    """For 2 samples for each of 3 images."""
     return torch.randn(6, 1, 4, 4, generator=torch.Generator().manual_seed(0))
 
 
@@ -25,7 +25,7 @@ def images():
 
 @pytest.mark.parametrize("linear", [False, True])
 @pytest.mark.parametrize("sigma_mode", ["fixed", "learned"])
-def test_a_gaussian_sums_log_densities_for_each_draw(sigma_mode, linear, outputs, images):
+def test_a_gaussian_sums_log_densities_for_each_sample(sigma_mode, linear, outputs, images):
     likelihood = GaussianLikelihood(sigma_mode, 0.2, linear=linear)
     means = outputs if linear else torch.sigmoid(outputs)
     expected = Normal(means.view(2, 3, 16), 0.2).log_prob(images.view(3, 16)).sum(2)
@@ -35,7 +35,7 @@ def test_a_gaussian_sums_log_densities_for_each_draw(sigma_mode, linear, outputs
     assert likelihood.describe() == {"family": "gaussian", "sigma": pytest.approx(0.2)}
 
 
-def test_a_bernoulli_sums_log_probabilities_for_each_draw(outputs, images):
+def test_a_bernoulli_sums_log_probabilities_for_each_sample(outputs, images):
     bits = (images > 0.5).float()
     expected = Bernoulli(logits=outputs.view(2, 3, 16)).log_prob(bits.view(3, 16)).sum(2)
     actual, reported = BernoulliLikelihood().log_likelihood(outputs, bits)
@@ -49,7 +49,7 @@ def test_only_a_learned_sigma_is_a_parameter():
     assert counts == [0, 1, 0]
 
 
-def test_the_learned_sigma_is_at_rest_where_it_is_the_root_mean_squared_error(outputs, images):
+def test_the_learned_sigma_is_optimal_at_the_root_mean_squared_error(outputs, images):
     error = (torch.sigmoid(outputs) - images.repeat(2, 1, 1, 1)).square().mean().sqrt().item()
     for sigma, direction in ((0.8 * error, 1), (error, 0), (1.25 * error, -1)):
         likelihood = GaussianLikelihood("learned", sigma)
@@ -95,7 +95,7 @@ def test_images_that_are_copied_exactly_leave_the_optimal_sigma_finite(images):
     assert log_sigma.item() == pytest.approx(math.log(MINIMUM_SIGMA))
 
 
-def test_an_optimal_sigma_is_kept_for_images_that_come_alone(outputs, images):
+def test_an_optimal_sigma_is_kept_for_evaluation(outputs, images):
     likelihood = GaussianLikelihood("optimal", 0.3)
     sigmas = []
     for step in range(3):
@@ -113,7 +113,7 @@ def test_an_optimal_sigma_is_kept_for_images_that_come_alone(outputs, images):
     assert GaussianLikelihood("optimal", 0.1).state_dict().keys() == {"sigma"}
 
 
-def test_the_kept_sigma_forgets_the_first_batches():
+def test_the_running_sigma_forgets_the_first_batches():
     likelihood = GaussianLikelihood("optimal", 0.3)
     for step in range(1500):
         likelihood.update_sigma({"sigma": torch.tensor(0.5 if step < 100 else 0.1)}, step)

@@ -27,7 +27,7 @@ NETWORKS = [
 
 @pytest.mark.parametrize("fields", NETWORKS)
 @pytest.mark.parametrize("image_shape", [(1, 12, 12), (3, 8, 4)])
-def test_images_become_codes_and_codes_images(fields, image_shape):
+def test_images_become_latents_and_latents_images(fields, image_shape):
     config = NetworkConfig(**fields)
     code = build_encoder(image_shape, config, 7)(torch.rand(5, *image_shape))
     assert code.shape == (5, 7)
@@ -67,7 +67,7 @@ def test_a_residual_block_starts_as_the_identity():
     assert torch.equal(ResidualBlock(4)(features), features)
 
 
-def test_fewer_channels_for_the_code_shrink_the_dense_layer():
+def test_code_channels_shrink_the_dense_layer():
     config = NetworkConfig(network="residual", channels=(4, 6), code_channels=2)
     encoder, decoder = build_encoder((1, 12, 12), config, 7), build_decoder((1, 12, 12), config, 7)
     assert encoder.project.in_features == decoder.expand.out_features == 2 * 3 * 3

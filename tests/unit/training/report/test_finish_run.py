@@ -19,7 +19,7 @@ from latentserve_training.train.trained_model import (
 )
 
 
-def test_a_finished_run_holds_what_the_export_and_a_person_need(finished_run, image_data):
+def test_a_finished_run_has_all_files_for_export_and_users(finished_run, image_data):
     folder = finished_run("vae")
     files = {path.name for path in folder.path.iterdir()}
     assert files == {
@@ -43,7 +43,7 @@ def test_a_finished_run_holds_what_the_export_and_a_person_need(finished_run, im
     }
 
 
-def test_a_sampler_is_fitted_drawn_and_measured(finished_run, make_config, image_data):
+def test_a_sampler_is_fitted_sampled_and_evaluated(finished_run, make_config, image_data):
     folder = finished_run("autoencoder", components=3)
     config, checkpoint = make_config(sampler={"components": 3}), load_checkpoint(folder.best)
     assert (folder.path / "samples.png").is_file()
@@ -81,7 +81,7 @@ def test_a_finished_run_can_be_measured_again(tmp_path, make_config, image_data)
     assert finish_run(config, image_data, best, best.history, folder) == first
 
 
-def test_a_contractive_run_trains_a_plain_twin_once(finished_run, make_config, image_data):
+def test_a_contractive_run_trains_its_reference_once(finished_run, make_config, image_data):
     folder = finished_run("contractive")
     twin = RunFolder(folder.path / "reference")
     plain, own = load_checkpoint(twin.best), load_checkpoint(folder.best)
@@ -99,7 +99,7 @@ def test_a_contractive_run_trains_a_plain_twin_once(finished_run, make_config, i
     assert {name: metric.as_manifest() for name, metric in again.items()} == measured
 
 
-def test_a_vae_gan_is_measured_beside_a_vae(finished_run, image_data):
+def test_a_vae_gan_has_a_vae_as_baseline(finished_run, image_data):
     folder = finished_run("vae-gan")
     twin = load_checkpoint(RunFolder(folder.path / "reference").best)
     own = load_checkpoint(folder.best)
@@ -129,12 +129,12 @@ def test_weights_of_another_model_are_refused(finished_run, make_config):
 
 
 @pytest.mark.parametrize("read", [read_evaluation, read_examples])
-def test_an_unfinished_run_says_how_to_finish_it(tmp_path, read):
+def test_an_unfinished_run_is_named_with_the_correction(tmp_path, read):
     with pytest.raises(CheckpointError, match="finish the run with train --resume"):
         read(RunFolder(tmp_path))
 
 
-def test_damaged_files_are_no_bug(tmp_path):
+def test_damaged_files_raise_a_data_error(tmp_path):
     folder = RunFolder(tmp_path)
     folder.evaluation.write_text("{", encoding="utf-8")
     np.savez(folder.examples, wrong=np.zeros(3))

@@ -9,7 +9,7 @@ from latentserve_training.report.records import Records, record_of
 from latentserve_training.train.run_folder import RunFolder
 
 
-def test_a_record_says_what_was_reached_and_how(finished_run, make_config):
+def test_a_record_has_metrics_command_and_machine(finished_run, make_config):
     run = finished_run("sparse")
     record = record_of(run)
     evaluation = json.loads(run.evaluation.read_text(encoding="utf-8"))
@@ -24,7 +24,7 @@ def test_a_record_says_what_was_reached_and_how(finished_run, make_config):
     assert str(run.path) not in json.dumps(record)
 
 
-def test_a_run_that_does_not_say_its_machine_is_not_given_one(finished_run, tmp_path):
+def test_a_run_without_a_machine_is_recorded_without_one(finished_run, tmp_path):
     run = RunFolder(shutil.copytree(finished_run("sparse").path, tmp_path / "run"))
     evaluation = json.loads(run.evaluation.read_text(encoding="utf-8"))
     for added in ("machine", "training_seconds", "command"):
@@ -43,12 +43,12 @@ def test_records_are_kept_by_name_and_seed(finished_run, tmp_path):
     assert [(each["seed"], each["epochs"]) for each in records.read()] == [(0, 9), (3, 2)]
 
 
-def test_what_is_no_run_or_no_record_is_refused(tmp_path, finished_run):
+def test_invalid_runs_and_records_are_refused(tmp_path, finished_run):
     with pytest.raises(CheckpointError, match="has no readable evaluation"):
         record_of(RunFolder(tmp_path))
     run = RunFolder(shutil.copytree(finished_run("sparse").path, tmp_path / "run"))
     run.metrics.unlink()
-    with pytest.raises(CheckpointError, match="is no run"):
+    with pytest.raises(CheckpointError, match="is not a run folder"):
         record_of(run)
     (tmp_path / "broken.json").write_text("{", encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"broken\.json cannot be read"):

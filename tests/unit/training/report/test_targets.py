@@ -5,7 +5,7 @@ import pytest
 from latentserve_training.errors import ConfigError
 from latentserve_training.report.targets import Anchor, Target, matches, read_targets
 
-FIGURE = """
+TARGET = """
 [[figure]]
 name = "error"
 where = { kind = "vae", "model.latent_dim" = 4 }
@@ -30,10 +30,10 @@ def target(**changes):
     return Target(**{"name": "f", "where": {}, "metric": "test_mse", "anchors": ()} | changes)
 
 
-def test_figures_and_their_anchors_are_read(tmp_path):
+def test_targets_and_their_anchors_are_read(tmp_path):
     path = tmp_path / "anchors.toml"
     assert read_targets(path) == ()
-    path.write_text(FIGURE, encoding="utf-8")
+    path.write_text(TARGET, encoding="utf-8")
     (read,) = read_targets(path)
     assert read.anchors == (Anchor("1", "by hand", "derived"),)
     assert read.reach == "≤ 0.5"
@@ -56,8 +56,8 @@ def test_figures_and_their_anchors_are_read(tmp_path):
 )
 def test_a_broken_list_is_refused(before, after, tmp_path):
     path = tmp_path / "anchors.toml"
-    path.write_text(FIGURE.replace(before, after), encoding="utf-8")
-    with pytest.raises(ConfigError, match="is no list of figures to reach"):
+    path.write_text(TARGET.replace(before, after), encoding="utf-8")
+    with pytest.raises(ConfigError, match="is not a list of targets"):
         read_targets(path)
 
 

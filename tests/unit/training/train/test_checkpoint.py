@@ -23,7 +23,7 @@ def checkpoint():
     )
 
 
-def test_what_is_saved_is_loaded(tmp_path, checkpoint):
+def test_a_saved_checkpoint_is_loaded_unchanged(tmp_path, checkpoint):
     save_checkpoint(checkpoint, tmp_path / "last.pt")
     loaded = load_checkpoint(tmp_path / "last.pt")
     for field in dataclasses.fields(Checkpoint):
@@ -71,14 +71,14 @@ def test_a_truncated_file_is_named(tmp_path, checkpoint, keep):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(CheckpointError, match=r"no checkpoint .*last\.pt"):
+    with pytest.raises(CheckpointError, match=r"checkpoint .*last\.pt does not exist"):
         load_checkpoint(tmp_path / "last.pt")
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"model": {}}, {"format": 1, "x": 1}])
 def test_another_programs_file_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "other.pt")
-    with pytest.raises(CheckpointError, match="no checkpoint of this program"):
+    with pytest.raises(CheckpointError, match="is not a checkpoint of latentserve-training"):
         load_checkpoint(tmp_path / "other.pt")
 
 

@@ -6,7 +6,7 @@ from latentserve_training.train.early_stopping import StepGuard, has_stalled
 BAD = NonFiniteLossError("the loss is nan")
 
 
-def test_as_many_steps_are_skipped_as_the_run_allows():
+def test_steps_are_skipped_up_to_the_limit():
     guard = StepGuard(limit=3, skipped=1)
     guard.skip(7, BAD)
     guard.skip(8, BAD)

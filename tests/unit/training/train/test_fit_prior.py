@@ -19,7 +19,7 @@ SHARES = np.array([0.5, 0.3, 0.2])
 
 
 def clusters(count, seed):
-    """Codes of three clusters whose latents have very different scales."""
+    """Latents in three clusters with very different scales per dimension."""
     rng = np.random.default_rng(seed)
     label = rng.choice(3, count, p=SHARES)
     noise = rng.normal(size=(count, 3)) @ np.array([[1.0, 0.02, 0], [0, 0.03, 0], [0, 0, 2.0]])
@@ -39,12 +39,12 @@ def test_the_components_are_found(codes):
         assert mixture.weights[nearest] == pytest.approx(share, abs=0.03)
         covariance = mixture.factors[nearest] @ mixture.factors[nearest].T
         expected = np.array([[1.0, 0.02, 0], [0.02, 0.0013, 0], [0, 0, 4.0]])
-        # The variance that is added to the fit: a thousandth of that of all codes.
+        # The variance that is added in the fit: a thousandth of that of all latents.
         expected += np.diag(1e-3 * codes.var(0))
         np.testing.assert_allclose(covariance, expected, atol=0.3, rtol=0.2)
 
 
-def test_one_gaussian_has_the_mean_and_covariance_of_the_codes(codes):
+def test_one_gaussian_has_the_mean_and_covariance_of_the_latents(codes):
     mixture = fit_mixture(codes, 1, "full", seed=0)
     np.testing.assert_allclose(mixture.means[0], codes.mean(0), rtol=1e-5, atol=1e-6)
     covariance = mixture.factors[0] @ mixture.factors[0].T
@@ -52,7 +52,7 @@ def test_one_gaussian_has_the_mean_and_covariance_of_the_codes(codes):
     np.testing.assert_allclose(covariance, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_more_components_explain_held_out_codes_better(codes):
+def test_more_components_explain_held_out_latents_better(codes):
     held_out = torch.from_numpy(clusters(1000, 1))
     one, three = (
         fit_mixture(codes, count, "full", seed=0).log_density(held_out).mean() for count in (1, 3)
@@ -68,7 +68,7 @@ def test_a_diagonal_covariance_has_diagonal_factors(codes):
 
 
 @pytest.mark.parametrize("covariance", ["full", "diagonal"])
-def test_what_is_fitted_is_what_the_server_takes(codes, covariance):
+def test_a_fitted_mixture_is_valid_for_the_server(codes, covariance):
     mixture = fit_mixture(codes, 4, covariance, seed=1)
     types = [each.dtype.name for each in (mixture.weights, mixture.means, mixture.factors)]
     assert types == ["float64", "float32", "float32"]
@@ -92,12 +92,12 @@ def test_latents_that_never_change_get_a_narrow_gaussian(codes):
     assert (mixture.factors[:, 3, 3] < 1e-3).all()
 
 
-def test_codes_that_are_all_the_same_are_refused():
-    with pytest.raises(ConfigError, match="all images have the same code"):
+def test_equal_latents_are_refused():
+    with pytest.raises(ConfigError, match="all images have the same latents"):
         fit_mixture(np.ones((10, 2)), 2, "full", seed=0)
 
 
-def test_a_sampler_is_fitted_to_the_codes_of_the_images(make_config, image_data):
+def test_a_sampler_is_fitted_to_the_latents_of_the_images(make_config, image_data):
     model = build_model(make_config(), image_data.image_shape).eval()
     config = SamplerConfig(components=2)
     mixture = fit_sampler(model, image_data.train, config, seed=3)
@@ -106,7 +106,7 @@ def test_a_sampler_is_fitted_to_the_codes_of_the_images(make_config, image_data)
     assert mixture.to_bytes() == fit_mixture(codes.double().numpy(), 2, "full", 3).to_bytes()
 
 
-def test_as_many_images_are_used_as_are_allowed(make_config, image_data):
+def test_the_configured_number_of_images_is_used(make_config, image_data):
     model = build_model(make_config(), image_data.image_shape).eval()
     allowed = SamplerConfig(components=1, max_fit_images=50)
     few, same, others = (
@@ -150,11 +150,11 @@ def test_deterministic_kinds_may_have_a_sampler(kind, make_config, image_data):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("vae", "a model of kind vae has a prior already"),
-        ("sparse", "a model of kind sparse cannot have one: nearly all its latents are zero"),
+        ("vae", "a model of kind vae already has a prior"),
+        ("sparse", "a model of kind sparse cannot have one: most of its latents are exactly zero"),
     ],
 )
-def test_kinds_without_a_use_for_it_say_so_before_any_training(
+def test_kinds_that_cannot_have_a_sampler_are_refused_before_training(
     kind, message, make_config, image_data, tmp_path
 ):
     config = make_config(kind, sampler={"components": 2})
@@ -166,12 +166,12 @@ def test_kinds_without_a_use_for_it_say_so_before_any_training(
 @pytest.mark.parametrize(
     ("config", "latents", "message"),
     [
-        (SamplerConfig(components=161), 3, "161, more than the 160 codes"),
-        (SamplerConfig(components=60, max_fit_images=50), 3, "60, more than the 50 codes"),
-        (SamplerConfig(components=100), 300, "makes 9,000,000 numbers; 4,194,304 at most"),
+        (SamplerConfig(components=161), 3, "161, more than the 160 latent vectors"),
+        (SamplerConfig(components=60, max_fit_images=50), 3, "60, more than the 50 latent vectors"),
+        (SamplerConfig(components=100), 300, "needs 9,000,000 parameters; the limit is 4,194,304"),
     ],
 )
-def test_too_few_images_and_too_many_numbers_are_refused(
+def test_too_few_images_and_too_many_parameters_are_refused(
     config, latents, message, make_config, image_data
 ):
     model = build_model(

@@ -21,7 +21,7 @@ class Stopped(Exception):
 
 @pytest.fixture
 def stop_after_epoch():
-    """Make training fail right after the checkpoint of an epoch, as a power cut would."""
+    """Make training fail right after the checkpoint of an epoch, like a power failure."""
     from latentserve_training.train import loop
 
     def arrange(epoch, patches):
@@ -128,7 +128,7 @@ def test_a_resumed_run_remembers_skipped_steps_and_its_patience(
 
 
 def bad_loss_in_step(bad_step, monkeypatch):
-    """Let the loss of one training step, counted from 1, be NaN because of one of its terms."""
+    """Make the loss of one training step, counted from 1, NaN by one of its terms."""
     steps = []
 
     def losses(self, images, generator):
@@ -165,7 +165,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_the_next_ones_go_on(
     assert "1 step skipped" in capsys.readouterr().out
 
 
-def test_too_many_bad_steps_end_training_and_name_step_term_and_cure(
+def test_too_many_skipped_steps_end_training_and_name_step_term_and_correction(
     tmp_path, make_config, image_data, monkeypatch
 ):
     bad_loss_in_step(8, monkeypatch)
@@ -180,7 +180,7 @@ def test_too_many_bad_steps_end_training_and_name_step_term_and_cure(
     assert load_checkpoint(folder.last).epoch == 1
 
 
-def test_an_epoch_without_a_single_good_step_is_divergence(
+def test_an_epoch_without_a_finite_step_is_divergence(
     tmp_path, make_config, image_data, monkeypatch
 ):
     def losses(self, images, generator):
@@ -210,7 +210,7 @@ def test_training_stops_when_validation_gets_no_better(
     assert load_checkpoint(folder.last).epoch == 8
 
 
-def test_a_run_from_before_a_setting_existed_is_resumed_with_its_default(
+def test_a_run_without_a_newer_setting_is_resumed_with_the_default(
     tmp_path, make_config, image_data, stop_after_epoch, monkeypatch
 ):
     folder, config = RunFolder(tmp_path), make_config()
@@ -261,7 +261,9 @@ def test_the_best_epoch_is_kept_not_the_last(tmp_path, make_config, image_data, 
     assert load_checkpoint(folder.last).epoch == 3
 
 
-def test_validation_repeats_itself_and_weighs_images_equally(make_config, image_data, monkeypatch):
+def test_validation_is_reproducible_and_weights_images_equally(
+    make_config, image_data, monkeypatch
+):
     from latentserve_training.models import base
 
     model = build_model(make_config("vae"), image_data.image_shape)
@@ -275,7 +277,7 @@ def test_validation_repeats_itself_and_weighs_images_equally(make_config, image_
     assert uneven["loss"] == pytest.approx(whole["loss"], rel=1e-5)
 
 
-def test_divergence_is_reported_with_its_cure(tmp_path, make_config, image_data):
+def test_divergence_is_reported_with_the_correction(tmp_path, make_config, image_data):
     config = make_config(optimizer={"learning_rate": 1e30, "warmup_steps": 0})
     with pytest.raises(NonFiniteLossError, match=r"diverged in epoch 1: .*optimizer.learning_rate"):
         train(config, image_data, RunFolder(tmp_path))
@@ -313,7 +315,7 @@ def test_only_the_same_configuration_is_resumed(tmp_path, make_config, image_dat
         train(changed, image_data, RunFolder(tmp_path), resume=True)
 
 
-def test_a_run_from_before_a_key_was_there_is_resumed(tmp_path, make_config, image_data):
+def test_a_run_without_a_newer_key_is_resumed(tmp_path, make_config, image_data):
     folder = RunFolder(tmp_path)
     best = train(make_config(), image_data, folder)
     state = load_checkpoint(folder.last)
@@ -326,7 +328,7 @@ def test_a_run_from_before_a_key_was_there_is_resumed(tmp_path, make_config, ima
         train(changed, image_data, folder, resume=True)
 
 
-def test_a_run_with_a_key_that_is_gone_is_not_resumed(tmp_path, make_config, image_data):
+def test_a_run_with_a_removed_key_is_not_resumed(tmp_path, make_config, image_data):
     folder = RunFolder(tmp_path)
     train(make_config(), image_data, folder)
     state = load_checkpoint(folder.last)

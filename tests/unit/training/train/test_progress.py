@@ -24,7 +24,7 @@ def test_the_time_left_is_that_of_the_whole_run():
     assert progress.seconds_left() == 0.0
 
 
-def test_an_epoch_is_one_line_where_nobody_watches(capsys):
+def test_without_a_terminal_an_epoch_is_one_line(capsys):
     clock = Clock()
     progress = Progress(first_epoch=1, epochs=3, batches_per_epoch=2, clock=clock)
     for _ in progress.batches(range(2), epoch=1):

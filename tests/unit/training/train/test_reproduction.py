@@ -30,7 +30,7 @@ def test_digits_of_the_package_need_no_folder():
     assert "--data" not in command_of("train", SMALL, PRESETS, PACKAGED_DATA)
 
 
-def test_without_a_preset_of_the_kind_it_is_the_readers_own():
+def test_without_a_preset_of_the_kind_the_command_names_own_toml():
     config = {"name": "x", "kind": "flow", "seed": 0}
     assert "--config own.toml" in command_of("train", config, PRESETS, "MNIST")
 
@@ -51,7 +51,7 @@ def test_nested_tables_become_dotted_keys():
         ["optimizer.learning_rate=5e-4", "data.max_train_images=100"],
     ],
 )
-def test_the_command_gives_the_configuration_again(overrides):
+def test_the_command_reproduces_the_configuration(overrides):
     config = load_config("mnist-vae", overrides)
     words = shlex.split(training_command(config, "MNIST"))
     assert words[:2] == ["latentserve-training", "train"]

@@ -5,7 +5,7 @@ import pytest
 from latentserve_training.train.run_folder import RunFolder, write_json
 
 
-def test_json_is_written_whole_or_not_at_all(tmp_path):
+def test_json_is_written_atomically(tmp_path):
     path = tmp_path / "config.json"
     write_json(path, {"σ": 0.5})
     with pytest.raises(ValueError, match="JSON compliant"):

@@ -46,6 +46,9 @@ def scrape(url: str) -> MetricsSnapshot:
         # The scheme is checked above, so that this cannot open a file.
         with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as reply:  # noqa: S310
             text = reply.read(_MAX_BYTES).decode("utf-8", "replace")
+    except urllib.error.HTTPError as error:
+        error.close()  # it holds the connection
+        raise MetricsUnavailable(f"{url}: {error.reason}") from None
     except (urllib.error.URLError, OSError, ValueError) as error:
         raise MetricsUnavailable(f"{url}: {getattr(error, 'reason', error)}") from None
     samples = parse(text)
