@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,12 +12,17 @@ from pathlib import Path
 import grpc
 import pytest
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.x509.oid import NameOID
 
 import tiny_models
 from latentserve_client import Client, LatentserveError
 from latentserve_client.__main__ import main as latentserve
 from served import BEFORE_ANY_TRANSPORT, Server, launched, served
 
+PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 TOKEN = "a-token-of-this-test"
 RELOAD_TOKEN = "another-token-for-reloads"
 
@@ -38,6 +45,33 @@ class Files:
         key.write_bytes(pair.private_key_pem.bytes())
         cert.write_bytes(b"".join(blob.bytes() for blob in pair.cert_chain_pems))
         return str(cert), str(key)
+
+    def issue_for(self, name: str, key: PrivateKey, password: bytes = b"") -> tuple[str, str]:
+        """Write a self-signed certificate for a key, and the key; return both paths."""
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+        now = datetime.datetime.now(datetime.UTC)
+        certificate = (
+            x509.CertificateBuilder(subject, subject, key.public_key(), 1)
+            .not_valid_before(now - datetime.timedelta(days=1))
+            .not_valid_after(now + datetime.timedelta(days=1))
+            .sign(key, None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256())
+        )
+        pem = serialization.Encoding.PEM
+        encryption = (
+            serialization.BestAvailableEncryption(password)
+            if password
+            else serialization.NoEncryption()
+        )
+        cert_path, key_path = self.folder / f"{name}.pem", self.folder / f"{name}.key"
+        cert_path.write_bytes(certificate.public_bytes(pem))
+        key_path.write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, encryption))
+        return str(cert_path), str(key_path)
+
+    def fifo(self, name: str) -> str:
+        """Create a FIFO that no process writes to: opening it would block."""
+        path = self.folder / name
+        os.mkfifo(path)
+        return str(path)
 
     def secret(self, name: str, text: str) -> str:
         path = self.folder / name
@@ -210,3 +244,47 @@ def test_new_connections_use_the_renewed_certificate(
         time.sleep(0.01)
         files.issue("server")
         client.sample(1)
+
+
+@BEFORE_ANY_TRANSPORT
+def test_keys_that_grpcs_tls_cannot_use_end_the_process_with_a_message(
+    exports: Path, files: Files, tls: tuple[str, ...], tmp_path: Path
+) -> None:
+    """OpenSSL accepts all but the last of these files, and no client could connect."""
+    ecdsa = ec.generate_private_key(ec.SECP256R1())
+    table = {
+        files.issue_for("ed25519", ed25519.Ed25519PrivateKey.generate()): "no handshake succeeds",
+        files.issue_for("p521", ec.generate_private_key(ec.SECP521R1())): "no handshake succeeds",
+        files.issue_for("encrypted", ecdsa, b"password"): "the private key is encrypted",
+        (files.fifo("fifo"), tls[3]): "is not a regular file",
+    }
+    for (cert, key), message in table.items():
+        flags = ("--tls-cert", cert, "--tls-key", key)
+        with launched(exports, tmp_path / "log", *flags) as server:
+            assert server.process.wait(20) == 2
+            assert message in server.log
+            assert "Traceback" not in server.log
+
+
+def test_a_renewal_that_cannot_be_used_or_read_changes_nothing(
+    exports: Path, files: Files, tls: tuple[str, ...], tmp_path: Path
+) -> None:
+    cert, key = Path(tls[1]), Path(tls[3])
+
+    def replace(pair: tuple[str, str]) -> None:
+        Path(pair[0]).replace(cert)
+        Path(pair[1]).replace(key)
+
+    with served(exports, tmp_path / "log", *tls) as server:
+        replace(files.issue_for("ed25519", ed25519.Ed25519PrivateKey.generate()))
+        assert cli(server, "health", "--tls-ca", files.ca) == 0
+        assert "the old ones stay in use: no handshake succeeds with gRPC's TLS" in server.log
+        Path(files.fifo("fifo")).replace(cert)
+        for _ in range(3):
+            assert cli(server, "health", "--tls-ca", files.ca) == 0
+        assert server.log.count("the old ones stay in use") == 2  # once for each change
+        renewed = trustme.CA()
+        renewed.cert_pem.write_to_path(str(tmp_path / "renewed.pem"))
+        replace(files.issue("other", renewed))
+        assert cli(server, "health", "--tls-ca", str(tmp_path / "renewed.pem")) == 0
+        assert server.stop() == 0

@@ -336,9 +336,10 @@ def supervise(
             metrics,
             make_restarts=make_restarts,
         )
-        return supervisor.run(events)
-    except Exception as error:  # noqa: BLE001 - workers drain and end when this process has ended
-        exit_status.end_failed("the supervisor", error)
+        try:
+            return supervisor.run(events)
+        except Exception as error:  # noqa: BLE001 - the workers drain and end with this process
+            exit_status.end_failed("the supervisor", error)
     finally:
         aggregated.close()
         port.close()

@@ -1,4 +1,4 @@
-"""Authentication and encryption: TLS, client certificates and bearer tokens.
+"""Authentication of calls by bearer tokens; `certificates` has TLS and client certificates.
 
 Health and reflection need no token, because an orchestrator has none and the contract is public.
 """
@@ -8,11 +8,8 @@ from __future__ import annotations
 import hmac
 import logging
 import os
-import ssl
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-
-import grpc
 
 from latentserve_server.config import Settings
 from latentserve_server.errors import SettingsError, Unauthenticated
@@ -77,68 +74,6 @@ def token_guard(settings: Settings, environment: Mapping[str, str] = os.environ)
             )
         log.warning("tokens are accepted over plain text because of --allow-plaintext-token")
     return TokenGuard(token, reload_token)
-
-
-def server_credentials(settings: Settings) -> grpc.ServerCredentials | None:
-    """Return the credentials of the port, None for plain text.
-
-    The files are checked for changes at every new connection, so a renewed certificate needs no
-    restart. Raises SettingsError for files that cannot be used.
-    """
-    if not settings.tls_cert and not settings.tls_key:
-        if settings.tls_client_ca:
-            raise SettingsError("--tls-client-ca needs --tls-cert and --tls-key")
-        return None
-    if not (settings.tls_cert and settings.tls_key):
-        raise SettingsError("--tls-cert and --tls-key must be set together; one is missing")
-    certificates = _Certificates(settings)
-    try:
-        first = certificates.read()
-    except (OSError, ssl.SSLError) as error:
-        raise SettingsError(f"the TLS files cannot be used: {error}") from error
-    return grpc.dynamic_ssl_server_credentials(
-        first, certificates.renewed, require_client_authentication=bool(settings.tls_client_ca)
-    )
-
-
-class _Certificates:
-    """The TLS files, which are read again when one of them changes."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._cert, self._key = Path(settings.tls_cert), Path(settings.tls_key)
-        self._client_ca = Path(settings.tls_client_ca) if settings.tls_client_ca else None
-        self._stamp: object = None
-
-    def read(self) -> grpc.ServerCertificateConfiguration:
-        """Return the current certificates. Raises OSError or ssl.SSLError."""
-        stamp = self._file_stamps()
-        # Checked here, because gRPC would only log a mismatch, and refuse every client.
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self._cert, self._key)
-        roots = None
-        if self._client_ca:
-            context.load_verify_locations(self._client_ca)
-            roots = self._client_ca.read_bytes()
-        pair = (self._key.read_bytes(), self._cert.read_bytes())
-        self._stamp = stamp
-        return grpc.ssl_server_certificate_configuration([pair], root_certificates=roots)
-
-    def renewed(self) -> grpc.ServerCertificateConfiguration | None:
-        """Return new certificates; None if unchanged, or (with an error log) if invalid."""
-        try:
-            if self._file_stamps() == self._stamp:
-                return None
-            renewed = self.read()
-        except (OSError, ssl.SSLError) as error:
-            log.error("the changed TLS files cannot be used, the old ones stay in use: %s", error)
-            return None
-        log.info("the TLS certificates were renewed")
-        return renewed
-
-    def _file_stamps(self) -> object:
-        files = [self._cert, self._key, *([self._client_ca] if self._client_ca else [])]
-        stats = [file.stat() for file in files]
-        return [(stat.st_mtime_ns, stat.st_size, stat.st_ino) for stat in stats]
 
 
 def _token(file: str, flag: str, variable: str) -> str:
