@@ -65,7 +65,7 @@ class Server:
 
     def worker_pids(self) -> dict[int, int]:
         """Return the current process id of each worker by its number."""
-        found = re.findall(r"worker (\d+) \(process (\d+)\) serves", self.log)
+        found = re.findall(r"worker (\d+) \(process (\d+)\) is serving", self.log)
         return {int(number): int(pid) for number, pid in found}
 
     def stop(self, limit_s: float = 20.0) -> int:

@@ -31,6 +31,7 @@ from latentserve_server.supervisor.messages import (
     Ping,
     Reload,
     ReportMetrics,
+    ReportState,
     Serving,
     Stop,
 )
@@ -141,6 +142,8 @@ class _SupervisorCommands:
                 self._channel.reply(message, list(app.metrics.registry.collect()))
             elif isinstance(message, IpcRequest) and isinstance(message.body, Ping):
                 self._channel.reply(message, True)
+            elif isinstance(message, IpcRequest) and isinstance(message.body, ReportState):
+                self._channel.reply(message, app.state())
             elif isinstance(message, IpcRequest) and isinstance(message.body, Reload):
                 threading.Thread(
                     target=self._reload, args=(app, message, message.body.names), daemon=True
