@@ -21,6 +21,7 @@ from latentserve_server.engine.io_binding import IoBindingEngine
 from latentserve_server.errors import DeviceUnavailable, EngineStuck, NoModels, SettingsError
 from latentserve_server.manifest.reader import Manifest
 from latentserve_server.model_limits import warn_of_unknown
+from latentserve_server.observability.log_limit import LIMIT
 from latentserve_server.observability.metrics import Metrics
 from latentserve_server.observability.metrics_server import MetricsServer, ProcessState
 from latentserve_server.observability.tracing import Tracing
@@ -129,6 +130,7 @@ class App:
         """
         started = time.monotonic()
         settings = self.settings
+        self._spawn(LIMIT.report_regularly())
         self._scan()
         manifests = self.repository.manifests()
         warn_of_unknown(settings.named_models, {m.name for m in manifests})
@@ -227,6 +229,7 @@ class App:
             )
         if (metrics_server := self._metrics_server) is not None:
             await loop.run_in_executor(None, metrics_server.close)
+        LIMIT.report(final=True)
         self.cut_off = not drained
         if self._stuck:
             raise EngineStuck("an engine was stuck; the calls that waited for it were cut off")
