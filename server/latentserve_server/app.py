@@ -152,6 +152,7 @@ class App:
                 self.metrics.registry, settings.metrics_listen, self.state
             )
         listening = endpoint(settings, manifests)
+        self._spawn(listening.guard.renew_regularly())
         if settings.shares_port:
             await self._load()
             if self._signals:
