@@ -81,7 +81,13 @@ def one_image(model: str) -> bytes:
     """Return a Reconstruct request of one digit in FLOAT32."""
     images = digits.bundled().images[:1] / 255
     base = ClientBase(
-        "", timeout_s=1, model=model, wait_for_ready=False, max_message_bytes=2**20, metadata=()
+        "",
+        timeout_s=1,
+        model=model,
+        wait_for_ready=False,
+        max_message_bytes=2**20,
+        metadata=(),
+        may_be_read=False,
     )
     message = base._reconstruct_call(images, None, "float32", None).request
     return bytes(message.SerializeToString())

@@ -10,6 +10,6 @@ failed=0
 for server in $servers; do
   echo "reload: $server"
   latentserve reload --server "$server:50051" \
-    ${LATENTSERVE_RELOAD_TOKEN_FILE:+--token-file "$LATENTSERVE_RELOAD_TOKEN_FILE"} "$@" || failed=1
+    ${LATENTSERVE_RELOAD_TOKEN_FILE:+--token-file "$LATENTSERVE_RELOAD_TOKEN_FILE" --allow-plaintext-token} "$@" || failed=1
 done
 exit "$failed"

@@ -22,8 +22,9 @@ from latentserve_server.errors import DeviceUnavailable, EngineStuck, NoModels, 
 from latentserve_server.liveness import watch_process
 from latentserve_server.manifest.reader import Manifest
 from latentserve_server.model_limits import warn_of_unknown
+from latentserve_server.observability.log_limit import LIMIT
 from latentserve_server.observability.metrics import Metrics
-from latentserve_server.observability.metrics_server import serve_metrics
+from latentserve_server.observability.metrics_server import MetricsServer, ProcessState
 from latentserve_server.observability.tracing_setup import open_tracing
 from latentserve_server.repository.lifecycle import Outcome, Repository
 from latentserve_server.repository.loader import Loader
@@ -34,6 +35,7 @@ from latentserve_server.services.generative import GENERATIVE_SERVICE, Generativ
 from latentserve_server.services.models import MODEL_SERVICE, ModelService, describe
 from latentserve_server.transport.base import Service
 from latentserve_server.transport.factory import choose_transport
+from latentserve_server.transport.probes import process_state
 from latentserve_server.transport.server_options import endpoint, host, reply_limits
 
 log = logging.getLogger(__name__)
@@ -103,6 +105,8 @@ class App:
             limit_s=settings.watchdog_s,
             exit_if_silent=settings.watchdog_exit == "yes",
         )
+        self._metrics_server: MetricsServer | None = None
+        self._serving = False  # the health of the server, as the probes report it
         self._stuck = False
         self.cut_off = False
         self._threads = settings.threads
@@ -120,6 +124,7 @@ class App:
         """
         started = time.monotonic()
         settings = self.settings
+        self._spawn(LIMIT.report_regularly())
         self._scan()
         manifests = self.repository.manifests()
         warn_of_unknown(settings.named_models, {m.name for m in manifests})
@@ -137,8 +142,11 @@ class App:
         for entry in self.repository.versions():
             await self._health.set(entry.name, _NOT_SERVING)
         if settings.metrics_listen and settings.workers == 1:
-            serve_metrics(self.metrics.registry, settings.metrics_listen)
+            self._metrics_server = MetricsServer(
+                self.metrics.registry, settings.metrics_listen, self.state
+            )
         listening = endpoint(settings, manifests)
+        self._spawn(listening.guard.renew_regularly())
         if settings.shares_port:
             await self._load()
             if self._signals:
@@ -166,6 +174,11 @@ class App:
     def address(self) -> str:
         """HOST:PORT that the server listens on."""
         return f"{host(self.settings.listen)}:{self.port}"
+
+    def state(self) -> ProcessState:
+        """Return the state of this process; from any thread but the event loop's."""
+        stuck, stopping = self._watchdog.is_stuck(), self._signals > 0
+        return process_state(self._loop, serving=self._serving, stuck=stuck, stopping=stopping)
 
     def reload(self) -> None:
         """Reload the model folder in the background; the outcome is logged."""
@@ -211,6 +224,9 @@ class App:
             await loop.run_in_executor(
                 None, lambda: tracing.close(timeout_s=min(timeout_s, _TRACING_CLOSE_TIMEOUT_S))
             )
+        if (metrics_server := self._metrics_server) is not None:
+            await loop.run_in_executor(None, metrics_server.close)
+        LIMIT.report(final=True)
         self.cut_off = not drained
         if self._stuck:
             raise EngineStuck("an engine was stuck; the calls that waited for it were cut off")
@@ -227,6 +243,7 @@ class App:
         """Drain and stop the transport; return whether every call was completed."""
         settings, transport = self.settings, self._transport
         log.info("stopping: %d calls in flight", transport.in_flight)
+        self._serving = False
         await self._health.enter_graceful_shutdown()
         if self._signals < 2:
             self._signalled.clear()
@@ -315,7 +332,8 @@ class App:
         await self._health.set(name, _SERVING if healthy else _NOT_SERVING)
 
     async def _set_server_health(self) -> None:
-        status = _NOT_SERVING if self._watchdog.is_stuck() else _SERVING
+        self._serving = not self._watchdog.is_stuck()
+        status = _SERVING if self._serving else _NOT_SERVING
         for name in (GENERATIVE_SERVICE, ""):
             await self._health.set(name, status)
 

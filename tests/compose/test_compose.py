@@ -251,7 +251,8 @@ def test_the_overlays_for_tokens_and_tls(stack: Stack, tmp_path: Path) -> None:
                 client.reload_models()
         with Client(exposed.address, credentials=tls) as anonymous, pytest.raises(Unauthenticated):
             anonymous.sample(2)
-        with Client(exposed.address, metadata=token) as plain, pytest.raises(Unavailable):
+        plain = Client(exposed.address, metadata=token, allow_plaintext_token=True)
+        with plain, pytest.raises(Unavailable):
             plain.sample(2)
         # The reload service has the reload token.
         assert "unchanged" in exposed.compose("run", "--rm", "--no-deps", "reload")

@@ -188,3 +188,24 @@ def test_a_model_name_cannot_forge_a_line_or_fill_the_log(
     start = "{" if form == "json" else time.strftime("%Y-%m-%d ")
     assert all(line.startswith(start) and len(line) < 2000 for line in lines), lines
     assert not any(line.startswith("2026-01-01") for line in lines)
+
+
+def test_a_flood_of_failed_calls_logs_ten_lines_a_second_and_their_number(
+    exports: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LATENTSERVE_TOKEN", "a-token")
+    flags = ("--log-format", "json", "--allow-plaintext-token", "yes")
+    with served(exports, tmp_path / "log", *flags) as server:
+        seconds = time.monotonic()
+        with server.generative() as stub:
+            calls = [stub.Sample.future(pb.SampleRequest(), timeout=TIMEOUT_S) for _ in range(600)]
+            assert {call.code() for call in calls} == {grpc.StatusCode.UNAUTHENTICATED}
+        assert server.stop() == 0
+        periods = time.monotonic() - seconds + 2  # each has ten lines
+        lines = [json.loads(line) for line in server.log.splitlines()]
+    written = [line for line in lines if line.get("code") == "UNAUTHENTICATED"]
+    withheld = [line for line in lines if line.get("kind") == "UNAUTHENTICATED"]
+    assert 10 <= len(written) <= 10 * periods < 600
+    assert len(written) + sum(line["withheld"] for line in withheld) == 600
+    assert "more lines in" in withheld[0]["message"]
+    assert {line["level"] for line in withheld} == {"info"}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import os
+import re
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -197,6 +199,101 @@ def test_a_wrong_token_is_unauthenticated_and_not_repeated(
     assert TOKEN not in guarded.log
 
 
+def test_the_scheme_of_a_token_may_have_any_case(guarded: Server, files: Files) -> None:
+    trust = grpc.ssl_channel_credentials(Path(files.ca).read_bytes())
+    for scheme in ("bearer", "BEARER", "Bearer "):
+        metadata = [("authorization", f"{scheme} {TOKEN}")]
+        with Client(guarded.address, credentials=trust, metadata=metadata) as client:
+            client.sample(1)
+
+
+def test_a_changed_token_file_is_read_again(
+    exports: Path, files: Files, tls: tuple[str, ...], tmp_path: Path
+) -> None:
+    token, reload_token = files.secret("token", TOKEN), files.secret("reload", RELOAD_TOKEN)
+    flags = (*tls, "--token-file", token, "--reload-token-file", reload_token)
+    with served(exports, tmp_path / "log", *flags) as server:
+
+        def accepts(text: str, method: str = "models") -> bool:
+            mine = files.secret("mine", text)
+            return not cli(server, method, "--tls-ca", files.ca, "--token-file", mine)
+
+        assert accepts(TOKEN)
+        Path(token).write_text("")  # while it is being written
+        server.wait_for_log("the changed token cannot be used, the old one stays in use")
+        assert accepts(TOKEN)
+        Path(token).unlink()
+        assert accepts(TOKEN)
+        files.secret("token", "renewed")
+        server.wait_for_log(f"the token of --token-file {token} was read again")
+        assert accepts("renewed")
+        assert not accepts(TOKEN)
+        assert accepts(RELOAD_TOKEN, "reload")
+        files.secret("reload", "renewed-too")
+        server.wait_for_log(f"the token of --reload-token-file {reload_token} was read again")
+        assert accepts("renewed-too", "reload")
+        assert not accepts(RELOAD_TOKEN, "reload")
+        assert accepts("renewed")
+        assert server.stop() == 0
+        assert "Traceback" not in server.log
+
+
+BAD_TOKENS = {
+    "": "is empty",
+    " \n": "is empty",
+    "\ufeffa-token": "byte order mark",
+    "pass\N{LATIN SMALL LETTER O WITH DIAERESIS}rd": "printable ASCII",
+    "a\x01token": "printable ASCII",
+}
+
+
+@BEFORE_ANY_TRANSPORT
+@pytest.mark.parametrize("text", BAD_TOKENS)
+@pytest.mark.parametrize("name", ["LATENTSERVE_TOKEN", "LATENTSERVE_RELOAD_TOKEN"])
+def test_a_server_does_not_start_with_a_bad_token(
+    exports: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str
+) -> None:
+    monkeypatch.setenv(name, text)
+    with launched(exports, tmp_path / "log", "--allow-plaintext-token", "yes") as server:
+        assert server.process.wait(20) == 2
+        assert re.search(f"{name} .*{BAD_TOKENS[text]}", server.log), server.log
+        assert "a-token" not in server.log
+        assert "Traceback" not in server.log
+
+
+@BEFORE_ANY_TRANSPORT
+@pytest.mark.parametrize("text", BAD_TOKENS)
+def test_a_client_does_not_start_with_a_bad_token(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    files: Files,
+    text: str,
+) -> None:
+    trust = ("--tls-ca", files.ca)
+    monkeypatch.setenv("LATENTSERVE_TOKEN", text)
+    assert latentserve(["models", *trust]) == 2
+    error = capsys.readouterr().err
+    assert re.search(f"LATENTSERVE_TOKEN .*{BAD_TOKENS[text]}", error), error
+    assert "a-token" not in error
+    assert latentserve(["models", *trust, "--token-file", files.secret("bad", text)]) == 2
+    assert BAD_TOKENS[text] in capsys.readouterr().err
+
+
+@BEFORE_ANY_TRANSPORT
+def test_the_command_line_sends_no_token_in_plain_text(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LATENTSERVE_TOKEN", TOKEN)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        for command in ("models", "health", "load"):
+            assert latentserve([command, "--server", address]) == 2
+            assert "--allow-plaintext-token" in capsys.readouterr().err
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):  # no connection was made
+            listener.accept()
+
+
 def test_a_token_without_tls_is_refused_unless_it_is_allowed(
     exports: Path, files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,7 +303,7 @@ def test_a_token_without_tls_is_refused_unless_it_is_allowed(
         assert "a token without TLS can be read by anyone" in server.log
     with served(exports, tmp_path / "log", "--allow-plaintext-token", "yes") as server:
         assert "tokens are accepted over plain text" in server.log
-        assert cli(server, "models") == 0  # with the token from the variable
+        assert cli(server, "models", "--allow-plaintext-token") == 0  # token of the variable
         monkeypatch.delenv("LATENTSERVE_TOKEN")
         assert cli(server, "models") == 1
 

@@ -51,6 +51,7 @@ class AsyncClient(ClientBase):
         max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
         credentials: grpc.ChannelCredentials | None = None,
         metadata: Metadata = (),
+        allow_plaintext_token: bool = False,
         channel: grpc.aio.Channel | None = None,
     ) -> None:
         super().__init__(
@@ -60,6 +61,7 @@ class AsyncClient(ClientBase):
             wait_for_ready=wait_for_ready,
             max_message_bytes=max_message_bytes,
             metadata=metadata,
+            may_be_read=not (credentials or channel or allow_plaintext_token),
         )
         self._owned = (
             open_async_channel(server, max_message_bytes, credentials) if not channel else None

@@ -79,6 +79,7 @@ class ClientBase:
         wait_for_ready: bool,
         max_message_bytes: int,
         metadata: Metadata,
+        may_be_read: bool,
     ) -> None:
         self.server = server
         self.timeout_s = checks.timeout(timeout_s)
@@ -89,6 +90,8 @@ class ClientBase:
             "max_message_bytes", max_message_bytes, 1, 2**31 - 1
         )
         self._metadata = tuple(metadata)
+        if may_be_read:  # a plaintext connection, where others may read the token
+            checks.token_is_encrypted(self._metadata)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.server!r})"

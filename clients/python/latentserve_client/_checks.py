@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Iterable
 
 from latentserve.v1 import tensor_pb2
 from latentserve_client._errors import invalid
@@ -37,6 +38,16 @@ def timeout(timeout_s: float) -> float:
     if not 0 < timeout_s < math.inf:
         raise invalid("timeout_s", f"{timeout_s}; expected a positive number of seconds")
     return float(timeout_s)
+
+
+def token_is_encrypted(metadata: Iterable[tuple[str, object]]) -> None:
+    """Raise InvalidArgument if metadata for a plaintext connection contains credentials."""
+    if any(key.lower() == "authorization" for key, _ in metadata):
+        raise invalid(
+            "metadata",
+            "a token on a plaintext connection can be intercepted; set credentials, or "
+            "allow_plaintext_token if something else protects the connection",
+        )
 
 
 def integer(name: str, value: int, low: int, high: int) -> int:

@@ -46,6 +46,8 @@ class Client(ClientBase):
         max_message_bytes: Size limit of a request and of a reply.
         credentials: TLS credentials, for example `grpc.ssl_channel_credentials()`. None: no TLS.
         metadata: Metadata of each call, for example `[("authorization", "Bearer ...")]`.
+        allow_plaintext_token: Whether `authorization` metadata may be sent without TLS, because
+            something else protects the connection. Otherwise it is an InvalidArgument.
         channel: Existing channel, for example with interceptors. Closing the client does not
             close it.
 
@@ -64,6 +66,7 @@ class Client(ClientBase):
         max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
         credentials: grpc.ChannelCredentials | None = None,
         metadata: Metadata = (),
+        allow_plaintext_token: bool = False,
         channel: grpc.Channel | None = None,
     ) -> None:
         super().__init__(
@@ -73,6 +76,7 @@ class Client(ClientBase):
             wait_for_ready=wait_for_ready,
             max_message_bytes=max_message_bytes,
             metadata=metadata,
+            may_be_read=not (credentials or channel or allow_plaintext_token),
         )
         self._owned = open_channel(server, max_message_bytes, credentials) if not channel else None
         self._stubs = Stubs(channel or self._owned)

@@ -1,5 +1,7 @@
 """Access log: one line per failed call, and per successful call with `--log-requests`.
 
+Of each status code, `log_limit` admits the first lines of a second, except for successful calls.
+
 A line has the method, status code, model, duration in milliseconds, request id and trace id. It
 has no data of the client and none of the request beyond the model.
 """
@@ -13,6 +15,7 @@ from google.protobuf.message import DecodeError
 
 from latentserve.v1 import generative_service_pb2, model_service_pb2, tensor_pb2
 from latentserve_server.observability.log_format import SUCCESS_LOGGER
+from latentserve_server.observability.log_limit import LIMIT
 from latentserve_server.status import WireStatus
 
 log = logging.getLogger("latentserve_server.request")
@@ -72,7 +75,7 @@ def log_call(
         level = logging.ERROR
     else:
         level = logging.WARNING if code_name in _OVERLOAD else logging.INFO
-    if log.isEnabledFor(level):
+    if log.isEnabledFor(level) and LIMIT.admit(code_name, level):
         _write(log, level, method, code_name, seconds, head, failure, trace_id)
 
 

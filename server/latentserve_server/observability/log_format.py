@@ -16,6 +16,8 @@ import time
 from types import TracebackType
 from typing import Any, TextIO
 
+from latentserve_server.observability.log_limit import LIMITED_LOGGERS, limit_flood
+
 FORMATS = ("readable", "json")
 LEVELS = ("debug", "info", "warning", "error")
 SUCCESS_LOGGER = "latentserve_server.request.ok"
@@ -107,6 +109,8 @@ def configure(
     root.setLevel(level.upper())
     # A separate level, so that --log-requests also works with --log-level warning.
     logging.getLogger(SUCCESS_LOGGER).setLevel(logging.INFO if log_requests else logging.ERROR)
+    for name in LIMITED_LOGGERS:
+        logging.getLogger(name).addFilter(limit_flood)
     logging.captureWarnings(True)
     sys.excepthook = _log_uncaught
     threading.excepthook = _log_uncaught_in_thread

@@ -6,6 +6,8 @@ libraries ends a worker but not the supervisor. One thread handles all events.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
 import queue
 import signal
@@ -19,11 +21,12 @@ from prometheus_client import CollectorRegistry
 from latentserve_server import exit_status
 from latentserve_server.config import Settings
 from latentserve_server.errors import LatentserveError
-from latentserve_server.observability.metrics_server import serve_metrics
+from latentserve_server.observability.metrics_server import MetricsServer
 from latentserve_server.repository.lifecycle import Outcome
 from latentserve_server.supervisor.ipc import IpcRequest
 from latentserve_server.supervisor.messages import CannotStart, Reload, Serving
 from latentserve_server.supervisor.metrics_aggregation import AggregatedCollector
+from latentserve_server.supervisor.probes import ServingWorkers, StateRequest, server_state
 from latentserve_server.supervisor.reload import SharedReload, reload_workers
 from latentserve_server.supervisor.restart_policy import RestartPolicy
 from latentserve_server.supervisor.reuse_port import ReservedPort
@@ -51,7 +54,7 @@ class Signalled:
     number: int
 
 
-Event = WorkerMessage | WorkerExited | Signalled
+Event = WorkerMessage | WorkerExited | Signalled | StateRequest
 Launch = Callable[[int], WorkerProcess]
 
 
@@ -133,6 +136,8 @@ class Supervisor:
             self._on_message(event.process, event.message)
         elif isinstance(event, WorkerExited):
             self._on_exit(event.process, event.status)
+        elif isinstance(event, StateRequest):
+            event.reply.set_result(ServingWorkers.of(self.workers, stopping=self._stops > 0))
         now = self._clock()
         for worker in self.workers:
             if worker.start_at is not None and worker.start_at <= now:
@@ -323,9 +328,12 @@ def supervise(
     aggregated, registry = AggregatedCollector(), CollectorRegistry()
     metrics = WorkerMetrics(registry)
     registry.register(aggregated)
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(port.close)
+        stack.callback(aggregated.close)
         if settings.metrics_listen:
-            serve_metrics(registry, settings.metrics_listen)
+            state = functools.partial(server_state, events.put)
+            stack.callback(MetricsServer(registry, settings.metrics_listen, state).close)
             threading.Thread(target=aggregated.poll, name="metrics-poll", daemon=True).start()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda number, _: events.put(Signalled(number)))
@@ -340,6 +348,3 @@ def supervise(
             return supervisor.run(events)
         except Exception as error:  # noqa: BLE001 - the workers drain and end with this process
             exit_status.end_failed("the supervisor", error)
-    finally:
-        aggregated.close()
-        port.close()

@@ -26,6 +26,11 @@ class Ping:
 
 
 @dataclass(frozen=True)
+class ReportState:
+    """Request to a worker; the reply is a ProcessState."""
+
+
+@dataclass(frozen=True)
 class Reload:
     """Request to a worker, or from a worker for all workers; the reply is a list of Outcome."""
 

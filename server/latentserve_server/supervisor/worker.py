@@ -32,6 +32,7 @@ from latentserve_server.supervisor.messages import (
     Ping,
     Reload,
     ReportMetrics,
+    ReportState,
     Serving,
     Stop,
 )
@@ -160,6 +161,8 @@ class _SupervisorCommands:
             self._channel.reply(request, list(app.metrics.registry.collect()))
         elif isinstance(request.body, Ping):
             self._channel.reply(request, True)
+        elif isinstance(request.body, ReportState):
+            self._channel.reply(request, app.state())
         elif isinstance(request.body, Reload):
             threading.Thread(
                 target=self._reload, args=(app, request, request.body.names), daemon=True

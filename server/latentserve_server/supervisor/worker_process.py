@@ -24,6 +24,7 @@ from latentserve_server.supervisor.messages import (
     Ping,
     Reload,
     ReportMetrics,
+    ReportState,
     Stop,
 )
 from latentserve_server.vital_thread import VitalThread
@@ -75,6 +76,7 @@ class WorkerProcess:
         self._put = put
         self._lock = threading.Lock()
         self._reporting: Future[Any] | None = None
+        self._state: Future[Any] | None = None
         self.last_report: Sequence[Metric] = ()
         self.cut_off = False
         ours, theirs = socket.socketpair()
@@ -127,6 +129,13 @@ class WorkerProcess:
                 self._reporting = self._channel.request(ReportMetrics())
                 self._reporting.add_done_callback(self._keep_report)
             return self._reporting
+
+    def request_state(self) -> Future[Any]:
+        """Request the ProcessState, one request at a time as for the metrics."""
+        with self._lock:
+            if self._state is None or self._state.done():
+                self._state = self._channel.request(ReportState())
+            return self._state
 
     def ping(self) -> Future[Any]:
         """Request a reply that shows that the worker is responsive."""

@@ -5,18 +5,21 @@ Health and reflection need no token, because an orchestrator has none and the co
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
 import os
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 
 from latentserve_server.config import Settings
 from latentserve_server.errors import SettingsError, Unauthenticated
+from latentserve_server.transport.tokens import TokenSource
 
 log = logging.getLogger(__name__)
 
 RELOAD_METHOD = "/latentserve.v1.ModelService/ReloadModels"
+
+_RENEW_INTERVAL_S = 1.0
 
 Metadata = Iterable[tuple[str, str | bytes]]
 
@@ -27,11 +30,34 @@ class TokenGuard:
     Args:
         token: the required token; "" for none.
         reload_token: the required token of ReloadModels; "" for the same as `token`.
+        sources: where both tokens come from, to read them again; empty to keep them.
     """
 
-    def __init__(self, token: str = "", reload_token: str = "") -> None:
+    def __init__(
+        self, token: str = "", reload_token: str = "", sources: Sequence[TokenSource] = ()
+    ) -> None:
+        self._sources = sources
+        self._use(token, reload_token)
+
+    def _use(self, token: str, reload_token: str) -> None:
+        self._texts = token, reload_token
         self._token = token.encode()
         self._reload_token = (reload_token or token).encode()
+
+    def renew(self) -> None:
+        """Use the tokens of changed files; a removed token stays in use."""
+        renewed = [source.renewed() for source in self._sources]
+        if any(renewed):
+            token, reload_token = (
+                new or old for new, old in zip(renewed, self._texts, strict=True)
+            )
+            self._use(token, reload_token)
+
+    async def renew_regularly(self) -> None:
+        """Call `renew` every second on another thread, until the task is cancelled."""
+        while self._sources:
+            await asyncio.sleep(_RENEW_INTERVAL_S)
+            await asyncio.to_thread(self.renew)
 
     def check(self, method: str, metadata: Metadata | None) -> None:
         """Raise Unauthenticated unless the call carries the token of its method."""
@@ -41,8 +67,10 @@ class TokenGuard:
         for key, value in metadata or ():
             if key == "authorization":
                 sent = value.encode() if isinstance(value, str) else value
+                scheme, _, token = sent.partition(b" ")
                 # In constant time, so that its duration does not reveal a correct prefix.
-                if hmac.compare_digest(sent, b"Bearer " + expected):
+                same = hmac.compare_digest(token.lstrip(b" "), expected)
+                if same and scheme.lower() == b"bearer":  # RFC 9110: of any case
                     return
                 raise Unauthenticated(
                     "the authorization metadata does not contain the token of this method; "
@@ -57,15 +85,16 @@ class TokenGuard:
 def token_guard(settings: Settings, environment: Mapping[str, str] = os.environ) -> TokenGuard:
     """Return the guard for the tokens in files or in LATENTSERVE_TOKEN, LATENTSERVE_RELOAD_TOKEN.
 
-    Raises SettingsError for a file that cannot be read, and for a token without TLS unless
-    --allow-plaintext-token is `yes`.
+    Raises SettingsError for a file that cannot be read, for a token that is empty or not ASCII,
+    and for a token without TLS unless --allow-plaintext-token is `yes`.
     """
-    token = _token(settings.token_file, "token-file", environment.get("LATENTSERVE_TOKEN", ""))
-    reload_token = _token(
-        settings.reload_token_file,
-        "reload-token-file",
-        environment.get("LATENTSERVE_RELOAD_TOKEN", ""),
+    sources = (
+        TokenSource(settings.token_file, "token-file", "LATENTSERVE_TOKEN", environment),
+        TokenSource(
+            settings.reload_token_file, "reload-token-file", "LATENTSERVE_RELOAD_TOKEN", environment
+        ),
     )
+    token, reload_token = (source.read() for source in sources)
     if (token or reload_token) and not settings.tls_cert:
         if settings.allow_plaintext_token != "yes":
             raise SettingsError(
@@ -73,16 +102,4 @@ def token_guard(settings: Settings, environment: Mapping[str, str] = os.environ)
                 "and --tls-key, or --allow-plaintext-token yes if a proxy in front has TLS"
             )
         log.warning("tokens are accepted over plain text because of --allow-plaintext-token")
-    return TokenGuard(token, reload_token)
-
-
-def _token(file: str, flag: str, variable: str) -> str:
-    if not file:
-        return variable.strip()
-    try:
-        token = Path(file).read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"--{flag} {file} cannot be read: {error}") from error
-    if not token:
-        raise SettingsError(f"--{flag} {file} is empty")
-    return token
+    return TokenGuard(token, reload_token, sources if token or reload_token else ())

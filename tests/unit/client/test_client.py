@@ -224,8 +224,17 @@ def test_the_model_of_the_client_is_the_default(connect, server):
 
 
 def test_sends_metadata(connect, server):
-    connect(server.address, metadata=[("authorization", "Bearer x")]).sample()
+    token = [("authorization", "Bearer x")]
+    connect(server.address, metadata=token, allow_plaintext_token=True).sample()
     assert server.seen[-1].metadata["authorization"] == "Bearer x"
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_a_token_is_not_sent_in_plain_text_unless_allowed(kind, server):
+    for key in ("authorization", "Authorization"):
+        with pytest.raises(InvalidArgument, match="allow_plaintext_token"):
+            kind(server.address, metadata=[(key, "Bearer x")])
+    assert not server.seen
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,11 @@ def _common() -> argparse.ArgumentParser:
         metavar="FILE",
         help="file with the bearer token (default: environment variable LATENTSERVE_TOKEN)",
     )
+    security.add_argument(
+        "--allow-plaintext-token",
+        action="store_true",
+        help="send the token without TLS, if something else protects the connection",
+    )
     return common
 
 

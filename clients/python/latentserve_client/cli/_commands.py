@@ -262,6 +262,7 @@ def _client(args: argparse.Namespace) -> Client:
         model=args.model,
         credentials=credentials(args),
         metadata=metadata(args),
+        allow_plaintext_token=args.allow_plaintext_token,
     )
 
 

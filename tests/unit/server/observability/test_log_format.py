@@ -14,6 +14,12 @@ from typing import Any
 import pytest
 
 from latentserve_server.observability import log_format
+from latentserve_server.observability.log_limit import (
+    LIMITED_LOGGERS,
+    LINES_PER_PERIOD,
+    LineLimit,
+    limit_flood,
+)
 
 log = logging.getLogger("latentserve_server.test")
 
@@ -25,6 +31,8 @@ def untouched_logging() -> Iterator[None]:
     before = list(root.handlers), root.level, success.level, sys.excepthook, threading.excepthook
     yield
     logging.captureWarnings(False)
+    for name in LIMITED_LOGGERS:
+        logging.getLogger(name).removeFilter(limit_flood)
     root.handlers[:], root.level, success.level, sys.excepthook, threading.excepthook = before
     root.setLevel(before[1])  # also empties the caches of the loggers
 
@@ -153,3 +161,16 @@ def test_the_length_of_a_message_is_bounded(configured: Callable[..., Written], 
     log.warning("%s", "x" * 100_000)
     assert len(written()) < log_format.MAX_MESSAGE_CHARS + 200
     assert "(100000 characters)" in written()
+
+
+def test_loggers_of_lines_that_clients_cause_are_limited(
+    configured: Callable[..., Written], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "latentserve_server.observability.log_limit.LIMIT", LineLimit(clock=lambda: 0.0)
+    )
+    written = configured("readable")
+    for name in (*LIMITED_LOGGERS, "latentserve_server.repository.loader"):
+        for n in range(50):
+            logging.getLogger(name).error("failure %d", n)
+    assert written().count("failure") == LINES_PER_PERIOD * len(LIMITED_LOGGERS) + 50
