@@ -22,7 +22,7 @@ from latentserve_server.errors import DeviceUnavailable, EngineStuck, NoModels, 
 from latentserve_server.liveness import watch_process
 from latentserve_server.manifest.reader import Manifest
 from latentserve_server.model_limits import warn_of_unknown
-from latentserve_server.observability.log_limit import LIMIT
+from latentserve_server.observability.logs.rate_limit import LIMIT
 from latentserve_server.observability.metrics import Metrics
 from latentserve_server.observability.metrics_server import MetricsServer, ProcessState
 from latentserve_server.observability.tracing_setup import open_tracing
@@ -72,10 +72,7 @@ class App:
         self._executor = ThreadPoolExecutor(max_workers=2, thread_name_prefix="codec")
         self._tracing = open_tracing(settings.otlp_endpoint)
         self._transport = choose_transport(
-            settings.transport,
-            self._executor,
-            self.metrics,
-            self._tracing,
+            *(settings.transport, self._executor, self.metrics, self._tracing),
             reply_limits(settings),
         )
         self._health = self._transport.health
@@ -107,8 +104,7 @@ class App:
         )
         self._metrics_server: MetricsServer | None = None
         self._serving = False  # the health of the server, as the probes report it
-        self._stuck = False
-        self.cut_off = False
+        self._stuck = self.cut_off = False
         self._threads = settings.threads
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()

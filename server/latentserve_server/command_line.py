@@ -10,7 +10,7 @@ import sys
 from latentserve_server import __version__, exit_status, grpc_environment
 from latentserve_server.config import Settings, read_settings
 from latentserve_server.errors import SettingsError, StartupError
-from latentserve_server.observability import log_format
+from latentserve_server.observability.logs import format as log_format
 
 log = logging.getLogger("latentserve_server")
 

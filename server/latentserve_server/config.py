@@ -13,7 +13,7 @@ from latentserve_server.batching.quota import QueueQuota
 from latentserve_server.engine.cuda_options import CONV_SEARCHES, CudaOptions
 from latentserve_server.errors import SettingsError
 from latentserve_server.model_limits import Limits, parse_by_model
-from latentserve_server.observability.log_format import FORMATS, LEVELS
+from latentserve_server.observability.logs.format import FORMATS, LEVELS
 
 ENVIRONMENT_PREFIX = "LATENTSERVE_"
 # Largest int32 and int64 of the wire contract.

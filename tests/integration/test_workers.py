@@ -371,7 +371,7 @@ def test_a_permanent_error_ends_the_supervisor_with_the_reason_as_last_line(
 DYING = """
 import sys
 from functools import partial
-from latentserve_server.observability import log_format
+from latentserve_server.observability.logs import format as log_format
 from latentserve_server.config import read_settings
 from latentserve_server.supervisor.restart_policy import RestartPolicy
 from latentserve_server.supervisor.control_loop import supervise

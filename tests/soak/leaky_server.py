@@ -17,7 +17,7 @@ from latentserve_server.config import read_settings
 from latentserve_server.engine.device import Device
 from latentserve_server.engine.onnx import OnnxEngine
 from latentserve_server.manifest.reader import Manifest
-from latentserve_server.observability import log_format
+from latentserve_server.observability.logs import format as log_format
 from latentserve_server.process import serve
 
 KEPT: list[bytes] = []

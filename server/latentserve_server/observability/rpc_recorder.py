@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from latentserve_server.observability.access_log import is_logged, log_call
+from latentserve_server.observability.logs.access_log import is_logged, log_call
 from latentserve_server.observability.metrics import Metrics
 from latentserve_server.observability.tracing import CallTrace, Metadata, Tracing, trace_id_of
 from latentserve_server.status import WireStatus

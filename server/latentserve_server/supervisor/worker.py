@@ -21,7 +21,7 @@ from latentserve_server.app import App
 from latentserve_server.config import Settings
 from latentserve_server.engine.factory import EngineFactory, onnx_engine
 from latentserve_server.errors import EngineStuck, LatentserveError, StartupError, Unavailable
-from latentserve_server.observability import log_format
+from latentserve_server.observability.logs import format as log_format
 from latentserve_server.process import run
 from latentserve_server.repository.lifecycle import Outcome
 from latentserve_server.supervisor.ipc import IpcChannel, IpcClosed, IpcRequest

@@ -13,7 +13,7 @@ from latentserve_server.transport.completion_queue.server import (
     CompletionQueueTransport,
     find_incompatibility,
 )
-from latentserve_server.transport.reply_quota import ReplyLimits
+from latentserve_server.transport.flow_control.reply_quota import ReplyLimits
 
 log = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass, field
 
 from latentserve_server.observability.rpc_recorder import RpcRecorder
-from latentserve_server.transport.drain import DrainGate
-from latentserve_server.transport.reply_quota import ReplyQuota
+from latentserve_server.transport.flow_control.drain import DrainGate
+from latentserve_server.transport.flow_control.reply_quota import ReplyQuota
 from latentserve_server.transport.security import TokenGuard
 
 

@@ -8,7 +8,7 @@ from latentserve_server.config import Settings
 from latentserve_server.manifest.reader import Manifest
 from latentserve_server.transport.base import Endpoint
 from latentserve_server.transport.certificates import server_credentials
-from latentserve_server.transport.reply_quota import ReplyLimits
+from latentserve_server.transport.flow_control.reply_quota import ReplyLimits
 from latentserve_server.transport.security import token_guard
 
 _MIN_MESSAGE_BYTES = 4 * 2**20

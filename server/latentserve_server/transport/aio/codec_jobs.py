@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from latentserve_server.transport.aio.in_flight import CallInFlight
-from latentserve_server.transport.codec_pool import CodecJob
+from latentserve_server.transport.flow_control.codec_pool import CodecJob
 
 T = TypeVar("T")
 

@@ -9,8 +9,12 @@ from typing import Any
 
 from latentserve_server.errors import DeadlineExceeded
 from latentserve_server.transport.aio.connections import close_connection
-from latentserve_server.transport.expiry import MARGIN_S
-from latentserve_server.transport.reply_quota import COUNTED_BYTES, ReplyHold, ReplyQuota
+from latentserve_server.transport.flow_control.expiry import MARGIN_S
+from latentserve_server.transport.flow_control.reply_quota import (
+    COUNTED_BYTES,
+    ReplyHold,
+    ReplyQuota,
+)
 
 
 class CallInFlight:

@@ -38,10 +38,10 @@ from latentserve_server.transport.base import (
     StreamMethod,
     bind,
 )
-from latentserve_server.transport.codec_pool import CodecPool, kind_of
 from latentserve_server.transport.deadline import WallClock
-from latentserve_server.transport.expiry import end_overdue_calls
-from latentserve_server.transport.reply_quota import ReplyLimits, ReplyQuota
+from latentserve_server.transport.flow_control.codec_pool import CodecPool, kind_of
+from latentserve_server.transport.flow_control.expiry import end_overdue_calls
+from latentserve_server.transport.flow_control.reply_quota import ReplyLimits, ReplyQuota
 
 _LAST_WRITES_S = 0.5
 _CLOCK = WallClock()

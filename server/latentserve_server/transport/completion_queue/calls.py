@@ -26,18 +26,23 @@ import grpc
 from grpc._cython import cygrpc
 
 from latentserve_server.errors import DeadlineExceeded, InvalidRequest
-from latentserve_server.observability.access_log import HEAD_BYTES
+from latentserve_server.observability.logs.access_log import HEAD_BYTES
 from latentserve_server.observability.metrics import cancellation_code
 from latentserve_server.observability.tracing import CallTrace
 from latentserve_server.services.call import Call, Reply, UnaryMethod
 from latentserve_server.status import WireStatus, explain
 from latentserve_server.transport.base import StreamMethod
-from latentserve_server.transport.codec_pool import MIN_CODEC_BYTES, CodecJob, CodecPool, kind_of
 from latentserve_server.transport.completion_queue import operations
 from latentserve_server.transport.deadline import WallClock
-from latentserve_server.transport.expiry import MARGIN_S
+from latentserve_server.transport.flow_control.codec_pool import (
+    MIN_CODEC_BYTES,
+    CodecJob,
+    CodecPool,
+    kind_of,
+)
+from latentserve_server.transport.flow_control.expiry import MARGIN_S
+from latentserve_server.transport.flow_control.reply_quota import COUNTED_BYTES, ReplyHold
 from latentserve_server.transport.interceptors import Interceptors
-from latentserve_server.transport.reply_quota import COUNTED_BYTES, ReplyHold
 
 log = logging.getLogger(__name__)
 

@@ -33,16 +33,16 @@ from latentserve_server.transport.base import (
     Service,
     bind,
 )
-from latentserve_server.transport.codec_pool import CodecPool
 from latentserve_server.transport.completion_queue import poller
 from latentserve_server.transport.completion_queue.acceptor import Acceptor
 from latentserve_server.transport.completion_queue.calls import Method, UnaryCall
 from latentserve_server.transport.completion_queue.inline_execution import InlineExecution
 from latentserve_server.transport.completion_queue.poller import Poller
-from latentserve_server.transport.drain import DrainGate
-from latentserve_server.transport.expiry import end_overdue_calls
+from latentserve_server.transport.flow_control.codec_pool import CodecPool
+from latentserve_server.transport.flow_control.drain import DrainGate
+from latentserve_server.transport.flow_control.expiry import end_overdue_calls
+from latentserve_server.transport.flow_control.reply_quota import ReplyLimits, ReplyQuota
 from latentserve_server.transport.interceptors import Interceptors
-from latentserve_server.transport.reply_quota import ReplyLimits, ReplyQuota
 
 log = logging.getLogger(__name__)
 

@@ -19,8 +19,8 @@ from latentserve_server.transport.aio.drain import DrainGate
 from latentserve_server.transport.aio.in_flight import CallsInFlight
 from latentserve_server.transport.aio.log_filter import drop_cancellation
 from latentserve_server.transport.aio.server import AioHandlers
-from latentserve_server.transport.codec_pool import CodecPool
-from latentserve_server.transport.reply_quota import ReplyQuota
+from latentserve_server.transport.flow_control.codec_pool import CodecPool
+from latentserve_server.transport.flow_control.reply_quota import ReplyQuota
 
 
 def test_only_stack_traces_of_cancelled_calls_are_dropped(

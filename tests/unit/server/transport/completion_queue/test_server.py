@@ -31,8 +31,8 @@ from latentserve_server.transport.completion_queue.server import (
     CompletionQueueServer,
     CompletionQueueTransport,
 )
-from latentserve_server.transport.drain import DrainGate
 from latentserve_server.transport.factory import choose_transport
+from latentserve_server.transport.flow_control.drain import DrainGate
 
 TIMEOUT_S = 5.0
 

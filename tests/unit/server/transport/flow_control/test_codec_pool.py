@@ -11,7 +11,7 @@ import pytest
 
 from latentserve_server.codec.interruption import check_needed
 from latentserve_server.errors import DeadlineExceeded, QueueFull
-from latentserve_server.transport.codec_pool import CodecJob, CodecPool, kind_of
+from latentserve_server.transport.flow_control.codec_pool import CodecJob, CodecPool, kind_of
 
 
 class ManualExecutor(Executor):

@@ -16,7 +16,7 @@ import time
 from types import TracebackType
 from typing import Any, TextIO
 
-from latentserve_server.observability.log_limit import LIMITED_LOGGERS, limit_flood
+from latentserve_server.observability.logs.rate_limit import LIMITED_LOGGERS, limit_flood
 
 FORMATS = ("readable", "json")
 LEVELS = ("debug", "info", "warning", "error")

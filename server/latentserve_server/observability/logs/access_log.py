@@ -14,8 +14,8 @@ import secrets
 from google.protobuf.message import DecodeError
 
 from latentserve.v1 import generative_service_pb2, model_service_pb2, tensor_pb2
-from latentserve_server.observability.log_format import SUCCESS_LOGGER
-from latentserve_server.observability.log_limit import LIMIT
+from latentserve_server.observability.logs.format import SUCCESS_LOGGER
+from latentserve_server.observability.logs.rate_limit import LIMIT
 from latentserve_server.status import WireStatus
 
 log = logging.getLogger("latentserve_server.request")

@@ -8,8 +8,8 @@ import logging
 
 import pytest
 
-from latentserve_server.observability import log_limit
-from latentserve_server.observability.log_limit import (
+from latentserve_server.observability.logs import rate_limit as log_limit
+from latentserve_server.observability.logs.rate_limit import (
     LINES_PER_PERIOD,
     PERIOD_S,
     LineLimit,

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from latentserve_server.observability import log_format
-from latentserve_server.observability.log_limit import (
+from latentserve_server.observability.logs import format as log_format
+from latentserve_server.observability.logs.rate_limit import (
     LIMITED_LOGGERS,
     LINES_PER_PERIOD,
     LineLimit,
@@ -167,7 +167,7 @@ def test_loggers_of_lines_that_clients_cause_are_limited(
     configured: Callable[..., Written], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "latentserve_server.observability.log_limit.LIMIT", LineLimit(clock=lambda: 0.0)
+        "latentserve_server.observability.logs.rate_limit.LIMIT", LineLimit(clock=lambda: 0.0)
     )
     written = configured("readable")
     for name in (*LIMITED_LOGGERS, "latentserve_server.repository.loader"):
