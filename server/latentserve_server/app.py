@@ -68,8 +68,9 @@ class App:
         self._reload_models = reload
         self.port = 0
         self.metrics = Metrics(lambda: self.repository.versions())
-        # Decodes large requests and encodes PNG files. Two threads leave the cores to the models.
-        self._executor = ThreadPoolExecutor(max_workers=2, thread_name_prefix="codec")
+        self._executor = ThreadPoolExecutor(
+            max_workers=2, thread_name_prefix="codec"
+        )  # large requests
         self._tracing = open_tracing(settings.otlp_endpoint)
         self._transport = choose_transport(
             *(settings.transport, self._executor, self.metrics, self._tracing),
