@@ -43,8 +43,7 @@ log = logging.getLogger(__name__)
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
-_CLOSE_TIMEOUT_S = 5.0
-_TRACING_CLOSE_TIMEOUT_S = 3.0
+_CLOSE_TIMEOUT_S, _TRACING_CLOSE_TIMEOUT_S = 5.0, 3.0
 
 
 class App:
@@ -68,9 +67,8 @@ class App:
         self._reload_models = reload
         self.port = 0
         self.metrics = Metrics(lambda: self.repository.versions())
-        self._executor = ThreadPoolExecutor(
-            max_workers=2, thread_name_prefix="codec"
-        )  # large requests
+        # For large requests and PNG files. Two threads leave the cores to the models.
+        self._executor = ThreadPoolExecutor(max_workers=2, thread_name_prefix="codec")
         self._tracing = open_tracing(settings.otlp_endpoint)
         self._transport = choose_transport(
             *(settings.transport, self._executor, self.metrics, self._tracing),

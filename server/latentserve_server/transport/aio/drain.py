@@ -1,4 +1,4 @@
-"""Counter of calls in flight on an event loop; `transport.flow_control.drain` has the thread-safe one."""
+"""Counter of calls in flight on an event loop; `flow_control.drain` is thread-safe."""
 
 from __future__ import annotations
 
