@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from latentserve_server.observability.logs.access_log import is_logged, log_call
+from latentserve_server.observability.logs.failed_calls import is_logged, log_call
 from latentserve_server.observability.metrics import Metrics
 from latentserve_server.observability.tracing import CallTrace, Metadata, Tracing, trace_id_of
 from latentserve_server.status import WireStatus
@@ -51,7 +51,7 @@ class RpcRecorder:
         """Record the end of a call.
 
         `head` is the beginning of its request and `failure` its status, see
-        `access_log.log_call`; `trace` is the trace that `tracer` began for its metadata.
+        `failed_calls.log_call`; `trace` is the trace that `tracer` began for its metadata.
         """
         self._metrics.end(code_name, seconds)
         if trace is not None:

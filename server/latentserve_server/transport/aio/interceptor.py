@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from latentserve_server.observability.logs.access_log import HEAD_BYTES
+from latentserve_server.observability.logs.failed_calls import HEAD_BYTES
 from latentserve_server.observability.metrics import Metrics, cancellation_code
 from latentserve_server.observability.rpc_recorder import RpcRecorder
 from latentserve_server.observability.tracing import CallTrace, Tracing

@@ -26,7 +26,7 @@ import grpc
 from grpc._cython import cygrpc
 
 from latentserve_server.errors import DeadlineExceeded, InvalidRequest
-from latentserve_server.observability.logs.access_log import HEAD_BYTES
+from latentserve_server.observability.logs.failed_calls import HEAD_BYTES
 from latentserve_server.observability.metrics import cancellation_code
 from latentserve_server.observability.tracing import CallTrace
 from latentserve_server.services.call import Call, Reply, UnaryMethod
@@ -69,23 +69,11 @@ class UnaryCall:
     """
 
     __slots__ = (
-        "_admitted",
-        "_call",
-        "_closed",
-        "_code",
-        "_deadline",
-        "_ended_early",
-        "_failure",
-        "_head",
-        "_hold",
-        "_lock",
-        "_metadata",
-        "_method",
-        "_pending_batches",
-        "_started_s",
-        "_trace",
-        "_work",
-        "_writing_s",
+        *("_admitted", "_call", "_closed", "_code"),
+        *("_deadline", "_ended_early", "_failure", "_head"),
+        *("_hold", "_lock", "_metadata", "_method"),
+        *("_pending_batches", "_started_s", "_trace", "_work"),
+        *("_writing_s",),
     )
 
     def __init__(self, event: Any, method: Method) -> None:

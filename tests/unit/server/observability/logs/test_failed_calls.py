@@ -9,7 +9,7 @@ import pytest
 from latentserve.v1 import generative_service_pb2, model_service_pb2, tensor_pb2
 from latentserve_server.errors import EngineFailure, InvalidRequest, QueueFull
 from latentserve_server.observability.logs import format as log_format
-from latentserve_server.observability.logs.access_log import HEAD_BYTES, log_call, model_of
+from latentserve_server.observability.logs.failed_calls import HEAD_BYTES, log_call, model_of
 from latentserve_server.status import explain
 
 SAMPLE = "/latentserve.v1.GenerativeService/Sample"

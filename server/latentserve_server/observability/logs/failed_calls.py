@@ -1,6 +1,6 @@
 """Access log: one line per failed call, and per successful call with `--log-requests`.
 
-Of each status code, `log_limit` admits the first lines of a second, except for successful calls.
+Of each status code, `rate_limit` admits the first lines of a second, except for successful calls.
 
 A line has the method, status code, model, duration in milliseconds, request id and trace id. It
 has no data of the client and none of the request beyond the model.
