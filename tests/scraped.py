@@ -15,7 +15,7 @@ TIMEOUT_S = 10.0
 
 def metrics_url(server: Server) -> str:
     """Return the URL of /metrics from the log."""
-    match = re.search(r"metrics are at (http://\S+)", server.log)
+    match = re.search(r'metrics are at (http://[^\s"]+)', server.log)
     assert match
     return match.group(1)
 

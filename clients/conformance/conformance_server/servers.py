@@ -42,6 +42,7 @@ _SETTLE_S = 0.05
 _RETRY_AFTER_S = 0.01
 # Timeout of the held calls; it must not expire while the cases run.
 _HELD_CALL_TIMEOUT_S = 24 * 3600.0
+_STARTING = asyncio.Lock()
 
 
 class RefusingGuard(TokenGuard):
@@ -77,7 +78,9 @@ class FixtureTransport:
         if self._guard is not None:
             endpoint = replace(endpoint, guard=self._guard)
         broken = [self._breakage.service(service, self._role) for service in services]
-        return await self._inner.start(endpoint, broken)
+        # One after the other: grpc.aio's task of a server is found among those that are new.
+        async with _STARTING:
+            return await self._inner.start(endpoint, broken)
 
 
 class Servers:
