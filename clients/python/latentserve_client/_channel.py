@@ -8,10 +8,10 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from latentserve_client._local_address import is_local_target
+
 # Including the first attempt.
 MAX_ATTEMPTS = 4
-
-_LOOPBACK = ("localhost:", "127.", "[::1]:", "unix:")
 
 
 def open_channel(
@@ -49,7 +49,7 @@ def channel_options(server: str, max_message_bytes: int) -> list[tuple[str, Any]
         ("grpc.max_reconnect_backoff_ms", 10_000),
         ("grpc.service_config", json.dumps(service_config(server))),
     ]
-    if server.startswith(_LOOPBACK):
+    if is_local_target(server):
         # A proxy of http_proxy cannot reach the loopback interface of this machine.
         options.append(("grpc.enable_http_proxy", 0))
     return options
