@@ -23,7 +23,7 @@ TRAINING := $(VENV)/.training-$(DEVICE)
 TESTING := $(VENV)/.testing-$(DEVICE)
 LINTING := $(VENV)/.linting
 MEMBERS := proto/pyproject.toml server/pyproject.toml clients/python/pyproject.toml
-TYPED := proto/generate.py server/latentserve_server training/latentserve_training clients/python/latentserve_client $(wildcard clients/conformance/conformance_*) clients/measure.py clients/python/bench.py
+TYPED := proto/generate.py server/latentserve_server training/latentserve_training clients/python/latentserve_client $(patsubst %/__init__.py,%,$(wildcard clients/conformance/conformance_*/__init__.py)) clients/measure.py clients/python/bench.py
 
 .PHONY: help demo serve load train evaluate export test compose-test soak conformance measure-clients lint format proto bench clean
 

@@ -53,7 +53,7 @@ def free_port() -> int:
 
 def test_not_serving_until_every_model_is_warm(exports: Path, tmp_path: Path) -> None:
     address = f"127.0.0.1:{free_port()}"
-    with launched(exports, tmp_path / "log", "--listen", address, warm_up_delay_s=2.0) as server:
+    with launched(exports, tmp_path / "log", "--listen", address, warm_up_delay_s=5.0) as server:
         server.address = address
         with server.channel() as channel:
             grpc.channel_ready_future(channel).result(TIMEOUT_S)

@@ -300,7 +300,7 @@ def test_workers_do_not_outlive_a_killed_supervisor(exports: Path, tmp_path: Pat
         server.process.kill()
         server.process.wait(TIMEOUT_S)
         eventually(lambda: not any(map(is_running, pids)), "a worker is left")
-    assert server.log.count("the supervisor is gone") == 2
+    assert server.log.count("the supervisor has exited") == 2
     assert server.log.count("stopped: every call was completed") == 2
 
 
@@ -421,7 +421,7 @@ def test_a_frozen_worker_is_replaced_where_that_is_wanted(exports: Path, tmp_pat
         frozen = server.worker_pids()[2]
         os.kill(frozen, signal.SIGSTOP)
         assert value(server, "latentserve_workers", state="serving") == 2
-        server.wait_for_log(rf"worker 2 \(process {frozen}\) has not answered")
+        server.wait_for_log(rf"worker 2 \(process {frozen}\) has not replied")
         eventually(lambda: server.worker_pids()[2] != frozen)
         assert value(server, "latentserve_worker_restarts_total", worker="2") == 1
         assert server.stop() == 0
@@ -447,7 +447,7 @@ def test_health_is_off_while_an_engine_is_stuck_and_on_again_after(slow: Server)
     assert all(status(service) == serving for service in off)
     with slow.generative() as stub:
         call = stub.Sample.future(pb.SampleRequest(count=3), timeout=TIMEOUT_S)
-        slow.wait_for_log("sample of 3 rows is running, 0 rows wait. Health is NOT_SERVING")
+        slow.wait_for_log("sample of 3 rows is running, 0 rows are queued. Health is NOT_SERVING")
         for service in off:
             eventually(
                 lambda service=service: (

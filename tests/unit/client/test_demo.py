@@ -103,7 +103,7 @@ def test_says_what_failed(server, capsys, tmp_path):
     assert demo.main(["--server", server.address, "--out", str(tmp_path / "x.png")]) == 1
     assert "INTERNAL: broken" in capsys.readouterr().err
     assert demo.main(["--exports", str(tmp_path / "nope")]) == 1
-    assert "there is no folder" in capsys.readouterr().err
+    assert "there is no such folder" in capsys.readouterr().err
     assert demo.main(["--out", str(tmp_path / "nope" / "x.png")]) == 1
     assert "there is no folder" in capsys.readouterr().err
 
