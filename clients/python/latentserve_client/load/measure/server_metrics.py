@@ -8,7 +8,7 @@ import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from latentserve_client._local_address import is_local_url
+from latentserve_client._channel import is_local_url
 
 _TIMEOUT_S = 5.0
 _MAX_BYTES = 32 * 2**20
