@@ -41,10 +41,22 @@ def test_environment_variables_are_settings_of_the_server(service: str) -> None:
         for name, value in COMPOSE["services"][service]["environment"].items()
     }
     known = {f"LATENTSERVE_{field.name.upper()}" for field in fields(Settings)}
-    assert set(environment) <= known
+    assert set(environment) <= known | {"NO_PROXY", "no_proxy"}
     settings = read_settings(["--exports", str(ROOT / "exports")], environment)
     stop_s = float(COMPOSE["services"][service]["stop_grace_period"].removesuffix("s"))
     assert settings.drain_delay_s + settings.grace_s + 30 <= stop_s
+
+
+def test_calls_between_the_services_use_no_proxy() -> None:
+    calling = set(COMPOSE["services"]) - {"envoy"}  # which knows no proxy
+    assert {"server", "load", "reload", "prometheus"} <= calling
+    for name in calling:
+        environment = COMPOSE["services"][name]["environment"]
+        assert environment["no_proxy"] == environment["NO_PROXY"]
+        excluded = set(environment["no_proxy"].split(","))
+        assert {"localhost", "127.0.0.1", "server", "envoy", "prometheus"} <= excluded
+        # Containers call each other's addresses, too: deploy/reload.sh, Prometheus.
+        assert {"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"} <= excluded
 
 
 def test_services_are_hardened_and_have_limits() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import socket
@@ -205,3 +206,25 @@ def test_the_clients_trace_id_is_logged_without_tracing(exports: Path, tmp_path:
         assert server.stop() == 0
     (line,) = [entry for entry in map(json.loads, server.log.splitlines()) if "trace_id" in entry]
     assert line["trace_id"] == TRACE_ID
+
+
+@BEFORE_ANY_TRANSPORT
+def test_spans_to_this_machine_use_no_proxy(
+    exports: Path,
+    tmp_path: Path,
+    collector: Collector,
+    silent_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with contextlib.ExitStack() as stack:
+        with monkeypatch.context() as patch:  # for the server, and not for the client of this test
+            for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy", "grpc_proxy"):
+                patch.delenv(name, raising=False)
+            for name in ("http_proxy", "https_proxy"):
+                patch.setenv(name, silent_url)
+            flags = ("--otlp-endpoint", collector.url)
+            server = stack.enter_context(served(exports, tmp_path / "log", *flags))
+        with server.generative() as stub:
+            stub.Sample(pb.SampleRequest(count=1), timeout=TIMEOUT_S)
+        assert len(collector.take(1)) == 3
+        assert server.stop() == 0

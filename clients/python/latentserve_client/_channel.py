@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import grpc
 import grpc.aio
 
 # Including the first attempt.
 MAX_ATTEMPTS = 4
-
-_LOOPBACK = ("localhost:", "127.", "[::1]:", "unix:")
 
 
 def open_channel(
@@ -49,8 +49,8 @@ def channel_options(server: str, max_message_bytes: int) -> list[tuple[str, Any]
         ("grpc.max_reconnect_backoff_ms", 10_000),
         ("grpc.service_config", json.dumps(service_config(server))),
     ]
-    if server.startswith(_LOOPBACK):
-        # A proxy of http_proxy cannot reach the loopback interface of this machine.
+    if is_local_target(server):
+        # The proxy of http_proxy cannot reach the loopback interface of this machine.
         options.append(("grpc.enable_http_proxy", 0))
     return options
 
@@ -105,3 +105,44 @@ def load_channel_options(server: str, max_message_bytes: int) -> list[tuple[str,
         if pair[0] != "grpc.service_config"
     ]
     return [*options, ("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
+
+
+def is_local_target(target: str) -> bool:
+    """Return whether a gRPC target names only this machine, in any of gRPC's forms."""
+    scheme, colon, rest = target.partition(":")
+    scheme = scheme.lower()
+    if colon and scheme in ("unix", "unix-abstract", "vsock"):
+        return True
+    if colon and scheme in ("dns", "ipv4", "ipv6"):
+        target = rest.rpartition("/")[2]  # dns://AUTHORITY/NAME
+    addresses = unquote(target).split(",") if scheme in ("ipv4", "ipv6") else [unquote(target)]
+    return all(is_local_host(_host(address)) for address in addresses)
+
+
+def is_local_url(url: str) -> bool:
+    """Return whether an http or https address names this machine."""
+    try:
+        return is_local_host(urlsplit(url).hostname or "")
+    except ValueError:  # an invalid IPv6 address
+        return False
+
+
+def is_local_host(host: str) -> bool:
+    """Return whether a host name or address is of the loopback interface, or unspecified."""
+    host = host.lower().removesuffix(".")
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        address = address.ipv4_mapped
+    return address.is_loopback or address.is_unspecified
+
+
+def _host(address: str) -> str:
+    """Return the host of HOST, HOST:PORT, [IPV6] or [IPV6]:PORT."""
+    if address.startswith("["):
+        return address[1:].partition("]")[0]
+    return address.partition(":")[0] if address.count(":") == 1 else address

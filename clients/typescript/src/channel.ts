@@ -3,7 +3,9 @@ import { ChannelCredentials, type ChannelOptions, credentials } from "@grpc/grpc
 /** Maximum attempts of one call, including the first. */
 const MAX_ATTEMPTS = 4;
 
-const LOOPBACK = ["localhost:", "127.", "[::1]:", "unix:"];
+/** Hosts of this machine, in lower case: the loopback interface and the unspecified address. */
+const LOCAL_HOST =
+  /^(?:(?:.*\.)?localhost\.?|(?:::ffff:)?127(?:\.\d{1,3}){3}|0\.0\.0\.0|::1?|(?:0+:){7}0*[01])$/;
 
 /** TLS settings as PEM text or bytes, not paths. */
 export interface TlsOptions {
@@ -51,11 +53,30 @@ export function channelOptions(address: string, maxMessageBytes: number): Channe
     "grpc.use_local_subchannel_pool": 1,
     "grpc.service_config": JSON.stringify(serviceConfig(address)),
   };
-  if (LOOPBACK.some((start) => address.startsWith(start))) {
+  if (isLocalTarget(address)) {
     // A proxy from http_proxy cannot reach this machine.
     options["grpc.enable_http_proxy"] = 0;
   }
   return options;
+}
+
+/** Returns whether a gRPC target names only this machine, in any of gRPC's forms. */
+export function isLocalTarget(target: string): boolean {
+  const [, scheme = "", rest = ""] = /^(\w[\w-]*):(.*)$/s.exec(target.toLowerCase()) ?? [];
+  if (scheme === "unix" || scheme === "unix-abstract") return true;
+  const literal = scheme === "ipv4" || scheme === "ipv6";
+  // dns://AUTHORITY/NAME has an authority that does not matter.
+  const text =
+    literal || scheme === "dns" ? rest.slice(rest.lastIndexOf("/") + 1) : target.toLowerCase();
+  const addresses = literal ? text.split(",") : [text];
+  return addresses.every((address) => LOCAL_HOST.test(hostOf(address)));
+}
+
+/** Returns the host of HOST, HOST:PORT, [IPV6] or [IPV6]:PORT. */
+function hostOf(address: string): string {
+  const bracketed = /^\[([^\]]*)\]/.exec(address)?.[1];
+  if (bracketed !== undefined) return bracketed;
+  return address.split(":").length === 2 ? address.slice(0, address.indexOf(":")) : address;
 }
 
 /**

@@ -53,7 +53,7 @@ class _Reply:
 
 @dataclass
 class _Connection:
-    """`phase`: 0 while the request is read, 1 while the reply is built, 2 while it is sent."""
+    """`phase`: 0 while it waits, 1 while the reply is built, 2 while it is sent."""
 
     task: asyncio.Task[None] | None
     phase: int = 0
@@ -63,8 +63,8 @@ class MetricsServer:
     """Serves /metrics, /healthz and /readyz from a separate thread until `close`.
 
     A connection serves one request. When all connections are in use, a new one replaces the oldest
-    that has not sent its request, or that does not read its reply: clients that hold connections
-    cannot keep a scraper out.
+    that waits for its request or its turn, or whose reply is not read: clients that hold
+    connections cannot keep a scraper out.
 
     Args:
         registry: the metrics.
@@ -132,8 +132,7 @@ class MetricsServer:
             writer.transport.set_write_buffer_limits(0)  # `drain` waits until all is written
             async with asyncio.timeout(READ_TIMEOUT_S):
                 head = await reader.readuntil(b"\r\n\r\n")
-            connection.phase = 1
-            reply = await self._reply_to(head.decode("latin-1"))
+            reply = await self._reply_to(head.decode("latin-1"), connection)
             connection.phase = 2
             async with asyncio.timeout(WRITE_TIMEOUT_S):
                 writer.write(_to_bytes(reply, with_body=not head.startswith(b"HEAD ")))
@@ -161,7 +160,7 @@ class MetricsServer:
             idle[0].task.cancel()
         return True
 
-    async def _reply_to(self, head: str) -> _Reply:
+    async def _reply_to(self, head: str, connection: _Connection) -> _Reply:
         request, *lines = head.split("\r\n")
         method, _, rest = request.partition(" ")
         target = urlsplit(rest.partition(" ")[0])
@@ -178,6 +177,7 @@ class MetricsServer:
             if target.path == "/metrics":
                 names = parse_qs(target.query).get("name[]", [])
                 async with self._scraping:
+                    connection.phase = 1
                     return await loop.run_in_executor(
                         self._executor,
                         self._scrape,
@@ -186,6 +186,7 @@ class MetricsServer:
                         "gzip" in headers.get("accept-encoding", ""),
                     )
             async with self._probing:
+                connection.phase = 1
                 state = await loop.run_in_executor(self._executor, self._state)
         except Exception:
             log.exception("the metrics port cannot reply to %s", target.path)

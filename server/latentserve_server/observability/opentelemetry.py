@@ -7,13 +7,16 @@ The SDK exports them from a separate thread and drops spans that its bounded que
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import logging
 import os
 import socket
 import threading
 import time
 from collections import deque
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from google.rpc import code_pb2
 from opentelemetry import trace
@@ -66,7 +69,9 @@ class OpenTelemetry:
         logging.getLogger("opentelemetry.util.re").addFilter(redact_header)
         try:
             provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
-            exporter = OTLPSpanExporter(endpoint=endpoint)
+            exporter = OTLPSpanExporter(
+                endpoint=endpoint, channel_options=_channel_options(endpoint)
+            )
             provider.add_span_processor(BatchSpanProcessor(exporter))
         except Exception as error:  # the type depends on the variable
             raise SettingsError(
@@ -236,6 +241,16 @@ _CALL_ATTRIBUTES = (
     "latentserve.operation",
     "latentserve.provider",
 )
+
+
+def _channel_options(endpoint: str) -> Any:
+    """Return channel arguments; `http_proxy` is not used for a collector on this machine."""
+    host = (urlsplit(endpoint).hostname or "").removesuffix(".")
+    local = host == "localhost" or host.endswith(".localhost")
+    with contextlib.suppress(ValueError):  # a name
+        address = ipaddress.ip_address(host)
+        local = address.is_loopback or address.is_unspecified
+    return (("grpc.enable_http_proxy", 0),) if local else ()
 
 
 def redact_header(record: logging.LogRecord) -> bool:

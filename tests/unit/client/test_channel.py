@@ -1,3 +1,4 @@
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -89,6 +90,58 @@ def test_options_are_explicit():
     # A proxy cannot reach the loopback addresses of this machine.
     assert options["grpc.enable_http_proxy"] == 0
     assert "grpc.enable_http_proxy" not in dict(_channel.channel_options("example.org:1", 123))
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *("localhost:1", "LOCALHOST:1", "localhost.:1", "a.localhost:1", "localhost"),
+        *("127.0.0.1:1", "127.8.9.1:1", "0.0.0.0:1", "[::1]:1", "::1", "[::]:1"),
+        *("[::ffff:127.0.0.1]:1", "dns:localhost:1", "dns:///localhost:1", "dns:///LocalHost"),
+        *("dns://8.8.8.8/localhost:1", "dns:///127.0.0.1:1", "ipv4:127.0.0.1:1", "IPV4:127.0.0.1"),
+        *("ipv4:127.0.0.1:1,127.0.0.2:2", "ipv6:[::1]:1", "ipv6:%5B::1%5D:1", "unix:/a", "unix:a"),
+    ],
+)
+def test_calls_to_this_machine_use_no_proxy(target):
+    assert dict(_channel.channel_options(target, 123))["grpc.enable_http_proxy"] == 0
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *(
+            "example.org:1",
+            "10.0.0.1:1",
+            "localhost.example.org:1",
+            "notlocalhost:1",
+            "[fe80::1]:1",
+        ),
+        *(
+            "dns:///example.org:1",
+            "dns://127.0.0.1/example.org:1",
+            "ipv4:10.0.0.1:1",
+            "127.evil.org:1",
+        ),
+        *("ipv4:127.0.0.1:1,10.0.0.1:1", "xds:///localhost", ""),
+    ],
+)
+def test_calls_to_other_machines_use_the_proxy_of_the_environment(target):
+    assert "grpc.enable_http_proxy" not in dict(_channel.channel_options(target, 123))
+
+
+def test_a_real_call_to_this_machine_makes_no_connection_to_the_proxy(connect, server, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        url = f"http://127.0.0.1:{proxy.getsockname()[1]}"
+        for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy", "grpc_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+            monkeypatch.setenv(name, url)
+        port = server.address.rpartition(":")[2]
+        for target in (f"ipv4:127.0.0.1:{port}", f"dns:///localhost:{port}"):
+            connect(target).sample()
+        proxy.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            proxy.accept()
 
 
 def test_a_secure_channel_can_be_asked_for(connect, server):

@@ -8,6 +8,8 @@ import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from latentserve_client._channel import is_local_url
+
 _TIMEOUT_S = 5.0
 _MAX_BYTES = 32 * 2**20
 _LINE = re.compile(r"([a-zA-Z_:][\w:]*)(?:\{(.*)\})?\s+([^\s]+)(?:\s+-?\d+)?")
@@ -44,7 +46,7 @@ def scrape(url: str) -> MetricsSnapshot:
         raise MetricsUnavailable(f"{url}: expected an address like http://127.0.0.1:9464/metrics")
     try:
         # The scheme is checked above, so that this cannot open a file.
-        with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as reply:  # noqa: S310
+        with _opener(url).open(url, timeout=_TIMEOUT_S) as reply:
             text = reply.read(_MAX_BYTES).decode("utf-8", "replace")
     except urllib.error.HTTPError as error:
         error.close()  # it holds the connection
@@ -55,6 +57,12 @@ def scrape(url: str) -> MetricsSnapshot:
     if not samples.values:
         raise MetricsUnavailable(f"{url}: the page contains no Prometheus metrics")
     return samples
+
+
+def _opener(url: str) -> urllib.request.OpenerDirector:
+    """Return an opener that uses the proxy of the environment, except for this machine."""
+    handlers = [urllib.request.ProxyHandler({})] if is_local_url(url) else []
+    return urllib.request.build_opener(*handlers)
 
 
 def parse(text: str) -> MetricsSnapshot:
