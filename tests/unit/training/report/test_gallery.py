@@ -167,7 +167,7 @@ def test_a_broken_manifest_and_a_broken_graph_are_named(exports, tmp_path, image
 def test_images_of_another_shape_are_refused(exports, image_data, tmp_path):
     wide = dataclasses.replace(image_data, test=torch.zeros(3, 1, 16, 12, dtype=torch.uint8))
     wide = dataclasses.replace(wide, labels=None)
-    with pytest.raises(DataError, match=r"takes images of 1×12×12 .* these are 1×16×12; .*--data"):
+    with pytest.raises(DataError, match=r"takes images of 1×12×12 .* these have 1×16×12; .*--data"):
         draw_gallery(exports, wide, tmp_path / "gallery.png")
 
 
