@@ -42,7 +42,7 @@ def test_more_latents_are_projected_onto_their_principal_directions():
     assert np.allclose(points.std(0), [5.0, 3.0], rtol=0.05)
     assert abs(np.corrcoef(points[:, 0], wide[:, 1])[0, 1]) > 0.999
     assert abs(np.corrcoef(points[:, 1], wide[:, 3])[0, 1]) > 0.999
-    assert names[0].startswith("first principal direction of the codes: 71 %")
+    assert names[0].startswith("first principal component: 71 %")
 
 
 def test_codes_that_are_all_the_same_are_points_too():
@@ -115,7 +115,7 @@ def test_a_kind_without_an_encoder_walks_between_draws(
     monkeypatch.setattr(type(model), "encode", LatentModel.encode)
     draw_interpolation(Subject(model, image_data), {}, "tiny", tmp_path / "i.png")
     rows, title, _, headings = drawn[0]
-    assert "between draws from the prior" in title
+    assert "between samples from the prior" in title
     assert len(rows[0][1]) == len(headings) == latent_plots.STEPS
 
 
