@@ -151,7 +151,7 @@ SITUATIONS: dict[str, Callable[[Any], None]] = {
     "python int64.py": program("encode(np.zeros((10, 28, 28), np.int64)"),
     "python many_latents.py": program("decode(np.zeros((2000, 20), np.float32)"),
     "python many_images.py": program("encode(np.zeros((3000, 28, 28), np.float32)"),
-    "latentserve sample --count 1000 --model mnist-vae --timeout-s 0.001": server,
+    "latentserve sample --count 1000 --model mnist-vae --timeout-s 0.0001": server,
     "latentserve reconstruct --digits 100 --model mnist-vae": short_queue,
     "latentserve-server --device cuda": no_gpu,
     "latentserve models --server 127.0.0.1:50051": token,
