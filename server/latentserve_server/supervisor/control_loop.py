@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 
 from prometheus_client import CollectorRegistry
 
@@ -42,8 +43,8 @@ from latentserve_server.supervisor.worker_slot import WorkerSlot
 log = logging.getLogger(__name__)
 
 # Added to the drain delay and the grace period, because loading a model cannot be interrupted.
-_STOP_MARGIN_S = 30.0
-_STOP_NOW_TIMEOUT_S = 15.0
+_STOP_MARGIN_S, _STOP_NOW_TIMEOUT_S = 30.0, 15.0
+_MAX_WAIT_S = 1.0  # Python handles a signal that arrives just before a wait only after the wait
 _CANNOT_START = (exit_status.SETTINGS, exit_status.STARTUP)
 
 
@@ -90,8 +91,7 @@ class Supervisor:
         self.workers = [
             WorkerSlot(number, make_restarts()) for number in range(1, settings.workers + 1)
         ]
-        self._ever_served = False
-        self._all_served = False
+        self._ever_served = self._all_served = False
         self._stops = 0
         self._kill_at: float | None = None
         self._status = exit_status.STOPPED
@@ -107,7 +107,7 @@ class Supervisor:
         self.step(None)
         while not self.ended:
             try:
-                event = events.get(timeout=self.wait_s)
+                event = events.get(timeout=min(self.wait_s, _MAX_WAIT_S))
             except queue.Empty:
                 event = None
             self.step(event)
@@ -119,14 +119,14 @@ class Supervisor:
         return bool(self._stops) and not self._processes()
 
     @property
-    def wait_s(self) -> float | None:
-        """Seconds until the next action that is due without an event, or None."""
+    def wait_s(self) -> float:
+        """Seconds until the next action that is due without an event; infinity for none."""
         due = [worker.start_at for worker in self.workers if worker.start_at is not None]
         if self._ping_timeout_s:
             due.append(self._clock() + min(self._ping_timeout_s / 4, 1.0))
         if self._kill_at is not None:
             due.append(self._kill_at)
-        return max(0.0, min(due) - self._clock()) if due else None
+        return max(0.0, min(due, default=inf) - self._clock())
 
     def step(self, event: Event | None) -> None:
         """Handle one event, unless it is None, then run all actions that are due."""
@@ -142,7 +142,7 @@ class Supervisor:
         for worker in self.workers:
             if worker.start_at is not None and worker.start_at <= now:
                 self._start(worker)
-        if self._ping_timeout_s:
+        if self._ping_timeout_s and not self._stops:
             paused = now - self._last_step_at > self._ping_timeout_s / 2
             for worker in self.workers:
                 worker.check_liveness(now, self._ping_timeout_s, reset=paused)

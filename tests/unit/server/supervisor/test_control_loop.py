@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import queue
 import signal
 import subprocess
 import sys
@@ -148,7 +150,7 @@ def test_all_workers_start_at_once_and_a_log_line_reports_that_all_are_serving(
     bench.serve(2)
     assert "all 2 workers are serving on 127.0.0.1:1" in caplog.text
     assert bench.metric("latentserve_workers", state="serving") == 2
-    assert bench.supervisor.wait_s is None
+    assert bench.supervisor.wait_s == math.inf
 
 
 def test_a_worker_restarts_at_once_after_a_healthy_run(
@@ -459,3 +461,40 @@ def test_the_supervisor_loads_neither_grpc_nor_onnx_runtime() -> None:
 )
 def test_an_exit_status_is_described(status: int, text: str) -> None:
     assert exit_status.describe(status) == text
+
+
+def test_a_worker_that_stops_is_not_killed_for_its_silence() -> None:
+    """It may take longer than the watchdog's time to end; the end of the grace is its limit."""
+    bench = Bench(workers=1, watchdog_s=4.0, watchdog_exit="yes")
+    bench.tell(1, Serving())
+    bench.run_s(2)  # a ping is sent
+    bench.supervisor.step(TERM)
+    bench.run_s(20)
+    assert not bench.process(1).killed
+    bench.run_s(60)
+    assert bench.process(1).killed
+
+
+def test_the_loop_never_waits_without_a_limit() -> None:
+    """A signal that arrives just before the wait begins is handled only after the wait."""
+    bench = Bench(workers=1)
+    bench.tell(1, Serving())
+    assert bench.supervisor.wait_s == math.inf  # nothing is due
+
+    class Events:
+        def __init__(self) -> None:
+            self.timeouts: list[float | None] = []
+
+        def get(self, timeout: float | None = None) -> object:
+            self.timeouts.append(timeout)
+            if len(self.timeouts) == 1:
+                raise queue.Empty
+            if len(self.timeouts) == 2:
+                return TERM
+            process: Any = bench.process(1)
+            return WorkerExited(process, 0)
+
+    events: Any = Events()
+    assert bench.supervisor.run(events) == 0
+    assert events.timeouts[0] is not None
+    assert events.timeouts[0] <= 1.0
