@@ -179,8 +179,9 @@ type DecodeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The model. Needs the operation `decode`, otherwise FAILED_PRECONDITION.
 	Model *ModelRef `protobuf:"bytes,1,opt,name=model,proto3" json:"model,omitempty"`
-	// FLOAT32 or FLOAT16 [n, dim], n from 1 to `max_request_rows`, all finite;
-	// otherwise INVALID_ARGUMENT.
+	// FLOAT32 or FLOAT16 [n, dim], n from 1 to `max_request_rows`, all finite,
+	// and of at most 10,000 standard deviations of the model's prior, if it has
+	// one; otherwise INVALID_ARGUMENT.
 	Latents *Tensor `protobuf:"bytes,2,opt,name=latents,proto3" json:"latents,omitempty"`
 	// The format of the images in the reply. Default: FLOAT32.
 	OutputFormat  ImageFormat `protobuf:"varint,3,opt,name=output_format,json=outputFormat,proto3,enum=latentserve.v1.ImageFormat" json:"output_format,omitempty"`

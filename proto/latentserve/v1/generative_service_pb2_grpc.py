@@ -39,17 +39,20 @@ class GenerativeServiceStub:
     model does not support the operation; `metadata["operations"]` lists the
     supported ones.
     * RESOURCE_EXHAUSTED, with ErrorInfo reason QUEUE_FULL, RetryInfo and the
-    trailer `grpc-retry-pushback-ms`: the model's queue has no room for the
-    request. Without these details: the message is larger than the server's
-    limit; do not retry.
-    * DEADLINE_EXCEEDED: the deadline passed while the request was queued; the
-    model did not run for it.
+    trailer `grpc-retry-pushback-ms`: the model's queue, or the queue of
+    requests to decode, has no room for the request. With REPLIES_UNREAD: the
+    replies of earlier calls are not read. Without these details: the message
+    is larger than the server's limit; do not retry.
+    * DEADLINE_EXCEEDED: the deadline passed while the request was queued, and
+    the model did not run for it; or a call without a deadline took longer than
+    the server allows.
     * UNAVAILABLE, with RetryInfo: the server is starting or draining, or the
     model is loading.
     * UNAUTHENTICATED, with ErrorInfo: the server requires a bearer token in the
     metadata `authorization`, and the call has none or a wrong one.
     * INTERNAL, with ErrorInfo whose `metadata["request_id"]` identifies the
-    cause in the server's log.
+    cause in the server's log. With the reason OUTPUT_NOT_FINITE: the model gave
+    NaN or infinite values for a valid request; do not retry.
 
     All calls are idempotent, except that samples without a seed differ each
     time.
@@ -107,17 +110,20 @@ class GenerativeServiceServicer:
     model does not support the operation; `metadata["operations"]` lists the
     supported ones.
     * RESOURCE_EXHAUSTED, with ErrorInfo reason QUEUE_FULL, RetryInfo and the
-    trailer `grpc-retry-pushback-ms`: the model's queue has no room for the
-    request. Without these details: the message is larger than the server's
-    limit; do not retry.
-    * DEADLINE_EXCEEDED: the deadline passed while the request was queued; the
-    model did not run for it.
+    trailer `grpc-retry-pushback-ms`: the model's queue, or the queue of
+    requests to decode, has no room for the request. With REPLIES_UNREAD: the
+    replies of earlier calls are not read. Without these details: the message
+    is larger than the server's limit; do not retry.
+    * DEADLINE_EXCEEDED: the deadline passed while the request was queued, and
+    the model did not run for it; or a call without a deadline took longer than
+    the server allows.
     * UNAVAILABLE, with RetryInfo: the server is starting or draining, or the
     model is loading.
     * UNAUTHENTICATED, with ErrorInfo: the server requires a bearer token in the
     metadata `authorization`, and the call has none or a wrong one.
     * INTERNAL, with ErrorInfo whose `metadata["request_id"]` identifies the
-    cause in the server's log.
+    cause in the server's log. With the reason OUTPUT_NOT_FINITE: the model gave
+    NaN or infinite values for a valid request; do not retry.
 
     All calls are idempotent, except that samples without a seed differ each
     time.
@@ -223,17 +229,20 @@ class GenerativeService:
     model does not support the operation; `metadata["operations"]` lists the
     supported ones.
     * RESOURCE_EXHAUSTED, with ErrorInfo reason QUEUE_FULL, RetryInfo and the
-    trailer `grpc-retry-pushback-ms`: the model's queue has no room for the
-    request. Without these details: the message is larger than the server's
-    limit; do not retry.
-    * DEADLINE_EXCEEDED: the deadline passed while the request was queued; the
-    model did not run for it.
+    trailer `grpc-retry-pushback-ms`: the model's queue, or the queue of
+    requests to decode, has no room for the request. With REPLIES_UNREAD: the
+    replies of earlier calls are not read. Without these details: the message
+    is larger than the server's limit; do not retry.
+    * DEADLINE_EXCEEDED: the deadline passed while the request was queued, and
+    the model did not run for it; or a call without a deadline took longer than
+    the server allows.
     * UNAVAILABLE, with RetryInfo: the server is starting or draining, or the
     model is loading.
     * UNAUTHENTICATED, with ErrorInfo: the server requires a bearer token in the
     metadata `authorization`, and the call has none or a wrong one.
     * INTERNAL, with ErrorInfo whose `metadata["request_id"]` identifies the
-    cause in the server's log.
+    cause in the server's log. With the reason OUTPUT_NOT_FINITE: the model gave
+    NaN or infinite values for a valid request; do not retry.
 
     All calls are idempotent, except that samples without a seed differ each
     time.
